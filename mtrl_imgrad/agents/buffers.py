@@ -1,0 +1,260 @@
+"""A replay ring a task, sampled task-major.
+
+Differences from SB3's buffer, each with its reason:
+
+* every task has its own rings, so that a batch holds as many rows of each task as of any other;
+* a transition is one row of one tensor on the training device: a batch is one gather, without a host copy;
+* raw rewards are stored and normalised when sampled, because a stored normalised reward goes stale;
+* sampling draws from a generator of its own, so that a seed determines the batches whatever else draws numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+
+__all__ = ["TaskBatch", "TaskReplayBuffer"]
+
+Sampling = Literal["balanced", "uniform"]
+
+
+class TaskBatch(NamedTuple):
+    """Rows of all tasks, task-major."""
+
+    observations: Tensor
+    """``[K, B, O]`` float32."""
+    next_observations: Tensor
+    """``[K, B, O]`` float32; of the terminal observation where an episode ended."""
+    actions: Tensor
+    """``[K, B, A]`` float32 in [-1, 1]."""
+    rewards: Tensor
+    """``[K, B]`` float32, normalised if asked for."""
+    terminated: Tensor
+    """``[K, B]`` float32: 1 where the episode really ended, 0 where it went on or was cut off by time."""
+    weights: Tensor
+    """``[K, B]`` float32: a task's loss is the weighted sum of its rows'; 1 / B throughout if balanced."""
+
+
+class TaskReplayBuffer(ReplayBuffer):
+    """A ring for each environment, sampled by task.
+
+    Args:
+        buffer_size: transitions in all; every environment's ring holds ``buffer_size // n_envs``.
+        observation_space: flat Box.
+        action_space: flat Box.
+        device: where the rows lie and batches arrive.
+        n_envs: environments, task-major.
+        optimize_memory_usage: SB3's signature; not supported.
+        num_tasks: tasks K; ``n_envs`` is a multiple of it.
+        sampling: ``"balanced"`` draws equally many rows of each task; ``"uniform"`` draws rows over all tasks
+            alike, so that the counts vary (the 2021 codes). A uniform batch is padded task-major, and its weights
+            make the mean of the K losses the mean over the rows drawn.
+        reward_normalization: ``"std"`` divides a task's rewards by the standard deviation of those stored so far
+            when they are sampled; None leaves them raw.
+        seed: of the sampling generator.
+
+    Raises:
+        ArgumentError: if an argument is wrong, naming it.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        num_tasks: int = 1,
+        sampling: Sampling = "balanced",
+        reward_normalization: Literal["std"] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if num_tasks < 1 or n_envs % num_tasks:
+            raise ArgumentError(f"n_envs must be a multiple of num_tasks, got {n_envs} and {num_tasks}")
+        if buffer_size < n_envs:
+            raise ArgumentError(
+                f"buffer_size must hold at least one transition for each of {n_envs} envs, got {buffer_size}"
+            )
+        if sampling not in ("balanced", "uniform"):
+            raise ArgumentError(f"sampling must be 'balanced' or 'uniform', got {sampling!r}")
+        if reward_normalization not in (None, "std"):
+            raise ArgumentError(f"reward_normalization must be None or 'std', got {reward_normalization!r}")
+        if optimize_memory_usage:
+            raise ArgumentError("optimize_memory_usage is not supported: a row holds both observations")
+        # Not ReplayBuffer's own constructor: it allocates the NumPy arrays that the rows replace.
+        BaseBuffer.__init__(
+            self, buffer_size // n_envs, observation_space, action_space, device, n_envs
+        )
+        self.optimize_memory_usage = False
+        self.handle_timeout_termination = True
+        self.num_tasks = num_tasks
+        self.sampling = sampling
+        self.reward_normalization = reward_normalization
+        self._widths = (self.obs_shape[0], self.obs_shape[0], self.action_dim, 1, 1)
+        self._rows = torch.zeros(self.buffer_size, n_envs, sum(self._widths), device=self.device)
+        self._moments = _RewardMoments(num_tasks)
+        self.generator = torch.Generator(device=self.device)
+        self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one transition of every environment.
+
+        Args:
+            obs: ``[n_envs, O]``.
+            next_obs: ``[n_envs, O]``, terminal observations where an episode ended.
+            action: ``[n_envs, A]``.
+            reward: ``[n_envs]``, raw.
+            done: ``[n_envs]``.
+            infos: SB3's infos; ``TimeLimit.truncated`` marks an episode that was cut off, through which values
+                are bootstrapped.
+
+        Raises:
+            NonFiniteError: if an entry is NaN or infinite, naming the field, the environment and the position.
+        """
+        cut = np.fromiter((info.get("TimeLimit.truncated", False) for info in infos), bool, self.n_envs)
+        row = np.concatenate(
+            [
+                obs,
+                next_obs,
+                action.reshape(self.n_envs, -1),
+                reward[:, None],
+                (done.astype(bool) & ~cut)[:, None],
+            ],
+            axis=1,
+            dtype=np.float32,
+        )
+        self._check_finite(row)
+        self._rows[self.pos] = torch.from_numpy(row).to(self.device, non_blocking=True)
+        self._moments.add(row[:, -2].reshape(self.num_tasks, -1))
+        self.pos += 1
+        if self.pos == self.buffer_size:
+            self.full = True
+            self.pos = 0
+
+    def _check_finite(self, row: np.ndarray) -> None:
+        if np.isfinite(row).all():
+            return
+        env_index, column = np.argwhere(~np.isfinite(row))[0]
+        fields = np.repeat(["observation", "next observation", "action", "reward", "done"], self._widths)
+        raise NonFiniteError(
+            f"{fields[column]} of env {env_index} (task {env_index * self.num_tasks // self.n_envs}) is "
+            f"{row[env_index, column]} in the transition for replay position {self.pos}; nothing was stored"
+        )
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> TaskBatch:  # type: ignore[override]
+        """Draw ``batch_size`` rows over all tasks, with replacement.
+
+        Args:
+            batch_size: rows in all; if balanced, a multiple of K.
+            env: not supported; SB3's signature.
+
+        Raises:
+            ArgumentError: if nothing is stored, ``batch_size`` cannot be shared equally, or ``env`` is given.
+        """
+        if env is not None:
+            raise ArgumentError("VecNormalize shares one scale over all tasks; use reward_normalization='std'")
+        if self.size() == 0:
+            raise ArgumentError("cannot sample: the replay buffer is empty")
+        if self.sampling == "balanced":
+            per_task, rest = divmod(batch_size, self.num_tasks)
+            if rest or per_task == 0:
+                raise ArgumentError(f"batch_size must be a multiple of {self.num_tasks} tasks, got {batch_size}")
+            weights = torch.full((self.num_tasks, per_task), 1 / per_task, device=self.device)
+        else:
+            weights = self._uniform_weights(batch_size)
+        return self._gather(weights)
+
+    def _uniform_weights(self, batch_size: int) -> Tensor:
+        """Weights of as many rows of each task as a uniform draw over all tasks would hit.
+
+        The number of rows must not depend on the draw, so each task gets a fixed number of columns, six standard
+        deviations above the expected count, and weight 0 beyond the count drawn.
+        """
+        mean = batch_size / self.num_tasks
+        columns = batch_size if self.num_tasks == 1 else min(batch_size, int(mean + 6 * mean**0.5) + 1)
+        drawn = torch.randint(self.num_tasks, (batch_size,), generator=self.generator, device=self.device)
+        counts = torch.zeros(self.num_tasks, device=self.device).index_add_(
+            0, drawn, torch.ones(batch_size, device=self.device)
+        )
+        used = torch.arange(columns, device=self.device) < counts[:, None]
+        return used.float() * (self.num_tasks / batch_size)
+
+    def _gather(self, weights: Tensor) -> TaskBatch:
+        copies = self.n_envs // self.num_tasks
+        draw = torch.randint(
+            self.size() * copies, weights.shape, generator=self.generator, device=self.device
+        )
+        time, copy = draw // copies, draw % copies
+        first = torch.arange(self.num_tasks, device=self.device)[:, None] * copies
+        index = time * self.n_envs + first + copy
+        rows = self._rows.flatten(0, 1)[index.flatten()].view(*weights.shape, -1)
+        obs, next_obs, actions, rewards, terminated = rows.split(self._widths, dim=-1)
+        rewards = rewards.squeeze(-1)
+        if self.reward_normalization == "std":
+            scale = torch.from_numpy(self._moments.std()).to(self.device, torch.float32)
+            rewards = rewards / scale[:, None]
+        return TaskBatch(obs, next_obs, actions, rewards, terminated.squeeze(-1), weights)
+
+    def reset(self) -> None:
+        """Forget everything stored; the generator goes on."""
+        super().reset()
+        self._moments = _RewardMoments(self.num_tasks)
+
+    def seed(self, seed: int) -> None:
+        """Restart the sampling generator."""
+        self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state["generator"] = self.generator.get_state()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.generator = torch.Generator(device=self.device)
+        self.generator.set_state(state["generator"].cpu())
+
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> Any:
+        raise ArgumentError("rows are drawn by task: use sample()")
+
+
+class _RewardMoments:
+    """Running mean and variance of each task's raw rewards, by Chan's parallel update."""
+
+    def __init__(self, num_tasks: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(num_tasks)
+        self.sum_of_squares = np.zeros(num_tasks)
+
+    def add(self, rewards: np.ndarray) -> None:
+        """Take in ``[K, n]`` rewards."""
+        rewards = rewards.astype(np.float64)
+        new = rewards.shape[1]
+        delta = rewards.mean(1) - self.mean
+        total = self.count + new
+        self.sum_of_squares += ((rewards - rewards.mean(1, keepdims=True)) ** 2).sum(1)
+        self.sum_of_squares += delta**2 * self.count * new / total
+        self.mean += delta * new / total
+        self.count = total
+
+    def std(self) -> np.ndarray:
+        """Standard deviation ``[K]``, 1 where a task's rewards have not varied yet."""
+        std = np.sqrt(self.sum_of_squares / max(self.count, 1))
+        return np.where(std > 0, std, 1.0)

@@ -1,0 +1,70 @@
+"""Layers of which every task owns a row; see `mtrl_imgrad.gradients.TaskModule`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtrl_imgrad.gradients import TaskModule
+
+__all__ = ["TaskEmbedding", "TaskLinear", "mlp"]
+
+
+def mlp(
+    in_features: int,
+    net_arch: tuple[int, ...],
+    activation_fn: type[nn.Module],
+    out_features: int | None = None,
+) -> nn.Sequential:
+    """A plain multi-layer perceptron, layer for layer what SB3's ``create_mlp`` builds.
+
+    Args:
+        in_features: input width.
+        net_arch: hidden widths, each followed by the activation.
+        activation_fn: class of the non-linearity.
+        out_features: width of a last linear layer without activation; None ends with the activation.
+    """
+    layers: list[nn.Module] = []
+    for width in net_arch:
+        layers += [nn.Linear(in_features, width), activation_fn()]
+        in_features = width
+    if out_features is not None:
+        layers.append(nn.Linear(in_features, out_features))
+    return nn.Sequential(*layers)
+
+
+class TaskLinear(TaskModule):
+    """A linear layer a task: row ``n`` of the input goes through the weights of the task it belongs to.
+
+    Each task's weights are initialised as `torch.nn.Linear` initialises its own.
+    """
+
+    def __init__(self, num_tasks: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features) if in_features else 0.0
+        self.weight = nn.Parameter(torch.empty(num_tasks, out_features, in_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_tasks, out_features).uniform_(-bound, bound))
+
+    def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
+        """``[N, in_features]`` and one-hot ``[N, K]`` to ``[N, out_features]``."""
+        if self.weight.ndim == 2:  # one task's row, see TaskModule
+            return functional.linear(inputs, self.weight, self.bias)
+        index = task.argmax(-1)
+        return torch.einsum("ni,noi->no", inputs, self.weight[index]) + self.bias[index]
+
+
+class TaskEmbedding(TaskModule):
+    """A learned vector a task, standard normal at first as in `torch.nn.Embedding`."""
+
+    def __init__(self, num_tasks: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_tasks, features))
+
+    def forward(self, task: Tensor) -> Tensor:
+        """One-hot ``[N, K]`` to ``[N, features]``."""
+        if self.weight.ndim == 1:  # one task's row, see TaskModule
+            return self.weight.expand(task.shape[0], -1)
+        return self.weight[task.argmax(-1)]

@@ -1,0 +1,413 @@
+"""Multi-task soft actor-critic in SB3's style: one agent, K tasks, and a combiner between their gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import safe_mean
+from torch import Tensor
+
+from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
+from mtrl_imgrad.agents.policies import MTSACPolicy
+from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
+from mtrl_imgrad.agents.update import Noise, Temperature, UpdateReport, UpdateSettings, sac_update
+from mtrl_imgrad.combiners import Combination, Combiner, Status, make_combiner
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.gradients import Heads
+
+__all__ = ["MTSAC"]
+
+SelfMTSAC = TypeVar("SelfMTSAC", bound="MTSAC")
+ROWS_A_TASK = 128
+"""Default rows of each task in a batch (Meta-World's MTSAC)."""
+
+
+class MTSAC(OffPolicyAlgorithm):
+    """Multi-task SAC: SAC (Haarnoja et al., arXiv 1812.05905) whose K task gradients go through a combiner.
+
+    Use it as SB3's SAC. What differs: the replay is a ring a task and batches are balanced; every task has its own
+    entropy temperature; the gradients of the shared parameters of actor and critic are combined by ``combiner``,
+    those of a task's own parameters are its own. With ``combiner="linear_scalarization"`` it is plain SAC on the
+    mean of the task losses.
+
+    Args:
+        policy: ``"MlpPolicy"`` or a subclass of `MTSACPolicy`.
+        env: what `mtrl_imgrad.envs.make_vec_env` returns; or any SB3 VecEnv or Gymnasium environment with a flat
+            Box, which is then one task. None only to load a trained agent.
+        learning_rate: of all Adam optimizers; a number or a schedule of the remaining progress (1 to 0).
+        buffer_size: transitions kept over all tasks.
+        learning_starts: environment steps over all tasks of uniformly random actions before learning.
+        batch_size: rows of a batch over all tasks, a multiple of K; None takes 128 a task.
+        tau: step of the target critic towards the critic.
+        gamma: discount.
+        train_freq: steps of the vector environment between trainings, as in SB3.
+        gradient_steps: updates a training; -1 makes as many as transitions were collected.
+        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
+            a combiner (and its state) each.
+        combiner_kwargs: the combiner's arguments, if it was given by name.
+        heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
+            task's combination weight.
+        max_grad_norm: clip each network's combined gradient to this length; None (default) does not clip.
+        ent_coef: ``"auto"``: a learned temperature for each task, initially 1 (``"auto_0.1"``: initially 0.1);
+            ``"shared"`` or ``"shared_0.1"``: a learned one for all; a number: fixed.
+        target_entropy: ``"auto"`` is minus the number of action dimensions.
+        target_update_interval: updates between moves of the target critic.
+        sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
+        reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
+        replay_buffer_class: a subclass of `TaskReplayBuffer`.
+        replay_buffer_kwargs: its further arguments.
+        stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
+        tensorboard_log: folder of TensorBoard logs.
+        policy_kwargs: arguments of `MTSACPolicy`, for instance ``dict(net_arch=[400, 400], encoder="embedding")``.
+        verbose: 0 prints nothing, 1 SB3's tables.
+        seed: determines the run on one machine.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+
+    Raises:
+        ArgumentError: if an argument is wrong, naming it.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTSACPolicy}
+    policy: MTSACPolicy
+    replay_buffer: TaskReplayBuffer  # type: ignore[assignment]
+    tasks: TaskLayout
+    """The tasks and how the environments run them."""
+
+    def __init__(
+        self,
+        policy: str | type[MTSACPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 10_000,
+        batch_size: int | None = None,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
+        combiner_kwargs: Mapping[str, Any] | None = None,
+        heads: Heads = "unweighted",
+        max_grad_norm: float | None = None,
+        ent_coef: str | float = "auto",
+        target_entropy: str | float = "auto",
+        target_update_interval: int = 1,
+        sampling: Sampling = "balanced",
+        reward_normalization: str | None = None,
+        replay_buffer_class: type[TaskReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,  # type: ignore[arg-type]
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            replay_buffer_class=replay_buffer_class or TaskReplayBuffer,  # type: ignore[arg-type]
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            supported_action_spaces=(spaces.Box,),
+            support_multi_env=True,
+            sde_support=False,
+        )
+        _check_arguments(gamma=gamma, tau=tau, max_grad_norm=max_grad_norm, heads=heads)
+        self.combiner = combiner
+        self.combiner_kwargs = dict(combiner_kwargs or {})
+        self.heads = heads
+        self.max_grad_norm = max_grad_norm
+        self.ent_coef = ent_coef
+        self.target_entropy = target_entropy
+        self.target_update_interval = target_update_interval
+        self.sampling = sampling
+        self.reward_normalization = reward_normalization
+        self.actor_combiner, self.critic_combiner = _two_combiners(combiner, self.combiner_kwargs)
+        self.last_report: UpdateReport | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    # ------------------------------------------------------------------ set-up
+
+    def _setup_model(self) -> None:
+        self._setup_tasks()
+        self.policy_kwargs = {
+            **self.policy_kwargs,
+            "task_names": self.tasks.names,
+            "one_hot": self.tasks.one_hot,
+        }
+        self.replay_buffer_kwargs = {
+            **self.replay_buffer_kwargs,
+            "num_tasks": self.tasks.num_tasks,
+            "sampling": self.sampling,
+            "reward_normalization": self.reward_normalization,
+            "seed": self.seed,
+        }
+        if self.batch_size is None:
+            self.batch_size = ROWS_A_TASK * self.tasks.num_tasks
+        if self.sampling == "balanced" and (self.batch_size < 1 or self.batch_size % self.tasks.num_tasks):
+            raise ArgumentError(
+                f"batch_size must be a multiple of the {self.tasks.num_tasks} tasks, got {self.batch_size}"
+            )
+        super()._setup_model()
+        self.actor = self.policy.actor
+        self.critic = self.policy.critic
+        self.critic_target = self.policy.critic_target
+        self._setup_temperature()
+        self.noise_generator = torch.Generator(device=self.device)
+        self.noise_generator.manual_seed(
+            int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0])
+        )
+        self.task_success_buffers: dict[str, deque[float]] = {
+            name: deque(maxlen=self._stats_window_size) for name in self.tasks.names
+        }
+
+    def _setup_tasks(self) -> None:
+        if self._vec_normalize_env is not None:
+            raise ArgumentError(
+                "env must not be a VecNormalize: it shares one scale over all tasks and rescales the one-hot; "
+                "use reward_normalization='std', or normalise each task's observations in its own environment"
+            )
+        if self.env is None:
+            return
+        layout = layout_of(self.env)
+        if "tasks" in vars(self):  # a loaded agent knows its tasks
+            check_same_tasks(self.tasks, layout)
+        self.tasks = layout
+
+    def _setup_temperature(self) -> None:
+        if self.target_entropy == "auto":
+            self.target_entropy = -float(np.prod(self.action_space.shape))
+        self.target_entropy = _as_float(self.target_entropy, "target_entropy", "'auto' or a number")
+        kind, initial = _parse_ent_coef(self.ent_coef)
+        size = 1 if kind == "shared" else self.tasks.num_tasks
+        self.log_ent_coef = torch.full((size,), float(np.log(initial)), device=self.device)
+        self.ent_coef_optimizer: torch.optim.Optimizer | None = None
+        if kind != "fixed":
+            self.log_ent_coef.requires_grad_(True)
+            self.ent_coef_optimizer = torch.optim.Adam(
+                [self.log_ent_coef], lr=self.lr_schedule(1), fused=True
+            )
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """As in SB3; the tasks must be the agent's.
+
+        Raises:
+            TaskMismatchError: if they are not, naming the first difference.
+        """
+        check_same_tasks(self.tasks, layout_of(self._wrap_env(env, verbose=0)))
+        super().set_env(env, force_reset)
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks K."""
+        return self.tasks.num_tasks
+
+    @property
+    def task_names(self) -> list[str]:
+        """The tasks, in the order of the one-hot."""
+        return list(self.tasks.names)
+
+    # ------------------------------------------------------------------ learning
+
+    def learn(
+        self: SelfMTSAC,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "MTSAC",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMTSAC:
+        """As in SB3. ``total_timesteps`` counts the steps of all environments together.
+
+        Args:
+            total_timesteps: environment steps over all tasks.
+            callback: SB3 callback or list of them.
+            log_interval: episodes between logs.
+            tb_log_name: name of the TensorBoard run.
+            reset_num_timesteps: whether to count from 0 again.
+            progress_bar: show progress, success overall and of each task.
+
+        Raises:
+            NonFiniteError: if an environment or an update produced a NaN or an infinity; parameters stay finite.
+        """
+        return super().learn(
+            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+        )
+
+    def train(self, gradient_steps: int, batch_size: int = 0) -> None:
+        """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
+        self.policy.set_training_mode(True)
+        optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
+        self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
+        settings = UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm)
+        temperature = Temperature(self.log_ent_coef, float(self.target_entropy), self.ent_coef_optimizer)
+        worst = torch.zeros((), dtype=torch.int64, device=self.device)
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size or self.batch_size)
+            report = sac_update(
+                self.policy,
+                temperature,
+                self.critic_combiner,
+                self.actor_combiner,
+                batch,
+                Noise(self._draw_noise(batch.actions), self._draw_noise(batch.actions)),
+                settings,
+                update_target=self._n_updates % self.target_update_interval == 0,
+            )
+            self._n_updates += 1
+            worst = torch.maximum(worst, torch.maximum(report.critic.status_code, report.actor.status_code))
+        self.last_report = report
+        self._log_update(report, worst)
+
+    def _draw_noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
+
+    @property
+    def last_combinations(self) -> dict[str, Combination]:
+        """The combinations of the latest update by ``"actor"`` and ``"critic"``; empty before the first."""
+        if self.last_report is None:
+            return {}
+        return {"actor": self.last_report.actor, "critic": self.last_report.critic}
+
+    # ------------------------------------------------------------------ logs
+
+    def _log_update(self, report: UpdateReport, worst: Tensor) -> None:
+        """Record the latest update: the one copy from the device that a training makes."""
+        tensors = (
+            report.temperatures,
+            report.critic_losses.mean(),
+            report.actor_losses.mean(),
+            report.temperature_loss,
+            worst,
+        )
+        values = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).tolist()
+        temperatures = values[: self.num_tasks]
+        critic_loss, actor_loss, temperature_loss, status = values[self.num_tasks :]
+        if status == Status.NON_FINITE:
+            self._raise_non_finite(report)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/actor_loss", actor_loss)
+        self.logger.record("train/critic_loss", critic_loss)
+        self.logger.record("train/ent_coef", float(np.mean(temperatures)))
+        if self.ent_coef_optimizer is not None:
+            self.logger.record("train/ent_coef_loss", temperature_loss)
+        if self.num_tasks > 1:
+            for name, value in zip(self.tasks.names, temperatures, strict=True):
+                self.logger.record(f"train/ent_coef/{name}", value)
+
+    def _raise_non_finite(self, report: UpdateReport) -> None:
+        for side, losses in (("critic", report.critic_losses), ("actor", report.actor_losses)):
+            for name, loss in zip(self.tasks.names, losses.tolist(), strict=True):
+                if not np.isfinite(loss):
+                    raise NonFiniteError(
+                        f"the {side} loss of task {name!r} is {loss} at update {self._n_updates}; the step was "
+                        "not applied and parameters are as before it. A smaller learning_rate or "
+                        "max_grad_norm=1.0 usually helps"
+                    )
+        raise NonFiniteError(
+            f"a task gradient is NaN or infinite at update {self._n_updates} although all losses are finite; "
+            "the step was not applied and parameters are as before it"
+        )
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        for index in np.flatnonzero(dones) if dones is not None else ():
+            success = infos[index].get("is_success")
+            if success is not None:
+                self.task_success_buffers[self.tasks.task_of(index)].append(float(success))
+
+    def dump_logs(self) -> None:
+        """Write SB3's rollout logs and each task's success rate."""
+        if self.num_tasks > 1:
+            for name, successes in self.task_success_buffers.items():
+                if successes:
+                    self.logger.record(f"rollout/success_rate/{name}", safe_mean(successes))
+        super().dump_logs()
+
+    # ------------------------------------------------------------------ save and load
+
+    def _excluded_save_params(self) -> list[str]:
+        return [
+            *super()._excluded_save_params(),
+            "actor",
+            "critic",
+            "critic_target",
+            "last_report",
+            "noise_generator",
+        ]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts = ["policy", "actor.optimizer", "critic.optimizer"]
+        if self.ent_coef_optimizer is not None:
+            state_dicts.append("ent_coef_optimizer")
+        return state_dicts, ["log_ent_coef"]
+
+
+def _two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, Combiner]:
+    """Combiners for actor and critic; a stateful one must not mix what it learns of the two."""
+    if isinstance(combiner, Mapping):
+        if set(combiner) != {"actor", "critic"}:
+            raise ArgumentError(f"combiner must have the keys 'actor' and 'critic', got {sorted(combiner)}")
+        given = (combiner["actor"], combiner["critic"])
+    else:
+        given = (combiner, copy.deepcopy(combiner))
+    return make_combiner(given[0], **kwargs), make_combiner(given[1], **kwargs)
+
+
+def _check_arguments(gamma: float, tau: float, max_grad_norm: float | None, heads: str) -> None:
+    if not 0 <= gamma <= 1:
+        raise ArgumentError(f"gamma must lie in [0, 1], got {gamma}")
+    if not 0 <= tau <= 1:
+        raise ArgumentError(f"tau must lie in [0, 1], got {tau}")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ArgumentError(f"max_grad_norm must be positive or None, got {max_grad_norm}")
+    if heads not in ("unweighted", "weighted"):
+        raise ArgumentError(f"heads must be 'unweighted' or 'weighted', got {heads!r}")
+
+
+def _parse_ent_coef(ent_coef: str | float) -> tuple[str, float]:
+    """``"auto_0.1"`` to ``("auto", 0.1)``, ``0.2`` to ``("fixed", 0.2)``."""
+    expected = "'auto', 'auto_<initial>', 'shared', 'shared_<initial>' or a positive number"
+    if isinstance(ent_coef, str) and ent_coef.split("_")[0] in ("auto", "shared"):
+        kind, _, initial = ent_coef.partition("_")
+        value = _as_float(initial, "ent_coef", expected) if initial else 1.0
+    else:
+        kind, value = "fixed", _as_float(ent_coef, "ent_coef", expected)
+    if not value > 0:
+        raise ArgumentError(f"ent_coef must be {expected}, got {ent_coef!r}")
+    return kind, value
+
+
+def _as_float(value: Any, argument: str, expected: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{argument} must be {expected}, got {value!r}") from None
+
+

@@ -1,0 +1,252 @@
+"""Actor, twin critics and the policy that holds them, for any task-conditioned encoder.
+
+The classes mirror SB3's SAC policy (names, `predict`, `save`), with two differences: the networks are encoders that
+are told the task, and the sampling of actions is a pure function of the noise, so that an update can be compiled,
+captured and repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, make_encoder
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["MTActor", "MTCritic", "MTSACPolicy", "split_observation", "squashed_sample"]
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+EPSILON = 1e-6
+"""Keeps the log of the squashing's derivative finite; SB3's constant."""
+
+NetArch = Sequence[int] | dict[str, Sequence[int]]
+
+
+def split_observation(observation: Tensor, task_features: int) -> tuple[Tensor, Tensor]:
+    """Split ``[..., F + task_features]`` into the state ``[..., F]`` and the one-hot, which comes last."""
+    width = observation.shape[-1] - task_features
+    return observation[..., :width], observation[..., width:]
+
+
+def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """A tanh-squashed Gaussian action and its log probability, from standard normal noise.
+
+    Args:
+        mean: ``[..., A]``.
+        log_std: ``[..., A]``.
+        noise: ``[..., A]``.
+
+    Returns:
+        The action ``[..., A]`` in (-1, 1) and its log probability ``[...]``. Source: Haarnoja et al. 2018
+        (arXiv 1812.05905), appendix C; the epsilon is SB3's.
+    """
+    action = torch.tanh(mean + log_std.exp() * noise)
+    gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    log_prob = gaussian.sum(-1) - torch.log(1 - action.square() + EPSILON).sum(-1)
+    return action, log_prob
+
+
+class MTActor(BasePolicy):
+    """A squashed Gaussian actor on an encoder with ``2 A`` outputs: the mean, then the log standard deviation."""
+
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Box, encoder: Encoder, task_features: int
+    ) -> None:
+        super().__init__(observation_space, action_space, squash_output=True)
+        self.encoder = encoder
+        self.task_features = task_features
+
+    def gaussian(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation, clamped to [-20, 2], both ``[N, A]``."""
+        state, task = split_observation(observation, self.task_features)
+        mean, log_std = self.encoder(state, task).chunk(2, dim=-1)
+        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Action ``[N, A]`` and log probability ``[N]`` for given noise ``[N, A]``."""
+        return squashed_sample(*self.gaussian(observation), noise)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        assert isinstance(observation, Tensor)
+        mean, log_std = self.gaussian(observation.float())
+        noise = torch.zeros_like(mean) if deterministic else torch.randn_like(mean)
+        return squashed_sample(mean, log_std, noise)[0]
+
+
+class MTCritic(BaseModel):
+    """State-action values of ``len(encoders)`` independent critics."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        encoders: Sequence[Encoder],
+        task_features: int,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        self.q_networks = nn.ModuleList(encoders)
+        self.task_features = task_features
+
+    def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, ...]:
+        """``[N, O]`` and ``[N, A]`` to a value ``[N]`` for each critic."""
+        state, task = split_observation(observation, self.task_features)
+        inputs = torch.cat([state, action], dim=-1)
+        return tuple(network(inputs, task).squeeze(-1) for network in self.q_networks)
+
+
+class MTSACPolicy(BasePolicy):
+    """Policy of `MTSAC`: ``policy_kwargs`` are the arguments below, from ``net_arch`` on.
+
+    Args:
+        observation_space: Box, with the one-hot last where ``one_hot``.
+        action_space: Box.
+        lr_schedule: SB3's learning-rate schedule.
+        task_names: the K tasks.
+        one_hot: whether observations carry the task.
+        net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``. Default three layers of 400 (Meta-World's).
+        activation_fn: class of the non-linearity.
+        encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
+            or ``dict(pi=..., qf=...)``.
+        encoder_kwargs: the encoder's own options.
+        optimizer_class: default Adam (fused).
+        optimizer_kwargs: its options, besides the learning rate.
+        n_critics: number of critics; the target is the smallest of them.
+
+    Raises:
+        ArgumentError: if an argument is wrong, naming it.
+    """
+
+    actor: MTActor
+    critic: MTCritic
+    critic_target: MTCritic
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        task_names: Sequence[str] = ("task",),
+        one_hot: bool = False,
+        net_arch: NetArch = (400, 400, 400),
+        activation_fn: type[nn.Module] = nn.ReLU,
+        encoder: str | type[Encoder] | dict[str, Any] = "multi_head",
+        encoder_kwargs: dict[str, Any] | None = None,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+    ) -> None:
+        if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
+            raise ArgumentError(f"observation_space must be a flat Box, got {observation_space}")
+        if n_critics < 1:
+            raise ArgumentError(f"n_critics must be at least 1, got {n_critics}")
+        super().__init__(
+            observation_space,
+            action_space,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            squash_output=True,
+        )
+        self.task_names = tuple(task_names)
+        self.one_hot = one_hot
+        self.net_arch = net_arch
+        self.activation_fn = activation_fn
+        self.encoder = encoder
+        self.encoder_kwargs = dict(encoder_kwargs or {})
+        self.n_critics = n_critics
+        self._build(lr_schedule)
+
+    @property
+    def task_features(self) -> int:
+        """Width of the one-hot at the end of an observation."""
+        return len(self.task_names) if self.one_hot else 0
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        action_dim = int(np.prod(self.action_space.shape))
+        state_dim = self.observation_space.shape[0] - self.task_features  # type: ignore[index]
+        spaces_ = (self.observation_space, self.action_space)
+        self.actor = MTActor(
+            *spaces_, self._make_encoder("pi", state_dim, 2 * action_dim), self.task_features
+        )
+        self.critic, self.critic_target = (
+            MTCritic(
+                *spaces_,
+                [self._make_encoder("qf", state_dim + action_dim, 1) for _ in range(self.n_critics)],
+                self.task_features,
+            )
+            for _ in range(2)
+        )
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.critic_target.set_training_mode(False)
+        for network in (self.actor, self.critic):
+            network.optimizer = self.optimizer_class(
+                network.parameters(),
+                lr=lr_schedule(1),  # type: ignore[call-arg]
+                **self._optimizer_options(),
+            )
+
+    def _optimizer_options(self) -> dict[str, Any]:
+        """Adam is fused unless told otherwise: one kernel for all parameters, on CPU and CUDA alike."""
+        if issubclass(self.optimizer_class, torch.optim.Adam):
+            return {"fused": True, **self.optimizer_kwargs}
+        return dict(self.optimizer_kwargs)
+
+    def _make_encoder(self, side: str, in_features: int, out_features: int) -> Encoder:
+        spec = NetworkSpec(
+            in_features=in_features,
+            out_features=out_features,
+            task_names=self.task_names,
+            sees_task=self.one_hot,
+            net_arch=_hidden_widths(self.net_arch, side),
+            activation_fn=self.activation_fn,
+        )
+        encoder = self.encoder[side] if isinstance(self.encoder, dict) else self.encoder
+        return make_encoder(encoder, spec, **self.encoder_kwargs)
+
+    def forward(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        """Actions ``[N, A]`` in the squashed range."""
+        return self._predict(observation, deterministic=deterministic)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        return self.actor._predict(observation, deterministic)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Training mode for actor and critic; the target critic always stays in evaluation mode."""
+        self.actor.set_training_mode(mode)
+        self.critic.set_training_mode(mode)
+        self.training = mode
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        for unused in ("features_extractor_class", "features_extractor_kwargs", "normalize_images", "squash_output"):
+            data.pop(unused, None)
+        return {
+            **data,
+            "lr_schedule": self._dummy_schedule,
+            "task_names": self.task_names,
+            "one_hot": self.one_hot,
+            "net_arch": self.net_arch,
+            "activation_fn": self.activation_fn,
+            "encoder": self.encoder,
+            "encoder_kwargs": self.encoder_kwargs,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+            "n_critics": self.n_critics,
+        }
+
+
+def _hidden_widths(net_arch: NetArch, side: str) -> tuple[int, ...]:
+    widths = net_arch.get(side) if isinstance(net_arch, dict) else net_arch
+    if widths is None:
+        raise ArgumentError(f"net_arch must have the keys 'pi' and 'qf', got {sorted(net_arch)}")
+    widths = tuple(widths)
+    if not all(isinstance(width, int) and width > 0 for width in widths):
+        raise ArgumentError(f"net_arch must hold positive integers, got {list(widths)}")
+    return widths

@@ -1,0 +1,46 @@
+"""Combiners: K task gradients in, one update and its certificate out.
+
+    >>> import torch
+    >>> out = make_combiner("imgrad", c=0.4)(torch.tensor([[2.0, 0.0], [-1.0, 1.0]]))
+    >>> [round(weight, 4) for weight in out.weights.tolist()]
+    [0.4734, 0.6406]
+
+Pure PyTorch: nothing here knows of reinforcement learning, vision, or files.
+"""
+
+from mtrl_imgrad.combiners.base import (
+    Combination,
+    Combiner,
+    GramianCombiner,
+    LossCombiner,
+    MatrixCombiner,
+    Status,
+    Weights,
+)
+from mtrl_imgrad.combiners.cagrad import CAGrad
+from mtrl_imgrad.combiners.gramian import gramian_diagnostics
+from mtrl_imgrad.combiners.imgrad import IMGrad
+from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
+from mtrl_imgrad.combiners.mgda import MGDA
+from mtrl_imgrad.combiners.registry import list_combiners, make_combiner
+from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
+
+__all__ = [
+    "MGDA",
+    "CAGrad",
+    "Combination",
+    "Combiner",
+    "GramianCombiner",
+    "IMGrad",
+    "LinearScalarization",
+    "LossCombiner",
+    "MatrixCombiner",
+    "SimplexSolution",
+    "Status",
+    "Weights",
+    "conflict_averse_dual",
+    "gramian_diagnostics",
+    "list_combiners",
+    "make_combiner",
+    "min_norm_point",
+]

@@ -1,0 +1,68 @@
+"""The published programs, handed to a general conic solver: a reference to hold the exact solvers against.
+
+cvxpy is an optional dependency and is imported on first use. The problems are copied to the host and solved one by one,
+so this is for checks, not for training.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.base import Status
+from mtrl_imgrad.combiners.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers import SimplexSolution, dual_residual
+from mtrl_imgrad.errors import MissingDependencyError
+
+__all__ = ["cvxpy_dual", "require_cvxpy"]
+
+CONIC_TOLERANCE = 1e-4
+"""Residual above which an answer of the conic solver is reported as `Status.INACCURATE`."""
+
+
+def require_cvxpy() -> ModuleType:
+    """The cvxpy module.
+
+    Raises:
+        MissingDependencyError: if it is not installed.
+    """
+    try:
+        import cvxpy
+    except ImportError as error:
+        raise MissingDependencyError('solver="cvxpy" needs cvxpy: pip install cvxpy') from error
+    return cvxpy
+
+
+def cvxpy_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
+    """``min b'w + q sqrt(w'Mw)`` over the simplex by CLARABEL; arguments as `conflict_averse_dual`.
+
+    Returns:
+        The solution, on the Gramian's device.
+    """
+    shape = problem.norms.shape
+    num_tasks = shape[-1]
+    matrices = problem.values.reshape(-1, num_tasks, num_tasks).cpu().numpy()
+    linears = linear.reshape(-1, num_tasks).cpu().numpy()
+    radii = radius.reshape(-1).cpu().numpy()
+    masks = problem.alive.reshape(-1, num_tasks).cpu().numpy()
+    rows = [_solve_one(*one) for one in zip(matrices, linears, radii, masks, strict=True)]
+    weights = torch.from_numpy(np.stack(rows)).reshape(shape).to(problem.values.device)
+    residual = dual_residual(problem, linear, radius, weights)
+    status = torch.where(residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
+    return SimplexSolution(weights, residual, problem.status(status))
+
+
+def _solve_one(matrix: np.ndarray, linear: np.ndarray, radius: float, alive: np.ndarray) -> np.ndarray:
+    cp = require_cvxpy()
+    values, vectors = np.linalg.eigh(matrix[np.ix_(alive, alive)])
+    root = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
+    w = cp.Variable(int(alive.sum()), nonneg=True)
+    objective = cp.Minimize(linear[alive] @ w + float(radius) * cp.norm(root @ w))
+    cp.Problem(objective, [cp.sum(w) == 1]).solve(solver=cp.CLARABEL)
+    found = np.zeros(len(alive))
+    if w.value is not None:
+        found[alive] = np.clip(w.value, 0, None)
+    return found / found.sum()

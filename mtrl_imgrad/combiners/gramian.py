@@ -1,0 +1,119 @@
+"""The Gramian of the task gradients, and what it tells about them.
+
+Everything a Gramian method looks at is here: inner products, cosines, conflicts, and how unbalanced the tasks are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "combine_blocks",
+    "correlation",
+    "gramian_diagnostics",
+    "gramian_of_blocks",
+    "is_nonzero",
+    "normalise_by_trace",
+]
+
+ZERO_NORM = 1e-12
+"""A gradient whose norm is below this fraction of the largest one counts as zero (METHODS 13.3)."""
+
+
+def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
+    """Inner products of the task gradients, ``M[i, j] = g_i . g_j``.
+
+    Half-precision blocks are accumulated in float32, the sum over blocks is in float64. With float32 blocks,
+    squares underflow below norms of about 1e-19 and overflow above 1e19; give float64 blocks beyond that.
+
+    Args:
+        blocks: tensors ``[K, *shape]``, one for each parameter.
+
+    Returns:
+        ``[K, K]`` float64 on the blocks' device.
+    """
+    total: Tensor | None = None
+    for block in blocks:
+        rows = block.detach().flatten(1)
+        if rows.dtype in (torch.float16, torch.bfloat16):
+            rows = rows.float()
+        product = (rows @ rows.T).double()
+        total = product if total is None else total + product
+    assert total is not None, "checked by the caller"
+    return total
+
+
+def combine_blocks(values: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
+    """``values @ block`` for every block: ``[K]`` with ``[K, *shape]`` gives ``[*shape]``, in the block's dtype."""
+    return [
+        (values.to(block.dtype) @ block.detach().flatten(1)).view(block.shape[1:]) for block in blocks
+    ]
+
+
+def normalise_by_trace(gramian: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide by the mean of the diagonal, so that no absolute epsilon decides anything afterwards.
+
+    Returns:
+        The float64 normalised Gramian ``[..., K, K]`` and the divisor ``[...]``, which is 1 where the trace is zero.
+    """
+    gramian = gramian.double()
+    scale = gramian.diagonal(dim1=-2, dim2=-1).mean(-1)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return gramian / scale[..., None, None], scale
+
+
+def is_nonzero(gramian: Tensor) -> Tensor:
+    """``[..., K]`` mask of the tasks whose gradient is not zero beside the largest one."""
+    squares = gramian.diagonal(dim1=-2, dim2=-1)
+    largest = squares.amax(-1, keepdim=True)
+    return (squares > ZERO_NORM**2 * largest) & (largest > 0)
+
+
+def correlation(gramian: Tensor) -> Tensor:
+    """Cosines between the task gradients, ``[..., K, K]``; zero in the row and column of a zero gradient."""
+    gramian = gramian.double()
+    norms = gramian.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+    inverse = torch.where(is_nonzero(gramian), 1 / norms, torch.zeros_like(norms))
+    return (gramian * inverse[..., :, None] * inverse[..., None, :]).clamp(-1.0, 1.0)
+
+
+def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
+    """How the task gradients stand to each other, and to the combination where ``weights`` is given.
+
+    Args:
+        gramian: ``[K, K]``.
+        weights: ``[K]`` coefficients of the combination.
+
+    Returns:
+        ``norms`` [K]; ``imbalance`` (largest norm over smallest, zero gradients left out); ``cosines`` [K, K];
+        ``cos_min``; ``conflict_fraction`` (pairs with a negative cosine); with weights also
+        ``direction_cosines`` [K], cosine of the combination with each task, and ``pareto_failure``, whether one of
+        them is below -1e-6 (the update then goes uphill for a task).
+    """
+    gramian = gramian.double()
+    norms = gramian.diagonal().clamp_min(0).sqrt()
+    alive = is_nonzero(gramian)
+    smallest = torch.where(alive, norms, torch.full_like(norms, torch.inf)).amin()
+    cosines = correlation(gramian)
+    num_tasks = gramian.shape[-1]
+    rows, columns = torch.triu_indices(num_tasks, num_tasks, 1, device=gramian.device)
+    pairs = cosines[rows, columns]
+    one = torch.ones((), dtype=gramian.dtype, device=gramian.device)
+    found = {
+        "norms": norms,
+        "imbalance": torch.where(alive.any(), norms.amax() / smallest, one),
+        "cosines": cosines,
+        "cos_min": pairs.amin() if num_tasks > 1 else one,
+        "conflict_fraction": (pairs < 0).double().mean() if num_tasks > 1 else one * 0,
+    }
+    if weights is not None:
+        products = gramian @ weights.double()
+        length = (weights.double() @ products).clamp_min(0).sqrt()
+        defined = alive & (length > 0)
+        ratio = products / (norms * length)
+        found["direction_cosines"] = torch.where(defined, ratio, torch.zeros_like(ratio)).clamp(-1.0, 1.0)
+        found["pareto_failure"] = (found["direction_cosines"] < -1e-6).any()
+    return found

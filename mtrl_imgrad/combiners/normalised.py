@@ -1,0 +1,112 @@
+"""A Gramian made safe to solve on: float64, unit mean diagonal, zero and non-finite tasks told apart.
+
+Every Gramian method starts here, so that the policy for bad input is written once:
+
+* scaling all gradients changes nothing, because the Gramian is divided by the mean of its diagonal;
+* a task whose gradient is zero is left out (``alive`` is False) and keeps its base weight;
+* if every gradient is zero the answer is the base weights, status ``ZERO_GRADIENTS``;
+* if an entry is NaN or infinite the answer is NaN, status ``NON_FINITE``; nothing is raised and nothing is copied
+  to the host, so that a training step on a GPU may look at the status when it suits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.base import Status, Weights
+from mtrl_imgrad.combiners.gramian import is_nonzero, normalise_by_trace
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["NormalisedGramian", "normalise"]
+
+TOLERANCE = 1e-9
+"""Relative residual above which an answer is reported as `Status.INACCURATE`."""
+
+
+@dataclass(frozen=True)
+class NormalisedGramian:
+    """A Gramian ready for the solvers. Batch dimensions lead; everything is on the Gramian's device.
+
+    Attributes:
+        values: ``[..., K, K]`` float64 with unit mean diagonal; the identity where the input was not finite.
+        norms: ``[..., K]`` gradient norms in these units, 1 for a zero gradient (so that one may divide by them).
+        alive: ``[..., K]`` mask of the non-zero gradients; all True where every gradient is zero.
+        finite: ``[...]`` whether all entries were finite.
+        zero: ``[...]`` whether every gradient is zero.
+    """
+
+    values: Tensor
+    norms: Tensor
+    alive: Tensor
+    finite: Tensor
+    zero: Tensor
+
+    @property
+    def num_tasks(self) -> int:
+        """K."""
+        return self.values.shape[-1]
+
+    @property
+    def linear(self) -> Tensor:
+        """``[..., K]`` inner products of the mean gradient with each task, ``M 1 / K``."""
+        return self.values.mean(-1)
+
+    @property
+    def mean_norm(self) -> Tensor:
+        """``[...]`` norm of the mean gradient."""
+        return self.values.mean((-2, -1)).clamp_min(0).sqrt()
+
+    def weights(
+        self, values: Tensor, residual: Tensor, status: Tensor, base: Tensor, extras: Mapping[str, Tensor]
+    ) -> Weights:
+        """Put the answers for zero and non-finite input in place and wrap everything up.
+
+        Args:
+            values: ``[..., K]`` coefficients found.
+            residual: ``[...]`` of the method's optimality conditions.
+            status: ``[...]`` code of the solver.
+            base: ``[..., K]`` coefficients where every gradient is zero.
+            extras: what else the method reports.
+        """
+        nan = torch.full_like(residual, torch.nan)
+        values = torch.where(self.zero[..., None], base, values)
+        return Weights(
+            values=torch.where(self.finite[..., None], values, nan[..., None]),
+            residual=torch.where(self.finite, torch.where(self.zero, 0.0, residual), nan),
+            status_code=self.status(status),
+            extras=extras,
+        )
+
+    def status(self, status: Tensor) -> Tensor:
+        """``[...]`` status codes, overruled where the input was zero or not finite."""
+        status = torch.where(self.zero, int(Status.ZERO_GRADIENTS), status)
+        return torch.where(self.finite, status, int(Status.NON_FINITE))
+
+
+def normalise(gramian: Tensor) -> NormalisedGramian:
+    """Check the shape and normalise; see `NormalisedGramian`.
+
+    Args:
+        gramian: ``[..., K, K]``, any floating dtype.
+
+    Raises:
+        ArgumentError: if the last two dimensions are not equal and at least 1, or the dtype is not floating.
+    """
+    if gramian.ndim < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
+        raise ArgumentError(f"gramian must be [..., K, K] with K >= 1, got shape {tuple(gramian.shape)}")
+    if not gramian.is_floating_point():
+        raise ArgumentError(f"gramian must be floating point, got {gramian.dtype}")
+    gramian = gramian.detach().double()
+    finite = torch.isfinite(gramian).all(-1).all(-1)
+    eye = torch.eye(gramian.shape[-1], dtype=torch.float64, device=gramian.device)
+    values, _ = normalise_by_trace(torch.where(finite[..., None, None], gramian, eye))
+    alive = is_nonzero(values)
+    zero = ~alive.any(-1)
+    values = torch.where(zero[..., None, None], eye, values)
+    norms = values.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+    alive = alive | zero[..., None]
+    return NormalisedGramian(values, torch.where(alive, norms, 1.0), alive, finite, zero)

@@ -1,0 +1,63 @@
+"""Combiners by name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from mtrl_imgrad.combiners.base import Combiner
+from mtrl_imgrad.combiners.cagrad import CAGrad
+from mtrl_imgrad.combiners.imgrad import IMGrad
+from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
+from mtrl_imgrad.combiners.mgda import MGDA
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+
+__all__ = ["list_combiners", "make_combiner"]
+
+_COMBINERS: dict[str, type[Combiner]] = {
+    "linear_scalarization": LinearScalarization,
+    "mgda": MGDA,
+    "cagrad": CAGrad,
+    "imgrad": IMGrad,
+}
+
+
+def list_combiners() -> list[str]:
+    """Registry names, in alphabetical order.
+
+    >>> "imgrad" in list_combiners()
+    True
+    """
+    return sorted(_COMBINERS)
+
+
+def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
+    """A combiner from its registry name and its arguments; a combiner is handed back as it is.
+
+    >>> make_combiner("imgrad", c=0.8)
+    IMGrad(reduction='mean', c=0.8, form='authors', measure='pm', base='cagrad', rescale=True, solver='exact')
+
+    Args:
+        combiner: a name from `list_combiners`, or a `Combiner`.
+        kwargs: arguments of its constructor.
+
+    Raises:
+        UnknownNameError: if no combiner has this name; proposes the closest ones.
+        ArgumentError: if the combiner does not take an argument, or not its value, or if arguments come with a
+            combiner that exists already.
+    """
+    if isinstance(combiner, Combiner):
+        if kwargs:
+            raise ArgumentError(f"a ready combiner takes no arguments, got {', '.join(sorted(kwargs))}")
+        return combiner
+    found = _COMBINERS.get(combiner) if isinstance(combiner, str) else None
+    if found is None:
+        raise UnknownNameError("combiner", combiner, list_combiners())
+    accepted = [name for name in inspect.signature(found).parameters]
+    unknown = sorted(set(kwargs) - set(accepted))
+    if unknown:
+        raise ArgumentError(
+            f"combiner {combiner!r} takes no argument {', '.join(map(repr, unknown))}; "
+            f"accepted: {', '.join(accepted)}"
+        )
+    return found(**kwargs)

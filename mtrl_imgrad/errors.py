@@ -1,0 +1,74 @@
+"""The library's own exceptions: one family, so that ``except MtrlImgradError`` catches whatever we raise.
+
+Every message names what was wrong (the argument, and where known the task, the environment index and the
+step), what was found, and what was expected. Errors about arguments are also ``ValueError``; errors from running
+environments are also ``RuntimeError``; so code that knows nothing of this module still catches them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ArgumentError",
+    "CheckpointError",
+    "EnvironmentFaultError",
+    "MissingDependencyError",
+    "MtrlImgradError",
+    "NonFiniteError",
+    "TaskMismatchError",
+    "UnknownNameError",
+    "WorkerError",
+]
+
+
+class MtrlImgradError(Exception):
+    """Base of every exception that ``mtrl_imgrad`` raises on its own account."""
+
+
+class ArgumentError(MtrlImgradError, ValueError):
+    """An argument has a wrong type, shape or value."""
+
+
+class UnknownNameError(ArgumentError):
+    """A name (of a task, a combiner, an encoder, a preset) that is not in its registry.
+
+    Args:
+        kind: What the name was looked up as, for instance ``"combiner"``.
+        name: What was asked for.
+        known: The names that exist; the closest ones are proposed.
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        known = list(known)
+        close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+        hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")
+
+
+class TaskMismatchError(ArgumentError):
+    """Two things that must speak of the same tasks do not (agent and environment, labels and weights)."""
+
+
+class MissingDependencyError(MtrlImgradError, ImportError):
+    """An optional package is needed for what was asked; the message says how to install it."""
+
+
+class NonFiniteError(MtrlImgradError, ValueError):
+    """A NaN or an infinity was found where it entered; the message names the place."""
+
+
+class EnvironmentFaultError(MtrlImgradError, RuntimeError):
+    """An environment produced something that no training may use, such as a NaN reward.
+
+    The message names the task, the environment index and the step of its episode.
+    """
+
+
+class WorkerError(MtrlImgradError, RuntimeError):
+    """A worker process of a vector environment raised, exited, was killed or hung; names its tasks."""
+
+
+class CheckpointError(MtrlImgradError, RuntimeError):
+    """A checkpoint cannot be written or read; the message names the file and the member."""

@@ -1,0 +1,219 @@
+"""Per-task gradients for the price of about one backward.
+
+In reinforcement learning every task's loss depends on its own rows of the batch only. With a task-major batch
+``[K, B, ...]`` one vectorised backward therefore yields all K gradients: `by_rows`. No loop over tasks is run.
+
+A network's parameters are of two kinds:
+
+* **shared**: every task's loss depends on them; their K gradients go through a combiner;
+* **own** (task-specific): a parameter with a leading task axis ``[K, ...]`` of which task k uses row k only (a head
+  a task, an embedding a task). Layers that hold such parameters derive from `TaskModule`.
+
+A loss is written for **one** task: ``loss(parameters, *rows)`` with the parameters of that task (the shared ones, and
+its own rows of the own ones) and its rows ``[B, ...]``; `by_rows` and `over_tasks` spread it over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtrl_imgrad.combiners import Combination, Combiner, Weights
+from mtrl_imgrad.combiners.base import LossCombiner
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = [
+    "CombinedGradients",
+    "Parameters",
+    "RowGradients",
+    "TaskModule",
+    "by_rows",
+    "combined_by_rows",
+    "over_tasks",
+    "split_parameters",
+]
+
+Heads = Literal["unweighted", "weighted"]
+TaskLoss = Callable[..., tuple[Tensor, Any]]
+"""``(parameters, *rows) -> (scalar loss, auxiliary tensors)`` for one task."""
+
+
+class TaskModule(nn.Module):
+    """A layer whose direct parameters all have a leading task axis ``[K, ...]``: each task owns a row.
+
+    Inside `by_rows` and `over_tasks` such a parameter arrives without that axis (the row of the task at hand), so a
+    layer tells the two situations apart by the number of dimensions.
+    """
+
+
+class Parameters(NamedTuple):
+    """A network's parameters by name, detached, split by who they belong to."""
+
+    shared: dict[str, Tensor]
+    own: dict[str, Tensor]
+    frozen: dict[str, Tensor] = {}  # noqa: RUF012  (never written to)
+    """Parameters that do not ask for a gradient: no combiner sees them, no optimizer moves them."""
+
+    def of_one_task(self, own_rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All parameters as one task sees them, given its rows of the own ones."""
+        return {**self.frozen, **self.shared, **own_rows}
+
+
+class RowGradients(NamedTuple):
+    """What `by_rows` returns: losses ``[K]``, both Jacobians by parameter name, and the auxiliary tensors."""
+
+    losses: Tensor
+    shared: dict[str, Tensor]
+    """``[K, *shape]`` for each shared parameter."""
+    own: dict[str, Tensor]
+    """``[K, *shape of a row]`` for each own parameter: row k is task k's gradient."""
+    aux: Any
+
+
+@dataclass(frozen=True)
+class CombinedGradients:
+    """One gradient for every parameter, ready for an optimizer.
+
+    Attributes:
+        gradients: by parameter name, shaped as the parameter.
+        losses: ``[K]``.
+        aux: the auxiliary tensors of the loss, with a leading task axis.
+        combination: the combiner's answer, for logs and diagnostics.
+    """
+
+    gradients: dict[str, Tensor]
+    losses: Tensor
+    aux: Any
+    combination: Combination
+
+
+def split_parameters(module: nn.Module) -> Parameters:
+    """Split the parameters of ``module`` by who they belong to.
+
+    Raises:
+        ArgumentError: if an own parameter is frozen: it could not be told from its task's row.
+    """
+    own_names = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, layer in module.named_modules()
+        if isinstance(layer, TaskModule)
+        for name, _ in layer.named_parameters(recurse=False)
+    }
+    split = Parameters({}, {}, {})
+    for name, parameter in module.named_parameters():
+        if name in own_names and not parameter.requires_grad:
+            raise ArgumentError(f"parameter {name!r} belongs to single tasks and cannot be frozen")
+        kind = split.own if name in own_names else split.shared if parameter.requires_grad else split.frozen
+        kind[name] = parameter.detach()
+    return split
+
+
+def over_tasks(function: Callable[..., Any], parameters: Parameters, *rows: Any) -> Any:
+    """``function(parameters, *rows)`` for every task at once, without gradients.
+
+    Args:
+        function: written for one task.
+        parameters: of the network that the function calls.
+        rows: pytrees of tensors ``[K, ...]``.
+
+    Returns:
+        The function's outputs with a leading task axis.
+    """
+
+    def one_task(own: dict[str, Tensor], *task_rows: Any) -> Any:
+        return function(parameters.of_one_task(own), *task_rows)
+
+    return torch.func.vmap(one_task)(parameters.own, *rows)
+
+
+def by_rows(loss: TaskLoss, parameters: Parameters, *rows: Any) -> RowGradients:
+    """The K losses and the K gradients of all parameters, in one vectorised backward.
+
+    Args:
+        loss: written for one task, returns a scalar and auxiliary tensors.
+        parameters: of the network to differentiate.
+        rows: pytrees of tensors ``[K, ...]``.
+
+    Returns:
+        `RowGradients`; the same numbers as K separate backwards.
+    """
+
+    def one_task(shared: dict[str, Tensor], own: dict[str, Tensor], *task_rows: Any) -> tuple[Tensor, Any]:
+        return loss(parameters._replace(shared=shared).of_one_task(own), *task_rows)
+
+    differentiate = torch.func.grad_and_value(one_task, argnums=(0, 1), has_aux=True)
+    in_dims = (None, 0, *(0 for _ in rows))
+    (shared, own), (losses, aux) = torch.func.vmap(differentiate, in_dims=in_dims)(
+        parameters.shared, parameters.own, *rows
+    )
+    return RowGradients(losses, shared, own, aux)
+
+
+def combined_by_rows(
+    combiner: Combiner, loss: TaskLoss, parameters: Parameters, *rows: Any, heads: Heads = "unweighted"
+) -> CombinedGradients:
+    """Per-task gradients through a combiner, own parameters by their own task's gradient.
+
+    A `LossCombiner` never needs the Jacobian, so it gets one plain backward of the weighted loss instead.
+
+    Args:
+        combiner: what turns K gradients (or losses) into one.
+        loss: written for one task, returns a scalar and auxiliary tensors.
+        parameters: of the network to differentiate.
+        rows: pytrees of tensors ``[K, ...]``.
+        heads: whether an own parameter takes its task's plain gradient (``"unweighted"``) or that gradient times
+            the task's weight (``"weighted"``). Published codes differ, see the combiners' pages.
+    """
+    if isinstance(combiner, LossCombiner):
+        return _by_weighted_loss(combiner, loss, parameters, *rows, heads=heads)
+    jacobian = by_rows(loss, parameters, *rows)
+    names = list(jacobian.shared)
+    combination = combiner.combine([jacobian.shared[name] for name in names], jacobian.losses)
+    own = jacobian.own
+    if heads == "weighted" and combination.weights is not None:
+        own = {name: _scale_rows(gradient, combination.weights) for name, gradient in own.items()}
+    return CombinedGradients(
+        gradients={**dict(zip(names, combination.gradient, strict=True)), **own},
+        losses=jacobian.losses,
+        aux=jacobian.aux,
+        combination=combination,
+    )
+
+
+def _by_weighted_loss(
+    combiner: LossCombiner, loss: TaskLoss, parameters: Parameters, *rows: Any, heads: Heads
+) -> CombinedGradients:
+    """One backward of the weighted loss.
+
+    A row of an own parameter only ever meets its own task's loss, so its gradient is that loss's, times the weight;
+    dividing the weight out again gives the plain gradient.
+    """
+
+    def losses_of(shared: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[Tensor, Any]:
+        return over_tasks(loss, Parameters(shared, own, parameters.frozen), *rows)
+
+    losses, pull_back, aux = torch.func.vjp(losses_of, parameters.shared, parameters.own, has_aux=True)
+    found: Weights = combiner.weights(losses)
+    shared, own = pull_back(found.values.to(losses.dtype))
+    if heads == "unweighted":
+        own = {name: _scale_rows(gradient, 1 / found.values) for name, gradient in own.items()}
+    return CombinedGradients(
+        gradients={**shared, **own},
+        losses=losses,
+        aux=aux,
+        combination=Combination(
+            gradient=list(shared.values()),
+            weights=found.values,
+            residual=found.residual,
+            status_code=found.status_code,
+            extras=found.extras,
+        ),
+    )
+
+
+def _scale_rows(rows: Tensor, factors: Tensor) -> Tensor:
+    return rows * factors.to(rows.dtype).view(-1, *(1 for _ in rows.shape[1:]))
