@@ -28,10 +28,12 @@ from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [
     "CombinedGradients",
+    "ParameterIndex",
     "Parameters",
     "RowGradients",
     "TaskModule",
     "by_rows",
+    "combine_rows",
     "combined_by_rows",
     "over_tasks",
     "split_parameters",
@@ -91,25 +93,40 @@ class CombinedGradients:
     combination: Combination
 
 
-def split_parameters(module: nn.Module) -> Parameters:
-    """Split the parameters of ``module`` by who they belong to.
+class ParameterIndex:
+    """Who the parameters of a module belong to, looked up once.
 
-    Raises:
-        ArgumentError: if an own parameter is frozen: it could not be told from its task's row.
+    Args:
+        module: its `TaskModule` layers hold the own parameters.
     """
-    own_names = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, layer in module.named_modules()
-        if isinstance(layer, TaskModule)
-        for name, _ in layer.named_parameters(recurse=False)
-    }
-    split = Parameters({}, {}, {})
-    for name, parameter in module.named_parameters():
-        if name in own_names and not parameter.requires_grad:
-            raise ArgumentError(f"parameter {name!r} belongs to single tasks and cannot be frozen")
-        kind = split.own if name in own_names else split.shared if parameter.requires_grad else split.frozen
-        kind[name] = parameter.detach()
-    return split
+
+    def __init__(self, module: nn.Module) -> None:
+        own_names = {
+            f"{prefix}.{name}" if prefix else name
+            for prefix, layer in module.named_modules()
+            if isinstance(layer, TaskModule)
+            for name, _ in layer.named_parameters(recurse=False)
+        }
+        self._entries = [(name, value, name in own_names) for name, value in module.named_parameters()]
+
+    def split(self) -> Parameters:
+        """The parameters as they are now, detached; they share the module's memory.
+
+        Raises:
+            ArgumentError: if an own parameter is frozen: it could not be told from its task's row.
+        """
+        found = Parameters({}, {}, {})
+        for name, parameter, is_own in self._entries:
+            if is_own and not parameter.requires_grad:
+                raise ArgumentError(f"parameter {name!r} belongs to single tasks and cannot be frozen")
+            kind = found.own if is_own else found.shared if parameter.requires_grad else found.frozen
+            kind[name] = parameter.detach()
+        return found
+
+
+def split_parameters(module: nn.Module) -> Parameters:
+    """Split the parameters of ``module`` by who they belong to, see `ParameterIndex.split`."""
+    return ParameterIndex(module).split()
 
 
 def over_tasks(function: Callable[..., Any], parameters: Parameters, *rows: Any) -> Any:
@@ -170,7 +187,11 @@ def combined_by_rows(
     """
     if isinstance(combiner, LossCombiner):
         return _by_weighted_loss(combiner, loss, parameters, *rows, heads=heads)
-    jacobian = by_rows(loss, parameters, *rows)
+    return combine_rows(combiner, by_rows(loss, parameters, *rows), heads)
+
+
+def combine_rows(combiner: Combiner, jacobian: RowGradients, heads: Heads = "unweighted") -> CombinedGradients:
+    """The second half of `combined_by_rows`: per-task gradients through the combiner."""
     names = list(jacobian.shared)
     combination = combiner.combine([jacobian.shared[name] for name in names], jacobian.losses)
     own = jacobian.own

@@ -10,16 +10,18 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import safe_mean
 from torch import Tensor
 
+from mtrl_imgrad.agents.callbacks import MTProgressBarCallback
 from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
-from mtrl_imgrad.agents.update import Noise, Temperature, UpdateReport, UpdateSettings, sac_update
+from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
 from mtrl_imgrad.combiners import Combination, Combiner, Status, make_combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import Heads
@@ -63,6 +65,8 @@ class MTSAC(OffPolicyAlgorithm):
         target_update_interval: updates between moves of the target critic.
         sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
         reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
+        trace: record an update's operations once and replay them, which saves the overhead of Python and changes
+            no number; False for debugging, so that breakpoints in an encoder are met each time.
         replay_buffer_class: a subclass of `TaskReplayBuffer`.
         replay_buffer_kwargs: its further arguments.
         stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
@@ -103,6 +107,7 @@ class MTSAC(OffPolicyAlgorithm):
         target_update_interval: int = 1,
         sampling: Sampling = "balanced",
         reward_normalization: str | None = None,
+        trace: bool = True,
         replay_buffer_class: type[TaskReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -146,6 +151,9 @@ class MTSAC(OffPolicyAlgorithm):
         self.target_update_interval = target_update_interval
         self.sampling = sampling
         self.reward_normalization = reward_normalization
+        self.trace = trace
+        self.wants_jacobian = False
+        """Set to make the next update compute per-task gradients even where its combiner does without."""
         self.actor_combiner, self.critic_combiner = _two_combiners(combiner, self.combiner_kwargs)
         self.last_report: UpdateReport | None = None
         if _init_setup_model:
@@ -178,6 +186,14 @@ class MTSAC(OffPolicyAlgorithm):
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
         self._setup_temperature()
+        self.update = SACUpdate(
+            self.policy,
+            Temperature(self.log_ent_coef, float(self.target_entropy), self.ent_coef_optimizer),
+            self.critic_combiner,
+            self.actor_combiner,
+            UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm),
+            trace=self.trace,
+        )
         self.noise_generator = torch.Generator(device=self.device)
         self.noise_generator.manual_seed(
             int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0])
@@ -260,25 +276,27 @@ class MTSAC(OffPolicyAlgorithm):
             total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
 
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        if progress_bar:  # ours shows the tasks; SB3's stays out
+            given = callback if isinstance(callback, list) else [] if callback is None else [callback]
+            given = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
+            callback = CallbackList([*given, MTProgressBarCallback()])
+        return super()._init_callback(callback, progress_bar=False)
+
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
         """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
         self.policy.set_training_mode(True)
         optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
-        settings = UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm)
-        temperature = Temperature(self.log_ent_coef, float(self.target_entropy), self.ent_coef_optimizer)
+        jacobian, self.wants_jacobian = self.wants_jacobian, False
         worst = torch.zeros((), dtype=torch.int64, device=self.device)
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size or self.batch_size)
-            report = sac_update(
-                self.policy,
-                temperature,
-                self.critic_combiner,
-                self.actor_combiner,
+            report = self.update(
                 batch,
                 Noise(self._draw_noise(batch.actions), self._draw_noise(batch.actions)),
-                settings,
                 update_target=self._n_updates % self.target_update_interval == 0,
+                jacobian=jacobian,
             )
             self._n_updates += 1
             worst = torch.maximum(worst, torch.maximum(report.critic.status_code, report.actor.status_code))
@@ -359,6 +377,7 @@ class MTSAC(OffPolicyAlgorithm):
             "critic",
             "critic_target",
             "last_report",
+            "update",
             "noise_generator",
         ]
 

@@ -1,4 +1,4 @@
-"""One gradient step of multi-task SAC, as a pure function of tensors.
+"""One gradient step of multi-task SAC, on tensors only.
 
 Nothing here copies to the host, synchronises, or branches on data, so the same code runs on CPU and CUDA and can be
 compiled or captured. All randomness comes in as noise. Losses are written for one task; `mtrl_imgrad.gradients`
@@ -18,10 +18,22 @@ from torch.func import functional_call
 
 from mtrl_imgrad.agents.buffers import TaskBatch
 from mtrl_imgrad.agents.policies import MTSACPolicy
-from mtrl_imgrad.combiners import Combination, Combiner, Status
-from mtrl_imgrad.gradients import CombinedGradients, Heads, combined_by_rows, over_tasks, split_parameters
+from mtrl_imgrad.combiners import Combination, Combiner, LossCombiner, Status
+from mtrl_imgrad.gradients import (
+    CombinedGradients,
+    Heads,
+    ParameterIndex,
+    Parameters,
+    RowGradients,
+    TaskLoss,
+    by_rows,
+    combine_rows,
+    combined_by_rows,
+    over_tasks,
+)
+from mtrl_imgrad.tracing import Traced
 
-__all__ = ["Noise", "Temperature", "UpdateReport", "UpdateSettings", "sac_update"]
+__all__ = ["Noise", "SACUpdate", "Temperature", "UpdateReport", "UpdateSettings"]
 
 
 class Noise(NamedTuple):
@@ -78,101 +90,150 @@ class UpdateReport(NamedTuple):
     actor: Combination
 
 
-def sac_update(
-    policy: MTSACPolicy,
-    temperature: Temperature,
-    critic_combiner: Combiner,
-    actor_combiner: Combiner,
-    batch: TaskBatch,
-    noise: Noise,
-    settings: UpdateSettings,
-    update_target: bool = True,
-) -> UpdateReport:
-    """Update critic, actor, temperatures and target critic once, in SB3's order.
+class SACUpdate:
+    """Updates critic, actor, temperatures and target critic, in SB3's order.
 
     Args:
         policy: networks and their optimizers; changed in place.
         temperature: changed in place.
         critic_combiner: for the gradients of the critic losses.
         actor_combiner: for the gradients of the actor losses.
-        batch: task-major rows.
-        noise: for the actions of the current and of the next observations.
         settings: constants.
-        update_target: whether the target critic moves.
-
-    A network whose combination is not finite is left as it was (`Status.NON_FINITE` in the report).
+        trace: record the gradients' operations once and replay them, see `mtrl_imgrad.tracing`.
     """
-    num_tasks = batch.rewards.shape[0]
-    with torch.no_grad():
-        alpha = temperature.log_value.detach().exp().expand(num_tasks)
-        targets = _targets(policy, batch, noise.next_action, alpha, settings.gamma)
-        critic = _critic_gradients(policy, critic_combiner, batch, targets, settings.heads)
-        _apply(policy.critic, critic, settings.max_grad_norm)
-        actor = _actor_gradients(policy, actor_combiner, batch, noise.action, alpha, settings.heads)
-        _apply(policy.actor, actor, settings.max_grad_norm)
-        temperature_loss = _update_temperature(temperature, batch, actor.aux, actor.combination)
+
+    def __init__(
+        self,
+        policy: MTSACPolicy,
+        temperature: Temperature,
+        critic_combiner: Combiner,
+        actor_combiner: Combiner,
+        settings: UpdateSettings,
+        trace: bool = True,
+    ) -> None:
+        self.policy = policy
+        self.temperature = temperature
+        self.critic_combiner = critic_combiner
+        self.actor_combiner = actor_combiner
+        self.settings = settings
+        self._actor, self._critic, self._critic_target = (
+            ParameterIndex(network) for network in (policy.actor, policy.critic, policy.critic_target)
+        )
+        self._targets = Traced(self._compute_targets, trace)
+        self._critic_rows = Traced(self._compute_critic_rows, trace)
+        self._actor_rows = Traced(self._compute_actor_rows, trace)
+
+    @torch.no_grad()
+    def __call__(
+        self, batch: TaskBatch, noise: Noise, update_target: bool = True, jacobian: bool = False
+    ) -> UpdateReport:
+        """Make one update.
+
+        Args:
+            batch: task-major rows.
+            noise: for the actions of the current and of the next observations.
+            update_target: whether the target critic moves.
+            jacobian: compute per-task gradients even for a combiner that does without, for diagnostics.
+
+        A network whose combination is not finite is left as it was (`Status.NON_FINITE` in the report).
+        """
+        alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
+        targets = self._targets(
+            self._actor.split(), self._critic_target.split(), alpha, noise.next_action, batch
+        )
+        critic = self._critic_gradients(batch, targets, jacobian)
+        _apply(self.policy.critic, critic, self.settings.max_grad_norm)
+        actor = self._actor_gradients(batch, noise.action, alpha, jacobian)
+        _apply(self.policy.actor, actor, self.settings.max_grad_norm)
+        temperature_loss = _update_temperature(self.temperature, batch, actor.aux, actor.combination)
         if update_target:
             torch._foreach_lerp_(
-                list(policy.critic_target.parameters()), list(policy.critic.parameters()), settings.tau
+                list(self.policy.critic_target.parameters()),
+                list(self.policy.critic.parameters()),
+                self.settings.tau,
             )
-    return UpdateReport(
-        critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination
-    )
+        return UpdateReport(
+            critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination
+        )
 
+    def _critic_gradients(self, batch: TaskBatch, targets: Tensor, jacobian: bool) -> CombinedGradients:
+        critic = self._critic.split()
+        rows = (batch.observations, batch.actions, targets, batch.weights)
+        if isinstance(self.critic_combiner, LossCombiner) and not jacobian:
+            return combined_by_rows(
+                self.critic_combiner, self._critic_loss, critic, *rows, heads=self.settings.heads
+            )
+        return combine_rows(self.critic_combiner, self._critic_rows(critic, *rows), self.settings.heads)
 
-def _targets(policy: MTSACPolicy, batch: TaskBatch, noise: Tensor, alpha: Tensor, gamma: float) -> Tensor:
-    """Soft one-step targets ``[K, B]``: through a time limit values are bootstrapped, through an end they are not."""
-    observations = batch.next_observations
-    actions, log_prob = over_tasks(
-        lambda parameters, *rows: functional_call(policy.actor, parameters, rows),
-        split_parameters(policy.actor),
-        observations,
-        noise,
-    )
-    values = over_tasks(
-        lambda parameters, *rows: functional_call(policy.critic_target, parameters, rows),
-        split_parameters(policy.critic_target),
-        observations,
-        actions,
-    )
-    soft_value = _smallest(values) - alpha[:, None] * log_prob
-    return batch.rewards + (1 - batch.terminated) * gamma * soft_value
+    def _actor_gradients(
+        self, batch: TaskBatch, noise: Tensor, alpha: Tensor, jacobian: bool
+    ) -> CombinedGradients:
+        actor, critic = self._actor.split(), self._critic.split()
+        rows = (batch.observations, noise, batch.weights, alpha, critic.own)
+        if isinstance(self.actor_combiner, LossCombiner) and not jacobian:
+            loss = self._actor_loss(critic)
+            return combined_by_rows(self.actor_combiner, loss, actor, *rows, heads=self.settings.heads)
+        return combine_rows(self.actor_combiner, self._actor_rows(actor, critic, *rows), self.settings.heads)
 
+    # Pure functions of their arguments: parameters come in, only the networks' structure is captured.
 
-def _critic_gradients(
-    policy: MTSACPolicy, combiner: Combiner, batch: TaskBatch, targets: Tensor, heads: Heads
-) -> CombinedGradients:
-    def loss(
-        parameters: dict[str, Tensor], observation: Tensor, action: Tensor, target: Tensor, weight: Tensor
+    def _compute_targets(
+        self, actor: Parameters, critic_target: Parameters, alpha: Tensor, noise: Tensor, batch: TaskBatch
+    ) -> Tensor:
+        """Soft one-step targets ``[K, B]``: bootstrapped through a time limit, not through an end."""
+        observations = batch.next_observations
+        actions, log_prob = over_tasks(
+            lambda parameters, *rows: functional_call(self.policy.actor, parameters, rows),
+            actor,
+            observations,
+            noise,
+        )
+        values = over_tasks(
+            lambda parameters, *rows: functional_call(self.policy.critic_target, parameters, rows),
+            critic_target,
+            observations,
+            actions,
+        )
+        soft_value = _smallest(values) - alpha[:, None] * log_prob
+        return batch.rewards + (1 - batch.terminated) * self.settings.gamma * soft_value
+
+    def _compute_critic_rows(self, critic: Parameters, *rows: Tensor) -> RowGradients:
+        return by_rows(self._critic_loss, critic, *rows)
+
+    def _compute_actor_rows(self, actor: Parameters, critic: Parameters, *rows: Tensor) -> RowGradients:
+        return by_rows(self._actor_loss(critic), actor, *rows)
+
+    def _critic_loss(
+        self,
+        parameters: dict[str, Tensor],
+        observation: Tensor,
+        action: Tensor,
+        target: Tensor,
+        weight: Tensor,
     ) -> tuple[Tensor, tuple[()]]:
-        values = functional_call(policy.critic, parameters, (observation, action))
+        """Half the sum of the critics' mean squared errors, SB3's convention."""
+        values = functional_call(self.policy.critic, parameters, (observation, action))
         errors = torch.stack([(value - target).square() for value in values])
         return 0.5 * (errors * weight).sum(), ()
 
-    rows = (batch.observations, batch.actions, targets, batch.weights)
-    return combined_by_rows(combiner, loss, split_parameters(policy.critic), *rows, heads=heads)
+    def _actor_loss(self, critic: Parameters) -> TaskLoss:
+        """The critic's shared parameters are constants; its own rows travel with the task."""
 
+        def loss(
+            parameters: dict[str, Tensor],
+            observation: Tensor,
+            noise: Tensor,
+            weight: Tensor,
+            alpha: Tensor,
+            critic_rows: dict[str, Tensor],
+        ) -> tuple[Tensor, Tensor]:
+            action, log_prob = functional_call(self.policy.actor, parameters, (observation, noise))
+            values = functional_call(
+                self.policy.critic, critic.of_one_task(critic_rows), (observation, action)
+            )
+            return (weight * (alpha * log_prob - _smallest(values))).sum(), log_prob
 
-def _actor_gradients(
-    policy: MTSACPolicy, combiner: Combiner, batch: TaskBatch, noise: Tensor, alpha: Tensor, heads: Heads
-) -> CombinedGradients:
-    """Actor losses and gradients; the critic's parameters are constants here, its own rows travel with the task."""
-    critic = split_parameters(policy.critic)
-
-    def loss(
-        parameters: dict[str, Tensor],
-        observation: Tensor,
-        noise_rows: Tensor,
-        weight: Tensor,
-        alpha_of_task: Tensor,
-        critic_rows: dict[str, Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        action, log_prob = functional_call(policy.actor, parameters, (observation, noise_rows))
-        values = functional_call(policy.critic, critic.of_one_task(critic_rows), (observation, action))
-        return (weight * (alpha_of_task * log_prob - _smallest(values))).sum(), log_prob
-
-    rows = (batch.observations, noise, batch.weights, alpha, critic.own)
-    return combined_by_rows(combiner, loss, split_parameters(policy.actor), *rows, heads=heads)
+        return loss
 
 
 def _smallest(values: tuple[Tensor, ...]) -> Tensor:

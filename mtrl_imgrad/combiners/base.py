@@ -30,7 +30,15 @@ from torch import Tensor
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_diagnostics, gramian_of_blocks
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
-__all__ = ["Combination", "Combiner", "GramianCombiner", "LossCombiner", "MatrixCombiner", "Status", "Weights"]
+__all__ = [
+    "Combination",
+    "Combiner",
+    "GramianCombiner",
+    "LossCombiner",
+    "MatrixCombiner",
+    "Status",
+    "Weights",
+]
 
 Reduction = Literal["mean", "sum"]
 Jacobian = Tensor | Sequence[Tensor]

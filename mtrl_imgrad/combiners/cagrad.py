@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
-from mtrl_imgrad.combiners.imbalance import length
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual
 from mtrl_imgrad.errors import ArgumentError
@@ -76,11 +75,14 @@ class CAGrad(GramianCombiner):
     def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`. Extras: ``simplex_weights`` [..., K], w."""
         problem = normalise(gramian)
-        found = solve_dual(problem, problem.linear, self.c * problem.mean_norm, self.solver)
-        values = corrected_mean(problem, found.weights, self.c, rescale=self.rescale)
-        base = torch.full_like(values, 1 / problem.num_tasks)
+        radius = self.c * problem.mean_norm
+        found = solve_dual(problem, problem.linear, radius, self.solver)
         return problem.weights(
-            values, found.residual, found.status_code, base, extras={"simplex_weights": found.weights}
+            corrected_mean(problem, found, radius, self.c, rescale=self.rescale),
+            base=1 / problem.num_tasks,
+            residual=found.residual,
+            status_code=found.status_code,
+            extras={"simplex_weights": found.weights},
         )
 
 
@@ -122,9 +124,24 @@ def solve_dual(
     return conflict_averse_dual(problem, linear, radius)
 
 
-def corrected_mean(problem: NormalisedGramian, w: Tensor, c: float, *, rescale: bool) -> Tensor:
-    """Coefficients of ``g0 + c |g0| g_w / |g_w|``, divided by ``1 + c^2`` where ``rescale``; ``[..., K]``."""
-    norm, defined = length(problem, w)
-    ratio = torch.where(defined, c * problem.mean_norm / torch.where(defined, norm, 1.0), 0.0)
-    values = 1 / problem.num_tasks + ratio[..., None] * w
+def corrected_mean(
+    problem: NormalisedGramian, found: SimplexSolution, radius: Tensor, c: float, *, rescale: bool
+) -> Tensor:
+    """Coefficients of ``g0 + c |g0| g_w / |g_w|``, divided by ``1 + c^2`` where ``rescale``.
+
+    Args:
+        problem: the Gramian.
+        found: solution of the dual for ``radius``.
+        radius: ``[...]`` q of the dual. Its correction is stretched from this length to ``c |g0|``.
+        c: radius of the ball, in units of the mean gradient's norm.
+        rescale: whether to divide.
+
+    Returns:
+        ``[..., K]``.
+    """
+    length = c * problem.mean_norm
+    # For radius 0 the dual is linear, its solution is one task, and the multipliers are zero.
+    one_task = found.weights * (length / (found.weights * problem.norms).sum(-1))[..., None]
+    stretched = found.multipliers * (length / radius)[..., None]
+    values = 1 / problem.num_tasks + torch.where(radius[..., None] > 0, stretched, one_task)
     return values / (1 + c * c) if rescale else values

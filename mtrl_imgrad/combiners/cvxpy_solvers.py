@@ -6,6 +6,7 @@ so this is for checks, not for training.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Status
 from mtrl_imgrad.combiners.normalised import NormalisedGramian
-from mtrl_imgrad.combiners.solvers import SimplexSolution, dual_residual
+from mtrl_imgrad.combiners.solvers import SimplexSolution, check_dual
 from mtrl_imgrad.errors import MissingDependencyError
 
 __all__ = ["cvxpy_dual", "require_cvxpy"]
@@ -50,9 +51,9 @@ def cvxpy_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor) -> Si
     masks = problem.alive.reshape(-1, num_tasks).cpu().numpy()
     rows = [_solve_one(*one) for one in zip(matrices, linears, radii, masks, strict=True)]
     weights = torch.from_numpy(np.stack(rows)).reshape(shape).to(problem.values.device)
-    residual = dual_residual(problem, linear, radius, weights)
-    status = torch.where(residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
-    return SimplexSolution(weights, residual, problem.status(status))
+    found = check_dual(problem, linear, radius, weights)
+    status = torch.where(found.residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
+    return replace(found, status_code=problem.status_code(status))
 
 
 def _solve_one(matrix: np.ndarray, linear: np.ndarray, radius: float, alive: np.ndarray) -> np.ndarray:

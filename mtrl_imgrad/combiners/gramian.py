@@ -43,14 +43,13 @@ def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
         product = (rows @ rows.T).double()
         total = product if total is None else total + product
     assert total is not None, "checked by the caller"
-    return total
+    # Matrix products round (i, j) and (j, i) differently, which an exact solver would take for a contradiction.
+    return (total + total.T) / 2
 
 
 def combine_blocks(values: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
     """``values @ block`` for every block: ``[K]`` with ``[K, *shape]`` gives ``[*shape]``, in the block's dtype."""
-    return [
-        (values.to(block.dtype) @ block.detach().flatten(1)).view(block.shape[1:]) for block in blocks
-    ]
+    return [(values.to(block.dtype) @ block.detach().flatten(1)).view(block.shape[1:]) for block in blocks]
 
 
 def normalise_by_trace(gramian: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.active_set import VANISHING
 from mtrl_imgrad.combiners.normalised import NormalisedGramian
 
 __all__ = ["MEASURES", "direct", "plumb_line", "smallest_norm"]
@@ -16,20 +17,19 @@ __all__ = ["MEASURES", "direct", "plumb_line", "smallest_norm"]
 MEASURES = ("pm", "lm", "dc")
 """Names accepted by ``measure``."""
 
-VANISHING = 1e-7
-"""A combination shorter than this fraction of what it adds up counts as zero: its square, taken from a float64
-Gramian, is then mostly rounding error."""
-
 
 def _safe_ratio(numerator: Tensor, denominator: Tensor, defined: Tensor) -> Tensor:
     return torch.where(defined, numerator / torch.where(defined, denominator, 1.0), 0.0)
 
 
 def length(problem: NormalisedGramian, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Norm of ``weights @ jacobian`` (in normalised units), ``[...]``, and whether it differs from zero."""
+    """Norm of ``weights @ jacobian`` [...] in normalised units, and whether it can be told from zero.
+
+    A combination much shorter than what it adds up is rounding error: its square is a difference of float64 numbers.
+    """
     products = (problem.values @ weights[..., None])[..., 0]
     norm = (weights * products).sum(-1).clamp_min(0).sqrt()
-    summed = (weights * problem.norms * problem.alive).sum(-1)
+    summed = (weights * problem.norms).sum(-1)
     return norm, norm > VANISHING * summed
 
 

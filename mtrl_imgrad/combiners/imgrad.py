@@ -92,7 +92,9 @@ class IMGrad(GramianCombiner):
             ("base", base, BASES),
         ):
             if value not in accepted:
-                raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
+                raise ArgumentError(
+                    f"{argument} must be one of {', '.join(map(repr, accepted))}, got {value!r}"
+                )
         self.c = check_radius(c)
         self.form = form
         self.measure = measure
@@ -107,16 +109,15 @@ class IMGrad(GramianCombiner):
         ``kappa`` [...]; ``simplex_weights`` [..., K], w.
         """
         problem = normalise(gramian)
-        mu, residual, status, extras = self._imbalance(problem)
+        mu, residual, status_code, extras = self._imbalance(problem)
         rest = OFFSETS[self.form] - mu
         radius = mu * self.c * problem.mean_norm
         found = solve_dual(problem, rest[..., None] * problem.linear, radius, self.solver)
-        values = corrected_mean(problem, found.weights, self.c, rescale=self.rescale)
         return problem.weights(
-            values,
-            torch.maximum(residual, found.residual),
-            torch.maximum(status, found.status_code),
-            base=torch.full_like(values, 1 / problem.num_tasks),
+            corrected_mean(problem, found, radius, self.c, rescale=self.rescale),
+            base=1 / problem.num_tasks,
+            residual=torch.maximum(residual, found.residual),
+            status_code=torch.maximum(status_code, found.status_code),
             extras={"imbalance": mu, "kappa": mu / rest, "simplex_weights": found.weights, **extras},
         )
 

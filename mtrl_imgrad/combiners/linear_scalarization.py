@@ -35,9 +35,7 @@ class LinearScalarization(GramianCombiner):
     name = "linear_scalarization"
     paper: ClassVar[str] = "Folklore; also called equal weighting (EW) or unitary scalarization."
 
-    def __init__(
-        self, task_weights: Sequence[float] | None = None, *, reduction: Reduction = "mean"
-    ) -> None:
+    def __init__(self, task_weights: Sequence[float] | None = None, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         if task_weights is not None:
             task_weights = tuple(float(weight) for weight in task_weights)
@@ -67,4 +65,4 @@ class LinearScalarization(GramianCombiner):
             )
         residual = torch.zeros_like(values[..., 0])
         status = torch.full_like(residual, int(Status.SOLVED), dtype=torch.int64)
-        return problem.weights(values, residual, status, base=values, extras={})
+        return problem.weights(values, base=values, residual=residual, status_code=status)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
@@ -50,9 +49,7 @@ class MGDA(GramianCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def __init__(
-        self, normalisation: Literal["none"] = "none", *, reduction: Reduction = "mean"
-    ) -> None:
+    def __init__(self, normalisation: Literal["none"] = "none", *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         if normalisation != "none":
             raise ArgumentError(f"normalisation must be 'none', got {normalisation!r}")
@@ -62,5 +59,9 @@ class MGDA(GramianCombiner):
         """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
         found = min_norm_point(problem)
-        base = torch.full_like(problem.norms, 1 / problem.num_tasks)
-        return problem.weights(found.weights, found.residual, found.status_code, base, extras={})
+        return problem.weights(
+            found.weights,
+            base=1 / problem.num_tasks,
+            residual=found.residual,
+            status_code=found.status_code,
+        )

@@ -23,24 +23,25 @@ from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["NormalisedGramian", "normalise"]
 
-TOLERANCE = 1e-9
-"""Relative residual above which an answer is reported as `Status.INACCURATE`."""
-
 
 @dataclass(frozen=True)
 class NormalisedGramian:
     """A Gramian ready for the solvers. Batch dimensions lead; everything is on the Gramian's device.
 
     Attributes:
-        values: ``[..., K, K]`` float64 with unit mean diagonal; the identity where the input was not finite.
-        norms: ``[..., K]`` gradient norms in these units, 1 for a zero gradient (so that one may divide by them).
+        values: ``[..., K, K]`` float64 with unit mean diagonal; the identity where the input was not usable.
+        scale: ``[...]`` what the input was divided by.
+        norms: ``[..., K]`` gradient norms in these units, zero where not ``alive``.
+        inverse_norms: ``[..., K]`` their reciprocals, zero where not ``alive``.
         alive: ``[..., K]`` mask of the non-zero gradients; all True where every gradient is zero.
         finite: ``[...]`` whether all entries were finite.
         zero: ``[...]`` whether every gradient is zero.
     """
 
     values: Tensor
+    scale: Tensor
     norms: Tensor
+    inverse_norms: Tensor
     alive: Tensor
     finite: Tensor
     zero: Tensor
@@ -49,6 +50,11 @@ class NormalisedGramian:
     def num_tasks(self) -> int:
         """K."""
         return self.values.shape[-1]
+
+    @property
+    def cosines(self) -> Tensor:
+        """``[..., K, K]`` cosines between the gradients; zero in the row and column of a zero gradient."""
+        return self.values * (self.inverse_norms[..., :, None] * self.inverse_norms[..., None, :])
 
     @property
     def linear(self) -> Tensor:
@@ -61,30 +67,39 @@ class NormalisedGramian:
         return self.values.mean((-2, -1)).clamp_min(0).sqrt()
 
     def weights(
-        self, values: Tensor, residual: Tensor, status: Tensor, base: Tensor, extras: Mapping[str, Tensor]
+        self,
+        values: Tensor,
+        *,
+        base: Tensor | float,
+        residual: Tensor,
+        status_code: Tensor,
+        extras: Mapping[str, Tensor] | None = None,
     ) -> Weights:
         """Put the answers for zero and non-finite input in place and wrap everything up.
 
         Args:
             values: ``[..., K]`` coefficients found.
-            residual: ``[...]`` of the method's optimality conditions.
-            status: ``[...]`` code of the solver.
             base: ``[..., K]`` coefficients where every gradient is zero.
-            extras: what else the method reports.
+            residual: ``[...]`` of the method's optimality conditions.
+            status_code: ``[...]`` of the solver.
+            extras: what else the method reports, by name.
         """
-        nan = torch.full_like(residual, torch.nan)
-        values = torch.where(self.zero[..., None], base, values)
         return Weights(
-            values=torch.where(self.finite[..., None], values, nan[..., None]),
-            residual=torch.where(self.finite, torch.where(self.zero, 0.0, residual), nan),
-            status_code=self.status(status),
-            extras=extras,
+            values=self.nan_unless_finite(torch.where(self.zero[..., None], base, values)),
+            residual=self.nan_unless_finite(residual),
+            status_code=self.status_code(status_code),
+            extras={name: self.nan_unless_finite(value) for name, value in (extras or {}).items()},
         )
 
-    def status(self, status: Tensor) -> Tensor:
+    def status_code(self, status_code: Tensor) -> Tensor:
         """``[...]`` status codes, overruled where the input was zero or not finite."""
-        status = torch.where(self.zero, int(Status.ZERO_GRADIENTS), status)
-        return torch.where(self.finite, status, int(Status.NON_FINITE))
+        status_code = torch.where(self.zero, int(Status.ZERO_GRADIENTS), status_code)
+        return torch.where(self.finite, status_code, int(Status.NON_FINITE))
+
+    def nan_unless_finite(self, values: Tensor) -> Tensor:
+        """``values`` [...] or [..., K], NaN where the input was not finite."""
+        finite = self.finite[..., None] if values.ndim > self.finite.ndim else self.finite
+        return torch.where(finite, values, torch.nan)
 
 
 def normalise(gramian: Tensor) -> NormalisedGramian:
@@ -101,12 +116,13 @@ def normalise(gramian: Tensor) -> NormalisedGramian:
     if not gramian.is_floating_point():
         raise ArgumentError(f"gramian must be floating point, got {gramian.dtype}")
     gramian = gramian.detach().double()
+    gramian = 0.5 * (gramian + gramian.mT)
     finite = torch.isfinite(gramian).all(-1).all(-1)
+    zero = (gramian.diagonal(dim1=-2, dim2=-1) <= 0).all(-1)
+    usable = finite & ~zero
     eye = torch.eye(gramian.shape[-1], dtype=torch.float64, device=gramian.device)
-    values, _ = normalise_by_trace(torch.where(finite[..., None, None], gramian, eye))
+    values, scale = normalise_by_trace(torch.where(usable[..., None, None], gramian, eye))
     alive = is_nonzero(values)
-    zero = ~alive.any(-1)
-    values = torch.where(zero[..., None, None], eye, values)
-    norms = values.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
-    alive = alive | zero[..., None]
-    return NormalisedGramian(values, torch.where(alive, norms, 1.0), alive, finite, zero)
+    norms = torch.where(alive, values.diagonal(dim1=-2, dim2=-1), 0.0).sqrt()
+    inverse = torch.where(alive, 1 / norms, 0.0)
+    return NormalisedGramian(values, scale, norms, inverse, alive, finite, zero & finite)

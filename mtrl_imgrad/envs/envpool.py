@@ -19,7 +19,6 @@ that the step that ends an episode returns the next one's first observation, as 
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +26,10 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from mtrl_imgrad.envs.seeding import row_seeds
-from mtrl_imgrad.envs.vec_env import BoolArray, FloatArray, IntArray, MultiTaskVecEnv
+from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
+from mtrl_imgrad.envs.seeding import row_seed
+from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
+from mtrl_imgrad.envs.workers import available_cores
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
 
 __all__ = ["EnvPoolVecEnv", "default_num_threads"]
@@ -84,23 +85,30 @@ class EnvPoolVecEnv(MultiTaskVecEnv):
             slice(task * num_envs_per_task, (task + 1) * num_envs_per_task) for task in range(self.num_tasks)
         ]
         self._pools: list[Any] = []
+        self._interrupted = False
         self._seed_rows(seed)
 
     def _seed_rows(self, seed: int) -> None:
-        seeds = row_seeds(seed, self.num_tasks, self.num_envs_per_task)
-        self._pools = [self._make_pool(name, seeds[task]) for task, name in enumerate(self.task_names)]
+        copies = range(self.num_envs_per_task)
+        self._pools = [
+            self._make_pool(name, [row_seed(seed, task, copy) for copy in copies])
+            for task, name in enumerate(self.task_names)
+        ]
 
-    def _make_pool(self, name: str, seeds: npt.NDArray[np.int64]) -> Any:
+    def _make_pool(self, name: str, seeds: list[int]) -> Any:
         return self._envpool.make_gymnasium(
             _pool_id(name),
             num_envs=self.num_envs_per_task,
             num_threads=self.num_threads,
-            env_seed=seeds.tolist(),
+            env_seed=seeds,
             max_episode_steps=self.horizon,
             partially_observable=False,  # the multi-task benchmarks show the goal
         )
 
     def _reset_rows(self, rows: IntArray) -> FloatArray:
+        if self._interrupted:  # some pools hold a step's result that nobody took: start with fresh ones
+            self._seed_rows(self.initial_seed)
+        self._interrupted = True
         tasks = self.task_ids[rows]
         touched = np.unique(tasks)
         for task in touched.tolist():
@@ -112,9 +120,11 @@ class EnvPoolVecEnv(MultiTaskVecEnv):
             asked = np.flatnonzero(tasks == task)
             order = np.argsort(rows[asked])
             states[asked[order]] = observations[np.argsort(info["env_id"])]
+        self._interrupted = False
         return states
 
     def _send(self, actions: npt.NDArray[np.float32]) -> None:
+        self._interrupted = True
         for pool, rows in zip(self._pools, self._slices, strict=True):
             pool.send(actions[rows])
 
@@ -126,6 +136,7 @@ class EnvPoolVecEnv(MultiTaskVecEnv):
             observations, reward, _, _, info = pool.recv()
             rows = info["env_id"] + task * self.num_envs_per_task
             states[rows], rewards[rows], success[rows] = observations, reward, info["success"] > 0.5
+        self._interrupted = False
         return states, rewards, success
 
     def _close_rows(self) -> None:
@@ -138,8 +149,7 @@ def default_num_threads(num_tasks: int, num_envs_per_task: int) -> int:
     One thread a pool is fastest as soon as there are as many pools as cores: a pool without work sleeps, and
     more threads only take turns.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(num_envs_per_task, cores // num_tasks))
+    return max(1, min(num_envs_per_task, available_cores() // num_tasks))
 
 
 def _pool_id(task_name: str) -> str:

@@ -1,4 +1,4 @@
-"""``make_vec_env``: from the name of a task set to a vector environment, on the back-end that can do what is asked."""
+"""``make_vec_env``: from the name of a task set to a vector environment, on a back-end that can do it."""
 
 from __future__ import annotations
 

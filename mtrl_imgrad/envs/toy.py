@@ -1,5 +1,4 @@
-"""``toy-reach``: a multi-task set that a SAC solves within a minute, made to be hard for the wrong reasons
-only.
+"""``toy-reach``: a small multi-task set whose best policy is known, and that a SAC solves within a minute.
 
 A point in the square [-1, 1]^2 has to reach a goal. The tasks conflict: task k turns the action by k quarter
 turns, so that the same action in the same place moves the point right, up, left or down, and only the one-hot
@@ -22,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from mtrl_imgrad.envs.seeding import row_generators
+from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
+from mtrl_imgrad.envs.seeding import row_generator
 from mtrl_imgrad.envs.task_sets import TOY_TASKS
-from mtrl_imgrad.envs.vec_env import BoolArray, FloatArray, IntArray, MultiTaskVecEnv
+from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 
 __all__ = ["ToyReachVecEnv"]
 
@@ -80,7 +80,10 @@ class ToyReachVecEnv(MultiTaskVecEnv):
         self._seed_rows(seed)
 
     def _seed_rows(self, seed: int) -> None:
-        self._generators = row_generators(seed, self.num_tasks, self.num_envs_per_task)
+        copies = range(self.num_envs_per_task)
+        self._generators = [
+            row_generator(seed, task, copy) for task in range(self.num_tasks) for copy in copies
+        ]
 
     def _reset_rows(self, rows: IntArray) -> FloatArray:
         for row in rows.tolist():
@@ -98,8 +101,9 @@ class ToyReachVecEnv(MultiTaskVecEnv):
         return self._state.copy(), rewards, distance < SUCCESS_DISTANCE
 
     def optimal_action(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The best action for each row: straight to the goal on each axis, which is best at every step at
-        once.
+        """The best action for each row: on each axis as far towards the goal as one step goes.
+
+        Moves on one axis cost nothing on the other, so this is best at every step at once.
 
         Args:
             observations: ``[num_envs, observation]`` as ``reset`` and ``step`` return them.

@@ -15,31 +15,23 @@ A back-end implements five methods about *rows* (environment i is row i):
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
+from mtrl_imgrad.envs.episodes import BoolArray, Episodes, FloatArray, IntArray
+from mtrl_imgrad.envs.row_access import RowAccess
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError, NonFiniteError
 
 __all__ = ["MultiTaskVecEnv"]
 
-FloatArray = npt.NDArray[np.floating[Any]]
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
-
-class MultiTaskVecEnv(VecEnv):
-    """K tasks with ``num_envs_per_task`` environments each, task-major: row i is of task ``i //
-    num_envs_per_task``.
+class MultiTaskVecEnv(RowAccess):
+    """K tasks with n environments each, task-major: row i is of task ``i // n``.
 
     Observations are float32 ``[num_envs, state + K]``, the one-hot of the task last (``[num_envs, state]``
     without ``one_hot``); rewards float32 ``[num_envs]``. An episode ends after ``horizon`` steps by
@@ -63,7 +55,6 @@ class MultiTaskVecEnv(VecEnv):
         render_mode: None or ``"rgb_array"``, for back-ends that can render.
     """
 
-    backend: str = "abstract"
     num_goals: int | None = None
     """Goals per task in a fixed list from which resets draw; None: every reset draws a fresh goal."""
 
@@ -91,11 +82,11 @@ class MultiTaskVecEnv(VecEnv):
         self.initial_seed = seed
         self._render_mode = render_mode
         self._pending_seed: int | None = None
-        self._used = self._stepping = self._closed = False
+        self._used = self._running = self._stepping = self._closed = False
         super().__init__(len(self.task_ids), self._observation_space(state_space), action_space)
         self.action_space.seed(seed)
-        self._born = time.time()
-        self._clear_episodes(np.arange(self.num_envs), allocate=True)
+        self._episodes = Episodes(self.num_envs, horizon, terminate_on_success)
+        self._all_rows = np.arange(self.num_envs)
 
     # What a back-end implements
 
@@ -118,40 +109,31 @@ class MultiTaskVecEnv(VecEnv):
     def _close_rows(self) -> None:
         """Let go of simulators and processes; called once."""
 
-    def _get_row_attr(self, name: str, rows: list[int]) -> list[Any]:
-        """Attribute ``name`` of the given rows; AttributeError where there is none."""
-        return [getattr(self, name)] * len(rows)
-
-    def _set_row_attr(self, name: str, value: Any, rows: list[int]) -> None:
-        """Set attribute ``name`` of the given rows."""
-        raise ArgumentError(f"the {self.backend} back-end has no per-environment objects to set {name!r} on")
-
-    def _call_rows(
-        self, name: str, rows: list[int], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[Any]:
-        """Call method ``name`` of the given rows' environments."""
-        raise ArgumentError(f"the {self.backend} back-end has no per-environment objects to call {name!r} on")
-
     # Episodes
 
-    def reset(self) -> npt.NDArray[np.float32]:  # type: ignore[override]
+    def reset(self) -> npt.NDArray[np.float32]:
         """Restart every episode; returns the first observations ``[num_envs, observation]``, float32."""
         self._check_open()
         if self._stepping:
             self._recv()  # SB3's contract: reset cancels a step under way
-            self._stepping = False
+        self._running = self._stepping = False
         if self._pending_seed is not None:
             self._seed_rows(self._pending_seed)
             self.initial_seed, self._pending_seed = self._pending_seed, None
-        rows = np.arange(self.num_envs)
-        self._clear_episodes(rows)
-        states = self._reset_rows(rows)
-        self._check_finite(states, rows)
         self._used = True
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [{} for _ in range(self.num_envs)]
-        return self._with_one_hot(states)
+        observations = self._with_one_hot(self._start(self._all_rows))
+        self._running = True
+        return observations
+
+    def _start(self, rows: IntArray) -> npt.NDArray[np.float32]:
+        """Start episodes in ``rows``; their first states ``[len(rows), state]``."""
+        self._episodes.start(rows)
+        states = _to_float32(self._reset_rows(rows))
+        self._check_finite(states, rows)
+        return states
 
     def step_async(self, actions: npt.NDArray[Any]) -> None:
         """Begin a step of all environments.
@@ -162,14 +144,16 @@ class MultiTaskVecEnv(VecEnv):
         Raises:
             ArgumentError: Wrong shape.
             NonFiniteError: NaN or infinity in an action.
-            EnvironmentFaultError: Before ``reset``, after ``close``, or while a step is under way.
+            EnvironmentFaultError: Before ``reset``, after ``close``, while a step is under way, or after one
+                that ended in an error or an interrupt.
         """
         self._check_open()
-        if not self._used or self._stepping:
+        if self._stepping:
+            raise EnvironmentFaultError("step_async called before the previous step's step_wait")
+        if not self._running:
             raise EnvironmentFaultError(
-                "step_async called before the previous step's step_wait" if self._stepping
-                else "step_async called before reset: no episode is under way"
-            )  # fmt: skip
+                "step_async called with no episode under way: call reset first (also after a step that failed)"
+            )
         self._send(self._checked_actions(actions))
         self._stepping = True
 
@@ -180,60 +164,32 @@ class MultiTaskVecEnv(VecEnv):
 
         Raises:
             EnvironmentFaultError: NaN or infinity in an observation or a reward; names task, environment and
-                step.
+                step. Go on with ``reset``.
+            WorkerError: A worker process raised, died or hung.
         """
         if not self._stepping:
             raise EnvironmentFaultError("step_wait called without a step_async before it")
-        self._stepping = False
-        states, rewards, success = self._recv()
-        self._lengths += 1
-        self._check_finite(states, np.arange(self.num_envs), rewards)
-        self._returns += rewards
-        self._succeeded |= success
-        dones, infos = self._ends(success)
+        self._running = self._stepping = False
+        raw_states, raw_rewards, success = self._recv()
+        states, rewards = _to_float32(raw_states), _to_float32(raw_rewards)
+        self._episodes.lengths += 1
+        self._check_finite(states, self._all_rows, rewards)
+        dones, infos = self._episodes.advance(raw_rewards, success)
         observations = self._with_one_hot(states)
         if dones.any():
-            self._finish(np.flatnonzero(dones), observations, infos)
-        return observations, rewards.astype(np.float32), dones, infos
+            ended = np.flatnonzero(dones)
+            self._episodes.finish(ended, observations[ended], infos)
+            observations[ended, : self.state_size] = self._start(ended)
+        self._running = True
+        return observations, rewards, dones, infos
 
-    def _ends(self, success: BoolArray) -> tuple[BoolArray, list[dict[str, Any]]]:
-        """Which episodes end with this step, and every row's info."""
-        truncated = self._lengths >= self.horizon
-        if self.terminate_on_success:
-            dones, cut = truncated | success, truncated & ~success
-        else:
-            dones, cut = truncated, truncated
-        pairs = zip(success.tolist(), cut.tolist(), strict=True)
-        return dones, [{"success": won, "TimeLimit.truncated": timeout} for won, timeout in pairs]
-
-    def _finish(
-        self, rows: IntArray, observations: npt.NDArray[np.float32], infos: list[dict[str, Any]]
-    ) -> None:
-        """Record the episodes that ended in ``rows`` and restart them, in place in ``observations``."""
-        elapsed = round(time.time() - self._born, 6)
-        for row, last in zip(rows.tolist(), observations[rows], strict=True):
-            statistics = {"r": float(self._returns[row]), "l": int(self._lengths[row]), "t": elapsed}
-            infos[row].update(
-                episode=statistics, is_success=bool(self._succeeded[row]), terminal_observation=last
-            )  # fmt: skip
-        self._clear_episodes(rows)
-        states = self._reset_rows(rows)
-        self._check_finite(states, rows)
-        observations[rows, : self.state_size] = states
-
-    def _clear_episodes(self, rows: IntArray, allocate: bool = False) -> None:
-        if allocate:
-            self._returns = np.zeros(self.num_envs)
-            self._lengths = np.zeros(self.num_envs, dtype=np.int64)
-            self._succeeded = np.zeros(self.num_envs, dtype=bool)
-        self._returns[rows], self._lengths[rows], self._succeeded[rows] = 0.0, 0, False
-
-    def _with_one_hot(self, states: FloatArray) -> npt.NDArray[np.float32]:
+    def _with_one_hot(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A fresh float32 array: nothing returned is ever overwritten by a later step."""
-        observations = np.zeros((self.num_envs, *self.observation_space.shape), dtype=np.float32)  # type: ignore[misc]
+        width = self.state_size + (self.num_tasks if self.one_hot else 0)
+        observations = np.zeros((self.num_envs, width), dtype=np.float32)
         observations[:, : self.state_size] = states
         if self.one_hot:
-            observations[np.arange(self.num_envs), self.state_size + self.task_ids] = 1.0
+            observations[self._all_rows, self.state_size + self.task_ids] = 1.0
         return observations
 
     def _observation_space(self, state_space: spaces.Box) -> spaces.Box:
@@ -246,14 +202,8 @@ class MultiTaskVecEnv(VecEnv):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EnvironmentFaultError(
-                f"the {self.backend} environment of {self._tasks_in_words()} is closed"
-            )
-
-    def _tasks_in_words(self) -> str:
-        return ", ".join(self.task_names[:3]) + (
-            f" and {self.num_tasks - 3} more" if self.num_tasks > 3 else ""
-        )
+            names = ", ".join(self.task_names[:3]) + (", ..." if self.num_tasks > 3 else "")
+            raise EnvironmentFaultError(f"the {self.backend} environment of {names} is closed")
 
     def _checked_actions(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         checked = np.asarray(actions, dtype=np.float32)
@@ -280,7 +230,7 @@ class MultiTaskVecEnv(VecEnv):
 
     def _place(self, row: int) -> str:
         task = self.task_names[self.task_ids[row]]
-        return f"task {task!r}, environment {row}, step {int(self._lengths[row])} of its episode"
+        return f"task {task!r}, environment {row}, step {int(self._episodes.lengths[row])} of its episode"
 
     # The rest of SB3's interface
 
@@ -307,45 +257,8 @@ class MultiTaskVecEnv(VecEnv):
             self._closed = True
             self._close_rows()
 
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Attribute of the environments; ``task_name``, ``task_id`` and ``render_mode`` exist for every
-        back-end.
 
-        Raises:
-            AttributeError: There is no such attribute (SB3's ``has_attr`` relies on it).
-        """
-        rows = list(self._get_indices(indices))
-        own = {
-            "task_name": lambda row: self.task_names[self.task_ids[row]],
-            "task_id": lambda row: int(self.task_ids[row]),
-            "render_mode": lambda row: self._render_mode,
-        }
-        if attr_name in own:
-            return [own[attr_name](row) for row in rows]
-        return self._get_row_attr(attr_name, rows)
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the environments.
-
-        Raises:
-            ArgumentError: The back-end has no per-environment objects.
-        """
-        self._set_row_attr(attr_name, value, list(self._get_indices(indices)))
-
-    def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
-    ) -> list[Any]:
-        """Call a method of the environments; returns a result for each.
-
-        Raises:
-            ArgumentError: The back-end has no per-environment objects.
-        """
-        return self._call_rows(method_name, list(self._get_indices(indices)), method_args, method_kwargs)
-
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """True for SB3's ``Monitor``, whose episode statistics are made here; False for every other wrapper."""
-        return [issubclass(wrapper_class, Monitor) for _ in self._get_indices(indices)]
-
-    def get_images(self) -> Sequence[np.ndarray | None]:
-        """RGB images of the environments, where they render; None for each otherwise."""
-        return [None] * self.num_envs
+def _to_float32(values: FloatArray) -> npt.NDArray[np.float32]:
+    """As float32; what is too large becomes infinite and is refused with the rest of its kind."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -230,7 +229,8 @@ class SuccessReport:
             CheckpointError: if the file is damaged or lacks a member; names both.
         """
         members = _load_npz(_with_suffix(path, ".npz"), (*_MEMBERS, "confidence"))
-        return cls(*(members[name] for name in _MEMBERS), confidence=float(members["confidence"]))
+        arrays = {name: members[name] for name in _MEMBERS[1:]}
+        return cls(tuple(members["task_names"]), **arrays, confidence=float(members["confidence"]))
 
     def __str__(self) -> str:
         from mtrl_imgrad.evaluation.tables import render_text, success_table
@@ -333,9 +333,9 @@ class EvaluationHistory:
         """
         members = _load_npz(_with_suffix(path, ".npz"), ("timesteps", "confidence", *_MEMBERS))
         history = cls(members["task_names"].tolist(), float(members["confidence"]))
-        stacks = zip(*(members[name] for name in _MEMBERS[1:]), strict=True)
-        for when, stack in zip(members["timesteps"].tolist(), stacks, strict=True):
-            history.append(when, SuccessReport(history.task_names, *stack, confidence=history.confidence))
+        for i, when in enumerate(members["timesteps"].tolist()):
+            arrays = {name: members[name][i] for name in _MEMBERS[1:]}
+            history.append(when, SuccessReport(history.task_names, **arrays, confidence=history.confidence))
         return history
 
     def _stack(self, name: str, dtype: type) -> NDArray[Any]:
@@ -391,9 +391,10 @@ class _Tally:
         if self.horizon is not None and (self.length > self.horizon).any():
             i = int(self.length.argmax())
             raise EnvironmentFaultError(f"{self._where(i)}: no end of the episode after {self.horizon} steps")
-        return sum(self._finish(int(i), infos[i]) for i in np.flatnonzero(dones))
+        return sum(self._finish(i, infos[i]) for i in np.flatnonzero(dones).tolist())
 
-    def _finish(self, i: int, info: dict[str, Any]) -> int:
+    def _finish(self, i: int, info: dict[str, Any]) -> bool:
+        """Take in the end of an episode; returns whether it counts."""
         monitored = info.get("episode", {})
         total = float(monitored.get("r", self.total[i]))
         episode = bool(self.success[i]), total, int(monitored.get("l", self.length[i]))
@@ -403,9 +404,9 @@ class _Tally:
             raise EnvironmentFaultError(f"{self._where(i)}: the episode's return is {total}")
         self.length[i], self.total[i], self.success[i], self.informed[i] = 0, 0.0, False, False
         if len(self.episodes[i]) >= self.quota[i]:
-            return 0  # a surplus episode, run only because the other copies were not done
+            return False  # a surplus episode, run only because other copies were not done
         self.episodes[i].append(episode)
-        return 1
+        return True
 
     def _where(self, i: int) -> str:
         name = self.task_names[self.task_ids[i]]
@@ -473,11 +474,13 @@ def _save_npz(path: Path, **arrays: Any) -> None:
 
 
 def _load_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in names if name not in archive]
-            if missing:
-                raise CheckpointError(f"{path} lacks {missing}; it holds {archive.files}")
-            return {name: archive[name] for name in names}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is no readable file of evaluations: {error}") from error
+    with path.open("rb") as file:  # here, for numpy leaves a damaged file open
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                found = {name: archive[name] for name in names if name in archive}
+        except Exception as error:  # what zip, zlib and numpy raise for damaged bytes has no common base
+            raise CheckpointError(f"{path} is no readable file of evaluations: {error}") from error
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise CheckpointError(f"{path} lacks {missing}; it holds {list(found)}")
+    return found

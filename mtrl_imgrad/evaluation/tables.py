@@ -35,7 +35,7 @@ __all__ = [
     "success_table",
 ]
 
-_BLOCKS, _ASCII = "█▓░·", "#=-."
+_BLOCKS, _ASCII = ("█", "▓", "░", "·"), ("#", "=", "-", ".")
 _MIN_BAR, _MAX_BAR = 8, 40
 _GAP = 2  # blanks between two columns
 
@@ -82,7 +82,7 @@ def success_table(
     sizes = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     others = sum(sizes[1:]) + _GAP * len(header)
     bar = min(max(width - others - sizes[0], _MIN_BAR), _MAX_BAR)
-    name = max(min(sizes[0], width - others - bar), _MIN_BAR)
+    name = min(sizes[0], max(width - others - bar, _MIN_BAR))
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.title, table.title_style, table.title_justify = _title(report, before), "bold", "left"
     table.caption, table.caption_style, table.caption_justify = _legend(ascii_only), "dim", "left"
@@ -221,5 +221,3 @@ def _percent(rate: float, low: float, high: float) -> str:
 def _change(old: float, new: float) -> str:
     points = round(100 * (new - old))
     return f"{points:+d}" if points else "0"
-
-

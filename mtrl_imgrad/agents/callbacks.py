@@ -1,0 +1,411 @@
+"""SB3 callbacks that know of tasks: evaluation by success, gradient diagnostics, a live view of a training.
+
+They work with any SB3 agent on a `MultiTaskVecEnv`; `GradientDiagnosticsCallback` needs an agent that keeps
+its latest combinations, as `MTSAC` does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from stable_baselines3.common.callbacks import BaseCallback, EventCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+
+from mtrl_imgrad.combiners.base import Combination
+from mtrl_imgrad.combiners.gramian import gramian_diagnostics
+from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
+from mtrl_imgrad.evaluation.success import (
+    EvaluationHistory,
+    SuccessReport,
+    check_evaluation_env,
+    evaluate_success,
+)
+from mtrl_imgrad.evaluation.tables import rate_grid
+
+__all__ = ["GradientDiagnosticsCallback", "MTEvalCallback", "MTProgressBarCallback", "record_per_task"]
+
+
+def record_per_task(
+    logger: Logger, tag: str, task_names: Sequence[str], values: Iterable[float], *, on_screen: bool = True
+) -> None:
+    """Record ``<tag>/<task>`` for every task.
+
+    SB3's printed table cuts keys to 36 characters and raises ValueError where two become the same, as with
+    Meta-World's button-press-topdown and button-press-topdown-wall. Such keys are kept off the table and go
+    everywhere else.
+
+    Args:
+        logger: SB3's.
+        tag: for instance ``"eval/success_rate"``.
+        task_names: K names.
+        values: K numbers.
+        on_screen: False keeps all of them off the printed table.
+    """
+    keys = [f"{tag}/{name}" for name in task_names]
+    shown = [key.partition("/")[2] for key in keys]
+    shown = [name if len(name) <= 33 else name[:30] for name in shown]  # 36 less the indent, less an ellipsis
+    times = Counter(shown)
+    for key, cut, value in zip(keys, shown, values, strict=True):
+        hidden = not on_screen or times[cut] > 1
+        logger.record(key, float(value), exclude=("stdout", "log") if hidden else None)
+
+
+class MTEvalCallback(EventCallback):
+    """Evaluates every task now and then, and keeps the best model by success.
+
+    As SB3's ``EvalCallback``, but a model is the best by its mean success, never by its reward (of two
+    equals the later one), and every task is evaluated and logged on its own: ``eval/success_rate``,
+    ``eval/success_rate/<task>``, ``eval/mean_reward``, ``eval/mean_ep_length``.
+
+    The best of many noisy evaluations looks better than it is: report a final model, or evaluate that anew.
+
+    A training that goes on (``learn(..., reset_num_timesteps=False)``, also of a loaded agent) continues the
+    ``evaluations.npz`` of ``log_path`` and evaluates at the steps at which it would have without the break.
+
+    Args:
+        eval_env: a multi-task environment of its own.
+        callback_on_new_best: child called when there is a new best model.
+        callback_after_eval: child called after every evaluation. Children find this callback as ``parent``.
+        n_eval_episodes: episodes for each task.
+        eval_freq: calls between evaluations, that is, steps of the vector environment.
+        log_path: folder of ``evaluations.npz``, an `EvaluationHistory`, written each time, all or nothing.
+        best_model_save_path: folder in which ``best_model`` is saved.
+        deterministic: act by the mean of the policy.
+        verbose: 0 prints nothing, 1 a line an evaluation, 2 the table of tasks.
+
+    Attributes:
+        last_report: the latest `SuccessReport`, None before the first.
+        best_mean_success: of the best model so far, -inf before the first.
+        evaluations: `EvaluationHistory` of all evaluations.
+
+    Raises:
+        ArgumentError: when learning starts, if ``eval_env`` is the training environment or has no tasks.
+        TaskMismatchError: when learning starts, if the agent was made for other tasks.
+    """
+
+    def __init__(
+        self,
+        eval_env: VecEnv,
+        callback_on_new_best: BaseCallback | None = None,
+        callback_after_eval: BaseCallback | None = None,
+        n_eval_episodes: int = 50,
+        eval_freq: int = 10_000,
+        log_path: str | os.PathLike[str] | None = None,
+        best_model_save_path: str | os.PathLike[str] | None = None,
+        deterministic: bool = True,
+        verbose: int = 1,
+    ) -> None:
+        super().__init__(callback_after_eval, verbose=verbose)
+        if eval_freq < 1 or n_eval_episodes < 1:
+            raise ArgumentError(
+                f"eval_freq and n_eval_episodes must be at least 1, got {eval_freq} and {n_eval_episodes}"
+            )
+        self.callback_on_new_best = callback_on_new_best
+        if callback_on_new_best is not None:
+            callback_on_new_best.parent = self
+        self.eval_env = eval_env
+        self.n_eval_episodes = n_eval_episodes
+        self.eval_freq = eval_freq
+        self.log_path = None if log_path is None else Path(log_path) / "evaluations.npz"
+        self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
+        self.deterministic = deterministic
+        self.last_report: SuccessReport | None = None
+        self.best_mean_success = -np.inf
+        self.evaluations = EvaluationHistory(getattr(eval_env, "task_names", []))
+
+    @property
+    def best_mean_reward(self) -> float:
+        """The best mean *success*, under the name by which SB3's stopping callbacks ask their parent.
+
+        So ``StopTrainingOnRewardThreshold(0.9)`` stops at 90 % success.
+        """
+        return self.best_mean_success
+
+    def _init_callback(self) -> None:
+        check_evaluation_env(self.model, self.eval_env)
+        if self.callback_on_new_best is not None:
+            self.callback_on_new_best.init_callback(self.model)
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        if self.callback_on_new_best is not None:
+            self.callback_on_new_best.on_training_start(self.locals, self.globals)
+        if self.n_calls == 0 and self.num_timesteps > 0:
+            self._continue()
+        elif len(self.evaluations) and self.num_timesteps <= self.evaluations.timesteps[-1]:
+            self.evaluations = self.evaluations.until(self.num_timesteps)  # counting began anew
+
+    def _continue(self) -> None:
+        """Take up a training that an earlier process began."""
+        self.n_calls = self.num_timesteps // self.training_env.num_envs
+        if self.log_path is None or not self.log_path.exists():
+            return
+        history = EvaluationHistory.load(self.log_path)
+        if history.task_names != self.evaluations.task_names:
+            raise TaskMismatchError(
+                f"{self.log_path} is of {history.task_names}, eval_env of {self.evaluations.task_names}"
+            )
+        self.evaluations = history.until(self.num_timesteps)
+        self.best_mean_success = max(self.evaluations.mean_success, default=-np.inf)
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.eval_freq:
+            return True
+        self._copy_normalization()
+        report = evaluate_success(self.model, self.eval_env, self.n_eval_episodes, self.deterministic)
+        self.last_report = report
+        self.evaluations.append(self.num_timesteps, report)
+        if self.log_path is not None:
+            self.evaluations.save(self.log_path)
+        self._log(report)
+        goes_on = self._keep_if_best(report)
+        return self._on_event() and goes_on
+
+    def _copy_normalization(self) -> None:
+        if self.model.get_vec_normalize_env() is None:
+            return
+        try:
+            sync_envs_normalization(self.training_env, self.eval_env)
+        except (AttributeError, AssertionError) as error:
+            raise ArgumentError("eval_env must be wrapped as the training environment is") from error
+
+    def _keep_if_best(self, report: SuccessReport) -> bool:
+        if report.mean_success < self.best_mean_success:
+            return True
+        self.best_mean_success = report.mean_success
+        if self.best_model_save_path is not None:
+            self.best_model_save_path.mkdir(parents=True, exist_ok=True)
+            self.model.save(self.best_model_save_path / "best_model")
+        return self.callback_on_new_best is None or self.callback_on_new_best.on_step()
+
+    def _log(self, report: SuccessReport) -> None:
+        record_per_task(self.logger, "eval/success_rate", report.task_names, report.success_rate)
+        self.logger.record("eval/success_rate", report.mean_success)
+        self.logger.record("eval/mean_reward", float(report.returns.mean()))
+        self.logger.record("eval/mean_ep_length", float(report.lengths.mean()))
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.num_timesteps)
+        if self.verbose >= 2:
+            print(report)
+        elif self.verbose == 1:
+            low, high = report.mean_interval
+            best = "" if report.mean_success < self.best_mean_success else ", the best so far"
+            print(
+                f"evaluation at {self.num_timesteps:,} timesteps: success {report.mean_success:.3f} "
+                f"[{low:.3f}, {high:.3f}]{best}; return {report.returns.mean():.4g}"
+            )
+
+    def update_child_locals(self, locals_: dict[str, Any]) -> None:
+        """Hand the rollout's locals on to both children."""
+        super().update_child_locals(locals_)
+        if self.callback_on_new_best is not None:
+            self.callback_on_new_best.update_locals(locals_)
+
+
+class GradientDiagnosticsCallback(BaseCallback):
+    """Logs how the latest task gradients stood to each other, and what the combiner made of them.
+
+    For each network that the agent combines gradients for (``actor``, ``critic``):
+
+    * ``grad/<network>/norm/<task>``, ``grad/<network>/cos_min``, ``grad/<network>/conflict_fraction`` (of
+      the pairs of tasks, those with a negative cosine), ``grad/<network>/imbalance`` (largest norm over
+      smallest), where the method formed the Gramian;
+    * ``combiner/<network>/weight/<task>`` where it has weights, ``combiner/<network>/residual``,
+      ``combiner/<network>/status`` (0 is solved), and every scalar that the method reports of itself as
+      ``combiner/<network>/<name>``.
+
+    The same names without a network (``grad/cos_min``) repeat those of ``main``, so that what reads the
+    library's plain tags finds them, whatever networks an agent has. Values of single tasks go to TensorBoard,
+    CSV and JSON, not to the printed table, which they would flood.
+
+    Args:
+        log_freq: calls between records, that is, steps of the vector environment. A record reads the device
+            once for each network.
+        main: the network whose values are also recorded without its name; None for none.
+
+    Raises:
+        ArgumentError: when learning starts, if the agent keeps no ``last_combinations``.
+    """
+
+    def __init__(self, log_freq: int = 100, main: str | None = "critic", verbose: int = 0) -> None:
+        super().__init__(verbose)
+        if log_freq < 1:
+            raise ArgumentError(f"log_freq must be at least 1, got {log_freq}")
+        self.log_freq = log_freq
+        self.main = main
+
+    def _init_callback(self) -> None:
+        if not hasattr(self.model, "last_combinations"):
+            raise ArgumentError(
+                f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner"
+            )
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.log_freq == 0:
+            for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]
+                found = _scalars_on_host(combination)
+                self._record(f"/{network}", found)
+                if network == self.main:
+                    self._record("", found)
+        return True
+
+    def _record(self, network: str, found: dict[str, list[float]]) -> None:
+        names = _task_names(self.model, self.training_env)
+        for tag, values in found.items():
+            group, _, name = tag.partition("/")
+            key = f"{group}{network}/{name}"
+            if name in ("norm", "weight"):
+                if len(values) != len(names):
+                    raise TaskMismatchError(f"{key} has {len(values)} values, but the tasks are {names}")
+                record_per_task(self.logger, key, names, values, on_screen=False)
+            else:
+                self.logger.record(key, values[0])
+
+
+def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
+    """What is worth logging of a combination, by tag; one copy from the device."""
+    found = {f"combiner/{name}": value for name, value in combination.extras.items() if value.numel() == 1}
+    found |= {"combiner/residual": combination.residual, "combiner/status": combination.status_code}
+    if combination.weights is not None:
+        found["combiner/weight"] = combination.weights
+    if combination.gramian is not None:
+        # Not `combination.diagnostics`, where a method's own "imbalance" replaces the ratio of the norms.
+        measured = gramian_diagnostics(combination.gramian)
+        found["grad/norm"] = measured["norms"]
+        found |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance")}
+    device = combination.residual.device
+    flat = [value.detach().reshape(-1).to(device, torch.float64) for value in found.values()]
+    values = iter(torch.cat(flat).tolist())
+    return {tag: [next(values) for _ in range(value.numel())] for tag, value in found.items()}
+
+
+class MTProgressBarCallback(BaseCallback):
+    """Progress, speed, and the success of the latest training episodes, overall and of every task, live.
+
+    On a terminal this is a bar above a list of the tasks; where standard output is none (a file, a batch
+    job) it is a line of text now and then. Speed and time left are those of the last minute: updates make
+    the steps after warm-up slower, and an average over all would promise too much.
+
+    Args:
+        window: latest episodes of each task that its success is taken from.
+        refresh: seconds between two pictures on a terminal.
+        line_every: seconds between two lines elsewhere.
+        console: where to; standard output by default.
+    """
+
+    def __init__(
+        self, window: int = 20, refresh: float = 0.5, line_every: float = 60.0, console: Console | None = None
+    ) -> None:
+        super().__init__()
+        if window < 1:
+            raise ArgumentError(f"window must be at least 1, got {window}")
+        self.window = window
+        self.refresh = refresh
+        self.line_every = line_every
+        self.console = console
+        self._clock: Callable[[], float] = time.monotonic
+        self._live: Live | None = None
+
+    def _on_training_start(self) -> None:
+        self.close()
+        env = self.training_env
+        names = _task_names(self.model, env)
+        self._task_of = [names[i] for i in getattr(env, "task_ids", [0] * env.num_envs)]
+        self.successes: dict[str, deque[float]] = {name: deque(maxlen=self.window) for name in names}
+        self._total = int(self.locals["total_timesteps"])
+        self._began = self._drawn = self._clock()
+        self._marks = deque([(self._began, self.num_timesteps)])
+        self._console = self.console or Console(file=sys.stdout, highlight=False)
+        if self._console.is_terminal:
+            # Refreshed from here, not by a thread: an interrupted training leaves nothing behind that draws.
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+            self._stop = weakref.finalize(self, self._live.stop)
+
+    def _on_step(self) -> bool:
+        for i in np.flatnonzero(self.locals["dones"]).tolist():
+            success = self.locals["infos"][i].get("is_success")
+            if success is not None:
+                self.successes[self._task_of[i]].append(float(success))
+        now = self._clock()
+        if now - self._drawn >= (self.line_every if self._live is None else self.refresh):
+            self._draw(now)
+        return True
+
+    def _on_training_end(self) -> None:
+        self._draw(self._clock())
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back; for a training that ended by an exception. Does nothing a second time."""
+        if self._live is not None:
+            self._stop()
+            self._live = None
+
+    def _draw(self, now: float) -> None:
+        self._drawn = now
+        self._marks.append((now, self.num_timesteps))
+        while len(self._marks) > 2 and now - self._marks[1][0] > 60:
+            self._marks.popleft()
+        if self._live is None:
+            self._console.print(self._line(now), soft_wrap=True)
+            return
+        width = self._console.width
+        bar = ProgressBar(total=max(self._total, 1), completed=self.num_timesteps, width=max(width // 3, 10))
+        head = Table.grid(padding=(0, 2, 0, 0))
+        head.add_row(bar, self._headline(now))
+        ascii_only = not self._console.encoding.lower().startswith("utf")
+        tasks = rate_grid(self._rates(), width, ascii_only=ascii_only)
+        self._live.update(Group(head, tasks), refresh=True)
+
+    def _rates(self) -> dict[str, float | None]:
+        return {name: float(np.mean(found)) if found else None for name, found in self.successes.items()}
+
+    def _headline(self, now: float) -> str:
+        (then, steps), done = self._marks[0], self.num_timesteps
+        speed = (done - steps) / (now - then) if now > then else 0.0
+        left = _duration((self._total - done) / speed) if speed > 0 else "?"
+        known = [rate for rate in self._rates().values() if rate is not None]
+        success = f"{np.mean(known):.2f}" if known else "-"
+        return (
+            f"{done:,}/{self._total:,} ({done / max(self._total, 1):.0%})  {speed:,.0f} steps/s  "
+            f"{_duration(now - self._began)} gone, {left} left  success {success}"
+        )
+
+    def _line(self, now: float) -> str:
+        rates = self._rates()
+        if len(rates) <= 12:
+            tasks = ", ".join(f"{n} {'-' if rate is None else f'{rate:.2f}'}" for n, rate in rates.items())
+        else:
+            known = [rate for rate in rates.values() if rate is not None]
+            solved, never = sum(rate >= 0.9 for rate in known), sum(rate == 0 for rate in known)
+            tasks = f"{solved} of {len(rates)} tasks at 0.9 or more, {never} at 0"
+        return f"{self._headline(now)}  ({tasks})"
+
+
+def _task_names(model: Any, env: Any) -> list[str]:
+    """The tasks of an agent or else of its environment; one called "task" where neither knows of any."""
+    for source in (model, env):
+        if hasattr(source, "task_names"):
+            return list(source.task_names)
+    return ["task"]
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,147 @@
+"""The command line: ``mtrl-imgrad train | evaluate | combiners | presets | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from mtrl_imgrad.errors import MtrlImgradError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``mtrl-imgrad``; returns the exit status.
+
+    An error of the library's own is printed as one line and exits with 1; anything else is a bug and keeps its
+    traceback.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="mtrl-imgrad",
+        description="Train one agent on many tasks. `mtrl-imgrad COMMAND --help` lists a command's options.",
+        epilog="\n".join(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
+    command = parser.parse_args(arguments[:1]).command
+    try:
+        COMMANDS[command](arguments[1:])
+    except MtrlImgradError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]{type(error).__name__}:[/] {error}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _train(arguments: list[str]) -> None:
+    """Train an agent (--preset NAME or --config FILE set the defaults of all other options)."""
+    from mtrl_imgrad.experiments.config import TrainConfig, list_presets, load_config, preset_path
+    from mtrl_imgrad.experiments.train import train
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--preset")
+    source.add_argument("--config")
+    parser.add_argument("--no-progress-bar", action="store_true")
+    given, rest = parser.parse_known_args(arguments)
+    default = TrainConfig()
+    if given.preset is not None:
+        default = load_config(preset_path(given.preset))
+    elif given.config is not None:
+        default = load_config(given.config)
+    config = tyro.cli(
+        TrainConfig,
+        prog="mtrl-imgrad train",
+        description=(
+            f"Train an agent. --preset NAME ({', '.join(list_presets())}) or --config FILE (a run's config.yaml) "
+            "sets the defaults of all options below; --no-progress-bar prints no progress."
+        ),
+        default=default,
+        args=rest,
+    )
+    train(config, progress_bar=not given.no_progress_bar)
+
+
+@dataclass(frozen=True)
+class _Evaluate:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    episodes: int = 50
+    """Episodes of each task."""
+    model: Literal["model", "best_model"] = "model"
+    """The model at the end, or the best by success while training."""
+    seed: int | None = None
+    """Seed of the evaluation's goals; None takes that of the run's own evaluations."""
+    backend: Literal["metaworld", "envpool", "toy", "auto"] | None = None
+    """Simulator back-end; None takes that of the run's own evaluations."""
+    stochastic: bool = False
+    """Sample actions in place of taking the mean."""
+
+
+def _evaluate(arguments: list[str]) -> None:
+    """Evaluate the agent of a run folder, per task, and keep the report there."""
+    from mtrl_imgrad.experiments.evaluate import evaluate_run
+
+    options = tyro.cli(_Evaluate, prog="mtrl-imgrad evaluate", description=_evaluate.__doc__, args=arguments)
+    evaluate_run(
+        options.run,
+        episodes=options.episodes,
+        model=options.model,
+        seed=options.seed,
+        backend=options.backend,
+        deterministic=not options.stochastic,
+    )
+
+
+def _combiners(arguments: list[str]) -> None:
+    """List the combiners: name, what a step needs, paper."""
+    from mtrl_imgrad.combiners import combiner_class, list_combiners
+
+    argparse.ArgumentParser(prog="mtrl-imgrad combiners", description=_combiners.__doc__).parse_args(arguments)
+    table = Table("name", "needs", "paper", box=None, pad_edge=False)
+    for name in list_combiners():
+        combiner = combiner_class(name)
+        table.add_row(name, combiner.needs, combiner.paper)
+    Console(highlight=False).print(table)
+
+
+def _presets(arguments: list[str]) -> None:
+    """List the shipped configurations and where they lie."""
+    from mtrl_imgrad.experiments.config import list_presets, preset_path
+
+    argparse.ArgumentParser(prog="mtrl-imgrad presets", description=_presets.__doc__).parse_args(arguments)
+    console = Console(highlight=False)
+    for name in list_presets():
+        path = preset_path(name)
+        summary = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        console.print(f"[bold]{name}[/]  {summary}\n    {path}", soft_wrap=True)
+
+
+def _doctor(arguments: list[str]) -> None:
+    """Say what is installed, which simulator, device and renderer work, and what to do about the rest."""
+    from mtrl_imgrad.experiments.doctor import print_diagnosis
+
+    argparse.ArgumentParser(prog="mtrl-imgrad doctor", description=_doctor.__doc__).parse_args(arguments)
+    print_diagnosis()
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "combiners": _combiners,
+    "presets": _presets,
+    "doctor": _doctor,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

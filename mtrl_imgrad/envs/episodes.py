@@ -1,0 +1,73 @@
+"""The running episodes of a vector environment: their lengths, returns and successes, and when they end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BoolArray", "Episodes", "FloatArray", "IntArray"]
+
+FloatArray = npt.NDArray[np.floating[Any]]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+class Episodes:
+    """One episode a row.
+
+    Args:
+        rows: Number of environments.
+        horizon: Steps after which an episode is truncated.
+        terminate_on_success: Whether its first success terminates it.
+    """
+
+    def __init__(self, rows: int, horizon: int, terminate_on_success: bool) -> None:
+        self.lengths: IntArray = np.zeros(rows, dtype=np.int64)
+        self._returns = np.zeros(rows)
+        self._succeeded = np.zeros(rows, dtype=bool)
+        self._horizon = horizon
+        self._terminate_on_success = terminate_on_success
+        self._born = time.time()
+
+    def start(self, rows: IntArray) -> None:
+        """New episodes begin in ``rows``."""
+        self._returns[rows], self.lengths[rows], self._succeeded[rows] = 0.0, 0, False
+
+    def advance(self, rewards: FloatArray, success: BoolArray) -> tuple[BoolArray, list[dict[str, Any]]]:
+        """Account for a step that ``lengths`` counts already.
+
+        Args:
+            rewards: ``[rows]``.
+            success: Success of this step ``[rows]``.
+
+        Returns:
+            Which episodes end with it ``[rows]``, and an info for each row.
+        """
+        self._returns += rewards
+        self._succeeded |= success
+        dones = truncated = self.lengths >= self._horizon
+        if self._terminate_on_success:
+            dones, truncated = truncated | success, truncated & ~success
+        pairs = zip(success.tolist(), truncated.tolist(), strict=True)
+        return dones, [{"success": won, "TimeLimit.truncated": late} for won, late in pairs]
+
+    def finish(self, rows: IntArray, last: npt.NDArray[np.float32], infos: list[dict[str, Any]]) -> None:
+        """Write what SB3 reads at an episode's end into the infos of ``rows``.
+
+        Args:
+            rows: Rows whose episodes ended.
+            last: Their last observations ``[len(rows), observation]``.
+            infos: An info for every row of the environment, changed in place.
+        """
+        seconds = round(time.time() - self._born, 6)
+        for row, observation in zip(rows.tolist(), last, strict=True):
+            infos[row]["episode"] = {
+                "r": float(self._returns[row]),
+                "l": int(self.lengths[row]),
+                "t": seconds,
+            }
+            infos[row]["is_success"] = bool(self._succeeded[row])
+            infos[row]["terminal_observation"] = observation

@@ -1,0 +1,290 @@
+"""What a run is made from: typed, frozen, on the command line and in YAML alike.
+
+A run's ``config.yaml`` holds every value, so ``mtrl-imgrad train --config RUN/config.yaml`` repeats it. Presets are
+such files, shipped in ``mtrl_imgrad/configs``, with the source of each value beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+import torch
+import tyro
+import yaml
+
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+
+__all__ = [
+    "AgentConfig",
+    "EnvConfig",
+    "EvaluationConfig",
+    "Options",
+    "PolicyConfig",
+    "TrainConfig",
+    "list_presets",
+    "load_config",
+    "preset_path",
+    "save_config",
+]
+
+STRICT = pydantic.ConfigDict(extra="forbid")
+"""A key of a configuration file that no field has is an error, not a silent default."""
+
+ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
+    "relu": torch.nn.ReLU,
+    "tanh": torch.nn.Tanh,
+    "elu": torch.nn.ELU,
+    "gelu": torch.nn.GELU,
+    "silu": torch.nn.SiLU,
+}
+
+
+def _parse_options(arguments: list[str]) -> dict[str, Any]:
+    """``["c=0.4", "form=paper"]`` to ``{"c": 0.4, "form": "paper"}``; values are read as YAML scalars."""
+    options = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise ValueError(f"expected KEY=VALUE, got {argument!r}")
+        options[key] = yaml.safe_load(value)
+    return options
+
+
+Options = Annotated[
+    dict[str, Any],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[KEY=VALUE ...]",
+        instance_from_str=_parse_options,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda options: [f"{key}={value}" for key, value in options.items()],
+    ),
+]
+"""Keyword arguments of a combiner or encoder; on the command line ``c=0.4 form=paper``."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Arguments of `mtrl_imgrad.envs.make_vec_env`, see there for their meaning."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    env: tuple[str, ...] = ("MT10",)
+    """A task set (MT10, MT25, MT50, toy-reach), or task names."""
+    backend: Literal["auto", "metaworld", "envpool", "toy"] = "auto"
+    """Simulator back-end."""
+    num_envs_per_task: int = 1
+    """Copies of each task's environment."""
+    vector_strategy: Literal["sync", "async"] = "sync"
+    """Step in this process, or in worker processes (metaworld back-end)."""
+    horizon: int | None = None
+    """Steps of an episode; None takes the task set's own (Meta-World: 500)."""
+    reward_version: Literal["v1", "v2"] = "v2"
+    """Meta-World's reward functions."""
+    num_goals: int | None = None
+    """Goals a task (metaworld back-end); None takes 50 there, and a fresh goal at each reset on envpool."""
+    one_hot: bool = True
+    """Append the task to the observation."""
+    terminate_on_success: bool = False
+    """End an episode at its first success."""
+    num_threads: int | None = None
+    """Threads of the envpool back-end."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Arguments of `mtrl_imgrad.agents.MTSACPolicy`."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    net_arch: tuple[int, ...] = (400, 400, 400)
+    """Hidden widths of actor and critics."""
+    activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
+    """Non-linearity."""
+    encoder: str = "multi_head"
+    """Task-conditioned encoder."""
+    encoder_kwargs: Options = field(default_factory=dict)
+    """The encoder's own options."""
+    n_critics: int = 2
+    """Number of critics."""
+    adam_eps: float = 1e-8
+    """Adam's epsilon."""
+
+    def policy_kwargs(self) -> dict[str, Any]:
+        """As the agent's ``policy_kwargs``."""
+        return {
+            "net_arch": list(self.net_arch),
+            "activation_fn": ACTIVATIONS[self.activation],
+            "encoder": self.encoder,
+            "encoder_kwargs": dict(self.encoder_kwargs),
+            "n_critics": self.n_critics,
+            "optimizer_kwargs": {"eps": self.adam_eps},
+        }
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Arguments of `mtrl_imgrad.agents.MTSAC`, see there for their meaning."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    combiner: str = "imgrad"
+    """Combiner of the task gradients; see `mtrl-imgrad combiners`."""
+    combiner_kwargs: Options = field(default_factory=dict)
+    """Its arguments, such as c=0.4."""
+    actor_combiner: str | None = None
+    """A different combiner for the actor."""
+    critic_combiner: str | None = None
+    """A different combiner for the critic."""
+    heads: Literal["unweighted", "weighted"] = "unweighted"
+    """Gradient of a task's own parameters."""
+    max_grad_norm: float | None = None
+    """Clip a network's combined gradient to this length."""
+    learning_rate: float = 3e-4
+    """Of all Adam optimizers."""
+    buffer_size: int = 1_000_000
+    """Transitions kept, over all tasks."""
+    learning_starts: int = 10_000
+    """Environment steps of random actions before learning, over all tasks."""
+    batch_size: int | None = None
+    """Rows of a batch over all tasks; None takes 128 a task."""
+    tau: float = 0.005
+    """Step of the target critic."""
+    gamma: float = 0.99
+    """Discount."""
+    train_freq: int = 1
+    """Steps of the vector environment between trainings."""
+    gradient_steps: int = 1
+    """Updates a training."""
+    ent_coef: str = "auto"
+    """Temperature: auto, auto_0.1, shared, shared_0.1, or a number."""
+    target_entropy: str = "auto"
+    """A number, or auto: minus the number of action dimensions."""
+    target_update_interval: int = 1
+    """Updates between moves of the target critic."""
+    sampling: Literal["balanced", "uniform"] = "balanced"
+    """Rows of a batch by task."""
+    reward_normalization: Literal["std"] | None = None
+    """Divide each task's rewards by their standard deviation when sampling."""
+    trace: bool = True
+    """Record an update's operations once and replay them."""
+    stats_window_size: int = 100
+    """Episodes averaged in the training logs."""
+    device: str = "auto"
+    """auto, cpu, cuda ..."""
+
+    def agent_kwargs(self) -> dict[str, Any]:
+        """As the agent's constructor takes them."""
+        kwargs = {
+            spec.name: getattr(self, spec.name)
+            for spec in dataclasses.fields(self)
+            if spec.name not in ("actor_combiner", "critic_combiner")
+        }
+        if self.actor_combiner is not None or self.critic_combiner is not None:
+            kwargs["combiner"] = {
+                "actor": self.actor_combiner or self.combiner,
+                "critic": self.critic_combiner or self.combiner,
+            }
+        return kwargs
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How the run is evaluated, on environments of its own."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    eval_every: int = 100_000
+    """Environment steps between evaluations; 0 evaluates before and after training only."""
+    eval_episodes: int = 10
+    """Episodes a task of the evaluations before and while training."""
+    final_episodes: int = 50
+    """Episodes a task of the evaluation after training."""
+    eval_backend: Literal["auto", "metaworld", "envpool", "toy"] = "metaworld"
+    """Simulator back-end of evaluations (Meta-World's reference by default)."""
+    eval_envs_per_task: int = 1
+    """Copies of each task's environment in evaluations."""
+
+
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a run."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    env: Annotated[EnvConfig, Flat] = field(default_factory=EnvConfig)
+    agent: Annotated[AgentConfig, Flat] = field(default_factory=AgentConfig)
+    policy: Annotated[PolicyConfig, Flat] = field(default_factory=PolicyConfig)
+    evaluation: Annotated[EvaluationConfig, Flat] = field(default_factory=EvaluationConfig)
+    total_timesteps: int = 20_000_000
+    """Environment steps over all tasks."""
+    seed: int = 0
+    """Determines the run on one machine."""
+    max_minutes: float | None = None
+    """Stop learning early after this long; the run says so."""
+    torch_threads: int | None = None
+    """Threads of PyTorch on the CPU; None leaves its own choice."""
+    run_dir: Path | None = None
+    """Run folder; None makes runs/<env>-<combiner>-seed<seed>-<time>."""
+
+
+def list_presets() -> list[str]:
+    """Names of the shipped configurations."""
+    folder = resources.files("mtrl_imgrad") / "configs"
+    return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset.
+
+    Raises:
+        UnknownNameError: if there is no preset of that name.
+    """
+    if name not in list_presets():
+        raise UnknownNameError("preset", name, list_presets())
+    return Path(str(resources.files("mtrl_imgrad") / "configs" / f"{name}.yaml"))
+
+
+def load_config(path: str | Path) -> TrainConfig:
+    """Read a configuration: a preset's or a run's.
+
+    Raises:
+        ArgumentError: if the file cannot be read, or holds a key or a value that does not exist, naming it.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ArgumentError(f"config {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise ArgumentError(f"config {path}: expected sections such as 'env:' and 'agent:', got {data!r}")
+    data.pop("versions", None)
+    try:
+        return pydantic.TypeAdapter(TrainConfig).validate_python(data)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
+            for problem in error.errors()
+        )
+        raise ArgumentError(f"config {path}: {problems}") from None
+
+
+def save_config(config: TrainConfig, path: Path, versions: dict[str, str]) -> None:
+    """Write a configuration with the versions it ran with, so that `load_config` repeats it."""
+    data = _plain(dataclasses.asdict(config))
+    path.write_text(yaml.safe_dump({**data, "versions": versions}, sort_keys=False), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value

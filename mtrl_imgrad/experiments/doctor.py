@@ -1,0 +1,136 @@
+"""What is installed and what works: the first thing to run on a new machine, and to paste into a bug report."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mtrl_imgrad.experiments.versions import PACKAGES, installed_versions
+
+__all__ = ["Finding", "diagnose", "print_diagnosis"]
+
+RENDER_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='.1'/></worldbody></mujoco>")
+renderer = mujoco.Renderer(model, 16, 16)
+renderer.update_scene(mujoco.MjData(model))
+renderer.render()
+"""
+"""Run in a process of its own: the GL back-end is chosen at mujoco's first import, and a bad one may abort."""
+
+OPTIONAL = {"envpool": "pip install 'mtrl-imgrad[fast]'", "cvxpy": "pip install cvxpy"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnosis.
+
+    Attributes:
+        subject: what was looked at.
+        works: True, False, or None where it is optional and absent.
+        found: what was found.
+        advice: what to do, if anything.
+    """
+
+    subject: str
+    works: bool | None
+    found: str
+    advice: str = ""
+
+
+def diagnose() -> list[Finding]:
+    """Look at packages, device, simulators and rendering."""
+    return [*_packages(), _device(), *_simulators(), _rendering(), _solver()]
+
+
+def print_diagnosis(console: Console | None = None) -> None:
+    """Print `diagnose` as a table."""
+    console = console or Console(highlight=False)
+    table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
+    for finding in diagnose():
+        mark = {True: "[green]ok[/]", False: "[red]no[/]", None: "[yellow]--[/]"}[finding.works]
+        table.add_row(mark, finding.subject, finding.found, finding.advice)
+    console.print(table)
+
+
+def _packages() -> list[Finding]:
+    versions = installed_versions()
+    findings = [Finding("python", True, f"{versions['python']} on {platform.platform()}, {os.cpu_count()} cores")]
+    for name in PACKAGES:
+        if name in versions:
+            findings.append(Finding(name, True, versions[name]))
+        else:
+            works = None if name in OPTIONAL else False
+            findings.append(Finding(name, works, "not installed", OPTIONAL.get(name, f"pip install {name}")))
+    return findings
+
+
+def _device() -> Finding:
+    threads = torch.get_num_threads()
+    if not torch.cuda.is_available():
+        advice = "small networks are often fastest with --torch-threads 1" if threads > 1 else ""
+        return Finding("device", True, f"cpu, {threads} PyTorch threads (no CUDA device)", advice)
+    properties = torch.cuda.get_device_properties(0)
+    return Finding("device", True, f"cuda: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def _simulators() -> list[Finding]:
+    def steps(backend: str) -> Callable[[], str]:
+        def probe() -> str:
+            from mtrl_imgrad.envs import make_vec_env
+
+            env = make_vec_env("reach-v3", backend=backend)
+            env.reset()
+            env.step([env.action_space.sample() for _ in range(env.num_envs)])
+            env.close()
+            return "reach-v3 steps"
+
+        return probe
+
+    found = []
+    for backend in ("metaworld", "envpool"):
+        if backend in OPTIONAL and importlib.util.find_spec(backend) is None:
+            found.append(Finding(f"simulator {backend}", None, "not installed", OPTIONAL[backend]))
+        else:
+            found.append(_attempt(f"simulator {backend}", steps(backend)))
+    auto = "envpool" if found[1].works else "metaworld"
+    found.append(Finding("backend='auto'", found[0].works or found[1].works, f"trains MT10 on {auto}"))
+    return found
+
+
+def _rendering() -> Finding:
+    chosen = os.environ.get("MUJOCO_GL", "unset")
+    probe = subprocess.run([sys.executable, "-c", RENDER_PROBE], capture_output=True, text=True, timeout=60)
+    if probe.returncode == 0:
+        return Finding("rendering", True, f"MUJOCO_GL {chosen}: an image was rendered")
+    reason = (probe.stderr.strip().splitlines() or ["the process was killed"])[-1]
+    advice = "only for images: set MUJOCO_GL=egl, or osmesa (Debian: libosmesa6), before starting Python"
+    return Finding("rendering", None, f"MUJOCO_GL {chosen}: {reason}", advice)
+
+
+def _solver() -> Finding:
+    def probe() -> str:
+        from mtrl_imgrad.combiners import make_combiner
+
+        gradients = torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, -1.0]])
+        answer = make_combiner("imgrad")(gradients)
+        return f"IMGrad: {answer.status.name.lower()}, residual {float(answer.residual):.0e}"
+
+    return _attempt("combiners", probe)
+
+
+def _attempt(subject: str, probe: Callable[[], str]) -> Finding:
+    """A finding from a probe that may fail in any way: the failure is the finding."""
+    try:
+        return Finding(subject, True, probe())
+    except Exception as error:
+        return Finding(subject, False, f"{type(error).__name__}: {error}")

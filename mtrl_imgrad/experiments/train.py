@@ -1,0 +1,236 @@
+"""Train an agent from a configuration, evaluate it before and after, and leave a run folder behind."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+
+from mtrl_imgrad.agents import MTSAC
+from mtrl_imgrad.agents.callbacks import GradientDiagnosticsCallback, MTEvalCallback
+from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.evaluation.plots import plot_per_task_bars, plot_success_curve
+from mtrl_imgrad.evaluation.success import SuccessReport, evaluate_success
+from mtrl_imgrad.evaluation.tables import print_success
+from mtrl_imgrad.experiments.config import EnvConfig, TrainConfig, save_config
+from mtrl_imgrad.experiments.versions import installed_versions
+
+__all__ = ["TrainResult", "make_env", "make_eval_env", "train"]
+
+EVALUATION_SEED_OFFSET = 10_000
+"""Evaluations run on goals and episodes that training has not seen."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` leaves: the run folder, the agent, and its reports before and after learning."""
+
+    folder: Path
+    agent: MTSAC
+    before: SuccessReport
+    after: SuccessReport
+
+
+def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
+    """The vector environment of a configuration."""
+    arguments = {name: value for name, value in vars(config).items() if name != "env"}
+    if arguments["num_goals"] is None:
+        del arguments["num_goals"]
+    tasks = config.env[0] if len(config.env) == 1 else list(config.env)
+    return make_vec_env(tasks, seed=seed, **{**arguments, **overrides})
+
+
+def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecEnv:
+    """An environment for evaluations only: same tasks, other seed, its own back-end.
+
+    Args:
+        config: of the run.
+        seed: None takes the run's seed, moved out of the reach of training seeds.
+    """
+    backend = config.evaluation.eval_backend
+    overrides: dict[str, Any] = {
+        "backend": backend,
+        "num_envs_per_task": config.evaluation.eval_envs_per_task,
+        "terminate_on_success": False,
+    }
+    if config.env.backend == "toy" or all(name.startswith("toy-") for name in config.env.env):
+        overrides["backend"] = "toy"
+    if seed is None:
+        seed = config.seed + EVALUATION_SEED_OFFSET
+    return make_env(config.env, seed, **overrides)
+
+
+def train(config: TrainConfig, console: Console | None = None, progress_bar: bool = True) -> TrainResult:
+    """Run a configuration from start to end.
+
+    The run folder holds ``config.yaml``, ``progress.csv``, TensorBoard events, ``evaluations.npz`` (while
+    training), ``evaluation_before`` and ``evaluation_after`` (``.npz`` and ``.json``), ``success_curve.png``,
+    ``success_per_task.png``, ``best_model.zip`` (by success) and ``model.zip`` (at the end, also when interrupted).
+
+    Args:
+        config: what to run.
+        console: where to print.
+        progress_bar: show progress while learning.
+
+    Raises:
+        ArgumentError: if the run folder holds a run already, or the configuration is wrong.
+    """
+    console = console or Console(highlight=False)
+    if config.torch_threads is not None:
+        torch.set_num_threads(config.torch_threads)
+    folder = _make_folder(config)
+    save_config(config, folder / "config.yaml", installed_versions())
+    env, eval_env = make_env(config.env, config.seed), make_eval_env(config)
+    try:
+        agent = make_agent(config, env)
+        agent.set_logger(configure(str(folder), ["csv", "tensorboard"]))
+        _introduce(console, config, folder, agent, env, eval_env)
+        evaluation = _evaluation_callback(config, folder, env, eval_env)
+        before = evaluate_success(agent, eval_env, config.evaluation.eval_episodes, progress_bar=progress_bar)
+        before.save(folder / "evaluation_before")
+        evaluation.evaluations.append(0, before)
+        _learn(agent, config, folder, evaluation, console, progress_bar)
+        after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
+        after.save(folder / "evaluation_after")
+    finally:
+        env.close()
+        eval_env.close()
+    evaluation.evaluations.save(folder / "evaluations.npz")
+    _draw(config, folder, evaluation, before, after)
+    print_success(after, before, console)
+    _take_leave(console, folder)
+    return TrainResult(folder, agent, before, after)
+
+
+def make_agent(config: TrainConfig, env: MultiTaskVecEnv) -> MTSAC:
+    """The agent of a configuration."""
+    return MTSAC(
+        "MlpPolicy",
+        env,
+        seed=config.seed,
+        policy_kwargs=config.policy.policy_kwargs(),
+        **config.agent.agent_kwargs(),
+    )
+
+
+class _StopAfter(BaseCallback):
+    """Stops learning when the time is over."""
+
+    def __init__(self, minutes: float) -> None:
+        super().__init__()
+        self.minutes = minutes
+        self.stopped = False
+
+    def _on_training_start(self) -> None:
+        self._end = time.monotonic() + 60 * self.minutes
+
+    def _on_step(self) -> bool:
+        self.stopped = time.monotonic() > self._end
+        return not self.stopped
+
+
+def _learn(
+    agent: MTSAC,
+    config: TrainConfig,
+    folder: Path,
+    evaluation: MTEvalCallback,
+    console: Console,
+    progress_bar: bool,
+) -> None:
+    callbacks: list[BaseCallback] = [GradientDiagnosticsCallback()]
+    if config.evaluation.eval_every:
+        callbacks.append(evaluation)
+    clock = _StopAfter(config.max_minutes) if config.max_minutes is not None else None
+    if clock is not None:
+        callbacks.append(clock)
+    began = time.monotonic()
+    try:
+        agent.learn(config.total_timesteps, callbacks, log_interval=10, progress_bar=progress_bar)
+    finally:
+        agent.save(folder / "model")
+    console.print(
+        f"learned for {(time.monotonic() - began) / 60:.1f} minutes: {agent.num_timesteps:,} environment steps, "
+        f"{agent._n_updates:,} updates"
+    )
+    if clock is not None and clock.stopped:
+        console.print(
+            f"[yellow]stopped early, after max_minutes={config.max_minutes:g}: "
+            f"{agent.num_timesteps:,} of {config.total_timesteps:,} steps[/]"
+        )
+
+
+def _make_folder(config: TrainConfig) -> Path:
+    folder = config.run_dir
+    if folder is None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        tasks = config.env.env[0].replace("/", "-") if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
+        folder = Path("runs") / f"{tasks}-{config.agent.combiner}-seed{config.seed}-{stamp}"
+    if (folder / "config.yaml").exists():
+        raise ArgumentError(f"run_dir {folder} holds a run already; give another folder, nothing was changed")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _evaluation_callback(
+    config: TrainConfig, folder: Path, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv
+) -> MTEvalCallback:
+    return MTEvalCallback(
+        eval_env,
+        n_eval_episodes=config.evaluation.eval_episodes,
+        eval_freq=max(1, config.evaluation.eval_every // env.num_envs),
+        log_path=folder,
+        best_model_save_path=folder,
+        verbose=0,
+    )
+
+
+def _introduce(
+    console: Console,
+    config: TrainConfig,
+    folder: Path,
+    agent: MTSAC,
+    env: MultiTaskVecEnv,
+    eval_env: MultiTaskVecEnv,
+) -> None:
+    count = sum(parameter.numel() for parameter in agent.policy.parameters())
+    console.print(f"[bold]{', '.join(config.env.env)}[/]: {env.num_tasks} tasks, seed {config.seed}, in {folder}")
+    console.print(f"simulator: {env.backend} to train, {eval_env.backend} to evaluate")
+    console.print(f"critic: {agent.critic_combiner}\nactor:  {agent.actor_combiner}")
+    console.print(
+        f"encoder {config.policy.encoder!r} {list(config.policy.net_arch)}, {count:,} parameters, "
+        f"batch {agent.batch_size}, on {agent.device}"
+    )
+
+
+def _draw(
+    config: TrainConfig, folder: Path, evaluation: MTEvalCallback, before: SuccessReport, after: SuccessReport
+) -> None:
+    titles: dict[str, Any] = {
+        "env": ", ".join(config.env.env),
+        "combiner": config.agent.combiner,
+        "seed": config.seed,
+    }
+    plot_success_curve(evaluation.evaluations, folder / "success_curve.png", **titles)
+    plot_per_task_bars(after, folder / "success_per_task.png", before=before, **titles)
+
+
+def _take_leave(console: Console, folder: Path) -> None:
+    console.print(f"""
+[bold]Everything is in {folder}[/]
+  success_curve.png, success_per_task.png   look at these first
+  evaluation_after.json                     the table above, as numbers
+  model.zip, best_model.zip                 MTSAC.load(...)
+  config.yaml                               repeats this run
+What next:
+  mtrl-imgrad evaluate {folder} --episodes 50
+  tensorboard --logdir {folder}
+  mtrl-imgrad train --config {folder}/config.yaml --seed 1 --run-dir {folder}-seed1""")

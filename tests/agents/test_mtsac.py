@@ -1,0 +1,309 @@
+"""MTSAC as a user meets it: SB3's interface, options, errors, reproducibility."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.callbacks import CheckpointCallback, EveryNTimesteps, StopTrainingOnMaxEpisodes
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecNormalize
+
+from mtrl_imgrad.agents import MTSAC
+from mtrl_imgrad.agents.encoders import Encoder, list_encoders, make_encoder
+from mtrl_imgrad.agents.encoders.layers import mlp
+from mtrl_imgrad.combiners import CAGrad, IMGrad, LinearScalarization
+from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.errors import (
+    ArgumentError,
+    EnvironmentFaultError,
+    NonFiniteError,
+    TaskMismatchError,
+    UnknownNameError,
+)
+
+SMALL = {"net_arch": [16, 16]}
+
+
+def _agent(env=None, **kwargs):
+    kwargs = {"policy_kwargs": SMALL, "learning_starts": 80, "batch_size": 32, "seed": 0, "device": "cpu", **kwargs}
+    return MTSAC("MlpPolicy", env or make_vec_env("toy-reach", seed=0), **kwargs)
+
+
+def _parameters(agent):
+    return torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
+
+
+def test_the_readme_lines():
+    agent = MTSAC("MlpPolicy", make_vec_env("toy-reach", seed=0), combiner="imgrad", seed=0, learning_starts=100)
+    agent.learn(total_timesteps=120)
+    observations = agent.get_env().reset()
+    actions, state = agent.predict(observations, deterministic=True)
+    assert actions.shape == (4, 2)
+    assert state is None
+    assert np.array_equal(actions, agent.predict(observations, deterministic=True)[0])
+    assert not np.array_equal(actions, agent.predict(observations, deterministic=False)[0])
+
+
+@pytest.mark.parametrize("encoder", list_encoders())
+def test_learn_save_load_predict_for_every_encoder(encoder, tmp_path):
+    agent = _agent(policy_kwargs={**SMALL, "encoder": encoder}).learn(400)
+    agent.save(tmp_path / "agent")
+    env = make_vec_env("toy-reach", seed=0)
+    observations = env.reset()
+    for loaded in (MTSAC.load(tmp_path / "agent"), MTSAC.load(tmp_path / "agent", env=env)):
+        assert torch.equal(_parameters(loaded), _parameters(agent))
+        assert torch.equal(loaded.log_ent_coef, agent.log_ent_coef)
+        assert loaded.task_names == agent.task_names
+        expected, _ = agent.predict(observations, deterministic=True)
+        assert np.array_equal(loaded.predict(observations, deterministic=True)[0], expected)
+    one = observations[2]
+    assert np.allclose(agent.predict(one, deterministic=True)[0], expected[2], atol=1e-6)
+    loaded.learn(200, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 600
+
+
+def test_a_seed_determines_the_run():
+    runs = [_parameters(_agent(seed=seed, combiner="imgrad").learn(600)) for seed in (1, 1, 2)]
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_get_and_set_parameters():
+    source, target = _agent(seed=1).learn(200), _agent(seed=2)
+    assert not torch.equal(_parameters(source), _parameters(target))
+    target.set_parameters(source.get_parameters())
+    assert torch.equal(_parameters(source), _parameters(target))
+
+
+@pytest.mark.parametrize(
+    ("ent_coef", "size", "learned", "initial"),
+    [("auto", 4, True, 1.0), ("auto_0.3", 4, True, 0.3), ("shared", 1, True, 1.0), ("shared_0.3", 1, True, 0.3)]
+    + [(0.25, 4, False, 0.25), ("0.25", 4, False, 0.25)],
+)
+def test_temperature_options(ent_coef, size, learned, initial):
+    agent = _agent(ent_coef=ent_coef)
+    assert agent.log_ent_coef.shape == (size,)
+    assert torch.allclose(agent.log_ent_coef.exp(), torch.tensor(initial))
+    agent.learn(400)
+    moved = not torch.allclose(agent.log_ent_coef.exp(), torch.tensor(initial), rtol=1e-4)
+    assert moved == learned
+
+
+def test_a_combiner_each_for_actor_and_critic():
+    agent = _agent(combiner={"actor": "cagrad", "critic": IMGrad(c=0.8)}).learn(100)
+    assert isinstance(agent.actor_combiner, CAGrad)
+    assert agent.critic_combiner.c == 0.8
+    shared = _agent(combiner=IMGrad(c=0.7))
+    assert shared.actor_combiner is not shared.critic_combiner, "state would mix"
+    assert shared.actor_combiner.c == shared.critic_combiner.c == 0.7
+    assert _agent(combiner="imgrad", combiner_kwargs={"c": 0.1}).critic_combiner.c == 0.1
+    assert isinstance(_agent(combiner="linear_scalarization").actor_combiner, LinearScalarization)
+
+
+def test_combiners_change_what_is_learned():
+    runs = [_parameters(_agent(combiner=name).learn(600)) for name in ("linear_scalarization", "imgrad", "mgda")]
+    assert not torch.allclose(runs[0], runs[1], atol=1e-4)
+    assert not torch.allclose(runs[1], runs[2], atol=1e-4)
+
+
+def test_train_freq_and_gradient_steps():
+    assert _agent(train_freq=5, gradient_steps=2, learning_starts=0).learn(400)._n_updates == 40
+    assert _agent(train_freq=2, gradient_steps=-1, learning_starts=0).learn(80)._n_updates == 80
+
+
+def test_sb3_callbacks_and_logger(tmp_path):
+    agent = _agent(tensorboard_log=None)
+    agent.set_logger(configure(str(tmp_path), ["csv", "tensorboard", "json"]))
+    seen = []
+    agent.learn(
+        2000,
+        [
+            CheckpointCallback(100, str(tmp_path), name_prefix="step"),
+            EveryNTimesteps(400, _Note(seen)),
+            StopTrainingOnMaxEpisodes(10),
+        ],
+        log_interval=4,
+    )
+    assert agent.num_timesteps < 2000, "SB3's stopping callback was not heard"
+    assert seen[:2] == [400, 800]
+    assert (tmp_path / "step_400_steps.zip").exists()
+    header = (tmp_path / "progress.csv").read_text().splitlines()[0].split(",")
+    for tag in (
+        "rollout/ep_rew_mean",
+        "rollout/success_rate",
+        "rollout/success_rate/toy-reach/left",
+        "time/fps",
+        "train/actor_loss",
+        "train/critic_loss",
+        "train/ent_coef",
+        "train/ent_coef/toy-reach/left",
+        "train/n_updates",
+    ):
+        assert tag in header
+
+
+class _Note(CheckpointCallback):
+    def __init__(self, seen):
+        super().__init__(1, "unused")
+        self.seen = seen
+
+    def _on_step(self):
+        self.seen.append(self.num_timesteps)
+        return True
+
+    def _init_callback(self):
+        pass
+
+
+def test_a_functional_callback_can_stop():
+    agent = _agent()
+    agent.learn(1000, callback=lambda variables, _: variables["self"].num_timesteps < 200)
+    assert agent.num_timesteps == 200
+
+
+def test_progress_bar_prints_every_task(capsys):
+    _agent().learn(400, progress_bar=True)
+    assert "left" in capsys.readouterr().out
+
+
+def test_num_envs_per_task_and_one_task_and_plain_gym_env():
+    env = make_vec_env("toy-reach", seed=0, num_envs_per_task=3)
+    agent = _agent(env).learn(240)
+    assert agent.num_timesteps == 240
+    assert agent.replay_buffer.size() == 20
+    assert MTSAC("MlpPolicy", "Pendulum-v1", policy_kwargs=SMALL, learning_starts=50, seed=0).learn(80)._n_updates == 30
+
+
+def test_sb3_evaluate_policy_works_on_the_agent():
+    agent = _agent()
+    mean, _ = evaluate_policy(agent, make_vec_env("toy-reach", seed=5), n_eval_episodes=8, warn=False)
+    assert np.isfinite(mean)
+
+
+def test_replay_buffer_can_be_saved_and_loaded(tmp_path):
+    agent = _agent().learn(200)
+    agent.save_replay_buffer(tmp_path / "replay")
+    other = _agent()
+    other.load_replay_buffer(tmp_path / "replay")
+    assert other.replay_buffer.size() == agent.replay_buffer.size()
+    a, b = agent.replay_buffer.sample(32), other.replay_buffer.sample(32)
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True)), "the generator was not saved"
+
+
+class _TinyEncoder(Encoder):
+    name = "tiny"
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.net = mlp(spec.in_features + spec.num_tasks, (5,), spec.activation_fn, spec.out_features)
+
+    def forward(self, inputs, task):
+        return self.net(torch.cat([inputs, task], -1))
+
+
+def test_an_encoder_of_the_users_own():
+    agent = _agent(policy_kwargs={**SMALL, "encoder": _TinyEncoder}).learn(120)
+    assert isinstance(agent.actor.encoder, _TinyEncoder)
+    mixed = _agent(policy_kwargs={**SMALL, "encoder": {"pi": "embedding", "qf": "multi_head"}})
+    assert mixed.actor.encoder.name == "embedding"
+    assert mixed.critic.q_networks[0].name == "multi_head"
+
+
+# ------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "says"),
+    [
+        ({"combiner": "imgard"}, UnknownNameError, "Did you mean 'imgrad'"),
+        ({"combiner": {"actor": "imgrad"}}, ArgumentError, "'actor' and 'critic'"),
+        ({"combiner": "imgrad", "combiner_kwargs": {"d": 1}}, ArgumentError, "'d'"),
+        ({"batch_size": 30}, ArgumentError, "batch_size must be a multiple of the 4 tasks"),
+        ({"batch_size": 0}, ArgumentError, "batch_size"),
+        ({"buffer_size": 3}, ArgumentError, "buffer_size"),
+        ({"gamma": 1.5}, ArgumentError, "gamma"),
+        ({"tau": -0.1}, ArgumentError, "tau"),
+        ({"max_grad_norm": 0.0}, ArgumentError, "max_grad_norm"),
+        ({"heads": "both"}, ArgumentError, "heads"),
+        ({"ent_coef": "atuo"}, ArgumentError, "ent_coef"),
+        ({"ent_coef": "auto_-1"}, ArgumentError, "ent_coef"),
+        ({"target_entropy": "low"}, ArgumentError, "target_entropy"),
+        ({"sampling": "balance"}, ArgumentError, "sampling"),
+        ({"reward_normalization": "max"}, ArgumentError, "reward_normalization"),
+        ({"policy_kwargs": {"encoder": "moe"}}, UnknownNameError, "encoder"),
+        ({"policy_kwargs": {"encoder": "embedding", "encoder_kwargs": {"dim": 3}}}, ArgumentError, "encoder_kwargs"),
+        ({"policy_kwargs": {"net_arch": [0]}}, ArgumentError, "net_arch"),
+        ({"policy_kwargs": {"net_arch": {"pi": [4]}}}, ArgumentError, "'pi' and 'qf'"),
+        ({"policy_kwargs": {"n_critics": 0}}, ArgumentError, "n_critics"),
+    ],
+)
+def test_bad_arguments_name_themselves(kwargs, error, says):
+    with pytest.raises(error, match=says):
+        _agent(**kwargs)
+
+
+def test_environments_with_other_tasks_are_refused(tmp_path):
+    agent = _agent()
+    names = agent.task_names
+    for tasks, says in ((names[:3], "3 tasks"), (names[::-1], "task 0"), (None, "one_hot")):
+        other = make_vec_env(tasks or "toy-reach", one_hot=tasks is not None)
+        with pytest.raises(TaskMismatchError, match=says):
+            agent.set_env(other)
+    agent.save(tmp_path / "agent")
+    with pytest.raises((TaskMismatchError, ValueError)):
+        MTSAC.load(tmp_path / "agent", env=make_vec_env(names[::-1]))
+    agent.set_env(make_vec_env("toy-reach", seed=9))
+    agent.learn(40)
+
+
+def test_vec_normalize_is_refused():
+    with pytest.raises(ArgumentError, match="VecNormalize"):
+        _agent(VecNormalize(make_vec_env("toy-reach")))
+
+
+def test_encoders_that_need_the_task_say_so():
+    env = make_vec_env("toy-reach", one_hot=False)
+    with pytest.raises(ArgumentError, match="one_hot=False"):
+        _agent(env, policy_kwargs={**SMALL, "encoder": "multi_head"})
+    _agent(env, policy_kwargs={**SMALL, "encoder": "one_hot"}).learn(120)
+    with pytest.raises(ArgumentError, match="encoder must be a name"):
+        make_encoder(3, None)
+
+
+def test_a_nan_reward_stops_learning_at_once_and_parameters_stay_finite():
+    env = make_vec_env("toy-reach", seed=0)
+    agent = _agent(env).learn(200)
+    step = env.step_wait
+
+    def poisoned():
+        observations, rewards, dones, infos = step()
+        rewards = rewards.copy()
+        rewards[2] = np.nan
+        return observations, rewards, dones, infos
+
+    env.step_wait = poisoned
+    with pytest.raises((NonFiniteError, EnvironmentFaultError), match=r"reward.*env 2.*toy-reach"):
+        agent.learn(200, reset_num_timesteps=False)
+    assert torch.isfinite(_parameters(agent)).all()
+    env.step_wait = step
+    agent.learn(40, reset_num_timesteps=False)
+
+
+def test_a_nan_gradient_is_not_applied_and_names_the_task():
+    agent = _agent(combiner="imgrad", policy_kwargs={**SMALL, "encoder": "multi_head"}).learn(200)
+    agent.critic.q_networks[0].heads.weight.data[1] = torch.nan
+    before = agent.actor.state_dict()["encoder.trunk.0.weight"].clone()
+    with pytest.raises(NonFiniteError, match=agent.task_names[1]):
+        agent.train(1)
+    assert torch.equal(agent.actor.state_dict()["encoder.trunk.0.weight"], before)
+    assert torch.isfinite(agent.log_ent_coef).all()
+
+
+def test_saving_to_a_stream():
+    stream = io.BytesIO()
+    agent = _agent()
+    agent.save(stream)
+    stream.seek(0)
+    assert torch.equal(_parameters(MTSAC.load(stream)), _parameters(agent))

@@ -1,0 +1,221 @@
+"""The update against plain autograd, for every encoder: heads, shared parameters, clipping, absent gradients."""
+
+import numpy as np
+import pytest
+import torch
+from torch.func import functional_call
+
+from mtrl_imgrad.agents import MTSAC
+from mtrl_imgrad.agents.encoders import Encoder, list_encoders
+from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateSettings
+from mtrl_imgrad.combiners import LinearScalarization, make_combiner
+from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.gradients import by_rows, combined_by_rows, split_parameters
+
+GAMMA, TAU = 0.97, 0.01
+
+
+def _agent(encoder="multi_head", **kwargs):
+    agent = MTSAC(
+        "MlpPolicy",
+        make_vec_env("toy-reach", seed=1),
+        policy_kwargs={"net_arch": [16, 12], "encoder": encoder},
+        learning_starts=0,
+        gradient_steps=0,
+        batch_size=4 * 8,
+        seed=0,
+        device="cpu",
+        **kwargs,
+    )
+    agent.learn(400)
+    return agent
+
+
+def _double(agent):
+    """The agent's networks and a batch in float64, so that agreement is to rounding."""
+    agent.policy.double()
+    batch = agent.replay_buffer.sample(agent.batch_size)
+    batch = type(batch)(*(column.double() for column in batch))
+    noise = Noise(*(torch.randn(batch.actions.shape, dtype=torch.float64) for _ in range(2)))
+    return batch, noise
+
+
+def _loop_over_tasks(module, loss, rows, num_tasks):
+    """The obvious way: K backwards over the ordinary module."""
+    found = []
+    for task in range(num_tasks):
+        module.zero_grad()
+        loss(module, *(row[task] for row in rows)).backward()
+        zeros = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
+        found.append({n: zeros[n] if p.grad is None else p.grad.clone() for n, p in module.named_parameters()})
+    return found
+
+
+@pytest.mark.parametrize("encoder", list_encoders())
+def test_gradients_by_rows_equal_one_backward_a_task(encoder):
+    agent = _agent(encoder)
+    batch, _ = _double(agent)
+    targets = torch.randn_like(batch.rewards)
+    rows = (batch.observations, batch.actions, targets)
+
+    def plain(module, observation, action, target):
+        return sum((q - target).square().mean() for q in module(observation, action))
+
+    def pure(parameters, observation, action, target):
+        values = functional_call(agent.critic, parameters, (observation, action))
+        return sum((q - target).square().mean() for q in values), ()
+
+    parameters = split_parameters(agent.critic)
+    found = by_rows(pure, parameters, *rows)
+    expected = _loop_over_tasks(agent.critic, plain, rows, agent.num_tasks)
+    for name, jacobian in found.shared.items():
+        for task in range(agent.num_tasks):
+            torch.testing.assert_close(jacobian[task], expected[task][name], rtol=1e-10, atol=1e-12)
+    for name, gradient in found.own.items():
+        for task in range(agent.num_tasks):
+            torch.testing.assert_close(gradient[task], expected[task][name][task], rtol=1e-10, atol=1e-12)
+            others = torch.arange(agent.num_tasks) != task
+            assert not expected[task][name][others].any(), "a task's loss reached another task's row"
+    assert bool(parameters.own) == (encoder != "one_hot")
+
+
+def _plain_critic_loss(agent, batch, noise, alpha):
+    """The mean of SAC's task losses, written out on rows that forget their task."""
+    flat = [column.flatten(0, 1) for column in batch[:3]]
+    observations, next_observations, actions = flat
+    shape = batch.rewards.shape
+    with torch.no_grad():
+        next_actions, next_log_prob = agent.actor(next_observations, noise.next_action.flatten(0, 1))
+        values = torch.stack(agent.critic_target(next_observations, next_actions)).amin(0).view(shape)
+        soft = values - alpha[:, None] * next_log_prob.view(shape)
+        targets = batch.rewards + (1 - batch.terminated) * GAMMA * soft
+    values = [q.view(shape) for q in agent.critic(observations, actions)]
+    return sum(0.5 * (q - targets).square().mean() for q in values)
+
+
+@pytest.mark.parametrize("encoder", list_encoders())
+@pytest.mark.parametrize("combiner", ["linear_scalarization", "gramian_mean"])
+def test_linear_scalarization_is_summed_sac(encoder, combiner):
+    """Shared parameters: gradient of the mean loss. Own parameters: their task's gradient, K times as long."""
+    agent = _agent(encoder)
+    batch, noise = _double(agent)
+    alpha = torch.tensor([0.5, 1.0, 0.1, 2.0], dtype=torch.float64)
+    critic_loss = _plain_critic_loss(agent, batch, noise, alpha)
+    expected = torch.autograd.grad(critic_loss, list(agent.critic.parameters()))
+    own = split_parameters(agent.critic).own
+    expected = {
+        name: gradient * (agent.num_tasks if name in own else 1)
+        for (name, _), gradient in zip(agent.critic.named_parameters(), expected, strict=True)
+    }
+    chosen = LinearScalarization() if combiner == "linear_scalarization" else make_combiner("cagrad", c=0.0)
+    temperature = Temperature(alpha.log(), -4.0, None)
+    before = {name: p.clone() for name, p in agent.critic.named_parameters()}
+    for network in (agent.critic, agent.actor):
+        network.optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    SACUpdate(agent.policy, temperature, chosen, chosen, settings)(batch, noise)
+    for name, parameter in agent.critic.named_parameters():
+        moved = (before[name] - parameter) / 0.1
+        torch.testing.assert_close(moved, expected[name], rtol=1e-8, atol=1e-9)
+
+
+def test_actor_step_is_that_of_the_mean_actor_loss():
+    agent = _agent("one_hot")
+    batch, noise = _double(agent)
+    alpha = torch.full((agent.num_tasks,), 0.3, dtype=torch.float64)
+    agent.critic.optimizer = torch.optim.SGD(agent.critic.parameters(), lr=0.0)
+    agent.actor.optimizer = torch.optim.SGD(agent.actor.parameters(), lr=1.0)
+    observations, shape = batch.observations.flatten(0, 1), batch.rewards.shape
+    actions, log_prob = agent.actor(observations, noise.action.flatten(0, 1))
+    values = torch.stack(agent.critic(observations, actions)).amin(0)
+    loss = (alpha[:, None] * log_prob.view(shape) - values.view(shape)).mean()
+    expected = torch.autograd.grad(loss, list(agent.actor.parameters()))
+    before = [p.clone() for p in agent.actor.parameters()]
+    combiner = LinearScalarization()
+    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), combiner, combiner, settings)(batch, noise)
+    for old, new, gradient in zip(before, agent.actor.parameters(), expected, strict=True):
+        torch.testing.assert_close(old - new, gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_temperature_of_a_task_follows_its_own_entropy():
+    agent = _agent("one_hot")
+    batch, noise = _double(agent)
+    log_alpha = torch.zeros(agent.num_tasks, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([log_alpha], lr=1.0)
+    with torch.no_grad():
+        _, log_prob = agent.actor(batch.observations.flatten(0, 1), noise.action.flatten(0, 1))
+    expected = (log_prob.view(batch.rewards.shape) - 4.0).mean(1)
+    combiner = LinearScalarization()
+    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    temperature = Temperature(log_alpha, -4.0, optimizer)
+    SACUpdate(agent.policy, temperature, combiner, combiner, settings)(batch, noise)
+    torch.testing.assert_close(log_alpha.detach(), expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("combiner", ["imgrad", "linear_scalarization"])
+def test_weighted_heads_scale_a_tasks_own_gradient_by_its_weight(combiner):
+    agent = _agent("multi_head")
+    batch, _ = _double(agent)
+    rows = (batch.observations, batch.actions, torch.randn_like(batch.rewards))
+
+    def loss(parameters, observation, action, target):
+        values = functional_call(agent.critic, parameters, (observation, action))
+        return sum((q - target).square().mean() for q in values), ()
+
+    parameters = split_parameters(agent.critic)
+    plain = combined_by_rows(make_combiner(combiner), loss, parameters, *rows, heads="unweighted")
+    scaled = combined_by_rows(make_combiner(combiner), loss, parameters, *rows, heads="weighted")
+    for name in parameters.own:
+        weights = plain.combination.weights.view(-1, *[1] * (plain.gradients[name].ndim - 1))
+        torch.testing.assert_close(scaled.gradients[name], plain.gradients[name] * weights)
+    for name in parameters.shared:
+        torch.testing.assert_close(scaled.gradients[name], plain.gradients[name])
+
+
+def test_max_grad_norm_clips_the_combined_gradient():
+    agent = _agent("one_hot", max_grad_norm=1e-3)
+    agent.actor.optimizer = torch.optim.SGD(agent.actor.parameters(), lr=1.0)
+    before = torch.cat([p.detach().flatten().clone() for p in agent.actor.parameters()])
+    agent.train(1)
+    moved = torch.cat([p.detach().flatten() for p in agent.actor.parameters()]) - before
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_frozen_parameter_is_neither_seen_nor_moved():
+    agent = _agent("one_hot")
+    frozen = agent.actor.encoder.trunk[0].weight.requires_grad_(False)
+    before = frozen.clone()
+    parameters = split_parameters(agent.actor)
+    assert "encoder.trunk.0.weight" in parameters.frozen
+    agent.train(3)
+    assert torch.equal(frozen, before)
+    assert np.isfinite(agent.logger.name_to_value["train/actor_loss"])
+
+
+@pytest.mark.parametrize("encoder", list_encoders())
+def test_tracing_changes_no_number(encoder):
+    runs = []
+    for trace in (True, False):
+        agent = _agent(encoder, combiner="imgrad", trace=trace)
+        agent.train(20)
+        runs.append(torch.cat([p.detach().flatten() for p in agent.policy.parameters()]))
+    assert torch.equal(*runs)
+
+
+def test_an_encoder_that_branches_on_values_is_refused_with_the_way_out():
+    class Branching(Encoder):
+        name = "branching"
+        needs_task = False
+
+        def __init__(self, spec):
+            super().__init__(spec)
+            self.layer = torch.nn.Linear(spec.in_features, spec.out_features)
+
+        def forward(self, inputs, task):
+            return self.layer(inputs) if float(inputs.sum()) > 0 else -self.layer(inputs)
+
+    agent = _agent(Branching, trace=True)
+    with pytest.raises(ArgumentError, match="trace=False"):
+        agent.train(1)

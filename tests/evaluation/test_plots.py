@@ -1,0 +1,238 @@
+import itertools
+
+import matplotlib.image
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
+
+from mtrl_imgrad.envs import list_tasks
+from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
+from mtrl_imgrad.evaluation import plots
+from mtrl_imgrad.evaluation.plots import PALETTE, plot_per_task_bars, plot_success_curve
+from mtrl_imgrad.evaluation.success import EvaluationHistory, SuccessReport
+
+# What is left of linear RGB without one kind of cone (Machado, Oliveira, Fernandes, IEEE TVCG 15, 2009).
+VISION = {
+    "full": np.eye(3),
+    "no red": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "no green": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "no blue": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def report_of(rates, n=10, names=None):
+    names = names or [f"task-{k}" for k in range(len(rates))]
+    successes = np.arange(n) < np.round(n * np.array(rates))[:, None]
+    return SuccessReport(tuple(names), successes, np.zeros(successes.shape), np.ones(successes.shape))
+
+
+def history_of(rates, timesteps, n=10, names=None):
+    """Rates ``[E, K]``."""
+    reports = [report_of(row, n, names) for row in rates]
+    history = EvaluationHistory(reports[0].task_names)
+    for when, report in zip(timesteps, reports, strict=True):
+        history.append(when, report)
+    return history
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Every figure that is saved."""
+    kept, save = [], plots._save
+
+    def keep(figure, path):
+        kept.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(plots, "_save", keep)
+    return kept
+
+
+def line_at(axes, steps, values):
+    """The lines that go through exactly these points."""
+    return [
+        line
+        for line in axes.lines
+        if len(line.get_xdata()) == len(steps)
+        and np.allclose(line.get_xdata(), steps)
+        and np.allclose(line.get_ydata(), values)
+    ]
+
+
+def boxes(figure, texts):
+    renderer = figure.canvas.get_renderer()
+    return [text.get_window_extent(renderer) for text in texts]
+
+
+def test_curve_shows_the_numbers(tmp_path, figures):
+    rates = np.array([[0.0, 0.3], [0.5, 0.9], [1.0, 0.6]])
+    history = history_of(rates, [20_000, 40_000, 60_000])
+    path = plot_success_curve(history, tmp_path / "new" / "curve.png", env="MT2", combiner="imgrad", seed=7)
+    axes = figures[0].axes[0]
+    steps = [20, 40, 60]
+    for k in range(2):
+        assert len(line_at(axes, steps, rates[:, k])) == 1
+    mean = line_at(axes, steps, rates.mean(axis=1))
+    assert mean[0].get_linewidth() > 2 * line_at(axes, steps, rates[:, 0])[0].get_linewidth() * 0.9
+    band = axes.collections[0].get_paths()[0].vertices
+    low, high = history.mean_intervals[1]
+    np.testing.assert_allclose(sorted(set(band[band[:, 0] == 40][:, 1])), [low, high])
+    assert axes.get_ylim() == (-0.02, 1.02)
+    assert axes.get_xlim() == (0, 60)
+    assert axes.get_xlabel() == "environment steps, all tasks together (thousands)"
+    texts = [text.get_text() for text in axes.texts]
+    assert {"1.00  task-0", "0.60  task-1", "0.80  mean of 2 tasks", "MT2  ·  imgrad  ·  seed 7"} == set(
+        texts
+    )
+    assert "10 episodes a task, band: 95 % interval" in axes.get_title("left")
+    image = matplotlib.image.imread(path)
+    assert image.shape[:2] == (750, 1440)
+    assert np.ptp(image) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("last", "ticks", "unit"),
+    [(9_000, 9_000, ""), (10_000, 10, " (thousands)"), (2_000_000, 2, " (millions)")],
+)
+def test_steps_come_in_a_readable_unit(tmp_path, figures, last, ticks, unit):
+    plot_success_curve(history_of([[0.1], [0.2]], [last // 2, last]), tmp_path / "c.png")
+    axes = figures[0].axes[0]
+    assert axes.get_xlabel().endswith(f"together{unit}")
+    assert axes.get_xlim() == (0, ticks)
+
+
+@pytest.mark.parametrize(
+    "final", [np.ones(10), np.zeros(10), np.linspace(0, 1, 10), [0.5] * 10, [1.0] * 9 + [0.0]]
+)
+def test_names_of_ten_tasks_do_not_overlap_nor_leave_the_picture(tmp_path, figures, final):
+    names = list_tasks("MT10")
+    plot_success_curve(history_of([np.zeros(10), final], [1e6, 2e6], names=names), tmp_path / "c.png")
+    labels = [text for text in figures[0].axes[0].texts if text.get_text()[:1].isdigit()]
+    assert len(labels) == 11
+    extents = boxes(figures[0], labels)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(extents, 2))
+    right = figures[0].bbox.width
+    assert all(box.x1 <= right and box.y0 >= 0 and box.y1 <= figures[0].bbox.height for box in extents)
+
+
+def test_fifty_tasks_are_a_map(tmp_path, figures):
+    names = list_tasks("MT50")
+    rates = np.random.default_rng(0).integers(0, 11, (4, 50)) / 10
+    plot_success_curve(history_of(rates, [100, 200, 300, 400], names=names), tmp_path / "c.png")
+    curve, tasks = figures[0].axes[:2]
+    assert len(line_at(curve, [100, 200, 300, 400], rates.mean(axis=1))) == 1
+    assert len(curve.lines) == 1
+    shown = [label.get_text() for label in tasks.get_yticklabels()]
+    order = [names.index(name) for name in shown]
+    assert sorted(order) == list(range(50))
+    assert (np.diff(rates[-1, order]) <= 0).all()
+    mesh = tasks.collections[0]
+    np.testing.assert_allclose(mesh.get_array(), rates[:, order].T)
+    assert mesh.get_clim() == (0, 1)
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes(figures[0], tasks.get_yticklabels())))
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3, 50])
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_single_evaluation_can_be_seen(tmp_path, figures, num_tasks, n):
+    plot_success_curve(history_of(np.full((1, num_tasks), 0.0), [0], n=n), tmp_path / "c.png")
+    assert figures[0].axes[0].lines[0].get_marker() == "o"
+
+
+def test_curve_of_a_file(tmp_path, figures):
+    path = history_of([[0.2], [0.4], [0.6]], [1, 2, 3]).save(tmp_path / "evaluations")
+    plot_success_curve(path, tmp_path / "c.png")
+    assert line_at(figures[0].axes[0], [1, 2, 3], [0.2, 0.4, 0.6])
+
+
+def test_no_evaluation_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="at least one evaluation"):
+        plot_success_curve(EvaluationHistory(["a"]), tmp_path / "c.png")
+
+
+@pytest.mark.parametrize("num_tasks", [2, 50])
+def test_bars_show_the_numbers_best_on_top(tmp_path, figures, num_tasks):
+    rates = np.random.default_rng(1).integers(0, 11, num_tasks) / 10
+    report, before = report_of(rates), report_of(rates[::-1])
+    plot_per_task_bars(report, tmp_path / "b.png", before=before, env="MT2")
+    axes = figures[0].axes[0]
+    lengths = [bar.get_width() for bar in axes.patches]
+    assert lengths == [*sorted(rates, reverse=True), pytest.approx(rates.mean())]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[-1] == "mean"
+    assert [rates[int(name.partition("-")[2])] for name in names[:-1]] == lengths[:-1]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert axes.get_xlim() == (0, 1)
+    now, old = axes.containers[1:]
+    k = int(names[0].partition("-")[2])
+    np.testing.assert_allclose(now[2][0].get_segments()[0][:, 0], report.intervals[k])
+    np.testing.assert_allclose(old[2][0].get_segments()[0][:, 0], before.intervals[k], atol=1e-12)
+    assert old[0].get_xdata()[0] == before.success_rate[k]
+
+
+def test_bars_of_one_episode_have_no_interval_for_the_mean(tmp_path, figures):
+    plot_per_task_bars(report_of([1.0, 0.0], n=1), tmp_path / "b.png")
+    segments = figures[0].axes[0].containers[1][2][0].get_segments()
+    assert np.isfinite(segments[0]).all()
+    assert len(segments[-1]) == 0
+
+
+def test_bars_of_other_tasks_are_refused(tmp_path):
+    with pytest.raises(TaskMismatchError, match="before is of"):
+        plot_per_task_bars(report_of([1.0]), tmp_path / "b.png", before=report_of([1.0], names=["other"]))
+
+
+def test_pyplot_keeps_nothing(tmp_path):
+    import matplotlib.pyplot as plt
+
+    plot_per_task_bars(report_of([1.0]), tmp_path / "b.png")
+    assert plt.get_fignums() == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=13), st.floats(0.01, 0.06))
+def test_spread_names_keep_distance_and_order(heights, gap):
+    placed = plots._spread(heights, gap)
+    order = np.argsort(placed)
+    assert (np.diff(placed[order]) >= gap - 1e-9).all()
+    assert (np.diff(np.array(heights)[order]) >= 0).all()
+    assert placed.min() >= -0.02 - 1e-9
+    assert placed.max() <= 1.02 + 1e-9
+    if len(heights) > 1 and np.diff(np.sort(heights)).min() >= gap:
+        np.testing.assert_allclose(placed, heights, atol=1e-12)
+
+
+def lab(colour):
+    """CIE Lab of linear RGB, D65."""
+    rgb_to_xyz = [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+    x, y, z = (np.array(rgb_to_xyz) @ np.clip(colour, 0, 1)) / [0.95047, 1.0, 1.08883]
+    f = [np.cbrt(t) if t > 0.008856 else 7.787 * t + 16 / 116 for t in (x, y, z)]
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_palette_can_be_told_apart(vision):
+    gamma = np.array([to_rgb(colour) for colour in PALETTE])
+    linear = np.where(gamma <= 0.04045, gamma / 12.92, ((gamma + 0.055) / 1.055) ** 2.4)
+    seen = np.array([lab(np.array(VISION[vision]) @ colour) for colour in linear])
+    apart = np.linalg.norm(seen[:, None] - seen, axis=-1) + 100 * np.eye(len(PALETTE))
+    assert apart.min() > 12
+    assert min(apart[:6, :6].min(), apart[6:, 6:].min()) > 24
+    assert seen[:, 0].max() < 75  # dark enough for a thin line on white
