@@ -25,10 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traceback.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    summaries = (f"  {name:<10} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="mtrl-imgrad",
         description="Train one agent on many tasks. `mtrl-imgrad COMMAND --help` lists a command's options.",
-        epilog="\n".join(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()),
+        epilog="\n".join(summaries),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))

@@ -15,7 +15,7 @@ its own rows of the own ones) and its rows ``[B, ...]``; `by_rows` and `over_tas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -121,6 +121,15 @@ class ParameterIndex:
                 raise ArgumentError(f"parameter {name!r} belongs to single tasks and cannot be frozen")
             kind = found.own if is_own else found.shared if parameter.requires_grad else found.frozen
             kind[name] = parameter.detach()
+        return found
+
+    def assign(self, gradients: Mapping[str, Tensor]) -> list[nn.Parameter]:
+        """Put a gradient into ``.grad`` of every parameter that has one, and return these parameters."""
+        found = []
+        for name, parameter, _ in self._entries:
+            parameter.grad = gradients.get(name)
+            if parameter.grad is not None:
+                found.append(parameter)
         return found
 
 

@@ -38,6 +38,7 @@ class Traced:
         self._graphs: dict[Any, GraphModule] = {}
 
     def __call__(self, *arguments: Any) -> Any:
+        """The function's value; the first call with new shapes records it."""
         if not self.enabled:
             return self.function(*arguments)
         leaves, structure = pytree.tree_flatten(arguments)
@@ -59,5 +60,3 @@ class Traced:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Traced, (self.function, self.enabled)
-
-

@@ -1,7 +1,16 @@
-"""SB3-style multi-task agents."""
+"""SB3-style multi-task agents and the callbacks that know of tasks."""
 
 from mtrl_imgrad.agents.buffers import TaskReplayBuffer
+from mtrl_imgrad.agents.callbacks import GradientDiagnosticsCallback, MTEvalCallback
 from mtrl_imgrad.agents.mtsac import MTSAC
 from mtrl_imgrad.agents.policies import MTSACPolicy
+from mtrl_imgrad.agents.progress import MTProgressBarCallback
 
-__all__ = ["MTSAC", "MTSACPolicy", "TaskReplayBuffer"]
+__all__ = [
+    "MTSAC",
+    "GradientDiagnosticsCallback",
+    "MTEvalCallback",
+    "MTProgressBarCallback",
+    "MTSACPolicy",
+    "TaskReplayBuffer",
+]

@@ -10,6 +10,7 @@ Differences from SB3's buffer, each with its reason:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ class TaskReplayBuffer(ReplayBuffer):
         device: where the rows lie and batches arrive.
         n_envs: environments, task-major.
         optimize_memory_usage: SB3's signature; not supported.
-        num_tasks: tasks K; ``n_envs`` is a multiple of it.
+        task_names: the K tasks; ``n_envs`` is a multiple of K.
         sampling: ``"balanced"`` draws equally many rows of each task; ``"uniform"`` draws rows over all tasks
             alike, so that the counts vary (the 2021 codes). A uniform batch is padded task-major, and its weights
             make the mean of the K losses the mean over the rows drawn.
@@ -73,13 +74,13 @@ class TaskReplayBuffer(ReplayBuffer):
         device: torch.device | str = "auto",
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
-        num_tasks: int = 1,
+        task_names: Sequence[str] = ("task",),
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
         seed: int | None = None,
     ) -> None:
-        if num_tasks < 1 or n_envs % num_tasks:
-            raise ArgumentError(f"n_envs must be a multiple of num_tasks, got {n_envs} and {num_tasks}")
+        if not task_names or n_envs % len(task_names):
+            raise ArgumentError(f"n_envs must be a multiple of the {len(task_names)} task_names, got {n_envs}")
         if buffer_size < n_envs:
             raise ArgumentError(
                 f"buffer_size must hold at least one transition for each of {n_envs} envs, got {buffer_size}"
@@ -91,17 +92,16 @@ class TaskReplayBuffer(ReplayBuffer):
         if optimize_memory_usage:
             raise ArgumentError("optimize_memory_usage is not supported: a row holds both observations")
         # Not ReplayBuffer's own constructor: it allocates the NumPy arrays that the rows replace.
-        BaseBuffer.__init__(
-            self, buffer_size // n_envs, observation_space, action_space, device, n_envs
-        )
+        BaseBuffer.__init__(self, buffer_size // n_envs, observation_space, action_space, device, n_envs)
         self.optimize_memory_usage = False
         self.handle_timeout_termination = True
-        self.num_tasks = num_tasks
+        self.task_names = tuple(task_names)
+        self.num_tasks = len(self.task_names)
         self.sampling = sampling
         self.reward_normalization = reward_normalization
         self._widths = (self.obs_shape[0], self.obs_shape[0], self.action_dim, 1, 1)
         self._rows = torch.zeros(self.buffer_size, n_envs, sum(self._widths), device=self.device)
-        self._moments = _RewardMoments(num_tasks)
+        self._moments = _RewardMoments(self.num_tasks)
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
@@ -154,8 +154,8 @@ class TaskReplayBuffer(ReplayBuffer):
         env_index, column = np.argwhere(~np.isfinite(row))[0]
         fields = np.repeat(["observation", "next observation", "action", "reward", "done"], self._widths)
         raise NonFiniteError(
-            f"{fields[column]} of env {env_index} (task {env_index * self.num_tasks // self.n_envs}) is "
-            f"{row[env_index, column]} in the transition for replay position {self.pos}; nothing was stored"
+            f"{fields[column]} of env {env_index} (task {self.task_names[env_index * self.num_tasks // self.n_envs]!r})"
+            f" is {row[env_index, column]} in the transition for replay position {self.pos}; nothing was stored"
         )
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> TaskBatch:  # type: ignore[override]
@@ -198,9 +198,7 @@ class TaskReplayBuffer(ReplayBuffer):
 
     def _gather(self, weights: Tensor) -> TaskBatch:
         copies = self.n_envs // self.num_tasks
-        draw = torch.randint(
-            self.size() * copies, weights.shape, generator=self.generator, device=self.device
-        )
+        draw = torch.randint(self.size() * copies, weights.shape, generator=self.generator, device=self.device)
         time, copy = draw // copies, draw % copies
         first = torch.arange(self.num_tasks, device=self.device)[:, None] * copies
         index = time * self.n_envs + first + copy

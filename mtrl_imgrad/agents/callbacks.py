@@ -1,4 +1,4 @@
-"""SB3 callbacks that know of tasks: evaluation by success, gradient diagnostics, a live view of a training.
+"""SB3 callbacks that know of tasks: evaluation by success, and gradient diagnostics.
 
 They work with any SB3 agent on a `MultiTaskVecEnv`; `GradientDiagnosticsCallback` needs an agent that keeps
 its latest combinations, as `MTSAC` does.
@@ -7,36 +7,24 @@ its latest combinations, as `MTSAC` does.
 from __future__ import annotations
 
 import os
-import sys
-import time
-import weakref
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
+from mtrl_imgrad.agents.progress import task_names_of
 from mtrl_imgrad.combiners.base import Combination
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.evaluation.success import (
-    EvaluationHistory,
-    SuccessReport,
-    check_evaluation_env,
-    evaluate_success,
-)
-from mtrl_imgrad.evaluation.tables import rate_grid
+from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.success import check_evaluation_env, evaluate_success
 
-__all__ = ["GradientDiagnosticsCallback", "MTEvalCallback", "MTProgressBarCallback", "record_per_task"]
+__all__ = ["GradientDiagnosticsCallback", "MTEvalCallback", "record_per_task"]
 
 
 def record_per_task(
@@ -209,12 +197,6 @@ class MTEvalCallback(EventCallback):
                 f"[{low:.3f}, {high:.3f}]{best}; return {report.returns.mean():.4g}"
             )
 
-    def update_child_locals(self, locals_: dict[str, Any]) -> None:
-        """Hand the rollout's locals on to both children."""
-        super().update_child_locals(locals_)
-        if self.callback_on_new_best is not None:
-            self.callback_on_new_best.update_locals(locals_)
-
 
 class GradientDiagnosticsCallback(BaseCallback):
     """Logs how the latest task gradients stood to each other, and what the combiner made of them.
@@ -229,8 +211,8 @@ class GradientDiagnosticsCallback(BaseCallback):
       ``combiner/<network>/<name>``.
 
     The same names without a network (``grad/cos_min``) repeat those of ``main``, so that what reads the
-    library's plain tags finds them, whatever networks an agent has. Values of single tasks go to TensorBoard,
-    CSV and JSON, not to the printed table, which they would flood.
+    library's plain tags finds them, whatever networks an agent has. These, and the values of single tasks, go
+    to TensorBoard, CSV and JSON, not to the printed table, which they would flood.
 
     Args:
         log_freq: calls between records, that is, steps of the vector environment. A record reads the device
@@ -250,9 +232,7 @@ class GradientDiagnosticsCallback(BaseCallback):
 
     def _init_callback(self) -> None:
         if not hasattr(self.model, "last_combinations"):
-            raise ArgumentError(
-                f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner"
-            )
+            raise ArgumentError(f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner")
 
     def _on_step(self) -> bool:
         if self.n_calls % self.log_freq == 0:
@@ -260,11 +240,11 @@ class GradientDiagnosticsCallback(BaseCallback):
                 found = _scalars_on_host(combination)
                 self._record(f"/{network}", found)
                 if network == self.main:
-                    self._record("", found)
+                    self._record("", found, on_screen=False)
         return True
 
-    def _record(self, network: str, found: dict[str, list[float]]) -> None:
-        names = _task_names(self.model, self.training_env)
+    def _record(self, network: str, found: dict[str, list[float]], on_screen: bool = True) -> None:
+        names = task_names_of(self.model, self.training_env)
         for tag, values in found.items():
             group, _, name = tag.partition("/")
             key = f"{group}{network}/{name}"
@@ -273,7 +253,7 @@ class GradientDiagnosticsCallback(BaseCallback):
                     raise TaskMismatchError(f"{key} has {len(values)} values, but the tasks are {names}")
                 record_per_task(self.logger, key, names, values, on_screen=False)
             else:
-                self.logger.record(key, values[0])
+                self.logger.record(key, values[0], exclude=None if on_screen else ("stdout", "log"))
 
 
 def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
@@ -291,121 +271,3 @@ def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
     flat = [value.detach().reshape(-1).to(device, torch.float64) for value in found.values()]
     values = iter(torch.cat(flat).tolist())
     return {tag: [next(values) for _ in range(value.numel())] for tag, value in found.items()}
-
-
-class MTProgressBarCallback(BaseCallback):
-    """Progress, speed, and the success of the latest training episodes, overall and of every task, live.
-
-    On a terminal this is a bar above a list of the tasks; where standard output is none (a file, a batch
-    job) it is a line of text now and then. Speed and time left are those of the last minute: updates make
-    the steps after warm-up slower, and an average over all would promise too much.
-
-    Args:
-        window: latest episodes of each task that its success is taken from.
-        refresh: seconds between two pictures on a terminal.
-        line_every: seconds between two lines elsewhere.
-        console: where to; standard output by default.
-    """
-
-    def __init__(
-        self, window: int = 20, refresh: float = 0.5, line_every: float = 60.0, console: Console | None = None
-    ) -> None:
-        super().__init__()
-        if window < 1:
-            raise ArgumentError(f"window must be at least 1, got {window}")
-        self.window = window
-        self.refresh = refresh
-        self.line_every = line_every
-        self.console = console
-        self._clock: Callable[[], float] = time.monotonic
-        self._live: Live | None = None
-
-    def _on_training_start(self) -> None:
-        self.close()
-        env = self.training_env
-        names = _task_names(self.model, env)
-        self._task_of = [names[i] for i in getattr(env, "task_ids", [0] * env.num_envs)]
-        self.successes: dict[str, deque[float]] = {name: deque(maxlen=self.window) for name in names}
-        self._total = int(self.locals["total_timesteps"])
-        self._began = self._drawn = self._clock()
-        self._marks = deque([(self._began, self.num_timesteps)])
-        self._console = self.console or Console(file=sys.stdout, highlight=False)
-        if self._console.is_terminal:
-            # Refreshed from here, not by a thread: an interrupted training leaves nothing behind that draws.
-            self._live = Live(console=self._console, auto_refresh=False)
-            self._live.start()
-            self._stop = weakref.finalize(self, self._live.stop)
-
-    def _on_step(self) -> bool:
-        for i in np.flatnonzero(self.locals["dones"]).tolist():
-            success = self.locals["infos"][i].get("is_success")
-            if success is not None:
-                self.successes[self._task_of[i]].append(float(success))
-        now = self._clock()
-        if now - self._drawn >= (self.line_every if self._live is None else self.refresh):
-            self._draw(now)
-        return True
-
-    def _on_training_end(self) -> None:
-        self._draw(self._clock())
-        self.close()
-
-    def close(self) -> None:
-        """Give the terminal back; for a training that ended by an exception. Does nothing a second time."""
-        if self._live is not None:
-            self._stop()
-            self._live = None
-
-    def _draw(self, now: float) -> None:
-        self._drawn = now
-        self._marks.append((now, self.num_timesteps))
-        while len(self._marks) > 2 and now - self._marks[1][0] > 60:
-            self._marks.popleft()
-        if self._live is None:
-            self._console.print(self._line(now), soft_wrap=True)
-            return
-        width = self._console.width
-        bar = ProgressBar(total=max(self._total, 1), completed=self.num_timesteps, width=max(width // 3, 10))
-        head = Table.grid(padding=(0, 2, 0, 0))
-        head.add_row(bar, self._headline(now))
-        ascii_only = not self._console.encoding.lower().startswith("utf")
-        tasks = rate_grid(self._rates(), width, ascii_only=ascii_only)
-        self._live.update(Group(head, tasks), refresh=True)
-
-    def _rates(self) -> dict[str, float | None]:
-        return {name: float(np.mean(found)) if found else None for name, found in self.successes.items()}
-
-    def _headline(self, now: float) -> str:
-        (then, steps), done = self._marks[0], self.num_timesteps
-        speed = (done - steps) / (now - then) if now > then else 0.0
-        left = _duration((self._total - done) / speed) if speed > 0 else "?"
-        known = [rate for rate in self._rates().values() if rate is not None]
-        success = f"{np.mean(known):.2f}" if known else "-"
-        return (
-            f"{done:,}/{self._total:,} ({done / max(self._total, 1):.0%})  {speed:,.0f} steps/s  "
-            f"{_duration(now - self._began)} gone, {left} left  success {success}"
-        )
-
-    def _line(self, now: float) -> str:
-        rates = self._rates()
-        if len(rates) <= 12:
-            tasks = ", ".join(f"{n} {'-' if rate is None else f'{rate:.2f}'}" for n, rate in rates.items())
-        else:
-            known = [rate for rate in rates.values() if rate is not None]
-            solved, never = sum(rate >= 0.9 for rate in known), sum(rate == 0 for rate in known)
-            tasks = f"{solved} of {len(rates)} tasks at 0.9 or more, {never} at 0"
-        return f"{self._headline(now)}  ({tasks})"
-
-
-def _task_names(model: Any, env: Any) -> list[str]:
-    """The tasks of an agent or else of its environment; one called "task" where neither knows of any."""
-    for source in (model, env):
-        if hasattr(source, "task_names"):
-            return list(source.task_names)
-    return ["task"]
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -17,9 +17,10 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import safe_mean
 from torch import Tensor
 
-from mtrl_imgrad.agents.callbacks import MTProgressBarCallback
 from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
+from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.policies import MTSACPolicy
+from mtrl_imgrad.agents.progress import MTProgressBarCallback
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
 from mtrl_imgrad.combiners import Combination, Combiner, Status, make_combiner
@@ -170,7 +171,7 @@ class MTSAC(OffPolicyAlgorithm):
         }
         self.replay_buffer_kwargs = {
             **self.replay_buffer_kwargs,
-            "num_tasks": self.tasks.num_tasks,
+            "task_names": self.tasks.names,
             "sampling": self.sampling,
             "reward_normalization": self.reward_normalization,
             "seed": self.seed,
@@ -195,9 +196,7 @@ class MTSAC(OffPolicyAlgorithm):
             trace=self.trace,
         )
         self.noise_generator = torch.Generator(device=self.device)
-        self.noise_generator.manual_seed(
-            int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0])
-        )
+        self.noise_generator.manual_seed(int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0]))
         self.task_success_buffers: dict[str, deque[float]] = {
             name: deque(maxlen=self._stats_window_size) for name in self.tasks.names
         }
@@ -225,9 +224,7 @@ class MTSAC(OffPolicyAlgorithm):
         self.ent_coef_optimizer: torch.optim.Optimizer | None = None
         if kind != "fixed":
             self.log_ent_coef.requires_grad_(True)
-            self.ent_coef_optimizer = torch.optim.Adam(
-                [self.log_ent_coef], lr=self.lr_schedule(1), fused=True
-            )
+            self.ent_coef_optimizer = torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As in SB3; the tasks must be the agent's.
@@ -272,16 +269,18 @@ class MTSAC(OffPolicyAlgorithm):
         Raises:
             NonFiniteError: if an environment or an update produced a NaN or an infinity; parameters stay finite.
         """
-        return super().learn(
-            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-        )
-
-    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        if progress_bar:  # ours shows the tasks; SB3's stays out
-            given = callback if isinstance(callback, list) else [] if callback is None else [callback]
-            given = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
-            callback = CallbackList([*given, MTProgressBarCallback()])
-        return super()._init_callback(callback, progress_bar=False)
+        if not progress_bar:
+            return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps)
+        # Our own bar shows the tasks; it is closed here because SB3 tells callbacks nothing of an exception.
+        bar = MTProgressBarCallback()
+        given = callback if isinstance(callback, list) else [] if callback is None else [callback]
+        given = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
+        try:
+            return super().learn(
+                total_timesteps, CallbackList([*given, bar]), log_interval, tb_log_name, reset_num_timesteps
+            )
+        finally:
+            bar.close()
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
         """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
@@ -336,8 +335,7 @@ class MTSAC(OffPolicyAlgorithm):
         if self.ent_coef_optimizer is not None:
             self.logger.record("train/ent_coef_loss", temperature_loss)
         if self.num_tasks > 1:
-            for name, value in zip(self.tasks.names, temperatures, strict=True):
-                self.logger.record(f"train/ent_coef/{name}", value)
+            record_per_task(self.logger, "train/ent_coef", self.tasks.names, temperatures)
 
     def _raise_non_finite(self, report: UpdateReport) -> None:
         for side, losses in (("critic", report.critic_losses), ("actor", report.actor_losses)):
@@ -363,9 +361,8 @@ class MTSAC(OffPolicyAlgorithm):
     def dump_logs(self) -> None:
         """Write SB3's rollout logs and each task's success rate."""
         if self.num_tasks > 1:
-            for name, successes in self.task_success_buffers.items():
-                if successes:
-                    self.logger.record(f"rollout/success_rate/{name}", safe_mean(successes))
+            rates = {name: safe_mean(found) for name, found in self.task_success_buffers.items() if found}  # type: ignore[arg-type]
+            record_per_task(self.logger, "rollout/success_rate", list(rates), rates.values())
         super().dump_logs()
 
     # ------------------------------------------------------------------ save and load
@@ -428,5 +425,3 @@ def _as_float(value: Any, argument: str, expected: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ArgumentError(f"{argument} must be {expected}, got {value!r}") from None
-
-

@@ -172,9 +172,7 @@ class MTSACPolicy(BasePolicy):
         action_dim = int(np.prod(self.action_space.shape))
         state_dim = self.observation_space.shape[0] - self.task_features  # type: ignore[index]
         spaces_ = (self.observation_space, self.action_space)
-        self.actor = MTActor(
-            *spaces_, self._make_encoder("pi", state_dim, 2 * action_dim), self.task_features
-        )
+        self.actor = MTActor(*spaces_, self._make_encoder("pi", state_dim, 2 * action_dim), self.task_features)
         self.critic, self.critic_target = (
             MTCritic(
                 *spaces_,

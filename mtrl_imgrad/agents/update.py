@@ -138,13 +138,11 @@ class SACUpdate:
         A network whose combination is not finite is left as it was (`Status.NON_FINITE` in the report).
         """
         alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
-        targets = self._targets(
-            self._actor.split(), self._critic_target.split(), alpha, noise.next_action, batch
-        )
+        targets = self._targets(self._actor.split(), self._critic_target.split(), alpha, noise.next_action, batch)
         critic = self._critic_gradients(batch, targets, jacobian)
-        _apply(self.policy.critic, critic, self.settings.max_grad_norm)
+        self._apply(self.policy.critic, self._critic, critic)
         actor = self._actor_gradients(batch, noise.action, alpha, jacobian)
-        _apply(self.policy.actor, actor, self.settings.max_grad_norm)
+        self._apply(self.policy.actor, self._actor, actor)
         temperature_loss = _update_temperature(self.temperature, batch, actor.aux, actor.combination)
         if update_target:
             torch._foreach_lerp_(
@@ -152,28 +150,29 @@ class SACUpdate:
                 list(self.policy.critic.parameters()),
                 self.settings.tau,
             )
-        return UpdateReport(
-            critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination
-        )
+        return UpdateReport(critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination)
 
     def _critic_gradients(self, batch: TaskBatch, targets: Tensor, jacobian: bool) -> CombinedGradients:
         critic = self._critic.split()
         rows = (batch.observations, batch.actions, targets, batch.weights)
         if isinstance(self.critic_combiner, LossCombiner) and not jacobian:
-            return combined_by_rows(
-                self.critic_combiner, self._critic_loss, critic, *rows, heads=self.settings.heads
-            )
+            return combined_by_rows(self.critic_combiner, self._critic_loss, critic, *rows, heads=self.settings.heads)
         return combine_rows(self.critic_combiner, self._critic_rows(critic, *rows), self.settings.heads)
 
-    def _actor_gradients(
-        self, batch: TaskBatch, noise: Tensor, alpha: Tensor, jacobian: bool
-    ) -> CombinedGradients:
+    def _actor_gradients(self, batch: TaskBatch, noise: Tensor, alpha: Tensor, jacobian: bool) -> CombinedGradients:
         actor, critic = self._actor.split(), self._critic.split()
         rows = (batch.observations, noise, batch.weights, alpha, critic.own)
         if isinstance(self.actor_combiner, LossCombiner) and not jacobian:
             loss = self._actor_loss(critic)
             return combined_by_rows(self.actor_combiner, loss, actor, *rows, heads=self.settings.heads)
         return combine_rows(self.actor_combiner, self._actor_rows(actor, critic, *rows), self.settings.heads)
+
+    def _apply(self, network: nn.Module, index: ParameterIndex, found: CombinedGradients) -> None:
+        """Hand the gradients to the network's optimizer and step, unless they are not finite."""
+        parameters = index.assign(found.gradients)
+        if self.settings.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        _step(network.optimizer, found.combination)  # type: ignore[arg-type]
 
     # Pure functions of their arguments: parameters come in, only the networks' structure is captured.
 
@@ -228,9 +227,7 @@ class SACUpdate:
             critic_rows: dict[str, Tensor],
         ) -> tuple[Tensor, Tensor]:
             action, log_prob = functional_call(self.policy.actor, parameters, (observation, noise))
-            values = functional_call(
-                self.policy.critic, critic.of_one_task(critic_rows), (observation, action)
-            )
+            values = functional_call(self.policy.critic, critic.of_one_task(critic_rows), (observation, action))
             return (weight * (alpha * log_prob - _smallest(values))).sum(), log_prob
 
         return loss
@@ -239,15 +236,6 @@ class SACUpdate:
 def _smallest(values: tuple[Tensor, ...]) -> Tensor:
     """Element-wise minimum over the critics."""
     return torch.stack(values).amin(0)
-
-
-def _apply(network: nn.Module, found: CombinedGradients, max_grad_norm: float | None) -> None:
-    """Hand the gradients to the network's optimizer and step, unless they are not finite."""
-    for name, parameter in network.named_parameters():
-        parameter.grad = found.gradients.get(name)
-    if max_grad_norm is not None:
-        nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
-    _step(network.optimizer, found.combination)  # type: ignore[arg-type]
 
 
 def _step(optimizer: torch.optim.Optimizer, combination: Combination) -> None:
@@ -261,9 +249,7 @@ def _step(optimizer: torch.optim.Optimizer, combination: Combination) -> None:
     optimizer.step()
 
 
-def _update_temperature(
-    temperature: Temperature, batch: TaskBatch, log_prob: Tensor, actor: Combination
-) -> Tensor:
+def _update_temperature(temperature: Temperature, batch: TaskBatch, log_prob: Tensor, actor: Combination) -> Tensor:
     """Step towards the target entropy; the gradient of the loss is written down, so no graph is needed."""
     surplus = (batch.weights * (log_prob + temperature.target_entropy)).sum(1)  # [K], or its mean for one temperature
     gradient = -surplus if temperature.log_value.numel() == surplus.numel() else -surplus.mean(0, keepdim=True)

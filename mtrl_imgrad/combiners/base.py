@@ -11,8 +11,8 @@ Conventions, the same for all of them:
 * ``K`` tasks, ``P`` shared parameters, ``G`` the Jacobian ``[K, P]`` whose row k is task k's gradient,
   ``M = G @ G.T`` its Gramian.
 * A combination is in the unit of the **mean** task gradient; ``reduction="sum"`` multiplies it by K.
-* The Jacobian may come as one matrix ``[K, P]`` or as a sequence of blocks ``[K, *shape]``, one per parameter.
-  Blocks are never copied into one matrix unless the method works entry by entry.
+* The Jacobian may come as one matrix ``[K, P]`` or as a sequence of blocks ``[K, *shape]``, one per
+  parameter. Blocks are never copied into one matrix unless the method works entry by entry.
 * Everything K-sized is computed in float64 on the device of the gradients, without a host copy.
 """
 
@@ -74,7 +74,8 @@ class Weights:
         values: ``[..., K]`` float64; ``gradient = values @ jacobian``.
         residual: ``[...]`` violation of the problem's optimality conditions, relative (0 is exact).
         status_code: ``[...]`` int64 tensor of `Status` values, on the Gramian's device.
-        extras: what the method found on its way (for instance ``imbalance``, ``cos_theta``, ``simplex_weights``).
+        extras: what the method found on its way (for instance ``imbalance``, ``cos_theta``,
+            ``simplex_weights``).
     """
 
     values: Tensor

@@ -1,43 +1,45 @@
-"""CAGrad, conflict-averse gradient descent: the update near the mean gradient that helps the worst-off task most.
+"""CAGrad, conflict-averse gradient descent: near the mean gradient, the update that helps the worst-off most.
 
-Liu, Liu, Jin, Stone, Liu, "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, arXiv 2110.14048.
+Liu, Liu, Jin, Stone, Liu, "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, arXiv
+2110.14048.
 
 ``max over d of min_i g_i . d  subject to  |d - g0| <= c |g0|``, g0 the mean gradient. Its dual is
 ``min over the simplex of g_w . g0 + c |g0| |g_w|`` with ``g_w = G'w``, and ``d = g0 + c |g0| g_w / |g_w|``.
 
-Departures from the authors' code: the dual is solved exactly on a normalised Gramian (theirs is SLSQP at the default
-tolerance, which returns its starting point when gradients are small or large; in their reinforcement-learning code
-twenty steps of gradient descent on a softmax); no epsilon is added anywhere; the combination stays in the unit of the
-mean gradient (theirs multiplies by K in the vision trainers: ``reduction="sum"``). Where ``g_w`` vanishes there is no
-direction to correct into and d = g0.
+Departures from the authors' code: the dual is solved exactly on a normalised Gramian (theirs is SLSQP at the
+default tolerance, which returns its starting point when gradients are small or large; in their
+reinforcement-learning code twenty steps of gradient descent on a softmax); no epsilon is added anywhere; the
+combination stays in the unit of the mean gradient (theirs multiplies by K in the vision trainers:
+``reduction="sum"``). Where ``g_w`` vanishes there is no direction to correct into and d = g0.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
-from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual
+from mtrl_imgrad.combiners.solver_choice import SolverName, check_solver, solve_dual
+from mtrl_imgrad.combiners.solvers import SimplexSolution
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["CAGrad"]
 
-SOLVERS = ("exact", "cvxpy")
-
 
 class CAGrad(GramianCombiner):
-    """Conflict-averse combination. With one task ``d = (1 + c) g / (1 + c^2)`` (``(1 + c) g`` without rescale).
+    """Conflict-averse combination.
+
+    With one task ``d = (1 + c) g / (1 + c^2)``, or ``(1 + c) g`` without rescale.
 
     Args:
-        c: radius of the ball around the mean gradient, in units of its norm; c >= 0, convergence to a stationary
-            point of the mean loss is proven for c < 1. 0.4 is the authors' value for NYUv2, CityScapes and CelebA;
-            they use 0.9 for MT10 and 0.5 for MT50.
-        rescale: divide by ``1 + c^2``, as the authors do in practice, so that the step stays comparable to the mean.
-        solver: ``"exact"``, or ``"cvxpy"`` for the published program with a general conic solver (slow, needs cvxpy).
+        c: radius of the ball around the mean gradient, in units of its norm; c >= 0, convergence to a
+            stationary point of the mean loss is proven for c < 1. 0.4 is the authors' value for NYUv2,
+            CityScapes and CelebA; they use 0.9 for MT10 and 0.5 for MT50.
+        rescale: divide by ``1 + c^2``, as the authors do in practice, so that the step stays comparable to
+            the mean.
+        solver: ``"exact"``, or ``"cvxpy"`` for the published program with a general conic solver (slow, needs
+            cvxpy).
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
@@ -64,7 +66,7 @@ class CAGrad(GramianCombiner):
         c: float = 0.4,
         *,
         rescale: bool = True,
-        solver: Literal["exact", "cvxpy"] = "exact",
+        solver: SolverName = "exact",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
@@ -73,7 +75,10 @@ class CAGrad(GramianCombiner):
         self.solver = check_solver(solver)
 
     def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
-        """``[..., K]`` coefficients; see `GramianCombiner.weights`. Extras: ``simplex_weights`` [..., K], w."""
+        """``[..., K]`` coefficients; see `GramianCombiner.weights`.
+
+        Extras: ``simplex_weights`` [..., K], w.
+        """
         problem = normalise(gramian)
         radius = self.c * problem.mean_norm
         found = solve_dual(problem, problem.linear, radius, self.solver)
@@ -90,38 +95,11 @@ def check_radius(c: float) -> float:
     """``c`` as a float.
 
     Raises:
-        ArgumentError: if it is negative or not finite.
+        ArgumentError: if it is not a number, negative or not finite.
     """
-    if not 0 <= c < float("inf"):
+    if not isinstance(c, (int, float)) or not 0 <= c < float("inf"):
         raise ArgumentError(f"c must be finite and >= 0, got {c!r}")
     return float(c)
-
-
-def check_solver(solver: Literal["exact", "cvxpy"]) -> Literal["exact", "cvxpy"]:
-    """``solver``, if it exists and can be used.
-
-    Raises:
-        ArgumentError: if it is not one of those listed.
-        MissingDependencyError: if it is ``"cvxpy"`` and cvxpy is not installed.
-    """
-    if solver not in SOLVERS:
-        raise ArgumentError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, got {solver!r}")
-    if solver == "cvxpy":
-        from mtrl_imgrad.combiners.cvxpy_solvers import require_cvxpy
-
-        require_cvxpy()
-    return solver
-
-
-def solve_dual(
-    problem: NormalisedGramian, linear: Tensor, radius: Tensor, solver: Literal["exact", "cvxpy"]
-) -> SimplexSolution:
-    """`conflict_averse_dual` with the solver asked for."""
-    if solver == "cvxpy":
-        from mtrl_imgrad.combiners.cvxpy_solvers import cvxpy_dual
-
-        return cvxpy_dual(problem, linear, radius)
-    return conflict_averse_dual(problem, linear, radius)
 
 
 def corrected_mean(

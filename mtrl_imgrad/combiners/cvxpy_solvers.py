@@ -1,7 +1,7 @@
 """The published programs, handed to a general conic solver: a reference to hold the exact solvers against.
 
-cvxpy is an optional dependency and is imported on first use. The problems are copied to the host and solved one by one,
-so this is for checks, not for training.
+cvxpy is an optional dependency and is imported on first use. The problems are copied to the host and solved
+one by one, so this is for checks, not for training.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _solve_one(matrix: np.ndarray, linear: np.ndarray, radius: float, alive: np.
     w = cp.Variable(int(alive.sum()), nonneg=True)
     objective = cp.Minimize(linear[alive] @ w + float(radius) * cp.norm(root @ w))
     cp.Problem(objective, [cp.sum(w) == 1]).solve(solver=cp.CLARABEL)
-    found = np.zeros(len(alive))
+    found = np.full(len(alive), np.nan if w.value is None else 0.0)
     if w.value is not None:
         found[alive] = np.clip(w.value, 0, None)
     return found / found.sum()

@@ -1,6 +1,7 @@
 """The Gramian of the task gradients, and what it tells about them.
 
-Everything a Gramian method looks at is here: inner products, cosines, conflicts, and how unbalanced the tasks are.
+Everything a Gramian method looks at is here: inner products, cosines, conflicts, and how unbalanced the tasks
+are.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def combine_blocks(values: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
-    """``values @ block`` for every block: ``[K]`` with ``[K, *shape]`` gives ``[*shape]``, in the block's dtype."""
+    """``values @ block`` for every block, in the block's dtype: ``[K]`` and ``[K, *shape]`` give ``[*shape]``."""
     return [(values.to(block.dtype) @ block.detach().flatten(1)).view(block.shape[1:]) for block in blocks]
 
 
@@ -56,7 +57,8 @@ def normalise_by_trace(gramian: Tensor) -> tuple[Tensor, Tensor]:
     """Divide by the mean of the diagonal, so that no absolute epsilon decides anything afterwards.
 
     Returns:
-        The float64 normalised Gramian ``[..., K, K]`` and the divisor ``[...]``, which is 1 where the trace is zero.
+        The float64 normalised Gramian ``[..., K, K]`` and the divisor ``[...]``, which is 1 where the trace
+        is zero.
     """
     gramian = gramian.double()
     scale = gramian.diagonal(dim1=-2, dim2=-1).mean(-1)
@@ -87,10 +89,10 @@ def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[
         weights: ``[K]`` coefficients of the combination.
 
     Returns:
-        ``norms`` [K]; ``imbalance`` (largest norm over smallest, zero gradients left out); ``cosines`` [K, K];
-        ``cos_min``; ``conflict_fraction`` (pairs with a negative cosine); with weights also
-        ``direction_cosines`` [K], cosine of the combination with each task, and ``pareto_failure``, whether one of
-        them is below -1e-6 (the update then goes uphill for a task).
+        ``norms`` [K]; ``imbalance`` (largest norm over smallest, zero gradients left out); ``cosines`` [K,
+        K]; ``cos_min``; ``conflict_fraction`` (pairs with a negative cosine); with weights also
+        ``direction_cosines`` [K], cosine of the combination with each task, and ``pareto_failure``, whether
+        one of them is below -1e-6 (the update then goes uphill for a task).
     """
     gramian = gramian.double()
     norms = gramian.diagonal().clamp_min(0).sqrt()

@@ -24,8 +24,8 @@ class LinearScalarization(GramianCombiner):
     """Mean of the task gradients, or a weighted mean.
 
     Args:
-        task_weights: K finite non-negative numbers t, not all zero. They are scaled to mean 1, so that the size of
-            the step does not depend on their scale. None weighs all tasks alike.
+        task_weights: K finite non-negative numbers t, not all zero. They are scaled to mean 1, so that the
+            size of the step does not depend on their scale. None weighs all tasks alike.
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
@@ -40,9 +40,7 @@ class LinearScalarization(GramianCombiner):
         if task_weights is not None:
             task_weights = tuple(float(weight) for weight in task_weights)
             if not all(math.isfinite(t) and t >= 0 for t in task_weights) or sum(task_weights) <= 0:
-                raise ArgumentError(
-                    f"task_weights must be finite, non-negative and not all zero, got {task_weights}"
-                )
+                raise ArgumentError(f"task_weights must be finite, non-negative and not all zero, got {task_weights}")
         self.task_weights = task_weights
 
     def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
@@ -60,9 +58,7 @@ class LinearScalarization(GramianCombiner):
                     f"got {len(self.task_weights)}"
                 )
             total = sum(self.task_weights)
-            values = torch.stack(
-                [torch.full_like(values[..., 0], weight / total) for weight in self.task_weights], -1
-            )
+            values = torch.stack([torch.full_like(values[..., 0], weight / total) for weight in self.task_weights], -1)
         residual = torch.zeros_like(values[..., 0])
         status = torch.full_like(residual, int(Status.SOLVED), dtype=torch.int64)
         return problem.weights(values, base=values, residual=residual, status_code=status)

@@ -1,13 +1,13 @@
 """MGDA, the multiple-gradient descent algorithm: the shortest convex combination of the task gradients.
 
-Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", C. R. Acad. Sci. 2012; Sener and
-Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018, arXiv 1810.04650.
+Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", C. R. Acad. Sci. 2012;
+Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018, arXiv 1810.04650.
 
 ``w = argmin over the simplex of |G'w|^2``, ``d = G'w``. At the optimum ``g_i . d >= |d|^2`` for every task, so d
 improves all tasks or is zero (a Pareto-stationary point).
 
-Departures from the authors' code: the min-norm point is exact, where theirs is iterative and stops early; a task whose
-gradient is zero is left out, where the letter of the method would return the zero update.
+Departures from the authors' code: the min-norm point is exact, where theirs is iterative and stops early; a
+task whose gradient is zero is left out, where the letter of the method would return the zero update.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Every Gramian method starts here, so that the policy for bad input is written on
 * scaling all gradients changes nothing, because the Gramian is divided by the mean of its diagonal;
 * a task whose gradient is zero is left out (``alive`` is False) and keeps its base weight;
 * if every gradient is zero the answer is the base weights, status ``ZERO_GRADIENTS``;
-* if an entry is NaN or infinite the answer is NaN, status ``NON_FINITE``; nothing is raised and nothing is copied
-  to the host, so that a training step on a GPU may look at the status when it suits it.
+* if an entry is NaN or infinite the answer is NaN, status ``NON_FINITE``; nothing is raised and nothing is
+  copied to the host, so that a training step on a GPU may look at the status when it suits it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Status, Weights
-from mtrl_imgrad.combiners.gramian import is_nonzero, normalise_by_trace
+from mtrl_imgrad.combiners.gramian import ZERO_NORM
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["NormalisedGramian", "normalise"]
+
+_SMALLEST_SCALE = 1e-300
+"""Squared norms below this are denormal numbers and hold no digits; such gradients count as zero."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class NormalisedGramian:
         norms: ``[..., K]`` gradient norms in these units, zero where not ``alive``.
         inverse_norms: ``[..., K]`` their reciprocals, zero where not ``alive``.
         alive: ``[..., K]`` mask of the non-zero gradients; all True where every gradient is zero.
+        linear: ``[..., K]`` inner products of the mean gradient with each task, ``M 1 / K``.
+        mean_norm: ``[...]`` norm of the mean gradient.
         finite: ``[...]`` whether all entries were finite.
         zero: ``[...]`` whether every gradient is zero.
     """
@@ -43,6 +48,8 @@ class NormalisedGramian:
     norms: Tensor
     inverse_norms: Tensor
     alive: Tensor
+    linear: Tensor
+    mean_norm: Tensor
     finite: Tensor
     zero: Tensor
 
@@ -55,16 +62,6 @@ class NormalisedGramian:
     def cosines(self) -> Tensor:
         """``[..., K, K]`` cosines between the gradients; zero in the row and column of a zero gradient."""
         return self.values * (self.inverse_norms[..., :, None] * self.inverse_norms[..., None, :])
-
-    @property
-    def linear(self) -> Tensor:
-        """``[..., K]`` inner products of the mean gradient with each task, ``M 1 / K``."""
-        return self.values.mean(-1)
-
-    @property
-    def mean_norm(self) -> Tensor:
-        """``[...]`` norm of the mean gradient."""
-        return self.values.mean((-2, -1)).clamp_min(0).sqrt()
 
     def weights(
         self,
@@ -117,12 +114,24 @@ def normalise(gramian: Tensor) -> NormalisedGramian:
         raise ArgumentError(f"gramian must be floating point, got {gramian.dtype}")
     gramian = gramian.detach().double()
     gramian = 0.5 * (gramian + gramian.mT)
-    finite = torch.isfinite(gramian).all(-1).all(-1)
-    zero = (gramian.diagonal(dim1=-2, dim2=-1) <= 0).all(-1)
-    usable = finite & ~zero
+    scale = gramian.diagonal(dim1=-2, dim2=-1).sum(-1) / gramian.shape[-1]
+    finite = torch.isfinite(gramian.sum((-2, -1)))
+    usable = finite & (scale > _SMALLEST_SCALE)
     eye = torch.eye(gramian.shape[-1], dtype=torch.float64, device=gramian.device)
-    values, scale = normalise_by_trace(torch.where(usable[..., None, None], gramian, eye))
-    alive = is_nonzero(values)
-    norms = torch.where(alive, values.diagonal(dim1=-2, dim2=-1), 0.0).sqrt()
-    inverse = torch.where(alive, 1 / norms, 0.0)
-    return NormalisedGramian(values, scale, norms, inverse, alive, finite, zero & finite)
+    scale = torch.where(usable, scale, 1.0)
+    values = torch.where(usable[..., None, None], gramian, eye) / scale[..., None, None]
+    squares = values.diagonal(dim1=-2, dim2=-1)
+    alive = squares > ZERO_NORM**2 * squares.amax(-1, keepdim=True)
+    norms = torch.where(alive, squares, 0.0).sqrt()
+    linear = values.sum(-1) / gramian.shape[-1]
+    return NormalisedGramian(
+        values=values,
+        scale=scale,
+        norms=norms,
+        inverse_norms=torch.where(alive, norms.reciprocal(), 0.0),
+        alive=alive,
+        linear=linear,
+        mean_norm=(linear.sum(-1) / gramian.shape[-1]).clamp_min(0).sqrt(),
+        finite=finite,
+        zero=finite & ~usable,
+    )

@@ -43,8 +43,8 @@ def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
 
     Raises:
         UnknownNameError: if no combiner has this name; proposes the closest ones.
-        ArgumentError: if the combiner does not take an argument, or not its value, or if arguments come with a
-            combiner that exists already.
+        ArgumentError: if the combiner does not take an argument, or not its value, or if arguments come with
+            a combiner that exists already.
     """
     if isinstance(combiner, Combiner):
         if kwargs:
@@ -53,11 +53,10 @@ def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
     found = _COMBINERS.get(combiner) if isinstance(combiner, str) else None
     if found is None:
         raise UnknownNameError("combiner", combiner, list_combiners())
-    accepted = [name for name in inspect.signature(found).parameters]
+    accepted = list(inspect.signature(found).parameters)
     unknown = sorted(set(kwargs) - set(accepted))
     if unknown:
         raise ArgumentError(
-            f"combiner {combiner!r} takes no argument {', '.join(map(repr, unknown))}; "
-            f"accepted: {', '.join(accepted)}"
+            f"combiner {combiner!r} takes no argument {', '.join(map(repr, unknown))}; accepted: {', '.join(accepted)}"
         )
     return found(**kwargs)

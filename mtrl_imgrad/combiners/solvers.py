@@ -1,8 +1,8 @@
 """Exact solvers for the two convex problems on the simplex that MGDA, CAGrad and IMGrad are made of.
 
 Both are ``min over w in the simplex of  b'w + q sqrt(w'Mw)``:  the min-norm point with b = 0 and q = 1, the
-conflict-averse dual with the method's own b and q. `mtrl_imgrad.combiners.active_set` solves them; this module puts
-problems into its units and answers into ours.
+conflict-averse dual with the method's own b and q. `mtrl_imgrad.combiners.active_set` solves them; this
+module puts problems into its units and answers into ours.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.active_set import VANISHING, Found, certify, minimise
+from mtrl_imgrad.combiners.active_set import certify, minimise
 from mtrl_imgrad.combiners.base import Status
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.optimality import VANISHING, Found
 
 __all__ = ["SimplexSolution", "check_dual", "conflict_averse_dual", "min_norm_point"]
 
@@ -52,14 +53,12 @@ def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:
     problem = gramian if isinstance(gramian, NormalisedGramian) else normalise(gramian)
     zeros = torch.zeros_like(problem.norms)
     ones = torch.ones_like(problem.scale)
-    found = minimise(problem.cosines, problem.inverse_norms, zeros, ones, problem.alive)
+    found = minimise(problem.cosines, problem.inverse_norms, zeros, ones)
     # Stationarity of the length is that of its square divided by the length, which is 1 / sum(y).
-    return _solution(problem, found, found.violation / found.y.sum(-1), ones)
+    return _solution(problem, found, found.violation / found.y.sum(-1))
 
 
-def conflict_averse_dual(
-    gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor
-) -> SimplexSolution:
+def conflict_averse_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
     """``min b'w + q sqrt(w'Mw)`` over the simplex, the dual of ``max_{|u| <= q} min_i (g_i . u + b_i)``.
 
     Args:
@@ -73,19 +72,20 @@ def conflict_averse_dual(
     """
     problem, linear, radius = _in_units(gramian, linear, radius)
     scaled = linear * problem.inverse_norms
-    found = minimise(problem.cosines, problem.inverse_norms, scaled, radius, problem.alive)
-    return _solution(problem, found, found.violation, radius)
+    found = minimise(problem.cosines, problem.inverse_norms, scaled, radius)
+    # Unproven and of length zero: the direction of the weighted gradient is rounding error, so none is followed.
+    lost = ~found.done & (found.y.sum(-1) * VANISHING >= radius * (1 - VANISHING))
+    found = found._replace(y=torch.where(lost[..., None], 0.0, found.y))
+    return _solution(problem, found, found.violation)
 
 
-def check_dual(
-    gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor, weights: Tensor
-) -> SimplexSolution:
+def check_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor, weights: Tensor) -> SimplexSolution:
     """Any ``weights`` [..., K] on the simplex with their residual as an answer to `conflict_averse_dual`."""
     problem, linear, radius = _in_units(gramian, linear, radius)
     scaled = linear * problem.inverse_norms
     z = weights.double() * problem.norms
-    found = certify(problem.cosines, problem.inverse_norms, scaled, radius, problem.alive, z)
-    return _solution(problem, found, found.violation, radius)
+    found = certify(problem.cosines, problem.inverse_norms, scaled, radius, z)
+    return _solution(problem, found, found.violation)
 
 
 def _in_units(
@@ -97,16 +97,8 @@ def _in_units(
     return problem, linear.double() / problem.scale[..., None], radius.double() / problem.scale.sqrt()
 
 
-def _solution(problem: NormalisedGramian, found: Found, residual: Tensor, radius: Tensor) -> SimplexSolution:
+def _solution(problem: NormalisedGramian, found: Found, residual: Tensor) -> SimplexSolution:
     weights = problem.inverse_norms * found.z
     weights = weights / weights.sum(-1, keepdim=True)
-    # Unproven and of length zero: the direction of the weighted gradient is rounding error, no correction is made.
-    lost = ~found.done & (found.y.sum(-1) * VANISHING >= radius * (1 - VANISHING))
-    multipliers = torch.where(lost[..., None], 0.0, problem.inverse_norms * found.y)
     status = torch.where(found.done | (residual <= TOLERANCE), int(Status.SOLVED), int(Status.INACCURATE))
-    return SimplexSolution(
-        weights=problem.nan_unless_finite(weights),
-        multipliers=problem.nan_unless_finite(multipliers),
-        residual=problem.nan_unless_finite(residual),
-        status_code=problem.status_code(status),
-    )
+    return SimplexSolution(weights, problem.inverse_norms * found.y, residual, problem.status_code(status))

@@ -1,8 +1,8 @@
 """Task sets as vector environments in Stable-Baselines3's sense.
 
-``make_vec_env("MT10", seed=0)`` builds one; ``list_tasks("MT10")`` names its tasks. The simulators (metaworld,
-mujoco, envpool) are imported when an environment that needs them is built, not before; and the names below when
-they are first used, so that a worker process, which needs none of them, starts without importing torch.
+``make_vec_env("MT10", seed=0)`` builds one; ``list_tasks("MT10")`` names its tasks. The simulators
+(metaworld, mujoco, envpool) are imported when an environment that needs them is built, not before; and the
+names below when they are first used, so that a worker process, which needs none, starts without torch.
 """
 
 from __future__ import annotations

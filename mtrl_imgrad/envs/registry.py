@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,8 @@ def make_vec_env(
             elsewhere.
         num_workers: Worker processes for ``"async"``; None takes one a core. Without effect elsewhere.
         worker_timeout: Seconds until a worker that does not answer counts as hung.
-        render_mode: None or ``"rgb_array"`` (reference back-end, ``"sync"`` or ``"async"``).
+        render_mode: None or ``"rgb_array"`` (the reference only). Without a display set the environment
+            variable ``MUJOCO_GL`` to ``egl`` or ``osmesa`` before mujoco is first imported.
 
     Returns:
         The environment; see ``MultiTaskVecEnv`` for its observations, rewards and infos.
@@ -127,66 +128,53 @@ def make_vec_env(
         render_mode=None if render_mode is None else _one_of("render_mode", render_mode, ("rgb_array",)),
     )
     chosen = _choose_backend(backend, options)
-    makers: dict[str, Callable[[_Options], MultiTaskVecEnv]] = {
-        "toy": _make_toy,
-        "envpool": _make_envpool,
-        "metaworld": _make_metaworld,
-    }
-    return makers[chosen](options)
+    if chosen == "toy":
+        return _make_toy(options)
+    return _make_envpool(options) if chosen == "envpool" else _make_metaworld(options)
 
 
 def _choose_backend(backend: str, options: _Options) -> str:
     """The back-end to build; refuses one that cannot do what is asked for."""
-    if options.task_names[0] in TOY_TASKS:
-        _refuse("toy", _toy_objections(options))
-        if backend not in ("auto", "toy"):
-            raise ArgumentError(
-                f"backend={backend!r} does not have the task {options.task_names[0]!r}; use 'toy'"
-            )
-        return "toy"
-    if backend == "toy":
-        raise ArgumentError(f"backend='toy' does not have the task {options.task_names[0]!r}")
+    first = options.task_names[0]
+    family = ("toy",) if first in TOY_TASKS else ("metaworld", "envpool")
+    if backend != "auto" and backend not in family:
+        raise ArgumentError(
+            f"backend={backend!r} does not have the task {first!r}, which backend={family[0]!r} has"
+        )
+    objections = _objections(options)
     if backend == "metaworld":
         return backend
-    objections = _envpool_objections(options)
-    if backend == "envpool":
-        _refuse(backend, objections)
-        return backend
+    if backend == "envpool" or family == ("toy",):
+        if objections:
+            raise ArgumentError(
+                f"backend={family[-1]!r} cannot do what is asked for: {'; '.join(objections)}"
+            )
+        return family[-1]
     if importlib.util.find_spec("envpool") is None:
         objections = ["it is not installed (pip install mtrl-imgrad[fast])"]
     if objections:
-        _LOG.info("backend: metaworld, because envpool does not serve: %s", "; ".join(objections))
+        _LOG.info("backend: metaworld, because envpool cannot be had: %s", "; ".join(objections))
         return "metaworld"
     _LOG.info(
-        "backend: envpool, which is installed and can do all that is asked for (a fresh goal at every reset)"
+        "backend: envpool, which is installed and can do all that is asked for; fresh goals at every reset"
     )
     return "envpool"
 
 
-def _refuse(backend: str, objections: list[str]) -> None:
-    if objections:
-        raise ArgumentError(f"backend={backend!r} cannot do what is asked for: {'; '.join(objections)}")
-
-
-def _envpool_objections(options: _Options) -> list[str]:
-    """Reasons why EnvPool cannot do what is asked for."""
+def _objections(options: _Options) -> list[str]:
+    """What is asked for that the reference alone can do."""
     objections = []
     if options.reward_version != "v2":
-        objections.append(f"reward_version={options.reward_version!r} (it has v2 only)")
+        objections.append(f"reward_version={options.reward_version!r} (has v2 only)")
     if isinstance(options.num_goals, int):
         objections.append(
-            f"num_goals={options.num_goals} (it draws a fresh goal at every reset: num_goals=None)"
+            f"num_goals={options.num_goals} (draws a fresh goal at every reset, num_goals=None)"
         )
     if options.vector_strategy != "sync":
-        objections.append(f"vector_strategy={options.vector_strategy!r} (it has threads of its own: 'sync')")
+        objections.append(f"vector_strategy={options.vector_strategy!r} (has no worker processes)")
     if options.render_mode is not None:
-        objections.append(f"render_mode={options.render_mode!r} (it does not render)")
+        objections.append(f"render_mode={options.render_mode!r} (does not render)")
     return objections
-
-
-def _toy_objections(options: _Options) -> list[str]:
-    """Reasons why the toy set cannot do what is asked for."""
-    return [*_envpool_objections(options)]
 
 
 def _make_toy(options: _Options) -> MultiTaskVecEnv:

@@ -152,7 +152,7 @@ class MultiTaskVecEnv(RowAccess):
             raise EnvironmentFaultError("step_async called before the previous step's step_wait")
         if not self._running:
             raise EnvironmentFaultError(
-                "step_async called with no episode under way: call reset first (also after a step that failed)"
+                "no episode is under way: call reset first (also after a step that failed)"
             )
         self._send(self._checked_actions(actions))
         self._stepping = True

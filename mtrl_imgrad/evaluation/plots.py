@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.evaluation.success import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
 
 __all__ = ["plot_per_task_bars", "plot_success_curve"]
 
@@ -60,9 +60,7 @@ def plot_success_curve(
         ArgumentError: if there is no evaluation.
         CheckpointError: if the file of evaluations cannot be read.
     """
-    history = (
-        evaluations if isinstance(evaluations, EvaluationHistory) else EvaluationHistory.load(evaluations)
-    )
+    history = evaluations if isinstance(evaluations, EvaluationHistory) else EvaluationHistory.load(evaluations)
     if not len(history):
         raise ArgumentError("evaluations must hold at least one evaluation, got none")
     num_tasks = len(history.task_names)

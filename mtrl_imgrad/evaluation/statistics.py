@@ -86,9 +86,7 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float =
     return np.stack([low, high], axis=-1)
 
 
-def success_interval(
-    successes: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
+def success_interval(successes: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
     """Stratified percentile bootstrap of the mean success of one agent over its episodes.
 
     Each task is a stratum: its episodes are drawn anew from its episodes. The number of successes in such a

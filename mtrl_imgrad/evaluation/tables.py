@@ -24,7 +24,7 @@ from rich.text import Text
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 
 if TYPE_CHECKING:
-    from mtrl_imgrad.evaluation.success import SuccessReport
+    from mtrl_imgrad.evaluation.reports import SuccessReport
 
 __all__ = [
     "interval_bar",
@@ -121,9 +121,7 @@ def markdown_table(report: SuccessReport, before: SuccessReport | None = None, *
     return f"{_title(report, before)}\n\n{body}\n"
 
 
-def print_success(
-    report: SuccessReport, before: SuccessReport | None = None, console: Console | None = None
-) -> None:
+def print_success(report: SuccessReport, before: SuccessReport | None = None, console: Console | None = None) -> None:
     """Print `success_table` as wide as the terminal, in colour where there is one.
 
     Args:

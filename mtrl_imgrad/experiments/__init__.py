@@ -1,0 +1,1 @@
+"""Runs: configuration, training, evaluation of a run folder, and what is installed."""

@@ -86,8 +86,8 @@ class EnvConfig:
     """Steps of an episode; None takes the task set's own (Meta-World: 500)."""
     reward_version: Literal["v1", "v2"] = "v2"
     """Meta-World's reward functions."""
-    num_goals: int | None = None
-    """Goals a task (metaworld back-end); None takes 50 there, and a fresh goal at each reset on envpool."""
+    num_goals: int | Literal["auto"] | None = "auto"
+    """Goals a task; None draws a fresh one at each reset; auto: 50 on metaworld, None on envpool."""
     one_hot: bool = True
     """Append the task to the observation."""
     terminate_on_success: bool = False

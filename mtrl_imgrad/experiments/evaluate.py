@@ -9,7 +9,8 @@ from rich.console import Console
 
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.evaluation.success import SuccessReport, evaluate_success
+from mtrl_imgrad.evaluation.reports import SuccessReport
+from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.config import load_config
 from mtrl_imgrad.experiments.train import make_eval_env

@@ -19,7 +19,8 @@ from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.plots import plot_per_task_bars, plot_success_curve
-from mtrl_imgrad.evaluation.success import SuccessReport, evaluate_success
+from mtrl_imgrad.evaluation.reports import SuccessReport
+from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.config import EnvConfig, TrainConfig, save_config
 from mtrl_imgrad.experiments.versions import installed_versions
@@ -43,8 +44,6 @@ class TrainResult:
 def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
     """The vector environment of a configuration."""
     arguments = {name: value for name, value in vars(config).items() if name != "env"}
-    if arguments["num_goals"] is None:
-        del arguments["num_goals"]
     tasks = config.env[0] if len(config.env) == 1 else list(config.env)
     return make_vec_env(tasks, seed=seed, **{**arguments, **overrides})
 

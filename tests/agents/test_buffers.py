@@ -10,12 +10,13 @@ from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 TASKS, COPIES = 3, 2
 ENVS = TASKS * COPIES
+NAMES = ["a", "b", "c"]
 OBSERVATION = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 ACTION = spaces.Box(-1, 1, (1,), np.float32)
 
 
 def _buffer(capacity=50, **kwargs):
-    return TaskReplayBuffer(capacity * ENVS, OBSERVATION, ACTION, "cpu", ENVS, num_tasks=TASKS, **kwargs)
+    return TaskReplayBuffer(capacity * ENVS, OBSERVATION, ACTION, "cpu", ENVS, task_names=NAMES, **kwargs)
 
 
 def _fill(buffer, steps, reward=lambda task, step: step, done=False, infos=None):
@@ -25,7 +26,12 @@ def _fill(buffer, steps, reward=lambda task, step: step, done=False, infos=None)
         obs = np.stack([envs, np.full(ENVS, step)], 1).astype(np.float32)
         rewards = np.array([reward(env // COPIES, step) for env in envs], np.float32)
         buffer.add(
-            obs, obs + [0, 1], np.full((ENVS, 1), 0.5), rewards, np.full(ENVS, done), infos or [{} for _ in envs]
+            obs,
+            obs + np.array([0, 1]),
+            np.full((ENVS, 1), 0.5),
+            rewards,
+            np.full(ENVS, done),
+            infos or [{} for _ in envs],
         )
 
 
@@ -123,7 +129,7 @@ def test_non_finite_input_is_refused_and_nothing_is_stored(field):
     buffer = _buffer()
     obs, action, reward = np.zeros((ENVS, 2), np.float32), np.zeros((ENVS, 1)), np.zeros(ENVS)
     {"observation": obs, "reward": reward, "action": action}[field][4] = np.inf
-    with pytest.raises(NonFiniteError, match=rf"{field} of env 4 \(task 2\)"):
+    with pytest.raises(NonFiniteError, match=rf"{field} of env 4 \(task 'c'\)"):
         buffer.add(obs, obs, action, reward, np.zeros(ENVS), [{} for _ in range(ENVS)])
     assert buffer.size() == 0
 
@@ -135,7 +141,7 @@ def test_bad_arguments():
     _fill(buffer, 2)
     with pytest.raises(ArgumentError, match="multiple of 3"):
         buffer.sample(7)
-    with pytest.raises(ArgumentError, match="num_tasks"):
-        TaskReplayBuffer(100, OBSERVATION, ACTION, "cpu", 5, num_tasks=2)
+    with pytest.raises(ArgumentError, match="task_names"):
+        TaskReplayBuffer(100, OBSERVATION, ACTION, "cpu", 5, task_names=['a', 'b'])
     with pytest.raises(ArgumentError, match="optimize_memory_usage"):
         _buffer(optimize_memory_usage=True)

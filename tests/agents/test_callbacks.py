@@ -1,4 +1,5 @@
 import io
+import re
 from collections import deque
 
 import numpy as np
@@ -19,13 +20,14 @@ from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.callbacks import (
     GradientDiagnosticsCallback,
     MTEvalCallback,
-    MTProgressBarCallback,
     record_per_task,
 )
+from mtrl_imgrad.agents.progress import MTProgressBarCallback
 from mtrl_imgrad.combiners.base import Combination, Status
 from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
-from mtrl_imgrad.evaluation.success import EvaluationHistory, SuccessReport, evaluate_success
+from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.success import evaluate_success
 
 TASKS = make_vec_env("toy-reach", seed=0).task_names
 NUM_ENVS = len(TASKS)
@@ -66,9 +68,7 @@ def report_of(rates, n=10, reward=0.0):
 def outcomes(monkeypatch):
     """Evaluations return these reports in turn."""
     queue = deque()
-    monkeypatch.setattr(
-        "mtrl_imgrad.agents.callbacks.evaluate_success", lambda *args, **kwargs: queue.popleft()
-    )
+    monkeypatch.setattr("mtrl_imgrad.agents.callbacks.evaluate_success", lambda *args, **kwargs: queue.popleft())
     return queue
 
 
@@ -215,9 +215,7 @@ class TestChildren:
         model, _ = make_sac()
         outcomes.extend(report_of([rate] * 4, reward=k) for k, rate in enumerate((0.3, 0.5, 0.5, 0.4, 0.9)))
         stop = StopTrainingOnNoModelImprovement(max_no_improvement_evals=1)
-        model.learn(
-            100 * NUM_ENVS, MTEvalCallback(eval_env(), callback_after_eval=stop, eval_freq=1, verbose=0)
-        )
+        model.learn(100 * NUM_ENVS, MTEvalCallback(eval_env(), callback_after_eval=stop, eval_freq=1, verbose=0))
         assert model.num_timesteps == 4 * NUM_ENVS
 
 
@@ -226,9 +224,7 @@ class TestGoingOn:
         rates = (0.3, 0.6, 0.5, 0.6)
 
         def train(model, steps, folder, **options):
-            callback = MTEvalCallback(
-                eval_env(), eval_freq=5, log_path=folder, best_model_save_path=folder, verbose=0
-            )
+            callback = MTEvalCallback(eval_env(), eval_freq=5, log_path=folder, best_model_save_path=folder, verbose=0)
             model.learn(steps * NUM_ENVS, callback, **options)
             return callback
 
@@ -369,7 +365,8 @@ class TestDiagnostics:
             assert values[f"combiner{part}/status"] == 2
         per_task = {key for key in values if "/norm/" in key or "/weight/" in key}
         assert len(per_task) == 24
-        assert hidden == per_task
+        twice = {"grad/cos_min", "grad/conflict_fraction", "grad/imbalance"}
+        assert hidden == per_task | twice | {"combiner/residual", "combiner/status"}
 
     def test_a_method_s_own_numbers_do_not_replace_ours(self):
         mu, many = torch.tensor(0.7), torch.ones(4)
@@ -393,9 +390,7 @@ class TestDiagnostics:
 
     def test_nothing_before_the_first_update_nor_between_two_records(self):
         assert not any(key.startswith(("grad", "combiner")) for key in self.logged({}, log_freq=1)[0])
-        assert not any(
-            key.startswith("grad") for key in self.logged({"critic": combination()}, log_freq=5)[0]
-        )
+        assert not any(key.startswith("grad") for key in self.logged({"critic": combination()}, log_freq=5)[0])
 
     def test_another_number_of_tasks_is_refused(self):
         wrong = Combination(torch.zeros(3), torch.ones(3), torch.tensor(0.0), torch.tensor(0))
@@ -525,6 +520,22 @@ class TestProgress:
         callback._draw(callback._clock())
         line = callback.console.file.getvalue().splitlines()[-1]
         assert line.endswith("(20 of 50 tasks at 0.9 or more, 29 at 0)")
+
+    def test_the_live_view_fits_a_narrow_terminal(self):
+        file = io.StringIO()
+        model, _ = make_sac()
+        callback = MTProgressBarCallback(console=Console(file=file, force_terminal=True, color_system=None, width=80))
+        callback._clock = Clock(30_000.0)
+        model.learn(NUM_ENVS, callback)
+        callback._total, callback.num_timesteps = 20_000_000, 12_345_678
+        callback._began, callback._marks = 0.0, deque([(0.0, 12_000_000)])
+        headline = callback._headline(60.0)
+        assert headline == "12.35M/20.00M (62%)  5,761 steps/s  0:01:00 gone, 0:22:09 left  success -"
+        assert len(headline) < 80
+        lines = [re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", line) for line in file.getvalue().splitlines()]
+        assert max(map(len, lines)) <= 80
+        assert "4/4 (100%)  0 steps/s" in lines[-6]
+        assert [line.split()[0] for line in lines[-5:-1]] == TASKS
 
     def test_any_environment(self):
         file = io.StringIO()

@@ -79,8 +79,14 @@ def test_get_and_set_parameters():
 
 @pytest.mark.parametrize(
     ("ent_coef", "size", "learned", "initial"),
-    [("auto", 4, True, 1.0), ("auto_0.3", 4, True, 0.3), ("shared", 1, True, 1.0), ("shared_0.3", 1, True, 0.3)]
-    + [(0.25, 4, False, 0.25), ("0.25", 4, False, 0.25)],
+    [
+        ("auto", 4, True, 1.0),
+        ("auto_0.3", 4, True, 0.3),
+        ("shared", 1, True, 1.0),
+        ("shared_0.3", 1, True, 0.3),
+        (0.25, 4, False, 0.25),
+        ("0.25", 4, False, 0.25),
+    ],
 )
 def test_temperature_options(ent_coef, size, learned, initial):
     agent = _agent(ent_coef=ent_coef)
@@ -126,6 +132,7 @@ def test_sb3_callbacks_and_logger(tmp_path):
         ],
         log_interval=4,
     )
+    agent.logger.close()
     assert agent.num_timesteps < 2000, "SB3's stopping callback was not heard"
     assert seen[:2] == [400, 800]
     assert (tmp_path / "step_400_steps.zip").exists()

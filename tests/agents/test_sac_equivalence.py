@@ -90,4 +90,4 @@ def test_one_task_is_sb3_sac_parameter_for_parameter(ent_coef, combiner, monkeyp
             assert not torch.equal(expected, before), "nothing was learned: the comparison would be empty"
     if ent_coef != 0.2:
         torch.testing.assert_close(ours.log_ent_coef, theirs.log_ent_coef, rtol=1e-5, atol=1e-6)
-        assert not np.isclose(float(ours.log_ent_coef), np.log(0.1 if ent_coef == "auto_0.1" else 1.0))
+        assert not np.isclose(float(ours.log_ent_coef.detach()), np.log(0.1 if ent_coef == "auto_0.1" else 1.0))

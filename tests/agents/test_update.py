@@ -175,7 +175,7 @@ def test_weighted_heads_scale_a_tasks_own_gradient_by_its_weight(combiner):
 
 
 def test_max_grad_norm_clips_the_combined_gradient():
-    agent = _agent("one_hot", max_grad_norm=1e-3)
+    agent = _agent("one_hot", max_grad_norm=1e-3, learning_rate=1.0)
     agent.actor.optimizer = torch.optim.SGD(agent.actor.parameters(), lr=1.0)
     before = torch.cat([p.detach().flatten().clone() for p in agent.actor.parameters()])
     agent.train(1)

@@ -1,4 +1,4 @@
-"""Environments that are slow to build are built once, and shared by tests that start them anew by ``reset``."""
+"""Environments that are slow to build are built once, and shared by tests that start with ``reset``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups of rows for the workers' tests: no simulator, and faults on demand. Imported by worker processes too."""
+"""Groups of rows for the workers' tests: no simulator, faults on demand. Worker processes import it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
 """EnvPool against the reference, task by task: the same goal vector, the same actions.
 
-EnvPool 1.2.5 simulates with MuJoCo 3.6.0, Meta-World 3.1.1 with 3.3.0. Where nothing lies loose (door,
-drawers, button, windows) the two agree to rounding. A loose object (puck, block, peg) settles on the table a
-little differently. Run with MuJoCo 3.6.0 under the reference too, all ten tasks agree to 1e-7 in the
-observations and 2e-6 in the rewards, whole episodes of the scripted experts included, but for the two things
-that are tested below: three tasks' first observation, and pick-place's reward.
+EnvPool 1.2.5 simulates with MuJoCo 3.6.0, Meta-World 3.1.1 with 3.3.0, and contacts differ between the two: a
+loose object (puck, block, peg) settles on the table a little differently, a push may go otherwise. So here
+the hand is lifted away from everything. Then the two agree to rounding where nothing lies loose, and closely
+elsewhere.
+
+With MuJoCo 3.6.0 under the reference too, all ten tasks agree to 1e-7 in the observations and 2e-6 in the
+rewards, whole episodes of the scripted experts included, but for the two things that are tested below: three
+tasks' first observation, and pick-place's reward.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ HAND, OBJECT, GOAL = slice(0, 4), slice(4, 7), slice(36, 39)
 # other end.
 FIRST = {"drawer-open-v3": 1e-4, "window-open-v3": 1e-4, "window-close-v3": 0.2 + 1e-6}
 FIRST_LOOSE = 1e-3  # the object's orientation
+
+# Largest difference of a reward where it is more than 1e-5: it sees the loose object.
+REWARD = {"push-v3": 1e-3, "peg-insert-side-v3": 1e-3, "pick-place-v3": 0.15}
 
 
 class Reference:
@@ -63,17 +69,17 @@ def references() -> dict[str, Reference]:
 def compare(
     task: str, reference: Reference, steps: int, before: Callable[[Any], None] = lambda env: None
 ) -> dict[str, np.ndarray]:
-    """Absolute differences of an episode of random actions: ``first``, ``later`` observations, ``rewards``."""
+    """Absolute differences of an upward episode: of ``first`` and ``later`` observations, of ``rewards``."""
     import envpool
 
     from mtrl_imgrad.envs.envpool import _pool_id
 
-    pool = envpool.make_gymnasium(_pool_id(task), num_envs=1, seed=7, partially_observable=False)
+    pool = envpool.make_gymnasium(_pool_id(task), num_envs=1, seed=9, partially_observable=False)
     shown = pool.reset()[0][0]
     first = reference.start(reference.vector_of(shown))
     before(reference.env)
     observations, rewards = [], []
-    for action in np.random.default_rng(1).uniform(-1, 1, (steps, 4)).astype(np.float32):
+    for action in np.random.default_rng(1).uniform([-1, -1, 0, -1], 1, (steps, 4)).astype(np.float32):
         theirs, reward, _, _, info = pool.step(action[None])
         ours, expected, _, _, expected_info = reference.env.step(action)
         observations.append(np.abs(theirs[0] - ours))
@@ -89,20 +95,16 @@ def test_same_vector_same_actions(task: str, references: dict[str, Reference]) -
     assert difference["first"].max() <= (FIRST_LOOSE if loose else FIRST.get(task, 1e-6))
     later = difference["later"][1:]  # the first step still holds the reset's frame
     assert later[:, HAND].max() <= 1e-6
-    assert later[:, GOAL].max() <= 1e-6
-    if task == "drawer-close-v3":
-        later = later[:5]  # random actions may touch the drawer: contacts differ between MuJoCo's versions
+    assert later[:, GOAL].max() <= (1e-5 if loose else 1e-6)
     assert later.max() <= (5e-3 if loose else 1e-6)
-    rewards = difference["rewards"][: len(later)]
-    assert rewards.max() <= {"push-v3": 0.15, "peg-insert-side-v3": 2e-3, "pick-place-v3": 0.15}.get(
-        task, 1e-5
-    )
-    assert np.median(rewards) <= (0.1 if task == "pick-place-v3" else 1e-3 if loose else 1e-6)
+    assert difference["rewards"].max() <= REWARD.get(task, 1e-5)
 
 
 def test_why_pick_place_rewards_differ(references: dict[str, Reference]) -> None:
-    """Its reward uses the finger pads' first position. Meta-World keeps a view of the present one by mistake,
-    EnvPool the position at construction; with that in the reference too, the difference is gone.
+    """Its reward uses the finger pads' first position.
+
+    Meta-World keeps a view, which follows the present position; EnvPool keeps the one at construction. With
+    that in the reference too, the difference is gone.
     """
 
     def freeze(env: Any) -> None:
@@ -117,8 +119,8 @@ def test_why_pick_place_rewards_differ(references: dict[str, Reference]) -> None
 
 def test_goals_and_objects_are_drawn_alike(references: dict[str, Reference]) -> None:
     """Every coordinate of the task vector: the same distribution (Kolmogorov-Smirnov) over the same range."""
-    env = make_vec_env("MT10", backend="envpool", num_envs_per_task=20, seed=11)
-    shown = np.concatenate([env.reset().reshape(10, 20, -1) for _ in range(5)], axis=1)
+    env = make_vec_env("MT10", backend="envpool", num_envs_per_task=2, seed=11)
+    shown = np.concatenate([env.reset().reshape(10, 2, -1) for _ in range(30)], axis=1)
     env.close()
     for number, task in enumerate(TASKS):
         reference = references[task]
@@ -128,9 +130,7 @@ def test_goals_and_objects_are_drawn_alike(references: dict[str, Reference]) -> 
         space = reference.env._random_reset_space
         for column in range(reference.size):
             width = space.high[column] - space.low[column]
-            shown_at_all = not (
-                task == "push-v3" and column == 5
-            )  # push's goal lies on the table, whatever is drawn
+            shown_at_all = not (task == "push-v3" and column == 5)  # push's goal lies on the table, whatever is drawn
             if width < 1e-6 or not shown_at_all:
                 continue
             assert theirs[:, column].min() >= space.low[column] - 1e-5

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,11 +47,19 @@ def actions(row: int | None = None, signal_: float = 0.0, rows: int = 3) -> np.n
     return chosen
 
 
+def runs(pid: int | None) -> bool:
+    """Whether the process is alive (what has ended but was not waited for, a zombie, is not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def gone(pids: list[int | None]) -> bool:
-    """Whether none of the processes exists any more, within a moment."""
+    """Whether none of the processes is alive any more, within a moment."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+        if not any(runs(pid) for pid in pids):
             return True
         time.sleep(0.05)
     return False
@@ -109,8 +120,7 @@ def test_a_killed_worker(env: FakeVecEnv) -> None:
     running = pids(env)
     os.kill(running[0], signal.SIGKILL)  # type: ignore[arg-type]
     with pytest.raises(WorkerError, match=r"tasks reach-v3\) was killed by signal 9 \(SIGKILL\)"):
-        for _ in range(3):
-            env.step(actions())
+        env.step(actions())
     assert gone(running)
 
 
@@ -139,6 +149,26 @@ def test_workers_end_with_an_environment_that_nobody_closed() -> None:
     running = pids(env)
     del env
     assert gone(running)
+
+
+def test_workers_do_not_outlive_a_killed_parent() -> None:
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_env_workers import FakeVecEnv, pids
+if __name__ == "__main__":
+    env = FakeVecEnv()
+    print(*pids(env), flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        children: list[int | None] = [int(pid) for pid in parent.stdout.readline().split()]
+        alive = [runs(pid) for pid in children]
+        parent.kill()
+    assert alive == [True, True]
+    assert gone(children)
 
 
 def test_async_computes_what_sync_computes() -> None:

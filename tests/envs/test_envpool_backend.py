@@ -36,7 +36,7 @@ def test_the_environment_says_what_it_is(envpool_mt10: MultiTaskVecEnv) -> None:
 
 
 def test_rows_that_end_together_or_apart_restart_in_their_places() -> None:
-    """Episodes ended by hand at different times: each row gets its own first observation, the others go on."""
+    """Episodes ended by hand: each row gets its own first observation, the others go on."""
     env = make_vec_env(["reach", "push"], backend="envpool", num_envs_per_task=3, horizon=50)
     before = env.reset()
     actions = np.zeros((6, 4))
@@ -70,7 +70,7 @@ def test_an_ended_row_is_reset_once_only() -> None:
 
 
 def test_streams_of_neighbouring_seeds_share_nothing() -> None:
-    """EnvPool seeds environment i of a pool with seed + i: pools seeded 0, 1, 2 ... would repeat one another."""
+    """EnvPool seeds environment i of a pool with seed + i: pools seeded 0, 1, 2 would share streams."""
     goals = []
     for seed in range(4):
         env = make_vec_env("reach", backend="envpool", seed=seed, num_envs_per_task=4)

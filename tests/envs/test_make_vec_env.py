@@ -103,8 +103,8 @@ def test_a_missing_envpool_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("tasks", "options", "message"),
     [
-        ("toy-reach", {"backend": "metaworld"}, "use 'toy'"),
-        ("reach", {"backend": "toy"}, "does not have the task 'reach-v3'"),
+        ("toy-reach", {"backend": "metaworld"}, "which backend='toy' has"),
+        ("reach", {"backend": "toy"}, "does not have the task 'reach-v3', which backend='metaworld' has"),
         ("toy-reach", {"reward_version": "v1"}, "reward_version"),
         ("toy-reach", {"num_goals": 5}, "num_goals"),
         ("toy-reach", {"render_mode": "rgb_array"}, "render"),

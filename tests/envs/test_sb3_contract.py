@@ -40,9 +40,7 @@ def test_sac_learns_200_steps_on_either_back_end(mt10: MultiTaskVecEnv) -> None:
     assert buffer.pos == 20
     ends = buffer.dones[:20].astype(bool)
     np.testing.assert_array_equal(np.flatnonzero(ends.all(axis=1)), [9, 19])
-    assert (
-        buffer.timeouts[:20].astype(bool)[ends].all()
-    )  # so that the value is bootstrapped through the horizon
+    assert buffer.timeouts[:20].astype(bool)[ends].all()  # so that the value is bootstrapped through the horizon
     # Within an episode transitions chain; across its end they do not, and the next one starts with the
     # reset's.
     chained = (buffer.next_observations[:19] == buffer.observations[1:20]).all(axis=2)
@@ -73,7 +71,8 @@ def test_evaluate_policy_needs_no_monitor() -> None:
 
 
 def test_sb3s_own_wrappers_go_around() -> None:
-    env = VecMonitor(make_vec_env("toy-reach", horizon=5))
+    with pytest.warns(UserWarning, match="already wrapped"):
+        env = VecMonitor(make_vec_env("toy-reach", horizon=5))
     env.reset()
     for _ in range(5):
         infos = env.step(np.zeros((4, 2)))[3]
@@ -83,7 +82,6 @@ def test_sb3s_own_wrappers_go_around() -> None:
     env.close()
 
 
-@pytest.mark.slow
 def test_sac_solves_a_toy_task() -> None:
     env = make_vec_env("toy-reach/left", seed=0, num_envs_per_task=4)
     model = small_sac(

@@ -15,7 +15,7 @@ TASKS = ["a", "b", "c"]
 
 
 class Scripted(MultiTaskVecEnv):
-    """Row i's state is [i, steps of its episode, episodes so far]; rewards and successes are set from outside."""
+    """Row i's state is [i, steps of its episode, episodes so far]; tests set rewards and successes."""
 
     backend = "scripted"
 
@@ -149,9 +149,7 @@ def test_a_bad_reward_is_named_by_task_environment_and_step(bad: float) -> None:
     env.reset()
     step(env)
     env.rewards[3] = bad
-    with pytest.raises(
-        EnvironmentFaultError, match=r"reward is .* task 'b', environment 3, step 2 of its episode"
-    ):
+    with pytest.raises(EnvironmentFaultError, match=r"reward is .* task 'b', environment 3, step 2 of its episode"):
         step(env)
 
 

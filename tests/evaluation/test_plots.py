@@ -11,7 +11,7 @@ from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation import plots
 from mtrl_imgrad.evaluation.plots import PALETTE, plot_per_task_bars, plot_success_curve
-from mtrl_imgrad.evaluation.success import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
 
 # What is left of linear RGB without one kind of cone (Machado, Oliveira, Fernandes, IEEE TVCG 15, 2009).
 VISION = {
@@ -95,9 +95,7 @@ def test_curve_shows_the_numbers(tmp_path, figures):
     assert axes.get_xlim() == (0, 60)
     assert axes.get_xlabel() == "environment steps, all tasks together (thousands)"
     texts = [text.get_text() for text in axes.texts]
-    assert {"1.00  task-0", "0.60  task-1", "0.80  mean of 2 tasks", "MT2  ·  imgrad  ·  seed 7"} == set(
-        texts
-    )
+    assert {"1.00  task-0", "0.60  task-1", "0.80  mean of 2 tasks", "MT2  ·  imgrad  ·  seed 7"} == set(texts)
     assert "10 episodes a task, band: 95 % interval" in axes.get_title("left")
     image = matplotlib.image.imread(path)
     assert image.shape[:2] == (750, 1440)
@@ -115,9 +113,7 @@ def test_steps_come_in_a_readable_unit(tmp_path, figures, last, ticks, unit):
     assert axes.get_xlim() == (0, ticks)
 
 
-@pytest.mark.parametrize(
-    "final", [np.ones(10), np.zeros(10), np.linspace(0, 1, 10), [0.5] * 10, [1.0] * 9 + [0.0]]
-)
+@pytest.mark.parametrize("final", [np.ones(10), np.zeros(10), np.linspace(0, 1, 10), [0.5] * 10, [1.0] * 9 + [0.0]])
 def test_names_of_ten_tasks_do_not_overlap_nor_leave_the_picture(tmp_path, figures, final):
     names = list_tasks("MT10")
     plot_success_curve(history_of([np.zeros(10), final], [1e6, 2e6], names=names), tmp_path / "c.png")

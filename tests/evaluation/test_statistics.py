@@ -24,14 +24,10 @@ class TestWilson:
     def test_published_values(self, successes, trials, low, high):
         assert wilson_interval(successes, trials).round(4).tolist() == [low, high]
 
-    @given(
-        st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999)
-    )
+    @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
     def test_agrees_with_scipy(self, counts, confidence):
         expected = stats.binomtest(*counts).proportion_ci(confidence, method="wilson")
-        np.testing.assert_allclose(
-            wilson_interval(*counts, confidence), [expected.low, expected.high], atol=1e-9
-        )
+        np.testing.assert_allclose(wilson_interval(*counts, confidence), [expected.low, expected.high], atol=1e-9)
 
     def test_closed_form_at_the_ends_is_exact(self):
         z = stats.norm.ppf(0.975)
@@ -75,9 +71,7 @@ class TestInterquartileMean:
     def test_is_the_trimmed_mean_where_four_divides_the_number(self, values):
         np.testing.assert_allclose(interquartile_mean(values), stats.trim_mean(values, 0.25), atol=1e-9)
 
-    @given(
-        arrays(float, array_shapes(max_dims=2, max_side=7), elements=st.floats(-1e3, 1e3)), st.floats(-5, 5)
-    )
+    @given(arrays(float, array_shapes(max_dims=2, max_side=7), elements=st.floats(-1e3, 1e3)), st.floats(-5, 5))
     def test_moves_and_scales_with_the_values_and_lies_within_the_quartiles(self, values, shift):
         found = interquartile_mean(values)
         np.testing.assert_allclose(interquartile_mean(-2 * values + shift), -2 * found + shift, atol=1e-8)

@@ -17,9 +17,10 @@ from mtrl_imgrad.errors import (
     NonFiniteError,
     TaskMismatchError,
 )
-from mtrl_imgrad.evaluation import success as module
+from mtrl_imgrad.evaluation import reports as module
 from mtrl_imgrad.evaluation.statistics import success_interval, wilson_interval
-from mtrl_imgrad.evaluation.success import EvaluationHistory, SuccessReport, evaluate_success
+from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.success import evaluate_success
 
 
 class ScriptedVecEnv(VecEnv):
@@ -178,9 +179,7 @@ class TestRefusals:
 
     def test_other_tasks(self):
         env = ScriptedVecEnv([0, 1], [[YES]] * 2)
-        with pytest.raises(
-            TaskMismatchError, match=r"made for \['hard', 'easy'\].*same tasks in another order"
-        ):
+        with pytest.raises(TaskMismatchError, match=r"made for \['hard', 'easy'\].*same tasks in another order"):
             evaluate_success(Agent(task_names=["hard", "easy"]), env)
         with pytest.raises(TaskMismatchError, match=r"made for \['a'\], env has \['easy', 'hard'\]$"):
             evaluate_success(Agent(task_names=("a",)), env)
@@ -191,9 +190,7 @@ class TestRefusals:
         with pytest.raises(TaskMismatchError, match=r"\(8,\), env gives \(4,\)"):
             evaluate_success(model, make_vec_env("toy-reach", seed=1, one_hot=False))
 
-    @pytest.mark.parametrize(
-        ("ids", "names"), [([0, 0], ["a", "b"]), ([0, 2], ["a", "b"]), ([0], ["a"]), ([], [])]
-    )
+    @pytest.mark.parametrize(("ids", "names"), [([0, 0], ["a", "b"]), ([0, 2], ["a", "b"]), ([0], ["a"]), ([], [])])
     def test_environment_without_a_task_for_each(self, ids, names):
         with pytest.raises(ArgumentError, match="multi-task vector environment"):
             evaluate_success(Agent(), ScriptedVecEnv(ids, [[YES]] * 2, names))
@@ -208,9 +205,7 @@ class TestRefusals:
             return np.where([[False], [True], [False]] & (observations >= 13), np.nan, 0.0)
 
         env = ScriptedVecEnv([0, 1, 1], [[NO]] * 3)
-        with pytest.raises(
-            NonFiniteError, match=r"'hard' \(environment 1\) at step 3 .* 13 steps .*was finite"
-        ):
+        with pytest.raises(NonFiniteError, match=r"'hard' \(environment 1\) at step 3 .* 13 steps .*was finite"):
             evaluate_success(Agent(act), env)
 
     def test_nan_action_after_a_nan_observation_says_so(self):
@@ -253,9 +248,7 @@ def assert_same(a, b):
 
 class TestReport:
     def test_numbers(self):
-        report = SuccessReport(
-            ("a", "b"), np.array([[1, 0, 0, 0], [1, 1, 1, 1]], bool), np.eye(2, 4), np.ones((2, 4))
-        )
+        report = SuccessReport(("a", "b"), np.array([[1, 0, 0, 0], [1, 1, 1, 1]], bool), np.eye(2, 4), np.ones((2, 4)))
         assert report.num_episodes == 4
         assert report.success_rate.tolist() == [0.25, 1.0]
         assert report.mean_success == 0.625

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.evaluation.success import SuccessReport
+from mtrl_imgrad.evaluation.reports import SuccessReport
 from mtrl_imgrad.evaluation.tables import (
     interval_bar,
     markdown_table,
@@ -73,9 +73,7 @@ class TestTable:
     def test_fits_and_cuts_no_number(self, width, tasks, compared):
         names = list_tasks(tasks)
         report = report_of(names, [50] * len(names))
-        lines = render_text(
-            success_table(report, report if compared else None, width=width), width
-        ).splitlines()
+        lines = render_text(success_table(report, report if compared else None, width=width), width).splitlines()
         assert max(map(len, lines)) <= width
         assert "…" not in "".join(lines)
         for name in names:

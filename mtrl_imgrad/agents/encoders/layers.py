@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mtrl_imgrad.gradients import TaskModule
 
-__all__ = ["TaskEmbedding", "TaskLinear", "mlp"]
+__all__ = ["TaskEmbedding", "TaskLinear", "mlp", "row_of_task"]
 
 
 def mlp(
@@ -36,6 +36,13 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def row_of_task(task: Tensor) -> Tensor:
+    """One-hot ``[N, K]`` to task numbers ``[N]``; observations without a one-hot are those of a single task."""
+    if task.shape[-1] == 0:
+        return task.new_zeros(task.shape[0], dtype=torch.long)
+    return task.argmax(-1)
+
+
 class TaskLinear(TaskModule):
     """A linear layer a task: row ``n`` of the input goes through the weights of the task it belongs to.
 
@@ -52,7 +59,7 @@ class TaskLinear(TaskModule):
         """``[N, in_features]`` and one-hot ``[N, K]`` to ``[N, out_features]``."""
         if self.weight.ndim == 2:  # one task's row, see TaskModule
             return functional.linear(inputs, self.weight, self.bias)
-        index = task.argmax(-1)
+        index = row_of_task(task)
         return torch.einsum("ni,noi->no", inputs, self.weight[index]) + self.bias[index]
 
 
@@ -67,4 +74,4 @@ class TaskEmbedding(TaskModule):
         """One-hot ``[N, K]`` to ``[N, features]``."""
         if self.weight.ndim == 1:  # one task's row, see TaskModule
             return self.weight.expand(task.shape[0], -1)
-        return self.weight[task.argmax(-1)]
+        return self.weight[row_of_task(task)]

@@ -1,0 +1,57 @@
+"""Which solver answers: the exact ones, or a general conic solver for the published programs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["SolverName", "check_choice", "check_solver", "solve_dual", "solve_min_norm"]
+
+SolverName = Literal["exact", "cvxpy"]
+
+
+def check_choice(argument: str, value: object, accepted: tuple[str, ...]) -> None:
+    """Check an argument that takes one of a few names.
+
+    Raises:
+        ArgumentError: if ``value`` is not accepted; lists what is.
+    """
+    if value not in accepted:
+        raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
+
+
+def check_solver(solver: SolverName) -> SolverName:
+    """``solver``, if it exists and can be used.
+
+    Raises:
+        ArgumentError: if it is not one of those listed.
+        MissingDependencyError: if it is ``"cvxpy"`` and cvxpy is not installed.
+    """
+    check_choice("solver", solver, ("exact", "cvxpy"))
+    if solver == "cvxpy":
+        from mtrl_imgrad.combiners.cvxpy_solvers import require_cvxpy
+
+        require_cvxpy()
+    return solver
+
+
+def solve_min_norm(problem: NormalisedGramian, solver: SolverName) -> SimplexSolution:
+    """`min_norm_point` by the solver asked for."""
+    if solver == "exact":
+        return min_norm_point(problem)
+    return solve_dual(problem, torch.zeros_like(problem.norms), torch.ones_like(problem.scale), solver)
+
+
+def solve_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor, solver: SolverName) -> SimplexSolution:
+    """`conflict_averse_dual` by the solver asked for."""
+    if solver == "exact":
+        return conflict_averse_dual(problem, linear, radius)
+    from mtrl_imgrad.combiners.cvxpy_solvers import cvxpy_dual
+
+    return cvxpy_dual(problem, linear, radius)

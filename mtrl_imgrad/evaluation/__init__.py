@@ -1,0 +1,30 @@
+"""Success by task, its statistics, tables and plots."""
+
+from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.statistics import (
+    Aggregate,
+    Interval,
+    aggregate_runs,
+    interquartile_mean,
+    stratified_bootstrap,
+    success_interval,
+    wilson_interval,
+)
+from mtrl_imgrad.evaluation.success import evaluate_success
+from mtrl_imgrad.evaluation.tables import markdown_table, print_success, success_table
+
+__all__ = [
+    "Aggregate",
+    "EvaluationHistory",
+    "Interval",
+    "SuccessReport",
+    "aggregate_runs",
+    "evaluate_success",
+    "interquartile_mean",
+    "markdown_table",
+    "print_success",
+    "stratified_bootstrap",
+    "success_interval",
+    "success_table",
+    "wilson_interval",
+]
