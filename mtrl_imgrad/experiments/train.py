@@ -89,9 +89,10 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
     folder = _make_folder(config)
     save_config(config, folder / "config.yaml", installed_versions())
     env, eval_env = make_env(config.env, config.seed), make_eval_env(config)
+    logger = configure(str(folder), ["csv", "tensorboard"])
     try:
         agent = make_agent(config, env)
-        agent.set_logger(configure(str(folder), ["csv", "tensorboard"]))
+        agent.set_logger(logger)
         _introduce(console, config, folder, agent, env, eval_env)
         evaluation = _evaluation_callback(config, folder, env, eval_env)
         before = evaluate_success(agent, eval_env, config.evaluation.eval_episodes, progress_bar=progress_bar)
@@ -101,6 +102,7 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
         after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
         after.save(folder / "evaluation_after")
     finally:
+        logger.close()
         env.close()
         eval_env.close()
     evaluation.evaluations.save(folder / "evaluations.npz")

@@ -142,6 +142,6 @@ def test_bad_arguments():
     with pytest.raises(ArgumentError, match="multiple of 3"):
         buffer.sample(7)
     with pytest.raises(ArgumentError, match="task_names"):
-        TaskReplayBuffer(100, OBSERVATION, ACTION, "cpu", 5, task_names=['a', 'b'])
+        TaskReplayBuffer(100, OBSERVATION, ACTION, "cpu", 5, task_names=["a", "b"])
     with pytest.raises(ArgumentError, match="optimize_memory_usage"):
         _buffer(optimize_memory_usage=True)

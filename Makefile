@@ -1,0 +1,46 @@
+# One environment, made on demand: every target below sets it up first. `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+# Two threads of a small matrix product wait for each other on shared cores; one is faster.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test test-all lint type format bench clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fast,dev]"
+	touch $(STAMP)
+
+setup: $(STAMP) ## make .venv and install everything
+
+demo: $(STAMP) ## train on MT10 for about eight minutes, before and after in a table
+	$(BIN)/mtrl-imgrad train --preset mt10_demo
+
+test: $(STAMP) ## the fast tests, a few minutes
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(STAMP) ## all tests
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(STAMP) ## mypy
+	$(BIN)/mypy
+
+format: $(STAMP) ## rewrite the layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## speed beside Stable-Baselines3 and other solvers, as ratios in one run
+	$(BIN)/python -m benchmarks
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

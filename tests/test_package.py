@@ -1,0 +1,43 @@
+"""What importing costs, and the errors' family."""
+
+import subprocess
+import sys
+
+import pytest
+
+import mtrl_imgrad
+from mtrl_imgrad import errors
+
+HEAVY = ("gymnasium", "stable_baselines3", "metaworld", "mujoco", "envpool", "matplotlib", "cvxpy", "scipy", "tyro")
+
+
+def _modules_after(statement):
+    code = f"{statement}; import sys; print(' '.join(sys.modules))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_combiners_cost_no_simulator():
+    loaded = _modules_after("import mtrl_imgrad; mtrl_imgrad.make_combiner('imgrad')")
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_agents_cost_no_simulator():
+    loaded = _modules_after("from mtrl_imgrad import MTSAC, make_vec_env, evaluate_success")
+    assert not {"metaworld", "mujoco", "envpool", "cvxpy", "tyro"} & set(loaded)
+
+
+def test_public_names():
+    for name in mtrl_imgrad.__all__:
+        assert getattr(mtrl_imgrad, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'MTPPPO'"):
+        mtrl_imgrad.MTPPPO  # noqa: B018
+
+
+def test_errors_are_one_family_that_plain_code_catches_too():
+    for name in errors.__all__:
+        assert issubclass(getattr(errors, name), errors.MtrlImgradError)
+    assert issubclass(errors.UnknownNameError, ValueError)
+    assert issubclass(errors.EnvironmentFaultError, RuntimeError)
+    assert issubclass(errors.MissingDependencyError, ImportError)
+    message = str(errors.UnknownNameError("combiner", "cagard", ["cagrad", "mgda"]))
+    assert message == "unknown combiner 'cagard'. Did you mean 'cagrad'? Known: cagrad, mgda"
