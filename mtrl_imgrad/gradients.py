@@ -226,7 +226,9 @@ def _by_weighted_loss(
     def losses_of(shared: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[Tensor, Any]:
         return over_tasks(loss, Parameters(shared, own, parameters.frozen), *rows)
 
-    losses, pull_back, aux = torch.func.vjp(losses_of, parameters.shared, parameters.own, has_aux=True)
+    losses, pull_back, aux = torch.func.vjp(  # type: ignore[misc]
+        losses_of, parameters.shared, parameters.own, has_aux=True
+    )
     found: Weights = combiner.weights(losses)
     shared, own = pull_back(found.values.to(losses.dtype))
     if heads == "unweighted":

@@ -23,7 +23,7 @@ from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.progress import MTProgressBarCallback
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
-from mtrl_imgrad.combiners import Combination, Combiner, Status, make_combiner
+from mtrl_imgrad.combiners import Combination, Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import Heads
 
@@ -83,7 +83,7 @@ class MTSAC(OffPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTSACPolicy}
     policy: MTSACPolicy
-    replay_buffer: TaskReplayBuffer  # type: ignore[assignment]
+    replay_buffer: TaskReplayBuffer
     tasks: TaskLayout
     """The tasks and how the environments run them."""
 
@@ -130,7 +130,7 @@ class MTSAC(OffPolicyAlgorithm):
             gamma,
             train_freq,
             gradient_steps,
-            replay_buffer_class=replay_buffer_class or TaskReplayBuffer,  # type: ignore[arg-type]
+            replay_buffer_class=replay_buffer_class or TaskReplayBuffer,
             replay_buffer_kwargs=replay_buffer_kwargs,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
@@ -216,7 +216,7 @@ class MTSAC(OffPolicyAlgorithm):
 
     def _setup_temperature(self) -> None:
         if self.target_entropy == "auto":
-            self.target_entropy = -float(np.prod(self.action_space.shape))
+            self.target_entropy = -float(np.prod(self.action_space.shape or (1,)))
         self.target_entropy = _as_float(self.target_entropy, "target_entropy", "'auto' or a number")
         kind, initial = _parse_ent_coef(self.ent_coef)
         size = 1 if kind == "shared" else self.tasks.num_tasks
@@ -285,10 +285,10 @@ class MTSAC(OffPolicyAlgorithm):
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
         """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
         self.policy.set_training_mode(True)
-        optimizers = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
+        optimizers: list[Any] = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
         jacobian, self.wants_jacobian = self.wants_jacobian, False
-        worst = torch.zeros((), dtype=torch.int64, device=self.device)
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size or self.batch_size)
             report = self.update(
@@ -298,9 +298,9 @@ class MTSAC(OffPolicyAlgorithm):
                 jacobian=jacobian,
             )
             self._n_updates += 1
-            worst = torch.maximum(worst, torch.maximum(report.critic.status_code, report.actor.status_code))
+            finite = finite & report.finite
         self.last_report = report
-        self._log_update(report, worst)
+        self._log_update(report, finite)
 
     def _draw_noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
@@ -314,19 +314,19 @@ class MTSAC(OffPolicyAlgorithm):
 
     # ------------------------------------------------------------------ logs
 
-    def _log_update(self, report: UpdateReport, worst: Tensor) -> None:
+    def _log_update(self, report: UpdateReport, finite: Tensor) -> None:
         """Record the latest update: the one copy from the device that a training makes."""
         tensors = (
             report.temperatures,
             report.critic_losses.mean(),
             report.actor_losses.mean(),
             report.temperature_loss,
-            worst,
+            finite,
         )
         values = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).tolist()
         temperatures = values[: self.num_tasks]
-        critic_loss, actor_loss, temperature_loss, status = values[self.num_tasks :]
-        if status == Status.NON_FINITE:
+        critic_loss, actor_loss, temperature_loss, all_finite = values[self.num_tasks :]
+        if not all_finite:
             self._raise_non_finite(report)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/actor_loss", actor_loss)
@@ -353,7 +353,7 @@ class MTSAC(OffPolicyAlgorithm):
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)
-        for index in np.flatnonzero(dones) if dones is not None else ():
+        for index in [] if dones is None else np.flatnonzero(dones).tolist():
             success = infos[index].get("is_success")
             if success is not None:
                 self.task_success_buffers[self.tasks.task_of(index)].append(float(success))
@@ -361,7 +361,7 @@ class MTSAC(OffPolicyAlgorithm):
     def dump_logs(self) -> None:
         """Write SB3's rollout logs and each task's success rate."""
         if self.num_tasks > 1:
-            rates = {name: safe_mean(found) for name, found in self.task_success_buffers.items() if found}  # type: ignore[arg-type]
+            rates = {name: safe_mean(found) for name, found in self.task_success_buffers.items() if found}
             record_per_task(self.logger, "rollout/success_rate", list(rates), rates.values())
         super().dump_logs()
 

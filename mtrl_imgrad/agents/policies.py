@@ -169,13 +169,19 @@ class MTSACPolicy(BasePolicy):
         return len(self.task_names) if self.one_hot else 0
 
     def _build(self, lr_schedule: Schedule) -> None:
+        assert isinstance(self.action_space, spaces.Box)
         action_dim = int(np.prod(self.action_space.shape))
         state_dim = self.observation_space.shape[0] - self.task_features  # type: ignore[index]
-        spaces_ = (self.observation_space, self.action_space)
-        self.actor = MTActor(*spaces_, self._make_encoder("pi", state_dim, 2 * action_dim), self.task_features)
+        self.actor = MTActor(
+            self.observation_space,
+            self.action_space,
+            self._make_encoder("pi", state_dim, 2 * action_dim),
+            self.task_features,
+        )
         self.critic, self.critic_target = (
             MTCritic(
-                *spaces_,
+                self.observation_space,
+                self.action_space,
                 [self._make_encoder("qf", state_dim + action_dim, 1) for _ in range(self.n_critics)],
                 self.task_features,
             )

@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from mtrl_imgrad.agents.buffers import TaskBatch
 from mtrl_imgrad.agents.policies import MTSACPolicy
-from mtrl_imgrad.combiners import Combination, Combiner, LossCombiner, Status
+from mtrl_imgrad.combiners import Combination, Combiner, LossCombiner
 from mtrl_imgrad.gradients import (
     CombinedGradients,
     Heads,
@@ -88,6 +88,8 @@ class UpdateReport(NamedTuple):
     """scalar"""
     critic: Combination
     actor: Combination
+    finite: Tensor
+    """scalar bool: whether both networks were moved; a gradient that is not finite moves nothing."""
 
 
 class SACUpdate:
@@ -135,22 +137,25 @@ class SACUpdate:
             update_target: whether the target critic moves.
             jacobian: compute per-task gradients even for a combiner that does without, for diagnostics.
 
-        A network whose combination is not finite is left as it was (`Status.NON_FINITE` in the report).
+        Networks whose gradient is not finite, and what depends on them, are left as they were (``finite`` of the
+        report).
         """
         alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
         targets = self._targets(self._actor.split(), self._critic_target.split(), alpha, noise.next_action, batch)
         critic = self._critic_gradients(batch, targets, jacobian)
-        self._apply(self.policy.critic, self._critic, critic)
+        finite = self._apply(self.policy.critic, self._critic, critic)
         actor = self._actor_gradients(batch, noise.action, alpha, jacobian)
-        self._apply(self.policy.actor, self._actor, actor)
-        temperature_loss = _update_temperature(self.temperature, batch, actor.aux, actor.combination)
+        finite = self._apply(self.policy.actor, self._actor, actor) & finite
+        temperature_loss = _update_temperature(self.temperature, batch, actor.aux, finite)
         if update_target:
             torch._foreach_lerp_(
                 list(self.policy.critic_target.parameters()),
                 list(self.policy.critic.parameters()),
                 self.settings.tau,
             )
-        return UpdateReport(critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination)
+        return UpdateReport(
+            critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination, finite
+        )
 
     def _critic_gradients(self, batch: TaskBatch, targets: Tensor, jacobian: bool) -> CombinedGradients:
         critic = self._critic.split()
@@ -167,12 +172,15 @@ class SACUpdate:
             return combined_by_rows(self.actor_combiner, loss, actor, *rows, heads=self.settings.heads)
         return combine_rows(self.actor_combiner, self._actor_rows(actor, critic, *rows), self.settings.heads)
 
-    def _apply(self, network: nn.Module, index: ParameterIndex, found: CombinedGradients) -> None:
-        """Hand the gradients to the network's optimizer and step, unless they are not finite."""
+    def _apply(self, network: nn.Module, index: ParameterIndex, found: CombinedGradients) -> Tensor:
+        """Hand the gradients to the network's optimizer, step if all are finite, and return whether they were."""
         parameters = index.assign(found.gradients)
+        length = nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
         if self.settings.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
-        _step(network.optimizer, found.combination)  # type: ignore[arg-type]
+            nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, length)
+        finite = torch.isfinite(length)
+        _step(network.optimizer, finite)  # type: ignore[arg-type]
+        return finite
 
     # Pure functions of their arguments: parameters come in, only the networks' structure is captured.
 
@@ -238,23 +246,22 @@ def _smallest(values: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(values).amin(0)
 
 
-def _step(optimizer: torch.optim.Optimizer, combination: Combination) -> None:
-    """Step unless the combination is not finite."""
-    found_inf = (combination.status_code == Status.NON_FINITE).float()
+def _step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+    """Step where ``finite``."""
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         # Fused optimizers skip the step by themselves where found_inf is 1, without a look from the host.
-        optimizer.found_inf = found_inf  # type: ignore[attr-defined]
-    elif bool(found_inf):
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    elif not bool(finite):
         return
     optimizer.step()
 
 
-def _update_temperature(temperature: Temperature, batch: TaskBatch, log_prob: Tensor, actor: Combination) -> Tensor:
+def _update_temperature(temperature: Temperature, batch: TaskBatch, log_prob: Tensor, finite: Tensor) -> Tensor:
     """Step towards the target entropy; the gradient of the loss is written down, so no graph is needed."""
     surplus = (batch.weights * (log_prob + temperature.target_entropy)).sum(1)  # [K], or its mean for one temperature
     gradient = -surplus if temperature.log_value.numel() == surplus.numel() else -surplus.mean(0, keepdim=True)
     loss = (temperature.log_value.detach() * gradient).mean()
     if temperature.optimizer is not None:
         temperature.log_value.grad = gradient.to(temperature.log_value.dtype)
-        _step(temperature.optimizer, actor)
+        _step(temperature.optimizer, finite)
     return loss

@@ -22,7 +22,7 @@ from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.combiners.imgrad import IMGrad
 from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
-from mtrl_imgrad.combiners.registry import list_combiners, make_combiner
+from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "SimplexSolution",
     "Status",
     "Weights",
+    "combiner_class",
     "conflict_averse_dual",
     "gramian_diagnostics",
     "list_combiners",

@@ -108,17 +108,16 @@ def _first(answer: Found, found: Found) -> Found:
 
 
 def _free_sets(problem: Problem, point: Rows) -> Tensor:
-    """``[..., 2, K]``: the tasks in use with all that ask to be, and with the neediest of them only.
+    """``[..., 3, K]``: the tasks in use, with all that ask to be, with the neediest of them, and without any.
 
-    The latter is added only when those in use are balanced among themselves, so that it cannot be thrown out
-    again at once.
+    The first makes the big steps. The last balances the tasks in use, and once they are in balance the second cannot
+    but improve, so that one of the three always does.
     """
     used = point.z > 0
     asking = point.slack < -point.noise
-    least, index = torch.where(used, torch.inf, point.slack).min(-1, keepdim=True)
-    unbalanced = torch.where(used, point.slack.abs(), 0.0).amax(-1, keepdim=True)
-    neediest = torch.zeros_like(asking).scatter(-1, index, unbalanced <= -0.1 * least) & asking
-    return torch.cat([used | asking, used | neediest], -2)
+    index = torch.where(used, torch.inf, point.slack).argmin(-1, keepdim=True)
+    neediest = torch.zeros_like(asking).scatter(-1, index, True) & asking
+    return torch.cat([used | asking, used | neediest, used], -2)
 
 
 class _Systems:

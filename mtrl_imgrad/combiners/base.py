@@ -18,6 +18,7 @@ Conventions, the same for all of them:
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_diagnostics, gramian_of_blocks
+from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_diagnostics, gramian_of_blocks, rows_of
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 __all__ = [
@@ -191,8 +192,11 @@ class Combiner(ABC):
         arguments = ", ".join(f"{key}={value!r}" for key, value in self._hyperparameters().items())
         return f"{type(self).__name__}({arguments})"
 
-    def _scale(self, num_tasks: int) -> float:
-        return float(num_tasks) if self.reduction == "sum" else 1.0
+    def _reduced(self, found: Weights) -> Weights:
+        """Weights in the unit of the mean, put into the unit that ``reduction`` asks for."""
+        if self.reduction == "mean":
+            return found
+        return dataclasses.replace(found, values=found.values * found.values.shape[-1])
 
 
 class GramianCombiner(Combiner):
@@ -200,9 +204,8 @@ class GramianCombiner(Combiner):
 
     needs = "gramian"
 
-    @abstractmethod
     def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
-        """Solve for the coefficients.
+        """Solve for the coefficients of the combination, ``gradient = values @ jacobian``.
 
         Args:
             gramian: ``[..., K, K]`` symmetric positive semi-definite, any float dtype, any device.
@@ -211,22 +214,18 @@ class GramianCombiner(Combiner):
         Returns:
             `Weights`, in float64 on the Gramian's device.
         """
+        return self._reduced(self.solve(gramian, losses))
+
+    @abstractmethod
+    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+        """`weights` in the unit of the mean: what a method defines."""
 
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None) -> Combination:
         """See `Combiner.combine`."""
         blocks = [jacobian] if isinstance(jacobian, Tensor) else list(jacobian)
         gramian = gramian_of_blocks(blocks)
         found = self.weights(gramian, losses)
-        values = found.values * self._scale(gramian.shape[-1])
-        combined = combine_blocks(values, blocks)
-        return Combination(
-            gradient=combined[0] if isinstance(jacobian, Tensor) else combined,
-            weights=values,
-            residual=found.residual,
-            status_code=found.status_code,
-            gramian=gramian,
-            extras=found.extras,
-        )
+        return _combination(jacobian, blocks, gramian, found)
 
 
 class MatrixCombiner(Combiner):
@@ -236,9 +235,52 @@ class MatrixCombiner(Combiner):
 
 
 class LossCombiner(Combiner):
-    """A combiner whose weights follow from the K losses; it needs one backward and no per-task gradients."""
+    """A combiner whose weights follow from the K losses; a step needs one backward and no per-task gradients.
+
+    Given a Jacobian all the same, it combines its rows, so that the methods can be compared and diagnosed.
+    """
 
     needs = "losses"
+
+    def weights(self, losses: Tensor) -> Weights:
+        """Find the coefficients of the combination.
+
+        Args:
+            losses: ``[..., K]``, any float dtype, any device.
+
+        Returns:
+            `Weights`, in float64 on the losses' device.
+        """
+        return self._reduced(self.solve(losses))
+
+    @abstractmethod
+    def solve(self, losses: Tensor) -> Weights:
+        """`weights` in the unit of the mean: what a method defines."""
+
+    def combine(self, jacobian: Jacobian, losses: Tensor | None = None) -> Combination:
+        """See `Combiner.combine`.
+
+        Raises:
+            ArgumentError: if the losses are missing.
+        """
+        if losses is None:
+            raise ArgumentError(f"losses must be given: {self.name} finds its weights from them")
+        blocks = [jacobian] if isinstance(jacobian, Tensor) else list(jacobian)
+        return _combination(jacobian, blocks, gramian_of_blocks(blocks), self.weights(losses))
+
+
+def _combination(jacobian: Jacobian, blocks: Sequence[Tensor], gramian: Tensor, found: Weights) -> Combination:
+    """The linear combination of the rows that the weights stand for; NaN where a gradient is not finite."""
+    combined = combine_blocks(found.values, blocks)
+    finite = torch.isfinite(gramian).all()
+    return Combination(
+        gradient=combined[0] if isinstance(jacobian, Tensor) else combined,
+        weights=found.values,
+        residual=found.residual,
+        status_code=torch.where(finite, found.status_code, int(Status.NON_FINITE)),
+        gramian=gramian,
+        extras=found.extras,
+    )
 
 
 def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None) -> int:
@@ -262,7 +304,7 @@ def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None) -> int:
             )
         if not block.is_floating_point():
             raise ArgumentError(f"jacobian block {i} must be floating point, got {block.dtype}")
-        _check_finite(block.flatten(1), f"jacobian block {i}")
+        _check_finite(rows_of(block), f"jacobian block {i}")
     if losses is not None:
         if losses.shape != (num_tasks,):
             raise ArgumentError(f"losses must have shape ({num_tasks},), got {tuple(losses.shape)}")

@@ -74,7 +74,7 @@ class CAGrad(GramianCombiner):
         self.rescale = bool(rescale)
         self.solver = check_solver(solver)
 
-    def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
         Extras: ``simplex_weights`` [..., K], w.

@@ -18,10 +18,17 @@ __all__ = [
     "gramian_of_blocks",
     "is_nonzero",
     "normalise_by_trace",
+    "rows_of",
 ]
 
 ZERO_NORM = 1e-12
 """A gradient whose norm is below this fraction of the largest one counts as zero (METHODS 13.3)."""
+
+
+def rows_of(block: Tensor) -> Tensor:
+    """A block ``[K, *shape]`` as a detached matrix ``[K, -1]``; a scalar parameter has one column."""
+    block = block.detach()
+    return block.flatten(1) if block.ndim > 1 else block[:, None]
 
 
 def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
@@ -38,7 +45,7 @@ def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
     """
     total: Tensor | None = None
     for block in blocks:
-        rows = block.detach().flatten(1)
+        rows = rows_of(block)
         if rows.dtype in (torch.float16, torch.bfloat16):
             rows = rows.float()
         product = (rows @ rows.T).double()
@@ -50,7 +57,7 @@ def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
 
 def combine_blocks(values: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
     """``values @ block`` for every block, in the block's dtype: ``[K]`` and ``[K, *shape]`` give ``[*shape]``."""
-    return [(values.to(block.dtype) @ block.detach().flatten(1)).view(block.shape[1:]) for block in blocks]
+    return [(values.to(block.dtype) @ rows_of(block)).view(block.shape[1:]) for block in blocks]
 
 
 def normalise_by_trace(gramian: Tensor) -> tuple[Tensor, Tensor]:

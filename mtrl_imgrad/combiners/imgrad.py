@@ -104,7 +104,7 @@ class IMGrad(GramianCombiner):
         self.rescale = bool(rescale)
         self.solver = check_solver(solver)
 
-    def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
         Extras: ``imbalance`` [...], mu; ``cos_theta`` [...], the same where the measure is the plumb line;

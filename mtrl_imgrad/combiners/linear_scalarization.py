@@ -13,23 +13,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, Weights
-from mtrl_imgrad.combiners.normalised import normalise
+from mtrl_imgrad.combiners.base import Combination, Jacobian, LossCombiner, Reduction, Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["LinearScalarization"]
 
 
-class LinearScalarization(GramianCombiner):
+class LinearScalarization(LossCombiner):
     """Mean of the task gradients, or a weighted mean.
 
     Args:
-        task_weights: K finite non-negative numbers t, not all zero. They are scaled to mean 1, so that the
+        task_weights: K finite positive numbers t. They are scaled to mean 1, so that the
             size of the step does not depend on their scale. None weighs all tasks alike.
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
-        ArgumentError: if a weight is negative or not finite, or all are zero.
+        ArgumentError: if a weight is not positive or not finite.
     """
 
     name = "linear_scalarization"
@@ -39,26 +38,33 @@ class LinearScalarization(GramianCombiner):
         super().__init__(reduction=reduction)
         if task_weights is not None:
             task_weights = tuple(float(weight) for weight in task_weights)
-            if not all(math.isfinite(t) and t >= 0 for t in task_weights) or sum(task_weights) <= 0:
-                raise ArgumentError(f"task_weights must be finite, non-negative and not all zero, got {task_weights}")
+            if not all(math.isfinite(t) and t > 0 for t in task_weights):
+                raise ArgumentError(f"task_weights must be finite and positive, got {task_weights}")
         self.task_weights = task_weights
 
-    def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
-        """``[..., K]`` weights ``t / K``; see `GramianCombiner.weights`.
+    def solve(self, losses: Tensor) -> Weights:
+        """``[..., K]`` weights ``t / K``; of the losses only their number matters, and that they are finite.
 
         Raises:
             ArgumentError: if there are not as many task weights as tasks.
         """
-        problem = normalise(gramian)
-        values = torch.full_like(problem.norms, 1 / problem.num_tasks)
-        if self.task_weights is not None:
-            if len(self.task_weights) != problem.num_tasks:
-                raise ArgumentError(
-                    f"task_weights must hold one number for each of {problem.num_tasks} tasks, "
-                    f"got {len(self.task_weights)}"
-                )
-            total = sum(self.task_weights)
-            values = torch.stack([torch.full_like(values[..., 0], weight / total) for weight in self.task_weights], -1)
-        residual = torch.zeros_like(values[..., 0])
-        status = torch.full_like(residual, int(Status.SOLVED), dtype=torch.int64)
-        return problem.weights(values, base=values, residual=residual, status_code=status)
+        num_tasks = losses.shape[-1]
+        weights = self.task_weights or (1.0,) * num_tasks
+        if len(weights) != num_tasks:
+            raise ArgumentError(f"task_weights must hold one number for each of {num_tasks} tasks, got {len(weights)}")
+        total = sum(weights)
+        ones = torch.ones_like(losses[..., 0], dtype=torch.float64)
+        finite = torch.isfinite(losses).all(-1)
+        values = torch.stack([ones * (weight / total) for weight in weights], -1)
+        return Weights(
+            values=torch.where(finite[..., None], values, torch.nan),
+            residual=torch.where(finite, 0.0, torch.nan).double(),
+            status_code=torch.where(finite, int(Status.SOLVED), int(Status.NON_FINITE)),
+        )
+
+    def combine(self, jacobian: Jacobian, losses: Tensor | None = None) -> Combination:
+        """See `Combiner.combine`; the losses may be left out."""
+        if losses is None:
+            first = jacobian if isinstance(jacobian, Tensor) else jacobian[0]
+            losses = torch.zeros(first.shape[0], device=first.device)
+        return super().combine(jacobian, losses)

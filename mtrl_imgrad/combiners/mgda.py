@@ -55,7 +55,7 @@ class MGDA(GramianCombiner):
             raise ArgumentError(f"normalisation must be 'none', got {normalisation!r}")
         self.normalisation = normalisation
 
-    def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
         """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
         found = min_norm_point(problem)

@@ -149,10 +149,11 @@ def proof(problem: Problem, y: Tensor, nu: Tensor, *, attained: bool) -> Rows:
     noise = _noise(problem, z, total)
     square = problem.q * problem.q
     excess = dot(y, Cy) - square
-    tolerance = 1e-9 * square + ROUNDING * total * total
-    holds = excess <= tolerance
+    rounding = ROUNDING * total * total
     if attained:
-        holds = holds & (excess >= -tolerance) & (dot(z, slack) <= dot(z, noise))
+        holds = (excess.abs() <= 1e-9 * square + rounding) & (dot(z, slack) <= dot(z, noise))
+    else:
+        holds = excess + rounding <= 1e-6 * square
     return Rows(z, y, nu, torch.where(holds, slack, -torch.inf), noise)
 
 

@@ -12,7 +12,7 @@ from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
-__all__ = ["list_combiners", "make_combiner"]
+__all__ = ["combiner_class", "list_combiners", "make_combiner"]
 
 _COMBINERS: dict[str, type[Combiner]] = {
     "linear_scalarization": LinearScalarization,
@@ -29,6 +29,17 @@ def list_combiners() -> list[str]:
     True
     """
     return sorted(_COMBINERS)
+
+
+def combiner_class(name: str) -> type[Combiner]:
+    """The class behind a registry name.
+
+    Raises:
+        UnknownNameError: if no combiner has this name; proposes the closest ones.
+    """
+    if name not in _COMBINERS:
+        raise UnknownNameError("combiner", name, list_combiners())
+    return _COMBINERS[name]
 
 
 def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
@@ -50,9 +61,7 @@ def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
         if kwargs:
             raise ArgumentError(f"a ready combiner takes no arguments, got {', '.join(sorted(kwargs))}")
         return combiner
-    found = _COMBINERS.get(combiner) if isinstance(combiner, str) else None
-    if found is None:
-        raise UnknownNameError("combiner", combiner, list_combiners())
+    found = combiner_class(combiner)
     accepted = list(inspect.signature(found).parameters)
     unknown = sorted(set(kwargs) - set(accepted))
     if unknown:

@@ -147,8 +147,8 @@ def resolve_tasks(tasks: str | Sequence[str]) -> list[str]:
     """Full names of the tasks that ``tasks`` stands for.
 
     Args:
-        tasks: The name of a set, of a task (the suffix ``-v3`` may be left out), or a sequence of task names,
-            whose order is kept.
+        tasks: The name of a set, of a task (``"reach-v3"``, ``"reach"``, or Meta-World's ``"MT1/reach-v3"``), or a
+            sequence of task names, whose order is kept.
 
     Returns:
         K task names, all of one family (Meta-World or toy), each once.
@@ -158,10 +158,11 @@ def resolve_tasks(tasks: str | Sequence[str]) -> list[str]:
         ArgumentError: No task, a task twice, a set within a sequence, or a mixture of families.
 
     Example:
-        >>> resolve_tasks("reach"), resolve_tasks(["push-v3", "reach"])
+        >>> resolve_tasks("MT1/reach-v3"), resolve_tasks(["push-v3", "reach"])
         (['reach-v3'], ['push-v3', 'reach-v3'])
     """
     if isinstance(tasks, str):
+        tasks = tasks.removeprefix("MT1/")
         return list_tasks(tasks) if tasks in list_task_sets() else [_full_name(tasks, list_task_sets())]
     if not isinstance(tasks, Sequence):
         raise ArgumentError(f"tasks must be a name or a sequence of names, not {type(tasks).__name__}")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -90,7 +91,7 @@ def _simulators() -> list[Finding]:
 
             env = make_vec_env("reach-v3", backend=backend)
             env.reset()
-            env.step([env.action_space.sample() for _ in range(env.num_envs)])
+            env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
             env.close()
             return "reach-v3 steps"
 

@@ -18,8 +18,8 @@ from mtrl_imgrad.errors import (
     TaskMismatchError,
 )
 from mtrl_imgrad.evaluation import reports as module
-from mtrl_imgrad.evaluation.statistics import success_interval, wilson_interval
 from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.statistics import success_interval, wilson_interval
 from mtrl_imgrad.evaluation.success import evaluate_success
 
 

@@ -1,0 +1,85 @@
+"""Combiners by name, and what importing them costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mtrl_imgrad import combiners
+from mtrl_imgrad.combiners import IMGrad, list_combiners, make_combiner
+from mtrl_imgrad.combiners.cvxpy_solvers import require_cvxpy
+from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
+
+
+@pytest.mark.parametrize("name", list_combiners())
+def test_every_name_makes_a_combiner_of_that_name(name):
+    combiner = make_combiner(name)
+    assert combiner.name == name
+    assert combiner.paper
+    assert combiner.cite()
+
+
+def test_a_combiner_is_handed_back():
+    combiner = IMGrad(c=0.7)
+    assert make_combiner(combiner) is combiner
+    with pytest.raises(ArgumentError, match="takes no arguments, got c"):
+        make_combiner(combiner, c=0.5)
+
+
+@pytest.mark.parametrize("name", ["imgard", "IMGrad", None, 3])
+def test_an_unknown_name_lists_the_known(name):
+    with pytest.raises(UnknownNameError, match="imgrad"):
+        make_combiner(name)
+
+
+def test_an_unknown_argument_lists_the_accepted():
+    with pytest.raises(ArgumentError, match=r"'imgrad' takes no argument 'alpha'; accepted: c, form, measure"):
+        make_combiner("imgrad", alpha=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("imgrad", {"form": "code"}, "form must be one of 'authors', 'paper', got 'code'"),
+        ("imgrad", {"measure": "xx"}, "measure must be one of 'pm', 'lm', 'dc'"),
+        ("imgrad", {"base": "nash_mtl"}, "base must be one of 'cagrad', got 'nash_mtl'"),
+        ("imgrad", {"solver": "slsqp"}, "solver must be one of 'exact', 'cvxpy'"),
+        ("cagrad", {"c": -0.1}, "c must be finite and >= 0"),
+        ("cagrad", {"c": float("nan")}, "c must be finite"),
+        ("cagrad", {"c": "0.4"}, "c must be finite"),
+        ("cagrad", {"reduction": "max"}, "reduction must be"),
+        ("mgda", {"normalisation": "loss"}, "normalisation must be 'none'"),
+        ("linear_scalarization", {"task_weights": [0, 0]}, "task_weights must be"),
+        ("linear_scalarization", {"task_weights": [1, -1]}, "task_weights must be"),
+    ],
+)
+def test_a_bad_value_names_the_argument(name, arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        make_combiner(name, **arguments)
+
+
+def test_cvxpy_is_asked_for_only_when_it_is_used(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    make_combiner("imgrad")
+    with pytest.raises(MissingDependencyError, match="pip install cvxpy"):
+        require_cvxpy()
+    with pytest.raises(MissingDependencyError, match="pip install cvxpy"):
+        make_combiner("imgrad", solver="cvxpy")
+
+
+def test_combiners_import_neither_simulators_nor_agents():
+    code = (
+        "import sys; from mtrl_imgrad.combiners import make_combiner; make_combiner('imgrad'); "
+        "heavy = {'gymnasium', 'stable_baselines3', 'metaworld', 'mujoco', 'cvxpy', 'matplotlib', 'scipy'}; "
+        "ours = {name for name in sys.modules if name.startswith('mtrl_imgrad.')}; "
+        "print(sorted(heavy & set(sys.modules)), "
+        "sorted(n for n in ours if not n.startswith(('mtrl_imgrad.combiners', 'mtrl_imgrad.errors'))))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[] []"
+
+
+def test_public_names_exist():
+    assert all(hasattr(combiners, name) for name in combiners.__all__)
