@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from benchmarks.timing import against, in_turn, table
+from mtrl_imgrad.agents.encoders import NetworkSpec
 from mtrl_imgrad.agents.encoders.layers import mlp
 from mtrl_imgrad.gradients import RowGradients, by_rows, split_parameters
 from mtrl_imgrad.tracing import Traced
@@ -17,7 +18,7 @@ TASKS, ROWS, FEATURES = 10, 128, 53
 def run() -> str:
     """Three layers of 400, as in Meta-World's MTSAC."""
     torch.manual_seed(0)
-    network = mlp(FEATURES, (400, 400, 400), torch.nn.ReLU, 1)
+    network = mlp(FEATURES, NetworkSpec(FEATURES, 1, ("task",), False, (400, 400, 400)), 1)
     inputs, targets = torch.randn(TASKS, ROWS, FEATURES), torch.randn(TASKS, ROWS, 1)
     parameters = list(network.parameters())
 

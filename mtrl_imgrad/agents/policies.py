@@ -113,6 +113,7 @@ class MTSACPolicy(BasePolicy):
         one_hot: whether observations carry the task.
         net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``. Default three layers of 400 (Meta-World's).
         activation_fn: class of the non-linearity.
+        layer_norm: normalise every hidden layer before its activation.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
             or ``dict(pi=..., qf=...)``.
         encoder_kwargs: the encoder's own options.
@@ -137,6 +138,7 @@ class MTSACPolicy(BasePolicy):
         one_hot: bool = False,
         net_arch: NetArch = (400, 400, 400),
         activation_fn: type[nn.Module] = nn.ReLU,
+        layer_norm: bool = False,
         encoder: str | type[Encoder] | dict[str, Any] = "multi_head",
         encoder_kwargs: dict[str, Any] | None = None,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -158,6 +160,7 @@ class MTSACPolicy(BasePolicy):
         self.one_hot = one_hot
         self.net_arch = net_arch
         self.activation_fn = activation_fn
+        self.layer_norm = layer_norm
         self.encoder = encoder
         self.encoder_kwargs = dict(encoder_kwargs or {})
         self.n_critics = n_critics
@@ -210,6 +213,7 @@ class MTSACPolicy(BasePolicy):
             sees_task=self.one_hot,
             net_arch=_hidden_widths(self.net_arch, side),
             activation_fn=self.activation_fn,
+            layer_norm=self.layer_norm,
         )
         encoder = self.encoder[side] if isinstance(self.encoder, dict) else self.encoder
         return make_encoder(encoder, spec, **self.encoder_kwargs)
@@ -238,6 +242,7 @@ class MTSACPolicy(BasePolicy):
             "one_hot": self.one_hot,
             "net_arch": self.net_arch,
             "activation_fn": self.activation_fn,
+            "layer_norm": self.layer_norm,
             "encoder": self.encoder,
             "encoder_kwargs": self.encoder_kwargs,
             "optimizer_class": self.optimizer_class,

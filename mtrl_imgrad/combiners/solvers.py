@@ -20,7 +20,9 @@ from mtrl_imgrad.combiners.optimality import VANISHING, Found
 __all__ = ["SimplexSolution", "check_dual", "conflict_averse_dual", "min_norm_point"]
 
 TOLERANCE = 1e-9
-"""Residual up to which an answer counts as solved even where rounding alone does not explain it."""
+"""Residual of the dual up to which an answer counts as solved even where rounding alone does not explain it."""
+SQUARED_TOLERANCE = 1e-11
+"""The same for the min-norm point, whose conditions are those of a squared length."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:
     ones = torch.ones_like(problem.scale)
     found = minimise(problem.cosines, problem.inverse_norms, zeros, ones)
     # Stationarity of the length is that of its square divided by the length, which is 1 / sum(y).
-    return _solution(problem, found, found.violation / found.y.sum(-1))
+    return _solution(problem, found, found.violation / found.y.sum(-1), SQUARED_TOLERANCE)
 
 
 def conflict_averse_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
@@ -76,7 +78,7 @@ def conflict_averse_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, ra
     # Unproven and of length zero: the direction of the weighted gradient is rounding error, so none is followed.
     lost = ~found.done & (found.y.sum(-1) * VANISHING >= radius * (1 - VANISHING))
     found = found._replace(y=torch.where(lost[..., None], 0.0, found.y))
-    return _solution(problem, found, found.violation)
+    return _solution(problem, found, found.violation, TOLERANCE)
 
 
 def check_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor, weights: Tensor) -> SimplexSolution:
@@ -85,7 +87,7 @@ def check_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tens
     scaled = linear * problem.inverse_norms
     z = weights.double() * problem.norms
     found = certify(problem.cosines, problem.inverse_norms, scaled, radius, z)
-    return _solution(problem, found, found.violation)
+    return _solution(problem, found, found.violation, TOLERANCE)
 
 
 def _in_units(
@@ -97,8 +99,8 @@ def _in_units(
     return problem, linear.double() / problem.scale[..., None], radius.double() / problem.scale.sqrt()
 
 
-def _solution(problem: NormalisedGramian, found: Found, residual: Tensor) -> SimplexSolution:
+def _solution(problem: NormalisedGramian, found: Found, residual: Tensor, tolerance: float) -> SimplexSolution:
     weights = problem.inverse_norms * found.z
     weights = weights / weights.sum(-1, keepdim=True)
-    status = torch.where(found.done | (residual <= TOLERANCE), int(Status.SOLVED), int(Status.INACCURATE))
+    status = torch.where(found.done | (residual <= tolerance), int(Status.SOLVED), int(Status.INACCURATE))
     return SimplexSolution(weights, problem.inverse_norms * found.y, residual, problem.status_code(status))

@@ -106,6 +106,8 @@ class PolicyConfig:
     """Hidden widths of actor and critics."""
     activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
     """Non-linearity."""
+    layer_norm: bool = False
+    """Normalise every hidden layer before its activation."""
     encoder: str = "multi_head"
     """Task-conditioned encoder."""
     encoder_kwargs: Options = field(default_factory=dict)
@@ -120,6 +122,7 @@ class PolicyConfig:
         return {
             "net_arch": list(self.net_arch),
             "activation_fn": ACTIVATIONS[self.activation],
+            "layer_norm": self.layer_norm,
             "encoder": self.encoder,
             "encoder_kwargs": dict(self.encoder_kwargs),
             "n_critics": self.n_critics,

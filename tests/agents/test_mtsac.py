@@ -204,7 +204,7 @@ class _TinyEncoder(Encoder):
 
     def __init__(self, spec):
         super().__init__(spec)
-        self.net = mlp(spec.in_features + spec.num_tasks, (5,), spec.activation_fn, spec.out_features)
+        self.net = mlp(spec.in_features + spec.num_tasks, spec, spec.out_features)
 
     def forward(self, inputs, task):
         return self.net(torch.cat([inputs, task], -1))

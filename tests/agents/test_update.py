@@ -16,11 +16,11 @@ from mtrl_imgrad.gradients import by_rows, combined_by_rows, split_parameters
 GAMMA, TAU = 0.97, 0.01
 
 
-def _agent(encoder="multi_head", **kwargs):
+def _agent(encoder="multi_head", layer_norm=False, **kwargs):
     agent = MTSAC(
         "MlpPolicy",
         make_vec_env("toy-reach", seed=1),
-        policy_kwargs={"net_arch": [16, 12], "encoder": encoder},
+        policy_kwargs={"net_arch": [16, 12], "encoder": encoder, "layer_norm": layer_norm},
         learning_starts=0,
         gradient_steps=0,
         batch_size=4 * 8,
@@ -52,9 +52,11 @@ def _loop_over_tasks(module, loss, rows, num_tasks):
     return found
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("encoder", list_encoders())
-def test_gradients_by_rows_equal_one_backward_a_task(encoder):
-    agent = _agent(encoder)
+def test_gradients_by_rows_equal_one_backward_a_task(encoder, layer_norm):
+    agent = _agent(encoder, layer_norm)
+    assert any("1.weight" in name for name, _ in agent.critic.named_parameters()) == layer_norm
     batch, _ = _double(agent)
     targets = torch.randn_like(batch.rewards)
     rows = (batch.observations, batch.actions, targets)

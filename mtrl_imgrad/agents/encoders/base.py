@@ -33,6 +33,7 @@ class NetworkSpec:
         sees_task: whether observations carry the one-hot.
         net_arch: widths of the hidden layers.
         activation_fn: class of the non-linearity.
+        layer_norm: whether every hidden layer is normalised before its activation.
     """
 
     in_features: int
@@ -41,6 +42,7 @@ class NetworkSpec:
     sees_task: bool
     net_arch: tuple[int, ...]
     activation_fn: type[nn.Module] = nn.ReLU
+    layer_norm: bool = False
 
     @property
     def num_tasks(self) -> int:

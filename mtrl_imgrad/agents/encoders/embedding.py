@@ -31,7 +31,7 @@ class EmbeddingEncoder(Encoder):
         if embedding_dim < 1:
             raise ArgumentError(f"embedding_dim must be at least 1, got {embedding_dim}")
         self.embedding = TaskEmbedding(spec.num_tasks, embedding_dim)
-        self.trunk = mlp(spec.in_features + embedding_dim, spec.net_arch, spec.activation_fn, spec.out_features)
+        self.trunk = mlp(spec.in_features + embedding_dim, spec, spec.out_features)
 
     def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
         """See `Encoder.forward`."""

@@ -8,28 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mtrl_imgrad.agents.encoders.base import NetworkSpec
 from mtrl_imgrad.gradients import TaskModule
 
 __all__ = ["TaskEmbedding", "TaskLinear", "mlp", "row_of_task"]
 
 
-def mlp(
-    in_features: int,
-    net_arch: tuple[int, ...],
-    activation_fn: type[nn.Module],
-    out_features: int | None = None,
-) -> nn.Sequential:
-    """A plain multi-layer perceptron, layer for layer what SB3's ``create_mlp`` builds.
+def mlp(in_features: int, spec: NetworkSpec, out_features: int | None = None) -> nn.Sequential:
+    """The hidden layers of a specification, layer for layer what SB3's ``create_mlp`` builds.
 
     Args:
         in_features: input width.
-        net_arch: hidden widths, each followed by the activation.
-        activation_fn: class of the non-linearity.
+        spec: hidden widths, non-linearity, normalisation.
         out_features: width of a last linear layer without activation; None ends with the activation.
     """
     layers: list[nn.Module] = []
-    for width in net_arch:
-        layers += [nn.Linear(in_features, width), activation_fn()]
+    for width in spec.net_arch:
+        layers.append(nn.Linear(in_features, width))
+        if spec.layer_norm:
+            layers.append(nn.LayerNorm(width))
+        layers.append(spec.activation_fn())
         in_features = width
     if out_features is not None:
         layers.append(nn.Linear(in_features, out_features))

@@ -27,7 +27,7 @@ class MultiHeadEncoder(Encoder):
             raise ArgumentError("net_arch must have at least one hidden layer for encoder 'multi_head', got []")
         self.task_input = task_input and spec.sees_task
         task_features = spec.num_tasks if self.task_input else 0
-        self.trunk = mlp(spec.in_features + task_features, spec.net_arch, spec.activation_fn)
+        self.trunk = mlp(spec.in_features + task_features, spec)
         self.heads = TaskLinear(spec.num_tasks, spec.net_arch[-1], spec.out_features)
 
     def forward(self, inputs: Tensor, task: Tensor) -> Tensor:

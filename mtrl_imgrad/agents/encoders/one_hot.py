@@ -24,7 +24,7 @@ class OneHotEncoder(Encoder):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
         task_features = spec.num_tasks if spec.sees_task else 0
-        self.trunk = mlp(spec.in_features + task_features, spec.net_arch, spec.activation_fn, spec.out_features)
+        self.trunk = mlp(spec.in_features + task_features, spec, spec.out_features)
 
     def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
         """See `Encoder.forward`."""
