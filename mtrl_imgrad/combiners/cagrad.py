@@ -10,7 +10,9 @@ Departures from the authors' code: the dual is solved exactly on a normalised Gr
 default tolerance, which returns its starting point when gradients are small or large; in their
 reinforcement-learning code twenty steps of gradient descent on a softmax); no epsilon is added anywhere; the
 combination stays in the unit of the mean gradient (theirs multiplies by K in the vision trainers:
-``reduction="sum"``). Where ``g_w`` vanishes there is no direction to correct into and d = g0.
+``reduction="sum"``). Where ``g_w`` vanishes at the optimum it has no direction: d is then the
+optimum with the correction that the dual's multipliers give, which may be shorter than ``c |g0|``, or g0 itself
+(status ``INACCURATE``) in the rare case that no multipliers are found.
 """
 
 from __future__ import annotations
