@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
@@ -17,13 +16,14 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import safe_mean
 from torch import Tensor
 
+from mtrl_imgrad.agents.arguments import as_float, check_ranges, parse_ent_coef, two_combiners
 from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.progress import MTProgressBarCallback
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
-from mtrl_imgrad.combiners import Combination, Combiner, make_combiner
+from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import Heads
 
@@ -142,7 +142,7 @@ class MTSAC(OffPolicyAlgorithm):
             support_multi_env=True,
             sde_support=False,
         )
-        _check_arguments(gamma=gamma, tau=tau, max_grad_norm=max_grad_norm, heads=heads)
+        check_ranges(gamma=gamma, tau=tau, max_grad_norm=max_grad_norm, heads=heads)
         self.combiner = combiner
         self.combiner_kwargs = dict(combiner_kwargs or {})
         self.heads = heads
@@ -155,7 +155,7 @@ class MTSAC(OffPolicyAlgorithm):
         self.trace = trace
         self.wants_jacobian = False
         """Set to make the next update compute per-task gradients even where its combiner does without."""
-        self.actor_combiner, self.critic_combiner = _two_combiners(combiner, self.combiner_kwargs)
+        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs)
         self.last_report: UpdateReport | None = None
         if _init_setup_model:
             self._setup_model()
@@ -217,8 +217,8 @@ class MTSAC(OffPolicyAlgorithm):
     def _setup_temperature(self) -> None:
         if self.target_entropy == "auto":
             self.target_entropy = -float(np.prod(self.action_space.shape or (1,)))
-        self.target_entropy = _as_float(self.target_entropy, "target_entropy", "'auto' or a number")
-        kind, initial = _parse_ent_coef(self.ent_coef)
+        self.target_entropy = as_float(self.target_entropy, "target_entropy", "'auto' or a number")
+        kind, initial = parse_ent_coef(self.ent_coef)
         size = 1 if kind == "shared" else self.tasks.num_tasks
         self.log_ent_coef = torch.full((size,), float(np.log(initial)), device=self.device)
         self.ent_coef_optimizer: torch.optim.Optimizer | None = None
@@ -383,45 +383,3 @@ class MTSAC(OffPolicyAlgorithm):
         if self.ent_coef_optimizer is not None:
             state_dicts.append("ent_coef_optimizer")
         return state_dicts, ["log_ent_coef"]
-
-
-def _two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, Combiner]:
-    """Combiners for actor and critic; a stateful one must not mix what it learns of the two."""
-    if isinstance(combiner, Mapping):
-        if set(combiner) != {"actor", "critic"}:
-            raise ArgumentError(f"combiner must have the keys 'actor' and 'critic', got {sorted(combiner)}")
-        given = (combiner["actor"], combiner["critic"])
-    else:
-        given = (combiner, copy.deepcopy(combiner))
-    return make_combiner(given[0], **kwargs), make_combiner(given[1], **kwargs)
-
-
-def _check_arguments(gamma: float, tau: float, max_grad_norm: float | None, heads: str) -> None:
-    if not 0 <= gamma <= 1:
-        raise ArgumentError(f"gamma must lie in [0, 1], got {gamma}")
-    if not 0 <= tau <= 1:
-        raise ArgumentError(f"tau must lie in [0, 1], got {tau}")
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ArgumentError(f"max_grad_norm must be positive or None, got {max_grad_norm}")
-    if heads not in ("unweighted", "weighted"):
-        raise ArgumentError(f"heads must be 'unweighted' or 'weighted', got {heads!r}")
-
-
-def _parse_ent_coef(ent_coef: str | float) -> tuple[str, float]:
-    """``"auto_0.1"`` to ``("auto", 0.1)``, ``0.2`` to ``("fixed", 0.2)``."""
-    expected = "'auto', 'auto_<initial>', 'shared', 'shared_<initial>' or a positive number"
-    if isinstance(ent_coef, str) and ent_coef.split("_")[0] in ("auto", "shared"):
-        kind, _, initial = ent_coef.partition("_")
-        value = _as_float(initial, "ent_coef", expected) if initial else 1.0
-    else:
-        kind, value = "fixed", _as_float(ent_coef, "ent_coef", expected)
-    if not value > 0:
-        raise ArgumentError(f"ent_coef must be {expected}, got {ent_coef!r}")
-    return kind, value
-
-
-def _as_float(value: Any, argument: str, expected: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ArgumentError(f"{argument} must be {expected}, got {value!r}") from None

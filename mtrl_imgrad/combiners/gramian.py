@@ -17,7 +17,6 @@ __all__ = [
     "gramian_diagnostics",
     "gramian_of_blocks",
     "is_nonzero",
-    "normalise_by_trace",
     "rows_of",
 ]
 
@@ -58,19 +57,6 @@ def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
 def combine_blocks(values: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
     """``values @ block`` for every block, in the block's dtype: ``[K]`` and ``[K, *shape]`` give ``[*shape]``."""
     return [(values.to(block.dtype) @ rows_of(block)).view(block.shape[1:]) for block in blocks]
-
-
-def normalise_by_trace(gramian: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide by the mean of the diagonal, so that no absolute epsilon decides anything afterwards.
-
-    Returns:
-        The float64 normalised Gramian ``[..., K, K]`` and the divisor ``[...]``, which is 1 where the trace
-        is zero.
-    """
-    gramian = gramian.double()
-    scale = gramian.diagonal(dim1=-2, dim2=-1).mean(-1)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return gramian / scale[..., None, None], scale
 
 
 def is_nonzero(gramian: Tensor) -> Tensor:

@@ -134,9 +134,7 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
 
     def _ask(self, method: str, rows: Sequence[int], *args: Any) -> list[Any]:
         """Call ``method(*args, rows)`` of the groups that hold ``rows`` (ascending); a result for each."""
-        shares = [
-            [row - a for row in rows if a <= row < b] for a, b in zip(self._starts, self._stops, strict=True)
-        ]
+        shares = [[row - a for row in rows if a <= row < b] for a, b in zip(self._starts, self._stops, strict=True)]
         asked = [number for number, share in enumerate(shares) if share]
         return self._pool.request(method, [(*args, shares[number]) for number in asked], asked)
 
@@ -152,9 +150,7 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
     def _set_row_attr(self, name: str, value: Any, rows: list[int]) -> None:
         self._ask("set", sorted(set(rows)), name, value)
 
-    def _call_rows(
-        self, name: str, rows: list[int], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[Any]:
+    def _call_rows(self, name: str, rows: list[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         return self._ask_rows("call", rows, name, args, kwargs)
 
     def get_images(self) -> Sequence[np.ndarray | None]:

@@ -67,9 +67,7 @@ class MetaWorldRows:
 
     def _make_env(self, name: str) -> Any:
         mode = self._config.render_mode
-        return ALL_V3_ENVIRONMENTS[name](
-            reward_function_version=self._config.reward_version, render_mode=mode
-        )
+        return ALL_V3_ENVIRONMENTS[name](reward_function_version=self._config.reward_version, render_mode=mode)
 
     def seed(self, seed: int) -> None:
         """Draw the lists of goals and start every stream anew."""
@@ -79,18 +77,14 @@ class MetaWorldRows:
         if self._config.num_goals is not None:
             for row, (task, _) in enumerate(streams):
                 generator = goal_generator(seed, task)
-                self.goals[row] = [
-                    draw_task_vector(self.envs[row], generator) for _ in range(self._config.num_goals)
-                ]
+                self.goals[row] = [draw_task_vector(self.envs[row], generator) for _ in range(self._config.num_goals)]
 
     def reset(self, rows: Sequence[int]) -> FloatArray:
         """Start an episode in each of ``rows``, each with a goal drawn; observations ``[len(rows), 39]``."""
         observations = np.empty((len(rows), STATE_SIZE))
         for at, row in enumerate(rows):
             env, goals, generator = self.envs[row], self.goals[row], self._generators[row]
-            vector = (
-                draw_task_vector(env, generator) if goals is None else goals[generator.integers(len(goals))]
-            )
+            vector = draw_task_vector(env, generator) if goals is None else goals[generator.integers(len(goals))]
             set_task_vector(env, self._config.task_names[row], vector)
             observations[at] = env.reset()[0]
         return observations
@@ -125,9 +119,7 @@ class MetaWorldRows:
         for row in rows:
             setattr(self.envs[row], name, value)
 
-    def call(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Sequence[int]
-    ) -> list[Any]:
+    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Sequence[int]) -> list[Any]:
         """Call method ``name`` of the environments in ``rows``."""
         return [getattr(self.envs[row], name)(*args, **kwargs) for row in rows]
 
@@ -150,9 +142,7 @@ def draw_task_vector(env: Any, generator: np.random.Generator) -> FloatArray:
     env._set_task_called = True
     env._freeze_rand_vec, env.seeded_rand_vec = False, True
     env.np_random = generator
-    env._reset_hand = lambda steps=50: setattr(
-        env, "init_tcp", env.tcp_center
-    )  # the arm need not move for this
+    env._reset_hand = lambda steps=50: setattr(env, "init_tcp", env.tcp_center)  # the arm need not move for this
     try:
         env.reset_model()
     finally:

@@ -117,9 +117,7 @@ def make_vec_env(
         vector_strategy=_one_of("vector_strategy", vector_strategy, ("sync", "async")),
         horizon=None if horizon is None else _integer("horizon", horizon, 1, _MAX_HORIZON),
         reward_version=_one_of("reward_version", reward_version, ("v2", "v1")),
-        num_goals=num_goals
-        if num_goals in (None, "auto")
-        else _integer("num_goals", num_goals, 1, _DEFAULT_GOALS),
+        num_goals=num_goals if num_goals in (None, "auto") else _integer("num_goals", num_goals, 1, _DEFAULT_GOALS),
         one_hot=_flag("one_hot", one_hot),
         terminate_on_success=_flag("terminate_on_success", terminate_on_success),
         num_threads=None if num_threads is None else _integer("num_threads", num_threads, 1),
@@ -138,26 +136,20 @@ def _choose_backend(backend: str, options: _Options) -> str:
     first = options.task_names[0]
     family = ("toy",) if first in TOY_TASKS else ("metaworld", "envpool")
     if backend != "auto" and backend not in family:
-        raise ArgumentError(
-            f"backend={backend!r} does not have the task {first!r}, which backend={family[0]!r} has"
-        )
+        raise ArgumentError(f"backend={backend!r} does not have the task {first!r}, which backend={family[0]!r} has")
     objections = _objections(options)
     if backend == "metaworld":
         return backend
     if backend == "envpool" or family == ("toy",):
         if objections:
-            raise ArgumentError(
-                f"backend={family[-1]!r} cannot do what is asked for: {'; '.join(objections)}"
-            )
+            raise ArgumentError(f"backend={family[-1]!r} cannot do what is asked for: {'; '.join(objections)}")
         return family[-1]
     if importlib.util.find_spec("envpool") is None:
         objections = ["it is not installed (pip install mtrl-imgrad[fast])"]
     if objections:
         _LOG.info("backend: metaworld, because envpool cannot be had: %s", "; ".join(objections))
         return "metaworld"
-    _LOG.info(
-        "backend: envpool, which is installed and can do all that is asked for; fresh goals at every reset"
-    )
+    _LOG.info("backend: envpool, which is installed and can do all that is asked for; fresh goals at every reset")
     return "envpool"
 
 
@@ -167,9 +159,7 @@ def _objections(options: _Options) -> list[str]:
     if options.reward_version != "v2":
         objections.append(f"reward_version={options.reward_version!r} (has v2 only)")
     if isinstance(options.num_goals, int):
-        objections.append(
-            f"num_goals={options.num_goals} (draws a fresh goal at every reset, num_goals=None)"
-        )
+        objections.append(f"num_goals={options.num_goals} (draws a fresh goal at every reset, num_goals=None)")
     if options.vector_strategy != "sync":
         objections.append(f"vector_strategy={options.vector_strategy!r} (has no worker processes)")
     if options.render_mode is not None:

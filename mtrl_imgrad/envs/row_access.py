@@ -78,8 +78,6 @@ class RowAccess(VecEnv):
         """Set attribute ``name`` of the given rows."""
         raise ArgumentError(f"the {self.backend} back-end has no per-environment objects to set {name!r} on")
 
-    def _call_rows(
-        self, name: str, rows: list[int], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[Any]:
+    def _call_rows(self, name: str, rows: list[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """Call method ``name`` of the given rows' environments."""
         raise ArgumentError(f"the {self.backend} back-end has no per-environment objects to call {name!r} on")

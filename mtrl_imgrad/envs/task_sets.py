@@ -171,13 +171,9 @@ def resolve_tasks(tasks: str | Sequence[str]) -> list[str]:
         raise ArgumentError("tasks is empty: name at least one task")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ArgumentError(
-            f"tasks names {', '.join(repeated)} more than once; for copies set num_envs_per_task"
-        )
+        raise ArgumentError(f"tasks names {', '.join(repeated)} more than once; for copies set num_envs_per_task")
     if len({name in TOY_TASKS for name in names}) > 1:
-        raise ArgumentError(
-            f"tasks mixes toy and Meta-World tasks, which share no observation space: {names}"
-        )
+        raise ArgumentError(f"tasks mixes toy and Meta-World tasks, which share no observation space: {names}")
     return names
 
 
@@ -191,11 +187,7 @@ def _full_name(task: object, sets: Sequence[str] = ()) -> str:
     if f"{task}-v3" in known:
         return f"{task}-v3"
     if task in list_task_sets():
-        raise ArgumentError(
-            f"tasks holds the set {task!r} within a sequence; pass {task!r} alone, or task names"
-        )
+        raise ArgumentError(f"tasks holds the set {task!r} within a sequence; pass {task!r} alone, or task names")
     if task == "MT1":
-        raise UnknownNameError(
-            "task", "MT1 (a one-task set goes by its task's name, for instance 'reach-v3')", known
-        )
+        raise UnknownNameError("task", "MT1 (a one-task set goes by its task's name, for instance 'reach-v3')", known)
     raise UnknownNameError("task", task, [*sets, *known])

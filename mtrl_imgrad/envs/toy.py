@@ -33,9 +33,7 @@ SUCCESS_DISTANCE = 0.05
 HORIZON = 25
 
 # Turn of the action in each task (a quarter turn more from one to the next), and scale of its rewards.
-_TURNS = dict(
-    zip(TOY_TASKS, ([[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]), strict=True)
-)
+_TURNS = dict(zip(TOY_TASKS, ([[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]), strict=True))
 _SCALES = dict(zip(TOY_TASKS, (1.0, 10.0, 100.0, 0.1), strict=True))
 
 
@@ -81,9 +79,7 @@ class ToyReachVecEnv(MultiTaskVecEnv):
 
     def _seed_rows(self, seed: int) -> None:
         copies = range(self.num_envs_per_task)
-        self._generators = [
-            row_generator(seed, task, copy) for task in range(self.num_tasks) for copy in copies
-        ]
+        self._generators = [row_generator(seed, task, copy) for task in range(self.num_tasks) for copy in copies]
 
     def _reset_rows(self, rows: IntArray) -> FloatArray:
         for row in rows.tolist():

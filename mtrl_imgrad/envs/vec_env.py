@@ -151,9 +151,7 @@ class MultiTaskVecEnv(RowAccess):
         if self._stepping:
             raise EnvironmentFaultError("step_async called before the previous step's step_wait")
         if not self._running:
-            raise EnvironmentFaultError(
-                "no episode is under way: call reset first (also after a step that failed)"
-            )
+            raise EnvironmentFaultError("no episode is under way: call reset first (also after a step that failed)")
         self._send(self._checked_actions(actions))
         self._stepping = True
 
@@ -209,9 +207,7 @@ class MultiTaskVecEnv(RowAccess):
         checked = np.asarray(actions, dtype=np.float32)
         expected = (self.num_envs, *self.action_space.shape)  # type: ignore[misc]
         if checked.shape != expected:
-            raise ArgumentError(
-                f"actions has shape {checked.shape}; {expected} expected, one row an environment"
-            )
+            raise ArgumentError(f"actions has shape {checked.shape}; {expected} expected, one row an environment")
         if not np.isfinite(checked).all():
             row = int(np.flatnonzero(~np.isfinite(checked).all(axis=1))[0])
             raise NonFiniteError(f"actions holds {checked[row].tolist()} for {self._place(row)}")

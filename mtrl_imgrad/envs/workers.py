@@ -62,9 +62,7 @@ class InProcess:
     def __len__(self) -> int:
         return 1
 
-    def send(
-        self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None
-    ) -> None:
+    def send(self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None) -> None:
         """Note what is to be called; ``receive`` calls it."""
         self._request = (method, arguments[0])
 
@@ -130,9 +128,7 @@ class WorkerPool:
         """Process ids of the workers."""
         return [worker.process.pid for worker in self._workers]
 
-    def send(
-        self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None
-    ) -> None:
+    def send(self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None) -> None:
         """Have workers call ``method`` of their objects; ``receive`` collects the results.
 
         Args:
@@ -203,9 +199,7 @@ class WorkerPool:
         if code is None:
             return "closed its pipe"
         return (
-            f"was killed by signal {-code} ({signal.Signals(-code).name})"
-            if code < 0
-            else f"exited with code {code}"
+            f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exited with code {code}"
         )
 
     def _fail(self, number: int, what: str) -> None:
