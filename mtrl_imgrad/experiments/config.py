@@ -16,6 +16,7 @@ import pydantic
 import torch
 import tyro
 import yaml
+from stable_baselines3.common.utils import LinearSchedule
 
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
@@ -150,6 +151,8 @@ class AgentConfig:
     """Clip a network's combined gradient to this length."""
     learning_rate: float = 3e-4
     """Of all Adam optimizers."""
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    """Keep the learning rate, or lower it linearly to zero over total_timesteps."""
     buffer_size: int = 1_000_000
     """Transitions kept, over all tasks."""
     learning_starts: int = 10_000
@@ -186,8 +189,10 @@ class AgentConfig:
         kwargs = {
             spec.name: getattr(self, spec.name)
             for spec in dataclasses.fields(self)
-            if spec.name not in ("actor_combiner", "critic_combiner")
+            if spec.name not in ("actor_combiner", "critic_combiner", "lr_schedule")
         }
+        if self.lr_schedule == "linear":
+            kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, end_fraction=1.0)
         if self.actor_combiner is not None or self.critic_combiner is not None:
             kwargs["combiner"] = {
                 "actor": self.actor_combiner or self.combiner,

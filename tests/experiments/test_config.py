@@ -76,6 +76,14 @@ def test_presets_load_build_and_give_the_source_of_every_value(name):
     assert make_agent(config, env).num_tasks == 4
 
 
+def test_a_linear_schedule_ends_at_zero():
+    agent = make_agent(
+        TrainConfig(agent=AgentConfig(learning_rate=0.1, lr_schedule="linear", batch_size=8)),
+        make_env(EnvConfig(env=("toy-reach",)), seed=0),
+    )
+    assert [agent.lr_schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([0.1, 0.05, 0.0])
+
+
 def test_a_saved_config_is_the_same_config(tmp_path):
     config = TrainConfig(
         env=EnvConfig(env=("toy-reach",), num_goals=None),
