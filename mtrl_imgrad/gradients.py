@@ -202,6 +202,10 @@ def combined_by_rows(
 def combine_rows(combiner: Combiner, jacobian: RowGradients, heads: Heads = "unweighted") -> CombinedGradients:
     """The second half of `combined_by_rows`: per-task gradients through the combiner."""
     names = list(jacobian.shared)
+    if not names:  # every task has a network of its own: there is nothing to combine
+        zero = torch.zeros_like(jacobian.losses[0])
+        combination = Combination([], None, residual=zero, status_code=zero.long())
+        return CombinedGradients(dict(jacobian.own), jacobian.losses, jacobian.aux, combination)
     combination = combiner.combine([jacobian.shared[name] for name in names], jacobian.losses)
     own = jacobian.own
     if heads == "weighted" and combination.weights is not None:

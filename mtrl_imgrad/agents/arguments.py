@@ -13,14 +13,24 @@ __all__ = ["as_float", "check_ranges", "parse_ent_coef", "two_combiners"]
 
 
 def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, Combiner]:
-    """Combiners for actor and critic; a stateful one must not mix what it learns of the two."""
+    """Combiners for actor and critic, copies of those given: state must not mix, nor leak to the caller.
+
+    Args:
+        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``.
+        kwargs: arguments for both, or ``dict(actor=..., critic=...)`` of arguments.
+
+    Raises:
+        ArgumentError: if a dict has other keys, or a combiner or its arguments are wrong.
+    """
     if isinstance(combiner, Mapping):
         if set(combiner) != {"actor", "critic"}:
             raise ArgumentError(f"combiner must have the keys 'actor' and 'critic', got {sorted(combiner)}")
         given = (combiner["actor"], combiner["critic"])
     else:
-        given = (combiner, copy.deepcopy(combiner))
-    return make_combiner(given[0], **kwargs), make_combiner(given[1], **kwargs)
+        given = (combiner, combiner)
+    options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if set(kwargs) <= {"actor", "critic"} else (kwargs,) * 2
+    actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))
+    return actor, critic
 
 
 def check_ranges(gamma: float, tau: float, max_grad_norm: float | None, heads: str) -> None:

@@ -101,7 +101,7 @@ class TaskReplayBuffer(ReplayBuffer):
         self.reward_normalization = reward_normalization
         self._widths = (self.obs_shape[0], self.obs_shape[0], self.action_dim, 1, 1)
         self._rows = torch.zeros(self.buffer_size, n_envs, sum(self._widths), device=self.device)
-        self._moments = _RewardMoments(self.num_tasks)
+        self._moments = _RewardMoments(self.num_tasks, self.device)
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
@@ -142,7 +142,7 @@ class TaskReplayBuffer(ReplayBuffer):
         )
         self._check_finite(row)
         self._rows[self.pos] = torch.from_numpy(row).to(self.device, non_blocking=True)
-        self._moments.add(row[:, -2].reshape(self.num_tasks, -1))
+        self._moments.add(self._rows[self.pos, :, -2].view(self.num_tasks, -1))
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full = True
@@ -185,7 +185,8 @@ class TaskReplayBuffer(ReplayBuffer):
         """Weights of as many rows of each task as a uniform draw over all tasks would hit.
 
         The number of rows must not depend on the draw, so each task gets a fixed number of columns, six standard
-        deviations above the expected count, and weight 0 beyond the count drawn.
+        deviations above the expected count, and weight 0 beyond the count drawn. (One draw in about a hundred million
+        exceeds that and loses the surplus rows.)
         """
         mean = batch_size / self.num_tasks
         columns = batch_size if self.num_tasks == 1 else min(batch_size, int(mean + 6 * mean**0.5) + 1)
@@ -206,18 +207,40 @@ class TaskReplayBuffer(ReplayBuffer):
         obs, next_obs, actions, rewards, terminated = rows.split(self._widths, dim=-1)
         rewards = rewards.squeeze(-1)
         if self.reward_normalization == "std":
-            scale = torch.from_numpy(self._moments.std()).to(self.device, torch.float32)
-            rewards = rewards / scale[:, None]
+            rewards = rewards / self._moments.std()[:, None]
         return TaskBatch(obs, next_obs, actions, rewards, terminated.squeeze(-1), weights)
 
     def reset(self) -> None:
         """Forget everything stored; the generator goes on."""
         super().reset()
-        self._moments = _RewardMoments(self.num_tasks)
+        self._moments = _RewardMoments(self.num_tasks, self.device)
 
     def seed(self, seed: int) -> None:
         """Restart the sampling generator."""
         self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+    def __repr__(self) -> str:
+        return (
+            f"TaskReplayBuffer({self.size()} of {self.buffer_size} steps of {self.n_envs} envs, "
+            f"tasks {list(self.task_names)}, observations {self.obs_shape}, actions {self.action_dim})"
+        )
+
+    def fits(self, other: TaskReplayBuffer) -> bool:
+        """Whether its rows mean the same as the other's: tasks, environments and widths."""
+        ours, theirs = ((b.task_names, b.n_envs, b._widths) for b in (self, other))
+        return ours == theirs
+
+    def to(self, device: torch.device | str) -> TaskReplayBuffer:
+        """Move the rows to another device; on a new kind of device the generator starts from its state's hash."""
+        moved_kind = torch.device(device).type != self.device.type
+        self.device = torch.device(device)
+        self._rows = self._rows.to(device)
+        self._moments.to(device)
+        if moved_kind:  # the states of CPU and CUDA generators have different formats
+            seed = int(self.generator.initial_seed())
+            self.generator = torch.Generator(device=device)
+            self.generator.manual_seed(seed)
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -234,25 +257,29 @@ class TaskReplayBuffer(ReplayBuffer):
 
 
 class _RewardMoments:
-    """Running mean and variance of each task's raw rewards, by Chan's parallel update."""
+    """Running mean and variance of each task's raw rewards, by Chan's parallel update, on the training device."""
 
-    def __init__(self, num_tasks: int) -> None:
+    def __init__(self, num_tasks: int, device: torch.device) -> None:
         self.count = 0
-        self.mean = np.zeros(num_tasks)
-        self.sum_of_squares = np.zeros(num_tasks)
+        self.mean = torch.zeros(num_tasks, dtype=torch.float64, device=device)
+        self.sum_of_squares = torch.zeros_like(self.mean)
 
-    def add(self, rewards: np.ndarray) -> None:
+    def to(self, device: torch.device | str) -> None:
+        """Move to another device."""
+        self.mean, self.sum_of_squares = self.mean.to(device), self.sum_of_squares.to(device)
+
+    def add(self, rewards: Tensor) -> None:
         """Take in ``[K, n]`` rewards."""
-        rewards = rewards.astype(np.float64)
+        rewards = rewards.double()
         new = rewards.shape[1]
-        delta = rewards.mean(1) - self.mean
+        mean = rewards.mean(1)
+        delta = mean - self.mean
         total = self.count + new
-        self.sum_of_squares += ((rewards - rewards.mean(1, keepdims=True)) ** 2).sum(1)
-        self.sum_of_squares += delta**2 * self.count * new / total
-        self.mean += delta * new / total
+        self.sum_of_squares += (rewards - mean[:, None]).square().sum(1) + delta.square() * (self.count * new / total)
+        self.mean += delta * (new / total)
         self.count = total
 
-    def std(self) -> np.ndarray:
-        """Standard deviation ``[K]``, 1 where a task's rewards have not varied yet."""
-        std = np.sqrt(self.sum_of_squares / max(self.count, 1))
-        return np.where(std > 0, std, 1.0)
+    def std(self) -> Tensor:
+        """Standard deviation ``[K]`` float32, 1 where a task's rewards have not varied yet."""
+        std = (self.sum_of_squares / max(self.count, 1)).sqrt()
+        return torch.where(std > 0, std, 1.0).float()

@@ -235,6 +235,8 @@ class GradientDiagnosticsCallback(BaseCallback):
             raise ArgumentError(f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner")
 
     def _on_step(self) -> bool:
+        if (self.n_calls + 1) % self.log_freq == 0 and hasattr(self.model, "wants_jacobian"):
+            self.model.wants_jacobian = True  # a combiner that does without it would leave nothing to measure
         if self.n_calls % self.log_freq == 0:
             for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]
                 found = _scalars_on_host(combination)

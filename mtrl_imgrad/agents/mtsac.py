@@ -24,7 +24,7 @@ from mtrl_imgrad.agents.progress import MTProgressBarCallback
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
 from mtrl_imgrad.combiners import Combination, Combiner
-from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
 
 __all__ = ["MTSAC"]
@@ -56,7 +56,7 @@ class MTSAC(OffPolicyAlgorithm):
         gradient_steps: updates a training; -1 makes as many as transitions were collected.
         combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
             a combiner (and its state) each.
-        combiner_kwargs: the combiner's arguments, if it was given by name.
+        combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
         heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
             task's combination weight.
         max_grad_norm: clip each network's combined gradient to this length; None (default) does not clip.
@@ -66,8 +66,8 @@ class MTSAC(OffPolicyAlgorithm):
         target_update_interval: updates between moves of the target critic.
         sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
         reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
-        trace: record an update's operations once and replay them, which saves the overhead of Python and changes
-            no number; False for debugging, so that breakpoints in an encoder are met each time.
+        trace: record the operations of targets and per-task gradients once and replay them, which saves the overhead
+            of Python and changes no number; False for debugging, so that breakpoints in an encoder are met each time.
         replay_buffer_class: a subclass of `TaskReplayBuffer`.
         replay_buffer_kwargs: its further arguments.
         stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
@@ -202,15 +202,13 @@ class MTSAC(OffPolicyAlgorithm):
         }
 
     def _setup_tasks(self) -> None:
-        if self._vec_normalize_env is not None:
-            raise ArgumentError(
-                "env must not be a VecNormalize: it shares one scale over all tasks and rescales the one-hot; "
-                "use reward_normalization='std', or normalise each task's observations in its own environment"
-            )
+        known = "tasks" in vars(self)  # a loaded agent knows its tasks
         if self.env is None:
+            if not known:
+                raise ArgumentError("env must be given: the tasks and the networks' sizes come from it")
             return
         layout = layout_of(self.env)
-        if "tasks" in vars(self):  # a loaded agent knows its tasks
+        if known:
             check_same_tasks(self.tasks, layout)
         self.tasks = layout
 
@@ -232,8 +230,30 @@ class MTSAC(OffPolicyAlgorithm):
         Raises:
             TaskMismatchError: if they are not, naming the first difference.
         """
-        check_same_tasks(self.tasks, layout_of(self._wrap_env(env, verbose=0)))
-        super().set_env(env, force_reset)
+        wrapped = self._wrap_env(env, verbose=0)
+        layout = layout_of(wrapped)
+        check_same_tasks(self.tasks, layout)
+        if layout.envs_per_task != self.tasks.envs_per_task:
+            raise TaskMismatchError(
+                f"env has {layout.envs_per_task} environments a task, the agent's replay is for "
+                f"{self.tasks.envs_per_task}"
+            )
+        super().set_env(wrapped, force_reset)
+
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+        """As in SB3; the buffer must be of the agent's tasks, and moves to its device.
+
+        Raises:
+            TaskMismatchError: if it is not.
+        """
+        before = self.replay_buffer
+        super().load_replay_buffer(path, truncate_last_traj)
+        loaded, self.replay_buffer = self.replay_buffer, before
+        if not isinstance(loaded, TaskReplayBuffer) or not loaded.fits(before):
+            raise TaskMismatchError(
+                f"the replay buffer in {path} is {loaded}, the agent needs {before}; the agent keeps its own"
+            )
+        self.replay_buffer = loaded.to(self.device)
 
     @property
     def num_tasks(self) -> int:
@@ -287,20 +307,23 @@ class MTSAC(OffPolicyAlgorithm):
         self.policy.set_training_mode(True)
         optimizers: list[Any] = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
+        self.update.begin(UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm))
         jacobian, self.wants_jacobian = self.wants_jacobian, False
-        finite = torch.ones((), dtype=torch.bool, device=self.device)
-        for _ in range(gradient_steps):
+        good = torch.zeros((), device=self.device)  # updates before the first that was not finite
+        losses = torch.zeros(2, self.num_tasks, device=self.device)  # of that update, or else of the last
+        for step in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size or self.batch_size)
             report = self.update(
                 batch,
                 Noise(self._draw_noise(batch.actions), self._draw_noise(batch.actions)),
                 update_target=self._n_updates % self.target_update_interval == 0,
-                jacobian=jacobian,
+                jacobian=jacobian and step == gradient_steps - 1,
             )
+            losses = torch.where(good == step, torch.stack([report.critic_losses, report.actor_losses]), losses)
+            good = good + report.finite
             self._n_updates += 1
-            finite = finite & report.finite
         self.last_report = report
-        self._log_update(report, finite)
+        self._log_update(report, losses, gradient_steps - good)
 
     def _draw_noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
@@ -314,20 +337,15 @@ class MTSAC(OffPolicyAlgorithm):
 
     # ------------------------------------------------------------------ logs
 
-    def _log_update(self, report: UpdateReport, finite: Tensor) -> None:
+    def _log_update(self, report: UpdateReport, losses: Tensor, skipped: Tensor) -> None:
         """Record the latest update: the one copy from the device that a training makes."""
-        tensors = (
-            report.temperatures,
-            report.critic_losses.mean(),
-            report.actor_losses.mean(),
-            report.temperature_loss,
-            finite,
-        )
+        tensors = (report.temperatures, losses.mean(1), report.temperature_loss, skipped)
         values = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).tolist()
         temperatures = values[: self.num_tasks]
-        critic_loss, actor_loss, temperature_loss, all_finite = values[self.num_tasks :]
-        if not all_finite:
-            self._raise_non_finite(report)
+        critic_loss, actor_loss, temperature_loss, num_skipped = values[self.num_tasks :]
+        if num_skipped:
+            self._n_updates -= int(num_skipped)
+            self._raise_non_finite(losses)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/actor_loss", actor_loss)
         self.logger.record("train/critic_loss", critic_loss)
@@ -337,19 +355,16 @@ class MTSAC(OffPolicyAlgorithm):
         if self.num_tasks > 1:
             record_per_task(self.logger, "train/ent_coef", self.tasks.names, temperatures)
 
-    def _raise_non_finite(self, report: UpdateReport) -> None:
-        for side, losses in (("critic", report.critic_losses), ("actor", report.actor_losses)):
-            for name, loss in zip(self.tasks.names, losses.tolist(), strict=True):
+    def _raise_non_finite(self, losses: Tensor) -> None:
+        where = f"in update {self._n_updates + 1}; neither its step nor any later one was applied"
+        for side, row in zip(("critic", "actor"), losses.tolist(), strict=True):
+            for name, loss in zip(self.tasks.names, row, strict=True):
                 if not np.isfinite(loss):
                     raise NonFiniteError(
-                        f"the {side} loss of task {name!r} is {loss} at update {self._n_updates}; the step was "
-                        "not applied and parameters are as before it. A smaller learning_rate or "
+                        f"the {side} loss of task {name!r} is {loss} {where}. A smaller learning_rate or "
                         "max_grad_norm=1.0 usually helps"
                     )
-        raise NonFiniteError(
-            f"a task gradient is NaN or infinite at update {self._n_updates} although all losses are finite; "
-            "the step was not applied and parameters are as before it"
-        )
+        raise NonFiniteError(f"a gradient is NaN or infinite {where}, although all losses are finite")
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)
@@ -357,6 +372,19 @@ class MTSAC(OffPolicyAlgorithm):
             success = infos[index].get("is_success")
             if success is not None:
                 self.task_success_buffers[self.tasks.task_of(index)].append(float(success))
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps:  # as SB3 forgets its own episodes then
+            for successes in self.task_success_buffers.values():
+                successes.clear()
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def dump_logs(self) -> None:
         """Write SB3's rollout logs and each task's success rate."""

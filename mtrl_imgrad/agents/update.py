@@ -1,7 +1,7 @@
 """One gradient step of multi-task SAC, on tensors only.
 
-Nothing here copies to the host, synchronises, or branches on data, so the same code runs on CPU and CUDA and can be
-compiled or captured. All randomness comes in as noise. Losses are written for one task; `mtrl_imgrad.gradients`
+Nothing here copies to the host, synchronises, or branches on data (with a fused optimizer, the default), so the same
+code runs on CPU and CUDA and can be compiled or captured. All randomness comes in as noise. Losses are written for one task; `mtrl_imgrad.gradients`
 spreads them over the tasks, and the combiner turns the K gradients of the shared parameters into one.
 
 With one task, or with `LinearScalarization`, a step is SB3's SAC step on the mean of the task losses.
@@ -89,7 +89,7 @@ class UpdateReport(NamedTuple):
     critic: Combination
     actor: Combination
     finite: Tensor
-    """scalar bool: whether both networks were moved; a gradient that is not finite moves nothing."""
+    """scalar bool: whether this update, and every one before it since `SACUpdate.begin`, was finite."""
 
 
 class SACUpdate:
@@ -100,7 +100,7 @@ class SACUpdate:
         temperature: changed in place.
         critic_combiner: for the gradients of the critic losses.
         actor_combiner: for the gradients of the actor losses.
-        settings: constants.
+        settings: may be set anew between updates.
         trace: record the gradients' operations once and replay them, see `mtrl_imgrad.tracing`.
     """
 
@@ -121,9 +121,15 @@ class SACUpdate:
         self._actor, self._critic, self._critic_target = (
             ParameterIndex(network) for network in (policy.actor, policy.critic, policy.critic_target)
         )
+        self._alive = torch.ones((), dtype=torch.bool, device=temperature.log_value.device)
         self._targets = Traced(self._compute_targets, trace)
         self._critic_rows = Traced(self._compute_critic_rows, trace)
         self._actor_rows = Traced(self._compute_actor_rows, trace)
+
+    def begin(self, settings: UpdateSettings) -> None:
+        """Start a series of updates, all of which stop moving anything after the first that is not finite."""
+        self.settings = settings
+        self._alive = torch.ones_like(self._alive)
 
     @torch.no_grad()
     def __call__(
@@ -137,24 +143,23 @@ class SACUpdate:
             update_target: whether the target critic moves.
             jacobian: compute per-task gradients even for a combiner that does without, for diagnostics.
 
-        Networks whose gradient is not finite, and what depends on them, are left as they were (``finite`` of the
-        report).
+        Where a gradient is not finite, neither this network nor anything after it moves, up to the next `begin`
+        (``finite`` of the report). Only the critic of the same update may have moved before an actor's fault.
         """
         alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
-        targets = self._targets(self._actor.split(), self._critic_target.split(), alpha, noise.next_action, batch)
+        gamma = torch.full((), self.settings.gamma, dtype=batch.rewards.dtype, device=alpha.device)
+        targets = self._targets(
+            self._actor.split(), self._critic_target.split(), alpha, gamma, noise.next_action, batch
+        )
         critic = self._critic_gradients(batch, targets, jacobian)
-        finite = self._apply(self.policy.critic, self._critic, critic)
+        self._apply(self.policy.critic, self._critic, critic)
         actor = self._actor_gradients(batch, noise.action, alpha, jacobian)
-        finite = self._apply(self.policy.actor, self._actor, actor) & finite
-        temperature_loss = _update_temperature(self.temperature, batch, actor.aux, finite)
+        self._apply(self.policy.actor, self._actor, actor)
+        temperature_loss = _update_temperature(self.temperature, batch, actor.aux, self._alive)
         if update_target:
-            torch._foreach_lerp_(
-                list(self.policy.critic_target.parameters()),
-                list(self.policy.critic.parameters()),
-                self.settings.tau,
-            )
+            self._move_target()
         return UpdateReport(
-            critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination, finite
+            critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination, self._alive
         )
 
     def _critic_gradients(self, batch: TaskBatch, targets: Tensor, jacobian: bool) -> CombinedGradients:
@@ -172,20 +177,32 @@ class SACUpdate:
             return combined_by_rows(self.actor_combiner, loss, actor, *rows, heads=self.settings.heads)
         return combine_rows(self.actor_combiner, self._actor_rows(actor, critic, *rows), self.settings.heads)
 
-    def _apply(self, network: nn.Module, index: ParameterIndex, found: CombinedGradients) -> Tensor:
-        """Hand the gradients to the network's optimizer, step if all are finite, and return whether they were."""
+    def _apply(self, network: nn.Module, index: ParameterIndex, found: CombinedGradients) -> None:
+        """Hand the gradients to the network's optimizer, and step if all have been finite so far."""
         parameters = index.assign(found.gradients)
         length = nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
         if self.settings.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, length)
-        finite = torch.isfinite(length)
-        _step(network.optimizer, finite)  # type: ignore[arg-type]
-        return finite
+        self._alive = self._alive & torch.isfinite(length)
+        _step(network.optimizer, self._alive)  # type: ignore[arg-type]
+
+    def _move_target(self) -> None:
+        """Polyak step of the target critic, of length zero once something was not finite."""
+        targets = list(self.policy.critic_target.parameters())
+        moves = torch._foreach_sub(list(self.policy.critic.parameters()), targets)
+        torch._foreach_mul_(moves, self._alive * self.settings.tau)
+        torch._foreach_add_(targets, moves)
 
     # Pure functions of their arguments: parameters come in, only the networks' structure is captured.
 
     def _compute_targets(
-        self, actor: Parameters, critic_target: Parameters, alpha: Tensor, noise: Tensor, batch: TaskBatch
+        self,
+        actor: Parameters,
+        critic_target: Parameters,
+        alpha: Tensor,
+        gamma: Tensor,
+        noise: Tensor,
+        batch: TaskBatch,
     ) -> Tensor:
         """Soft one-step targets ``[K, B]``: bootstrapped through a time limit, not through an end."""
         observations = batch.next_observations
@@ -202,7 +219,7 @@ class SACUpdate:
             actions,
         )
         soft_value = _smallest(values) - alpha[:, None] * log_prob
-        return batch.rewards + (1 - batch.terminated) * self.settings.gamma * soft_value
+        return batch.rewards + (1 - batch.terminated) * gamma * soft_value
 
     def _compute_critic_rows(self, critic: Parameters, *rows: Tensor) -> RowGradients:
         return by_rows(self._critic_loss, critic, *rows)

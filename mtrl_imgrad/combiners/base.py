@@ -126,7 +126,7 @@ class Combination:
 
 
 class Combiner(ABC):
-    """Base of all combiners; users meet `__call__`, `backward` and `state_dict`.
+    """Base of all combiners; users meet `__call__` and `state_dict`.
 
     Args:
         reduction: ``"mean"`` (default) or ``"sum"``, which multiplies the combination by the number of tasks,
