@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mtrl_imgrad.errors import MtrlImgradError
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         COMMANDS[command](arguments[1:])
     except MtrlImgradError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]{type(error).__name__}:[/] {error}", soft_wrap=True)
+        console = Console(stderr=True, highlight=False)
+        console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -70,7 +73,8 @@ def _train(arguments: list[str]) -> None:
         default=default,
         args=rest,
     )
-    train(config, progress_bar=not given.no_progress_bar)
+    agent = config.agent.with_its_own_kwargs(default.agent)
+    train(dataclasses.replace(config, agent=agent), progress_bar=not given.no_progress_bar)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class _Evaluate:
     model: Literal["model", "best_model"] = "model"
     """The model at the end, or the best by success while training."""
     seed: int | None = None
-    """Seed of the evaluation's goals; None takes that of the run's own evaluations."""
+    """Seed of the evaluation's goals; None takes new ones for best_model, the run's own for model."""
     backend: Literal["metaworld", "envpool", "toy", "auto"] | None = None
     """Simulator back-end; None takes that of the run's own evaluations."""
     stochastic: bool = False

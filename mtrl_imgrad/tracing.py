@@ -54,8 +54,7 @@ class Traced:
         except Exception as error:
             raise ArgumentError(
                 f"{getattr(self.function, '__qualname__', self.function)} cannot be recorded as a list of tensor "
-                f"operations: {error}. A Python branch on a tensor's value is the usual cause (torch.where has "
-                "none); trace=False runs the function as it is, for debugging"
+                f"operations: {error}. A Python branch on a tensor's value is the usual cause; torch.where has none"
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any
+
+import numpy as np
 
 from mtrl_imgrad.combiners import Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["as_float", "check_ranges", "parse_ent_coef", "two_combiners"]
+__all__ = ["as_float", "check_arguments", "check_keywords", "check_learning_rate", "parse_ent_coef", "two_combiners"]
 
 
 def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, Combiner]:
@@ -22,31 +27,71 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, C
     Raises:
         ArgumentError: if a dict has other keys, or a combiner or its arguments are wrong.
     """
+    if not isinstance(kwargs, Mapping):
+        raise ArgumentError(f"combiner_kwargs must be a dict, got {kwargs!r}")
     if isinstance(combiner, Mapping):
         if set(combiner) != {"actor", "critic"}:
             raise ArgumentError(f"combiner must have the keys 'actor' and 'critic', got {sorted(combiner)}")
         given = (combiner["actor"], combiner["critic"])
     else:
         given = (combiner, combiner)
-    options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if set(kwargs) <= {"actor", "critic"} else (kwargs,) * 2
+    by_side = bool(kwargs) and set(kwargs) <= {"actor", "critic"}
+    options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if by_side else (kwargs, kwargs)
     actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))
     return actor, critic
 
 
-def check_ranges(gamma: float, tau: float, max_grad_norm: float | None, heads: str) -> None:
-    """Check the arguments that are numbers in a range or one of two words.
+def check_arguments(values: Mapping[str, Any]) -> None:
+    """Hold the plain arguments of an agent against their types and ranges.
 
     Raises:
-        ArgumentError: naming the argument.
+        ArgumentError: naming the argument and what was expected.
     """
-    if not 0 <= gamma <= 1:
-        raise ArgumentError(f"gamma must lie in [0, 1], got {gamma}")
-    if not 0 <= tau <= 1:
-        raise ArgumentError(f"tau must lie in [0, 1], got {tau}")
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ArgumentError(f"max_grad_norm must be positive or None, got {max_grad_norm}")
-    if heads not in ("unweighted", "weighted"):
-        raise ArgumentError(f"heads must be 'unweighted' or 'weighted', got {heads!r}")
+    for name, (kinds, holds, expected) in _EXPECTED.items():
+        value = values[name]
+        right_kind = isinstance(value, kinds) and not isinstance(value, bool)
+        if not right_kind or not holds(value):
+            raise ArgumentError(f"{name} must be {expected}, got {value!r}")
+
+
+_NUMBER = (int, float, np.integer, np.floating)
+_INTEGER = (int, np.integer)
+_EXPECTED: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
+    "buffer_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "learning_starts": (_INTEGER, lambda v: v >= 0, "a non-negative integer"),
+    "batch_size": ((*_INTEGER, NoneType), lambda v: v is None or v >= 1, "a positive integer or None"),
+    "tau": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
+    "gamma": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
+    "gradient_steps": (_INTEGER, lambda v: v >= -1, "an integer, at least -1"),
+    "max_grad_norm": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),
+    "target_update_interval": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "heads": (str, lambda v: v in ("unweighted", "weighted"), "'unweighted' or 'weighted'"),
+    "stats_window_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "seed": ((*_INTEGER, NoneType), lambda v: v is None or v >= 0, "a non-negative integer or None"),
+}
+
+
+def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., Any], set_by_agent: set[str]) -> None:
+    """Refuse keywords that a class does not take, or that the agent sets itself.
+
+    Raises:
+        ArgumentError: naming the keyword and those accepted.
+    """
+    accepted = set(inspect.signature(function).parameters) - set_by_agent
+    for name in given:
+        if name not in accepted:
+            raise ArgumentError(f"{what} takes no {name!r}; accepted: {', '.join(sorted(accepted))}")
+
+
+def check_learning_rate(learning_rate: Any) -> None:
+    """A learning rate is a non-negative number, or a schedule.
+
+    Raises:
+        ArgumentError: if it is neither.
+    """
+    number = isinstance(learning_rate, _NUMBER) and not isinstance(learning_rate, bool)
+    if not callable(learning_rate) and not (number and learning_rate >= 0):
+        raise ArgumentError(f"learning_rate must be a non-negative number or a schedule, got {learning_rate!r}")
 
 
 def parse_ent_coef(ent_coef: str | float) -> tuple[str, float]:
@@ -57,7 +102,7 @@ def parse_ent_coef(ent_coef: str | float) -> tuple[str, float]:
         value = as_float(initial, "ent_coef", expected) if initial else 1.0
     else:
         kind, value = "fixed", as_float(ent_coef, "ent_coef", expected)
-    if not value > 0:
+    if isinstance(ent_coef, bool) or not 0 < value < math.inf:
         raise ArgumentError(f"ent_coef must be {expected}, got {ent_coef!r}")
     return kind, value
 
@@ -69,6 +114,9 @@ def as_float(value: Any, argument: str, expected: str) -> float:
         ArgumentError: naming the argument and what was expected.
     """
     try:
-        return float(value)
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
     except (TypeError, ValueError):
         raise ArgumentError(f"{argument} must be {expected}, got {value!r}") from None

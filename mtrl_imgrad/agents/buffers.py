@@ -231,7 +231,7 @@ class TaskReplayBuffer(ReplayBuffer):
         return ours == theirs
 
     def to(self, device: torch.device | str) -> TaskReplayBuffer:
-        """Move the rows to another device; on a new kind of device the generator starts from its state's hash."""
+        """Move the rows to another device; on a new kind of device the generator starts anew from its seed."""
         moved_kind = torch.device(device).type != self.device.type
         self.device = torch.device(device)
         self._rows = self._rows.to(device)

@@ -16,7 +16,14 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import safe_mean
 from torch import Tensor
 
-from mtrl_imgrad.agents.arguments import as_float, check_ranges, parse_ent_coef, two_combiners
+from mtrl_imgrad.agents.arguments import (
+    as_float,
+    check_arguments,
+    check_keywords,
+    check_learning_rate,
+    parse_ent_coef,
+    two_combiners,
+)
 from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.policies import MTSACPolicy
@@ -30,6 +37,9 @@ from mtrl_imgrad.gradients import Heads
 __all__ = ["MTSAC"]
 
 SelfMTSAC = TypeVar("SelfMTSAC", bound="MTSAC")
+POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule"}
+BUFFER_ARGUMENTS = {"buffer_size", "observation_space", "action_space", "device", "n_envs", "task_names", "seed"}
+"""What the agent itself passes to its policy and its replay buffer."""
 ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
 
@@ -119,6 +129,11 @@ class MTSAC(OffPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        check_arguments(locals())
+        check_learning_rate(learning_rate)
+        check_keywords("policy_kwargs", policy_kwargs or {}, MTSACPolicy, POLICY_ARGUMENTS)
+        buffer_class = replay_buffer_class or TaskReplayBuffer
+        check_keywords("replay_buffer_kwargs", replay_buffer_kwargs or {}, buffer_class, BUFFER_ARGUMENTS)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -130,7 +145,7 @@ class MTSAC(OffPolicyAlgorithm):
             gamma,
             train_freq,
             gradient_steps,
-            replay_buffer_class=replay_buffer_class or TaskReplayBuffer,
+            replay_buffer_class=buffer_class,
             replay_buffer_kwargs=replay_buffer_kwargs,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
@@ -142,9 +157,8 @@ class MTSAC(OffPolicyAlgorithm):
             support_multi_env=True,
             sde_support=False,
         )
-        check_ranges(gamma=gamma, tau=tau, max_grad_norm=max_grad_norm, heads=heads)
         self.combiner = combiner
-        self.combiner_kwargs = dict(combiner_kwargs or {})
+        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
         self.heads = heads
         self.max_grad_norm = max_grad_norm
         self.ent_coef = ent_coef

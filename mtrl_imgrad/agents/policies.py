@@ -116,7 +116,7 @@ class MTSACPolicy(BasePolicy):
         layer_norm: normalise every hidden layer before its activation.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
             or ``dict(pi=..., qf=...)``.
-        encoder_kwargs: the encoder's own options.
+        encoder_kwargs: the encoder's own options, or ``dict(pi=..., qf=...)`` of them.
         optimizer_class: default Adam (fused).
         optimizer_kwargs: its options, besides the learning rate.
         n_critics: number of critics; the target is the smallest of them.
@@ -147,6 +147,8 @@ class MTSACPolicy(BasePolicy):
     ) -> None:
         if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
             raise ArgumentError(f"observation_space must be a flat Box, got {observation_space}")
+        if not (isinstance(activation_fn, type) and issubclass(activation_fn, nn.Module)):
+            raise ArgumentError(f"activation_fn must be a class of torch.nn, got {activation_fn!r}")
         if n_critics < 1:
             raise ArgumentError(f"n_critics must be at least 1, got {n_critics}")
         super().__init__(
@@ -215,8 +217,9 @@ class MTSACPolicy(BasePolicy):
             activation_fn=self.activation_fn,
             layer_norm=self.layer_norm,
         )
-        encoder = self.encoder[side] if isinstance(self.encoder, dict) else self.encoder
-        return make_encoder(encoder, spec, **self.encoder_kwargs)
+        by_side = bool(self.encoder_kwargs) and set(self.encoder_kwargs) <= {"pi", "qf"}
+        kwargs = self.encoder_kwargs.get(side, {}) if by_side else self.encoder_kwargs
+        return make_encoder(_of_side("encoder", self.encoder, side), spec, **kwargs)
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Actions ``[N, A]`` in the squashed range."""
@@ -251,10 +254,19 @@ class MTSACPolicy(BasePolicy):
         }
 
 
+def _of_side(argument: str, given: Any, side: str) -> Any:
+    """What a dict by network holds for ``"pi"`` or ``"qf"``; anything else is for both."""
+    if isinstance(given, dict):
+        if set(given) != {"pi", "qf"}:
+            raise ArgumentError(f"{argument} must have the keys 'pi' and 'qf', got {sorted(given)}")
+        return given[side]
+    return given
+
+
 def _hidden_widths(net_arch: NetArch, side: str) -> tuple[int, ...]:
-    widths = net_arch.get(side) if isinstance(net_arch, dict) else net_arch
-    if widths is None:
-        raise ArgumentError(f"net_arch must have the keys 'pi' and 'qf', got {sorted(net_arch)}")
+    widths = _of_side("net_arch", net_arch, side)
+    if isinstance(widths, (str, int)):
+        raise ArgumentError(f"net_arch must be a list of widths, got {widths!r}")
     widths = tuple(widths)
     if not all(isinstance(width, int) and width > 0 for width in widths):
         raise ArgumentError(f"net_arch must hold positive integers, got {list(widths)}")

@@ -1,8 +1,9 @@
 """One gradient step of multi-task SAC, on tensors only.
 
 Nothing here copies to the host, synchronises, or branches on data (with a fused optimizer, the default), so the same
-code runs on CPU and CUDA and can be compiled or captured. All randomness comes in as noise. Losses are written for one task; `mtrl_imgrad.gradients`
-spreads them over the tasks, and the combiner turns the K gradients of the shared parameters into one.
+code runs on CPU and CUDA and can be compiled or captured. All randomness comes in as noise. Losses are written for one
+task; `mtrl_imgrad.gradients` spreads them over the tasks, and the combiner turns the K gradients of the shared
+parameters into one.
 
 With one task, or with `LinearScalarization`, a step is SB3's SAC step on the mean of the task losses.
 """
@@ -188,8 +189,9 @@ class SACUpdate:
 
     def _move_target(self) -> None:
         """Polyak step of the target critic, of length zero once something was not finite."""
-        targets = list(self.policy.critic_target.parameters())
-        moves = torch._foreach_sub(list(self.policy.critic.parameters()), targets)
+        targets: list[Tensor] = list(self.policy.critic_target.parameters())
+        critics: list[Tensor] = list(self.policy.critic.parameters())
+        moves = list(torch._foreach_sub(critics, targets))
         torch._foreach_mul_(moves, self._alive * self.settings.tau)
         torch._foreach_add_(targets, moves)
 

@@ -37,7 +37,7 @@ def combiner_class(name: str) -> type[Combiner]:
     Raises:
         UnknownNameError: if no combiner has this name; proposes the closest ones.
     """
-    if name not in _COMBINERS:
+    if not isinstance(name, str) or name not in _COMBINERS:
         raise UnknownNameError("combiner", name, list_combiners())
     return _COMBINERS[name]
 

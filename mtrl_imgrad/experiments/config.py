@@ -44,6 +44,13 @@ ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
     "silu": torch.nn.SiLU,
 }
 
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+
 
 def _parse_options(arguments: list[str]) -> dict[str, Any]:
     """``["c=0.4", "form=paper"]`` to ``{"c": 0.4, "form": "paper"}``; values are read as YAML scalars."""
@@ -52,8 +59,17 @@ def _parse_options(arguments: list[str]) -> dict[str, Any]:
         key, equals, value = argument.partition("=")
         if not equals or not key:
             raise ValueError(f"expected KEY=VALUE, got {argument!r}")
-        options[key] = yaml.safe_load(value)
+        options[key] = _scalar(value)
     return options
+
+
+def _scalar(text: str) -> Any:
+    """A number, a truth value, null, a list, or else the text itself."""
+    try:
+        value = yaml.safe_load(text)
+        return float(value) if isinstance(value, str) else value  # YAML takes 1e-1 for a word
+    except (ValueError, yaml.YAMLError):
+        return text
 
 
 Options = Annotated[
@@ -105,29 +121,37 @@ class PolicyConfig:
 
     net_arch: tuple[int, ...] = (400, 400, 400)
     """Hidden widths of actor and critics."""
+    critic_net_arch: tuple[int, ...] | None = None
+    """Hidden widths of the critics, where they differ."""
     activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
     """Non-linearity."""
     layer_norm: bool = False
     """Normalise every hidden layer before its activation."""
     encoder: str = "multi_head"
     """Task-conditioned encoder."""
+    critic_encoder: str | None = None
+    """That of the critics, where it differs."""
     encoder_kwargs: Options = field(default_factory=dict)
     """The encoder's own options."""
     n_critics: int = 2
     """Number of critics."""
-    adam_eps: float = 1e-8
-    """Adam's epsilon."""
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    """Optimizer of actor and critics."""
+    optimizer_kwargs: Options = field(default_factory=dict)
+    """Its options, such as eps=1e-5."""
 
     def policy_kwargs(self) -> dict[str, Any]:
         """As the agent's ``policy_kwargs``."""
+        critic_net_arch = self.net_arch if self.critic_net_arch is None else self.critic_net_arch
         return {
-            "net_arch": list(self.net_arch),
+            "net_arch": {"pi": list(self.net_arch), "qf": list(critic_net_arch)},
             "activation_fn": ACTIVATIONS[self.activation],
             "layer_norm": self.layer_norm,
-            "encoder": self.encoder,
+            "encoder": {"pi": self.encoder, "qf": self.critic_encoder or self.encoder},
             "encoder_kwargs": dict(self.encoder_kwargs),
             "n_critics": self.n_critics,
-            "optimizer_kwargs": {"eps": self.adam_eps},
+            "optimizer_class": OPTIMIZERS[self.optimizer],
+            "optimizer_kwargs": dict(self.optimizer_kwargs),
         }
 
 
@@ -143,8 +167,12 @@ class AgentConfig:
     """Its arguments, such as c=0.4."""
     actor_combiner: str | None = None
     """A different combiner for the actor."""
+    actor_combiner_kwargs: Options = field(default_factory=dict)
+    """Its arguments."""
     critic_combiner: str | None = None
     """A different combiner for the critic."""
+    critic_combiner_kwargs: Options = field(default_factory=dict)
+    """Its arguments."""
     heads: Literal["unweighted", "weighted"] = "unweighted"
     """Gradient of a task's own parameters."""
     max_grad_norm: float | None = None
@@ -152,7 +180,7 @@ class AgentConfig:
     learning_rate: float = 3e-4
     """Of all Adam optimizers."""
     lr_schedule: Literal["constant", "linear"] = "constant"
-    """Keep the learning rate, or lower it linearly to zero over total_timesteps."""
+    """Keep the learning rate, or lower it linearly to zero over total_timesteps (max_minutes may stop before)."""
     buffer_size: int = 1_000_000
     """Transitions kept, over all tasks."""
     learning_starts: int = 10_000
@@ -167,9 +195,9 @@ class AgentConfig:
     """Steps of the vector environment between trainings."""
     gradient_steps: int = 1
     """Updates a training."""
-    ent_coef: str = "auto"
+    ent_coef: str | float = "auto"
     """Temperature: auto, auto_0.1, shared, shared_0.1, or a number."""
-    target_entropy: str = "auto"
+    target_entropy: str | float = "auto"
     """A number, or auto: minus the number of action dimensions."""
     target_update_interval: int = 1
     """Updates between moves of the target critic."""
@@ -186,19 +214,27 @@ class AgentConfig:
 
     def agent_kwargs(self) -> dict[str, Any]:
         """As the agent's constructor takes them."""
-        kwargs = {
-            spec.name: getattr(self, spec.name)
-            for spec in dataclasses.fields(self)
-            if spec.name not in ("actor_combiner", "critic_combiner", "lr_schedule")
-        }
+        special = {"actor_combiner", "critic_combiner", "lr_schedule"}
+        special |= {"actor_combiner_kwargs", "critic_combiner_kwargs"}
+        kwargs = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self) if spec.name not in special}
         if self.lr_schedule == "linear":
             kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, end_fraction=1.0)
         if self.actor_combiner is not None or self.critic_combiner is not None:
-            kwargs["combiner"] = {
-                "actor": self.actor_combiner or self.combiner,
-                "critic": self.critic_combiner or self.combiner,
+            sides = {
+                "actor": (self.actor_combiner, self.actor_combiner_kwargs),
+                "critic": (self.critic_combiner, self.critic_combiner_kwargs),
             }
+            common = (self.combiner, self.combiner_kwargs)
+            chosen = {side: common if own[0] is None else own for side, own in sides.items()}
+            kwargs["combiner"] = {side: name for side, (name, _) in chosen.items()}
+            kwargs["combiner_kwargs"] = {side: options for side, (_, options) in chosen.items()}
         return kwargs
+
+    def with_its_own_kwargs(self, preset: AgentConfig) -> AgentConfig:
+        """Without the preset's combiner arguments, if the combiner is no longer the preset's."""
+        if self.combiner != preset.combiner and self.combiner_kwargs == preset.combiner_kwargs:
+            return dataclasses.replace(self, combiner_kwargs={})
+        return self
 
 
 @dataclass(frozen=True)
@@ -217,6 +253,8 @@ class EvaluationConfig:
     """Simulator back-end of evaluations (Meta-World's reference by default)."""
     eval_envs_per_task: int = 1
     """Copies of each task's environment in evaluations."""
+    eval_goals: Literal["unseen", "training"] = "unseen"
+    """Evaluate on other goals than those of training, or on the same ones (metaworld back-end)."""
 
 
 Flat = tyro.conf.arg(name="")
@@ -273,7 +311,7 @@ def load_config(path: str | Path) -> TrainConfig:
         raise ArgumentError(f"config {path}: {error}") from error
     if not isinstance(data, dict):
         raise ArgumentError(f"config {path}: expected sections such as 'env:' and 'agent:', got {data!r}")
-    data.pop("versions", None)
+    data.pop("ran_with", None)  # a record, not a setting
     try:
         return pydantic.TypeAdapter(TrainConfig).validate_python(data)
     except pydantic.ValidationError as error:
@@ -284,10 +322,16 @@ def load_config(path: str | Path) -> TrainConfig:
         raise ArgumentError(f"config {path}: {problems}") from None
 
 
-def save_config(config: TrainConfig, path: Path, versions: dict[str, str]) -> None:
-    """Write a configuration with the versions it ran with, so that `load_config` repeats it."""
-    data = _plain(dataclasses.asdict(config))
-    path.write_text(yaml.safe_dump({**data, "versions": versions}, sort_keys=False), encoding="utf-8")
+def save_config(config: TrainConfig, path: Path, ran_with: dict[str, Any]) -> None:
+    """Write a configuration so that `load_config` repeats it.
+
+    Args:
+        config: its ``run_dir`` is left out, since a repetition has a folder of its own.
+        path: of the YAML file.
+        ran_with: versions, back-ends and device, kept as a record.
+    """
+    data = _plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))
+    path.write_text(yaml.safe_dump({**data, "ran_with": ran_with}, sort_keys=False), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

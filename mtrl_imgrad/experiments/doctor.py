@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mtrl_imgrad.experiments.versions import PACKAGES, installed_versions
@@ -59,7 +60,7 @@ def print_diagnosis(console: Console | None = None) -> None:
     table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
     for finding in diagnose():
         mark = {True: "[green]ok[/]", False: "[red]no[/]", None: "[yellow]--[/]"}[finding.works]
-        table.add_row(mark, finding.subject, finding.found, finding.advice)
+        table.add_row(mark, *(escape(text) for text in (finding.subject, finding.found, finding.advice)))
     console.print(table)
 
 
@@ -103,14 +104,18 @@ def _simulators() -> list[Finding]:
             found.append(Finding(f"simulator {backend}", None, "not installed", OPTIONAL[backend]))
         else:
             found.append(_attempt(f"simulator {backend}", steps(backend)))
-    auto = "envpool" if found[1].works else "metaworld"
-    found.append(Finding("backend='auto'", found[0].works or found[1].works, f"trains MT10 on {auto}"))
+    auto = found[0] if found[1].works is None else found[1]
+    found.append(Finding("backend='auto'", auto.works, f"trains MT10 on {auto.subject.removeprefix('simulator ')}"))
     return found
 
 
 def _rendering() -> Finding:
     chosen = os.environ.get("MUJOCO_GL", "unset")
-    probe = subprocess.run([sys.executable, "-c", RENDER_PROBE], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", RENDER_PROBE]
+    try:
+        probe = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return Finding("rendering", None, f"MUJOCO_GL {chosen}: no image after 60 s")
     if probe.returncode == 0:
         return Finding("rendering", True, f"MUJOCO_GL {chosen}: an image was rendered")
     reason = (probe.stderr.strip().splitlines() or ["the process was killed"])[-1]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from mtrl_imgrad.agents import MTSAC
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.evaluation.reports import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.config import load_config
-from mtrl_imgrad.experiments.train import make_eval_env
+from mtrl_imgrad.experiments.train import EVALUATION_SEED_OFFSET, make_eval_env
 
 __all__ = ["evaluate_run"]
 
@@ -39,10 +41,12 @@ def evaluate_run(
         console: where to print.
 
     Returns:
-        The report, which is also in ``<run>/evaluation_<model>_<episodes>.npz`` and ``.json``.
+        The report, which is also in the run folder as ``evaluation_<model>_<back-end>_seed<seed>_<episodes>`` (with
+        ``_stochastic`` where it is), ``.npz`` and ``.json``.
 
     Raises:
         ArgumentError: if the folder holds no such run or model, naming the file.
+        CheckpointError: if the model cannot be read.
     """
     console = console or Console(highlight=False)
     for file in (run / "config.yaml", run / f"{model}.zip"):
@@ -52,13 +56,24 @@ def evaluate_run(
     if backend is not None:
         evaluation = dataclasses.replace(config.evaluation, eval_backend=backend)  # type: ignore[arg-type]
         config = dataclasses.replace(config, evaluation=evaluation)
-    env = make_eval_env(config, seed)
-    try:
-        agent = MTSAC.load(run / f"{model}.zip", device=config.agent.device)
-        report = evaluate_success(agent, env, episodes, deterministic, progress_bar=True)
-    finally:
-        env.close()
-    saved = report.save(run / f"evaluation_{model}_{episodes}")
+    if seed is None and model == "best_model":
+        # Chosen as the best on the run's own evaluation goals, it would look better there than it is.
+        seed = config.seed + 2 * EVALUATION_SEED_OFFSET
+    with contextlib.closing(make_eval_env(config, seed)) as env:
+        report = evaluate_success(
+            _load(run / f"{model}.zip", config.agent.device), env, episodes, deterministic, progress_bar=True
+        )
+        mode = "" if deterministic else "_stochastic"
+        name = f"evaluation_{model}_{env.backend}_seed{env.initial_seed}_{episodes}{mode}"
+    saved = report.save(run / name)
     print_success(report, console=console)
-    console.print(f"{run / model}.zip on {env.backend}; saved as {saved} and .json")
+    console.print(escape(f"saved as {saved} and .json"), soft_wrap=True)
     return report
+
+
+def _load(path: Path, device: str) -> MTSAC:
+    """SB3's ``load``, whose failures on a damaged file have no common base."""
+    try:
+        return MTSAC.load(path, device=device)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
@@ -53,7 +55,8 @@ def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecE
 
     Args:
         config: of the run.
-        seed: None takes the run's seed, moved out of the reach of training seeds.
+        seed: None takes the run's seed where ``eval_goals`` is ``"training"``, and else one out of the reach of
+            training seeds.
     """
     backend = config.evaluation.eval_backend
     overrides: dict[str, Any] = {
@@ -63,8 +66,8 @@ def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecE
     }
     if config.env.backend == "toy" or all(name.startswith("toy-") for name in config.env.env):
         overrides["backend"] = "toy"
-    if seed is None:
-        seed = config.seed + EVALUATION_SEED_OFFSET
+    if seed is None:  # the seed determines the goals
+        seed = config.seed + (0 if config.evaluation.eval_goals == "training" else EVALUATION_SEED_OFFSET)
     return make_env(config.env, seed, **overrides)
 
 
@@ -86,13 +89,16 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
     console = console or Console(highlight=False)
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
-    folder = _make_folder(config)
-    save_config(config, folder / "config.yaml", installed_versions())
-    env, eval_env = make_env(config.env, config.seed), make_eval_env(config)
-    logger = configure(str(folder), ["csv", "tensorboard"])
-    try:
+    folder = _free_folder(config)
+    with contextlib.ExitStack() as stack:
+        env = stack.enter_context(contextlib.closing(make_env(config.env, config.seed)))
+        eval_env = stack.enter_context(contextlib.closing(make_eval_env(config)))
         agent = make_agent(config, env)
-        agent.set_logger(logger)
+        # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder / "config.yaml", _ran_with(agent, env, eval_env))
+        agent.set_logger(configure(str(folder), ["csv", "tensorboard"]))
+        stack.callback(agent.logger.close)
         _introduce(console, config, folder, agent, env, eval_env)
         evaluation = _evaluation_callback(config, folder, env, eval_env)
         before = evaluate_success(agent, eval_env, config.evaluation.eval_episodes, progress_bar=progress_bar)
@@ -101,10 +107,6 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
         _learn(agent, config, folder, evaluation, console, progress_bar)
         after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
         after.save(folder / "evaluation_after")
-    finally:
-        logger.close()
-        env.close()
-        eval_env.close()
     evaluation.evaluations.save(folder / "evaluations.npz")
     _draw(config, folder, evaluation, before, after)
     print_success(after, before, console)
@@ -169,7 +171,7 @@ def _learn(
         )
 
 
-def _make_folder(config: TrainConfig) -> Path:
+def _free_folder(config: TrainConfig) -> Path:
     folder = config.run_dir
     if folder is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -177,8 +179,18 @@ def _make_folder(config: TrainConfig) -> Path:
         folder = Path("runs") / f"{tasks}-{config.agent.combiner}-seed{config.seed}-{stamp}"
     if (folder / "config.yaml").exists():
         raise ArgumentError(f"run_dir {folder} holds a run already; give another folder, nothing was changed")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _ran_with(agent: MTSAC, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> dict[str, Any]:
+    """What "auto" became, and the versions: a record for whoever repeats the run elsewhere."""
+    return {
+        "backend": env.backend,
+        "eval_backend": eval_env.backend,
+        "device": str(agent.device),
+        "torch_threads": torch.get_num_threads(),
+        "versions": installed_versions(),
+    }
 
 
 def _evaluation_callback(
@@ -203,12 +215,15 @@ def _introduce(
     eval_env: MultiTaskVecEnv,
 ) -> None:
     count = sum(parameter.numel() for parameter in agent.policy.parameters())
-    console.print(f"[bold]{', '.join(config.env.env)}[/]: {env.num_tasks} tasks, seed {config.seed}, in {folder}")
+    tasks = ", ".join(config.env.env)
+    console.print(escape(f"{tasks}: {env.num_tasks} tasks, seed {config.seed}, in {folder}"), style="bold")
     console.print(f"simulator: {env.backend} to train, {eval_env.backend} to evaluate")
-    console.print(f"critic: {agent.critic_combiner}\nactor:  {agent.actor_combiner}")
+    console.print(escape(f"critic: {agent.critic_combiner}\nactor:  {agent.actor_combiner}"), soft_wrap=True)
     console.print(
-        f"encoder {config.policy.encoder!r} {list(config.policy.net_arch)}, {count:,} parameters, "
-        f"batch {agent.batch_size}, on {agent.device}"
+        escape(
+            f"encoder {config.policy.encoder!r} {list(config.policy.net_arch)}, {count:,} parameters, "
+            f"batch {agent.batch_size}, on {agent.device}"
+        )
     )
 
 
@@ -225,13 +240,24 @@ def _draw(
 
 
 def _take_leave(console: Console, folder: Path) -> None:
-    console.print(f"""
-[bold]Everything is in {folder}[/]
-  success_curve.png, success_per_task.png   look at these first
-  evaluation_after.json                     the table above, as numbers
-  model.zip, best_model.zip                 MTSAC.load(...)
-  config.yaml                               repeats this run
-What next:
-  mtrl-imgrad evaluate {folder} --episodes 50
-  tensorboard --logdir {folder}
-  mtrl-imgrad train --config {folder}/config.yaml --seed 1 --run-dir {folder}-seed1""")
+    contents = {
+        "success_curve.png": "look at these first",
+        "success_per_task.png": "",
+        "evaluation_after.json": "the table above, as numbers",
+        "model.zip": "the agent at the end: MTSAC.load(...)",
+        "best_model.zip": "the best by success while training",
+        "progress.csv": "all logs; TensorBoard's are beside it",
+        "config.yaml": "repeats this run",
+    }
+    console.print(f"\nEverything is in {escape(str(folder))}", style="bold")
+    for name, what in contents.items():
+        if (folder / name).exists():
+            console.print(f"  {name:<22}{what}")
+    commands = (
+        f"mtrl-imgrad evaluate {folder} --episodes 50",
+        f"tensorboard --logdir {folder}",
+        f"mtrl-imgrad train --config {folder}/config.yaml --seed 1",
+    )
+    console.print("What next:", style="bold")
+    for command in commands:
+        console.print(f"  {escape(command)}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ def test_a_run_leaves_everything_behind(run):
     tags = events.Tags()["scalars"]
     for tag in ("eval/success_rate", f"eval/success_rate/{TASKS[1]}", "train/critic_loss", "grad/cos_min"):
         assert tag in tags
+    assert load_config(run / "config.yaml").run_dir is None
     for tag in ("grad/critic/imbalance", f"combiner/actor/weight/{TASKS[0]}", "combiner/critic/residual"):
         assert tag in tags
     history = EvaluationHistory.load(run / "evaluations.npz")
@@ -83,12 +85,21 @@ def test_evaluate_prints_a_table_and_keeps_the_report(run, capsys):
     assert main(["evaluate", str(run), "--episodes", "4", "--model", "best_model"]) == 0
     out = capsys.readouterr().out
     assert all(task in out for task in TASKS)
-    assert SuccessReport.load(run / "evaluation_best_model_4").num_episodes == 4
+    assert SuccessReport.load(run / "evaluation_best_model_toy_seed20000_4").num_episodes == 4
+    assert main(["evaluate", str(run), "--episodes", "4", "--seed", "3", "--stochastic"]) == 0
+    assert SuccessReport.load(run / "evaluation_model_toy_seed3_4_stochastic").num_episodes == 4
 
 
 def test_evaluating_no_run_says_what_is_missing(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path)]) == 1
     assert "config.yaml" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_named(run, tmp_path, capsys):
+    shutil.copy(run / "config.yaml", tmp_path)
+    (tmp_path / "model.zip").write_bytes((run / "model.zip").read_bytes()[:1000])
+    assert main(["evaluate", str(tmp_path)]) == 1
+    assert "model.zip cannot be read" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_max_minutes_stops_early_and_says_so(tmp_path, capsys):
@@ -99,7 +110,8 @@ def test_max_minutes_stops_early_and_says_so(tmp_path, capsys):
 
 
 def test_an_error_of_ours_is_one_line_and_exit_1(tmp_path, capsys):
-    assert main(["train", *SMALL, "--run-dir", str(tmp_path / "x"), "--combiner", "imgard"]) == 1
+    assert main(["train", *SMALL, "--run-dir", str(tmp_path / "[/x]"), "--combiner", "imgard"]) == 1
+    assert not list(tmp_path.iterdir()), "a mistake leaves no folder behind"
     captured = capsys.readouterr()
     assert "Did you mean 'imgrad'" in captured.err.replace("\n", " ")
     assert "Traceback" not in captured.err
@@ -126,5 +138,6 @@ def test_lists(capsys):
 def test_doctor_finds_what_is_here(capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
+    assert "envpool" in out
     for word in ("torch", "metaworld", "simulator metaworld", "device", "rendering", "combiners", "solved"):
         assert word in out

@@ -1,17 +1,21 @@
 """Configurations: every argument reaches them, files hold them exactly, mistakes are named."""
 
+import contextlib
+import dataclasses
 import inspect
 
+import numpy as np
 import pytest
 import tyro
 import yaml
 
-from mtrl_imgrad.agents import MTSAC
+from mtrl_imgrad.agents import MTSAC, MTSACPolicy
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.config import (
     AgentConfig,
     EnvConfig,
+    EvaluationConfig,
     PolicyConfig,
     TrainConfig,
     list_presets,
@@ -19,7 +23,7 @@ from mtrl_imgrad.experiments.config import (
     preset_path,
     save_config,
 )
-from mtrl_imgrad.experiments.train import make_agent, make_env
+from mtrl_imgrad.experiments.train import make_agent, make_env, make_eval_env
 
 # Set by the run itself, or SB3's plumbing.
 NOT_OPTIONS = {"self", "policy", "env", "seed", "verbose", "tensorboard_log", "policy_kwargs", "_init_setup_model"}
@@ -40,14 +44,22 @@ def test_every_constructor_argument_reaches_the_command_line():
         args=(
             "--env reach-v3 push-v3 --backend metaworld --combiner cagrad --combiner-kwargs c=0.9 rescale=false "
             "--critic-combiner mgda --net-arch 32 16 --no-one-hot --encoder one_hot --activation tanh --seed 7 "
-            "--ent-coef 0.1 --max-grad-norm 1 --num-goals 3 --run-dir somewhere"
+            "--ent-coef 0.1 --max-grad-norm 1e-1 --num-goals 3 --run-dir somewhere --critic-net-arch 8 "
+            "--optimizer adamw --optimizer-kwargs eps=1e-5"
         ).split(),
     )
     assert parsed.env.env == ("reach-v3", "push-v3")
     assert parsed.env.num_goals == 3
     assert not parsed.env.one_hot
     assert parsed.agent.combiner_kwargs == {"c": 0.9, "rescale": False}
-    assert parsed.agent.agent_kwargs()["combiner"] == {"actor": "cagrad", "critic": "mgda"}
+    agent = make_agent(
+        dataclasses.replace(parsed, agent=dataclasses.replace(parsed.agent, batch_size=8)),
+        make_env(EnvConfig(env=("toy-reach",), one_hot=False), seed=0),
+    )
+    assert repr(agent.actor_combiner).startswith("CAGrad(reduction='mean', c=0.9")
+    assert repr(agent.critic_combiner).startswith("MGDA(")
+    assert agent.policy.optimizer_kwargs == {"eps": 1e-5}
+    assert agent.critic.q_networks[0].spec.net_arch == (8,)
     assert parsed.policy.net_arch == (32, 16)
     assert parsed.seed == 7
     assert str(parsed.run_dir) == "somewhere"
@@ -59,6 +71,8 @@ def test_defaults_are_those_of_the_classes():
         if name in agent:
             expected = agent[name].default
             assert value == ({} if name == "combiner_kwargs" and expected is None else expected), name
+    policy = set(inspect.signature(MTSACPolicy.__init__).parameters) - {"self", "observation_space", "action_space"}
+    assert set(PolicyConfig().policy_kwargs()) == policy - {"lr_schedule", "task_names", "one_hot"}
     env = inspect.signature(make_vec_env).parameters
     assert all(value == env[name].default for name, value in vars(EnvConfig()).items() if name in env)
 
@@ -92,9 +106,33 @@ def test_a_saved_config_is_the_same_config(tmp_path):
         run_dir=tmp_path,
         max_minutes=1.5,
     )
-    save_config(config, tmp_path / "config.yaml", {"python": "3"})
-    assert load_config(tmp_path / "config.yaml") == config
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["versions"] == {"python": "3"}
+    save_config(config, tmp_path / "config.yaml", {"versions": {"python": "3"}})
+    repeated = load_config(tmp_path / "config.yaml")
+    assert repeated == dataclasses.replace(config, run_dir=None), "a repetition has a folder of its own"
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["ran_with"]["versions"] == {"python": "3"}
+
+
+def test_another_combiner_than_the_presets_does_not_get_its_arguments():
+    preset = load_config(preset_path("mt10_demo")).agent
+    assert preset.combiner_kwargs == {"c": 0.4}
+    other = dataclasses.replace(preset, combiner="mgda")
+    assert other.with_its_own_kwargs(preset).combiner_kwargs == {}
+    assert preset.with_its_own_kwargs(preset) is preset
+    told = dataclasses.replace(preset, combiner="cagrad", combiner_kwargs={"c": 0.9})
+    assert told.with_its_own_kwargs(preset).combiner_kwargs == {"c": 0.9}
+
+
+@pytest.mark.parametrize(("goals", "same"), [("training", True), ("unseen", False)])
+def test_evaluation_goals_are_those_of_training_or_others(goals, same):
+    config = TrainConfig(
+        env=EnvConfig(env=("reach-v3",), backend="metaworld", num_goals=1),
+        evaluation=EvaluationConfig(eval_goals=goals),
+    )
+    with (
+        contextlib.closing(make_env(config.env, config.seed)) as env,
+        contextlib.closing(make_eval_env(config)) as other,
+    ):
+        assert np.array_equal(env.reset()[:, 36:39], other.reset()[:, 36:39]) == same
 
 
 @pytest.mark.parametrize(
@@ -108,6 +146,7 @@ def test_a_saved_config_is_the_same_config(tmp_path):
         ("total_timesteps: many", "total_timesteps"),
         ("- a list", "sections"),
         ("a: [", "config"),
+        ("ran_with: {torch: 2}\nagent: {gama: 1}", "agent.gama"),
         ("agent: !!python/object/apply:os.system [echo]", "could not determine a constructor"),
     ],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
+
+from torch import nn
 
 from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.embedding import EmbeddingEncoder
@@ -45,7 +48,23 @@ def make_encoder(encoder: str | type[Encoder], spec: NetworkSpec, **kwargs: Any)
         encoder = ENCODERS[encoder]
     elif not (isinstance(encoder, type) and issubclass(encoder, Encoder)):
         raise ArgumentError(f"encoder must be a name or an Encoder class, got {encoder!r}")
-    try:
-        return encoder(spec, **kwargs)
-    except TypeError as error:
-        raise ArgumentError(f"encoder_kwargs of {encoder.name!r}: {error}") from error
+    accepted = [name for name in inspect.signature(encoder).parameters if name != "spec"]
+    for name in kwargs:
+        if name not in accepted:
+            raise ArgumentError(
+                f"encoder_kwargs: encoder {encoder.name!r} takes no {name!r}; accepted: {', '.join(accepted) or 'none'}"
+            )
+    return _checked(encoder(spec, **kwargs))
+
+
+def _checked(encoder: Encoder) -> Encoder:
+    """Refuse what would go wrong in silence when all tasks' gradients are taken at once."""
+    for name, layer in encoder.named_modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
+            raise ArgumentError(f"encoder {encoder.name!r}: layer {name!r} is dropout; an update has no noise for it")
+        if list(layer.buffers(recurse=False)):
+            raise ArgumentError(
+                f"encoder {encoder.name!r}: layer {name!r} keeps buffers (such as running statistics), which per-task "
+                "gradients would freeze; use parameters, or layer_norm in place of batch normalisation"
+            )
+    return encoder

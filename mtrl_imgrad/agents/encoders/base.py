@@ -6,7 +6,8 @@ its own affair: feed the one-hot into the trunk, choose a head, look up an embed
 
 A new encoder is one file with one class here, and one line in the registry. Inside ``forward`` plain PyTorch layers
 hold shared parameters; layers of `mtrl_imgrad.agents.encoders.layers` hold parameters of which every task owns a row.
-No loop over tasks is ever needed: rows of several tasks arrive mixed, with a one-hot row each.
+No loop over tasks is ever needed: rows of several tasks arrive mixed, with a one-hot row each. No Python branch may
+depend on a value, and neither dropout nor buffers (running statistics) are possible.
 """
 
 from __future__ import annotations
