@@ -8,6 +8,7 @@
 Pure PyTorch: nothing here knows of reinforcement learning, vision, or files.
 """
 
+from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import (
     Combination,
     Combiner,
@@ -18,25 +19,40 @@ from mtrl_imgrad.combiners.base import (
     Weights,
 )
 from mtrl_imgrad.combiners.cagrad import CAGrad
+from mtrl_imgrad.combiners.con_fig import ConFIG
+from mtrl_imgrad.combiners.fairgrad import FairGrad
+from mtrl_imgrad.combiners.gradvac import GradVac
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.combiners.imgrad import IMGrad
+from mtrl_imgrad.combiners.imtl_g import IMTLG
 from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
+from mtrl_imgrad.combiners.nash_mtl import NashMTL
+from mtrl_imgrad.combiners.pcgrad import PCGrad
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
+from mtrl_imgrad.combiners.upgrad import UPGrad
 
 __all__ = [
+    "IMTLG",
     "MGDA",
+    "AlignedMTL",
     "CAGrad",
     "Combination",
     "Combiner",
+    "ConFIG",
+    "FairGrad",
+    "GradVac",
     "GramianCombiner",
     "IMGrad",
     "LinearScalarization",
     "LossCombiner",
     "MatrixCombiner",
+    "NashMTL",
+    "PCGrad",
     "SimplexSolution",
     "Status",
+    "UPGrad",
     "Weights",
     "combiner_class",
     "conflict_averse_dual",

@@ -29,7 +29,7 @@ from mtrl_imgrad.combiners.optimality import (
     proof,
 )
 
-__all__ = ["certify", "minimise"]
+__all__ = ["certify", "may_ask", "minimise", "substitute"]
 
 _RIDGE = 1e-14
 """Keeps a Cholesky factor of dependent gradients defined; one refinement step takes its effect out again."""
@@ -49,7 +49,7 @@ def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
     systems = _Systems(problem)
     point = best_vertex(problem)
     answer = check(problem, point, point.z)
-    can_stop = _may_ask(answer.done)
+    can_stop = may_ask(answer.done)
     free = (point.z > 0) | (point.slack < -point.noise)
     for _ in range(_step_limit(C.shape[-1], can_stop)):
         if can_stop and bool(answer.done.all()):
@@ -83,7 +83,7 @@ def _step_limit(num_tasks: int, can_stop: bool) -> int:
     return 20 + 4 * num_tasks if can_stop else 8 + num_tasks // 5
 
 
-def _may_ask(flags: Tensor) -> bool:
+def may_ask(flags: Tensor) -> bool:
     """Whether looking at a value costs nothing and is possible."""
     if flags.device.type != "cpu" or torch.compiler.is_compiling():
         return False
@@ -142,13 +142,13 @@ class _Systems:
         system = torch.where(column & free[..., None, :], self._ridged, self._eye)
         factor = torch.linalg.cholesky_ex(system)[0]
         right = torch.where(column, self._right, 0.0)
-        solved = _substitute(factor, right)
+        solved = substitute(factor, right)
         rest = torch.where(column, right - self._C @ solved, 0.0)
-        solved = solved + _substitute(factor, rest)
+        solved = solved + substitute(factor, rest)
         return solved[..., 0], solved[..., 1]
 
 
-def _substitute(factor: Tensor, right: Tensor) -> Tensor:
+def substitute(factor: Tensor, right: Tensor) -> Tensor:
     """``(L L')^-1 right``.
 
     On a GPU `torch.cholesky_solve` may wait for the device; triangular solves do not.

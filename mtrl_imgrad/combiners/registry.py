@@ -5,11 +5,19 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.cagrad import CAGrad
+from mtrl_imgrad.combiners.con_fig import ConFIG
+from mtrl_imgrad.combiners.fairgrad import FairGrad
+from mtrl_imgrad.combiners.gradvac import GradVac
 from mtrl_imgrad.combiners.imgrad import IMGrad
+from mtrl_imgrad.combiners.imtl_g import IMTLG
 from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
+from mtrl_imgrad.combiners.nash_mtl import NashMTL
+from mtrl_imgrad.combiners.pcgrad import PCGrad
+from mtrl_imgrad.combiners.upgrad import UPGrad
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = ["combiner_class", "list_combiners", "make_combiner"]
@@ -19,6 +27,14 @@ _COMBINERS: dict[str, type[Combiner]] = {
     "mgda": MGDA,
     "cagrad": CAGrad,
     "imgrad": IMGrad,
+    "pcgrad": PCGrad,
+    "gradvac": GradVac,
+    "nash_mtl": NashMTL,
+    "fairgrad": FairGrad,
+    "imtl_g": IMTLG,
+    "aligned_mtl": AlignedMTL,
+    "config": ConFIG,
+    "upgrad": UPGrad,
 }
 
 

@@ -181,7 +181,7 @@ def test_a_fixed_number_of_steps_gives_the_same_answer(family, num_tasks, monkey
     """What a GPU does: no early end. Further steps leave a solved problem alone."""
     problem, linear, radius = dual_data(families(num_tasks, 20, seed=4)[family], 0.4)
     early = min_norm_point(problem), conflict_averse_dual(problem, linear, radius)
-    monkeypatch.setattr(active_set, "_may_ask", lambda flags: False)
+    monkeypatch.setattr(active_set, "may_ask", lambda flags: False)
     fixed = min_norm_point(problem), conflict_averse_dual(problem, linear, radius)
     for one, other in zip(early, fixed, strict=True):
         solved = other.status_code == Status.SOLVED

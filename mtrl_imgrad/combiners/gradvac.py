@@ -1,0 +1,143 @@
+"""GradVac, gradient vaccine: task gradients that are less alike than they used to be are turned towards each other.
+
+Wang, Tsvetkov, Firat, Cao, "Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively
+Multilingual Models", ICLR 2021, arXiv 2010.05874.
+
+As PCGrad, but with a target r_ij for the cosine of every pair in place of zero. For each task i start with
+``d_i = g_i`` and visit the other tasks j in random order; with f the cosine of d_i and g_j, where ``f < r_ij``,
+
+    d_i <- d_i + |d_i| (r sqrt(1 - f^2) - f sqrt(1 - r^2)) / (|g_j| sqrt(1 - r^2)) g_j,
+
+which makes their cosine r. Then ``r_ij <- (1 - beta) r_ij + beta f``. Last, ``d = sum_i d_i / K``. Targets start at
+zero; with beta = 0 they stay there, which is PCGrad.
+
+Departures from the authors' method: one set of targets for all shared parameters, where the paper also has one a layer;
+the sum of the d_i is divided by K (theirs is the sum: ``reduction="sum"``); no epsilons, but targets count as at most
+1 - 1e-6. Targets of pairs with a zero gradient, and all of them on a step that is not finite, are left as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
+from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.random_order import check_seed, random_orders, restore_generator
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["GradVac"]
+
+_HIGHEST_TARGET = 1 - 1e-6
+"""A cosine of one is out of reach."""
+
+
+class GradVac(GramianCombiner):
+    """Mean of the task gradients, each turned towards those it has grown unlike. With one task ``d = g``.
+
+    Nothing is solved, so the residual is zero. It keeps the K x K targets and a generator, so it takes one Gramian at
+    a time, always of the same tasks in the same order.
+
+    Args:
+        beta: rate at which targets follow the cosines, in [0, 1]; the paper's is 0.01.
+        seed: of the generator of the orders.
+        reduction: ``"mean"`` or ``"sum"`` (the authors').
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    name = "gradvac"
+    paper = (
+        "Zirui Wang, Yulia Tsvetkov, Orhan Firat and Yuan Cao. Gradient Vaccine: Investigating and Improving "
+        "Multi-task Optimization in Massively Multilingual Models. ICLR 2021. arXiv:2010.05874"
+    )
+    bibtex = """@inproceedings{wang2021gradient,
+  title = {Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively Multilingual Models},
+  author = {Wang, Zirui and Tsvetkov, Yulia and Firat, Orhan and Cao, Yuan},
+  booktitle = {International Conference on Learning Representations},
+  year = {2021},
+  eprint = {2010.05874},
+  archivePrefix = {arXiv}
+}"""
+
+    def __init__(self, beta: float = 0.01, *, seed: int = 0, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction=reduction)
+        if not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
+            raise ArgumentError(f"beta must be in [0, 1], got {beta!r}")
+        self.beta = float(beta)
+        self.seed = check_seed(seed)
+        self._generator = torch.Generator().manual_seed(self.seed)
+        self._targets: Tensor | None = None
+
+    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+        """``[K]`` coefficients; see `GramianCombiner.weights`. Moves the targets on.
+
+        Extras: ``projections``, how many times a gradient was turned.
+
+        Raises:
+            ArgumentError: if there are batch dimensions, or not as many tasks as in earlier calls.
+        """
+        problem = normalise(gramian)
+        if gramian.ndim != 2:
+            raise ArgumentError(f"gramian must be [K, K] for {self.name}, got shape {tuple(gramian.shape)}")
+        targets = torch.zeros_like(problem.values) if self._targets is None else self._targets.to(gramian.device)
+        if targets.shape != problem.values.shape:
+            raise ArgumentError(f"{self.name} has targets for {len(targets)} tasks, got {problem.num_tasks}")
+        orders = random_orders(problem.values, self._generator)
+        parts, self._targets, projections = _turned(problem, targets, orders, self.beta)
+        own = torch.where(problem.alive, 0.0, 1.0)
+        return problem.weights(
+            (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
+            base=1 / problem.num_tasks,
+            residual=torch.zeros_like(problem.scale),
+            status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
+            extras={"projections": projections},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state, and the targets ``[K, K]`` or None before the first call."""
+        return {
+            "generator": self._generator.get_state(),
+            "targets": None if self._targets is None else self._targets.clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`.
+
+        Raises:
+            ArgumentError: if ``state`` is not that of a GradVac.
+        """
+        targets = state.get("targets")
+        square = isinstance(targets, Tensor) and targets.ndim == 2 and targets.shape[0] == targets.shape[1]
+        if set(state) != {"generator", "targets"} or not (targets is None or square):
+            raise ArgumentError(f"the state of {self.name} holds a generator and [K, K] targets, got {sorted(state)}")
+        restore_generator(self.name, self._generator, state)
+        self._targets = None if targets is None else targets.double().clone()
+
+
+def _turned(problem: NormalisedGramian, targets: Tensor, orders: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Coefficients ``[K, K]`` of all d_i on the unit gradients, the next targets, and how many turns were made."""
+    cosines = problem.cosines
+    usable = problem.finite & ~problem.zero
+    parts = torch.diag_embed(problem.norms)
+    tasks = torch.arange(problem.num_tasks, device=parts.device)[:, None]
+    turns = torch.zeros_like(problem.scale)
+    for step in range(problem.num_tasks):
+        other = orders[:, step : step + 1]
+        product = (cosines[other[:, 0]] * parts).sum(-1, keepdim=True)
+        length = ((parts @ cosines) * parts).sum(-1, keepdim=True).clamp_min(0).sqrt()
+        meets = (other != tasks) & problem.alive[other] & (length > 0) & usable
+        cosine = torch.where(meets, product / length, 0.0).clamp(-1.0, 1.0)
+        current = targets.gather(-1, other)
+        target = current.clamp_max(_HIGHEST_TARGET)
+        turn = meets & (cosine < target)
+        sine = (1 - cosine * cosine).sqrt()
+        move = length * (target * sine / (1 - target * target).sqrt() - cosine)
+        parts = parts.scatter_add(-1, other, torch.where(turn, move, 0.0))
+        targets = targets.scatter(-1, other, torch.where(meets, (1 - beta) * current + beta * cosine, current))
+        turns = turns + turn.sum()
+    return parts, targets, turns

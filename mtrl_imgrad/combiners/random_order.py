@@ -1,0 +1,53 @@
+"""Random orders of the tasks from a combiner's own generator, which its state continues bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["check_seed", "in_order", "random_orders", "restore_generator"]
+
+
+def check_seed(seed: int) -> int:
+    """``seed``, if it can seed a generator.
+
+    Raises:
+        ArgumentError: if it is not an integer in [0, 2^63).
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ArgumentError(f"seed must be an integer in [0, 2^63), got {seed!r}")
+    return seed
+
+
+def random_orders(like: Tensor, generator: torch.Generator) -> Tensor:
+    """For every task an order of all tasks, ``[..., K, K]`` int64 on the device of ``like`` [..., K, K].
+
+    Drawn on the host, so that all devices see the same orders, and copied; the host does not wait.
+    """
+    keys = torch.rand(like.shape, generator=generator, dtype=torch.float64)
+    return keys.argsort(-1).to(like.device, non_blocking=True)
+
+
+def in_order(like: Tensor) -> Tensor:
+    """The order of the index for every task; shape and device as `random_orders`."""
+    return torch.arange(like.shape[-1], device=like.device).expand(like.shape)
+
+
+def restore_generator(name: str, generator: torch.Generator, state: Mapping[str, Any]) -> None:
+    """Set the generator of the combiner ``name`` to ``state["generator"]``.
+
+    Raises:
+        ArgumentError: if that is missing or not a generator's state.
+    """
+    found = state.get("generator")
+    if not isinstance(found, Tensor) or found.dtype != torch.uint8:
+        raise ArgumentError(f"the state of {name} must hold a generator's state (uint8 tensor), got {sorted(state)}")
+    try:
+        generator.set_state(found.cpu())
+    except RuntimeError as error:
+        raise ArgumentError(f"the state of {name} holds no generator's state: {error}") from error
