@@ -13,8 +13,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.encoders import Encoder, list_encoders, make_encoder
 from mtrl_imgrad.agents.encoders.layers import mlp
-from mtrl_imgrad.combiners import CAGrad, IMGrad, LinearScalarization
-from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.combiners import CAGrad, IMGrad, LinearScalarization, list_combiners
+from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.errors import (
     ArgumentError,
     EnvironmentFaultError,
@@ -172,7 +172,8 @@ def test_a_functional_callback_can_stop():
 
 def test_progress_bar_prints_every_task(capsys):
     _agent().learn(400, progress_bar=True)
-    assert "left" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert all(f"{name} " in out for name in list_tasks("toy-reach"))
 
 
 def test_num_envs_per_task_and_one_task_and_plain_gym_env():
@@ -197,6 +198,42 @@ def test_replay_buffer_can_be_saved_and_loaded(tmp_path):
     assert other.replay_buffer.size() == agent.replay_buffer.size()
     a, b = agent.replay_buffer.sample(32), other.replay_buffer.sample(32)
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True)), "the generator was not saved"
+
+
+def test_a_replay_buffer_of_other_tasks_is_refused(tmp_path):
+    agent = _agent().learn(80)
+    agent.save_replay_buffer(tmp_path / "replay")
+    for tasks in (agent.task_names[::-1], agent.task_names[:2]):
+        other = _agent(make_vec_env(tasks))
+        own = other.replay_buffer
+        with pytest.raises(TaskMismatchError, match="keeps its own"):
+            other.load_replay_buffer(tmp_path / "replay")
+        assert other.replay_buffer is own
+
+
+@pytest.mark.parametrize("combiner", list_combiners())
+def test_every_combiner_trains_the_agent(combiner):
+    agent = _agent(combiner=combiner)
+    before = _parameters(agent)
+    agent.learn(120)
+    assert torch.isfinite(_parameters(agent)).all()
+    assert not torch.equal(before, _parameters(agent))
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Dropout(0.1), torch.nn.BatchNorm1d(8)])
+def test_layers_that_would_go_wrong_in_silence_are_refused(layer):
+    class Bad(Encoder):
+        name = "bad"
+
+        def __init__(self, spec):
+            super().__init__(spec)
+            self.layer = layer
+
+        def forward(self, inputs, task):
+            return inputs
+
+    with pytest.raises(ArgumentError, match="layer 'layer'"):
+        _agent(policy_kwargs={**SMALL, "encoder": Bad})
 
 
 class _TinyEncoder(Encoder):
@@ -278,8 +315,10 @@ def test_environments_with_other_tasks_are_refused(tmp_path):
         with pytest.raises(TaskMismatchError, match=says):
             agent.set_env(other)
     agent.save(tmp_path / "agent")
-    with pytest.raises((TaskMismatchError, ValueError)):
+    with pytest.raises(TaskMismatchError, match="task 0"):
         MTSAC.load(tmp_path / "agent", env=make_vec_env(names[::-1]))
+    with pytest.raises(TaskMismatchError, match="3 environments a task"):
+        agent.set_env(make_vec_env("toy-reach", num_envs_per_task=3))
     agent.set_env(make_vec_env("toy-reach", seed=9))
     agent.learn(40)
 
@@ -287,6 +326,8 @@ def test_environments_with_other_tasks_are_refused(tmp_path):
 def test_vec_normalize_is_refused():
     with pytest.raises(ArgumentError, match="VecNormalize"):
         _agent(VecNormalize(make_vec_env("toy-reach")))
+    with pytest.raises(ArgumentError, match="VecNormalize"):
+        _agent().set_env(VecNormalize(make_vec_env("toy-reach")))
 
 
 def test_encoders_that_need_the_task_say_so():

@@ -7,10 +7,11 @@ from torch.func import functional_call
 
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.encoders import Encoder, list_encoders
+from mtrl_imgrad.agents.encoders.layers import TaskLinear
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateSettings
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import by_rows, combined_by_rows, split_parameters
 
 GAMMA, TAU = 0.97, 0.01
@@ -122,38 +123,138 @@ def test_linear_scalarization_is_summed_sac(encoder, combiner):
         torch.testing.assert_close(moved, expected[name], rtol=1e-8, atol=1e-9)
 
 
-def test_actor_step_is_that_of_the_mean_actor_loss():
-    agent = _agent("one_hot")
+@pytest.mark.parametrize("combiner", ["linear_scalarization", "gramian_mean"])
+@pytest.mark.parametrize("sampling", ["balanced", "uniform"])
+@pytest.mark.parametrize("encoder", list_encoders())
+def test_actor_step_is_that_of_the_mean_actor_loss(encoder, sampling, combiner):
+    """Written out with autograd on rows that forget their task; own parameters by their own task's loss."""
+    agent = _agent(encoder, sampling=sampling)
     batch, noise = _double(agent)
-    alpha = torch.full((agent.num_tasks,), 0.3, dtype=torch.float64)
+    if sampling == "uniform":
+        assert batch.weights.unique().numel() == 2, "some columns must be padding"
+    alpha = torch.tensor([0.5, 1.0, 0.1, 2.0], dtype=torch.float64)
     agent.critic.optimizer = torch.optim.SGD(agent.critic.parameters(), lr=0.0)
     agent.actor.optimizer = torch.optim.SGD(agent.actor.parameters(), lr=1.0)
     observations, shape = batch.observations.flatten(0, 1), batch.rewards.shape
     actions, log_prob = agent.actor(observations, noise.action.flatten(0, 1))
     values = torch.stack(agent.critic(observations, actions)).amin(0)
-    loss = (alpha[:, None] * log_prob.view(shape) - values.view(shape)).mean()
-    expected = torch.autograd.grad(loss, list(agent.actor.parameters()))
-    before = [p.clone() for p in agent.actor.parameters()]
-    combiner = LinearScalarization()
+    losses = (batch.weights * (alpha[:, None] * log_prob.view(shape) - values.view(shape))).sum(1)
+    expected = torch.autograd.grad(losses.mean(), list(agent.actor.parameters()))
+    own = split_parameters(agent.actor).own
+    before = {name: p.detach().clone() for name, p in agent.actor.named_parameters()}
+    chosen = LinearScalarization() if combiner == "linear_scalarization" else make_combiner("cagrad", c=0.0)
     settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
-    SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), combiner, combiner, settings)(batch, noise)
-    for old, new, gradient in zip(before, agent.actor.parameters(), expected, strict=True):
-        torch.testing.assert_close(old - new, gradient, rtol=1e-8, atol=1e-10)
+    SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), chosen, chosen, settings)(batch, noise)
+    for (name, new), gradient in zip(agent.actor.named_parameters(), expected, strict=True):
+        factor = agent.num_tasks if name in own else 1
+        torch.testing.assert_close(before[name] - new, factor * gradient, rtol=1e-8, atol=1e-10)
 
 
-def test_temperature_of_a_task_follows_its_own_entropy():
+@pytest.mark.parametrize("shared", [False, True])
+def test_temperatures_follow_the_entropies(shared):
     agent = _agent("one_hot")
     batch, noise = _double(agent)
-    log_alpha = torch.zeros(agent.num_tasks, dtype=torch.float64, requires_grad=True)
+    log_alpha = torch.zeros(1 if shared else agent.num_tasks, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([log_alpha], lr=1.0)
     with torch.no_grad():
         _, log_prob = agent.actor(batch.observations.flatten(0, 1), noise.action.flatten(0, 1))
     expected = (log_prob.view(batch.rewards.shape) - 4.0).mean(1)
+    expected = expected.mean(0, keepdim=True) if shared else expected
     combiner = LinearScalarization()
     settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
     temperature = Temperature(log_alpha, -4.0, optimizer)
     SACUpdate(agent.policy, temperature, combiner, combiner, settings)(batch, noise)
     torch.testing.assert_close(log_alpha.detach(), expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("update_target", [True, False])
+def test_the_target_critic_moves_by_tau_when_told(update_target):
+    agent = _agent("multi_head")
+    batch, noise = _double(agent)
+    before = [p.detach().clone() for p in agent.critic_target.parameters()]
+    combiner = make_combiner("imgrad")
+    update = SACUpdate(
+        agent.policy,
+        Temperature(torch.zeros(agent.num_tasks), -4.0, None),
+        combiner,
+        combiner,
+        UpdateSettings(GAMMA, TAU, "unweighted", None),
+    )
+    update(batch, noise, update_target=update_target)
+    tau = TAU if update_target else 0.0
+    for old, new, critic in zip(before, agent.critic_target.parameters(), agent.critic.parameters(), strict=True):
+        torch.testing.assert_close(new, old + tau * (critic - old), rtol=1e-6, atol=1e-9)
+
+
+def test_critic_losses_weigh_the_rows():
+    agent = _agent("multi_head", sampling="uniform")
+    batch, noise = _double(agent)
+    alpha = torch.ones(agent.num_tasks, dtype=torch.float64)
+    combiner = LinearScalarization()
+    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    poisoned = batch._replace(rewards=torch.where(batch.weights > 0, batch.rewards, 1e6))
+    reports = []
+    for rows in (batch, poisoned):
+        for network in (agent.actor, agent.critic):
+            network.optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+        update = SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), combiner, combiner, settings)
+        reports.append(update(rows, noise, update_target=False))
+    torch.testing.assert_close(reports[0].critic_losses, reports[1].critic_losses)
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+def test_nothing_moves_after_a_fault_within_a_training(bad, monkeypatch):
+    agent = _agent("multi_head", combiner="imgrad")
+    states, sample = [], agent.replay_buffer.sample
+
+    def poisoned(batch_size):
+        states.append([value.clone() for value in _everything(agent)])
+        batch = sample(batch_size)
+        return batch._replace(rewards=batch.rewards * torch.nan) if len(states) == bad + 1 else batch
+
+    monkeypatch.setattr(agent.replay_buffer, "sample", poisoned)
+    updates = agent._n_updates
+    with pytest.raises(NonFiniteError, match=rf"critic loss of task .* in update {updates + bad + 1}"):
+        agent.train(5)
+    for before, after in zip(states[bad], _everything(agent), strict=True):
+        assert torch.equal(before, after)
+    assert agent._n_updates == updates + bad
+    monkeypatch.setattr(agent.replay_buffer, "sample", sample)
+    agent.train(1)
+    assert not torch.equal(states[bad][0], next(iter(_everything(agent))))
+
+
+def _everything(agent):
+    return [*agent.policy.state_dict().values(), agent.log_ent_coef.detach()]
+
+
+class _Independent(Encoder):
+    """A linear network a task: nothing is shared."""
+
+    name = "independent"
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.layer = TaskLinear(spec.num_tasks, spec.in_features, spec.out_features)
+
+    def forward(self, inputs, task):
+        return self.layer(inputs, task)
+
+
+@pytest.mark.parametrize("combiner", ["imgrad", "linear_scalarization"])
+def test_tasks_that_share_nothing_need_no_combining(combiner):
+    agent = _agent(_Independent, combiner=combiner)
+    before = agent.actor.encoder.layer.weight.detach().clone()
+    agent.train(2)
+    assert not torch.equal(before, agent.actor.encoder.layer.weight)
+
+
+def test_settings_are_read_at_each_training():
+    agent = _agent("one_hot")
+    agent.tau, agent.gamma = 0.0, 0.0
+    before = [p.detach().clone() for p in agent.critic_target.parameters()]
+    agent.train(2)
+    assert all(torch.equal(a, b) for a, b in zip(before, agent.critic_target.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("combiner", ["imgrad", "linear_scalarization"])
