@@ -1,0 +1,37 @@
+"""The README's Python runs as it stands there, on the toy set and for a moment."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def _blocks():
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_training_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = _blocks()[0]
+    for here, there in (
+        ('"MT10", seed=1, backend="metaworld"', '"toy-reach", seed=1'),
+        ('"MT10"', '"toy-reach"'),
+        ("[400, 400, 400]", "[16]"),
+        ("2_000_000", "400"),
+        ("eval_freq=10_000, n_eval_episodes=10", "eval_freq=50, n_eval_episodes=1"),
+        ("n_episodes=50", "n_episodes=1"),
+        ("seed=0,\n)", "seed=0, learning_starts=100, batch_size=16)"),
+    ):
+        assert here in code, f"the README no longer says {here}"
+        code = code.replace(here, there)
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "mt10_imgrad.zip").exists()
+
+
+def test_combiner_lines():
+    found = {}
+    exec(compile(_blocks()[1], "README.md", "exec"), found)
+    assert found["out"].status.name == "SOLVED"
+    assert found["out"].weights.tolist() == pytest.approx([0.496080, 0.287356, 0.494504], abs=1e-4)
