@@ -265,7 +265,6 @@ def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
     if combination.weights is not None:
         found["combiner/weight"] = combination.weights
     if combination.gramian is not None:
-        # Not `combination.diagnostics`, where a method's own "imbalance" replaces the ratio of the norms.
         measured = gramian_diagnostics(combination.gramian)
         found["grad/norm"] = measured["norms"]
         found |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance")}

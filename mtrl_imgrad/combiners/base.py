@@ -75,7 +75,7 @@ class Weights:
         values: ``[..., K]`` float64; ``gradient = values @ jacobian``.
         residual: ``[...]`` violation of the problem's optimality conditions, relative (0 is exact).
         status_code: ``[...]`` int64 tensor of `Status` values, on the Gramian's device.
-        extras: what the method found on its way (for instance ``imbalance``, ``cos_theta``,
+        extras: what the method found on its way (for instance ``mu``, ``cos_theta``,
             ``simplex_weights``).
     """
 

@@ -107,7 +107,7 @@ class IMGrad(GramianCombiner):
     def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
-        Extras: ``imbalance`` [...], mu; ``cos_theta`` [...], the same where the measure is the plumb line;
+        Extras: ``mu`` [...]; ``cos_theta`` [...], the same where the measure is the plumb line;
         ``kappa`` [...]; ``simplex_weights`` [..., K], w.
         """
         problem = normalise(gramian)
@@ -120,7 +120,7 @@ class IMGrad(GramianCombiner):
             base=1 / problem.num_tasks,
             residual=torch.maximum(residual, found.residual),
             status_code=torch.maximum(status_code, found.status_code),
-            extras={"imbalance": mu, "kappa": mu / rest, "simplex_weights": found.weights, **extras},
+            extras={"mu": mu, "kappa": mu / rest, "simplex_weights": found.weights, **extras},
         )
 
     def _imbalance(self, problem: NormalisedGramian) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:

@@ -543,3 +543,14 @@ class TestProgress:
         model.learn(3, MTProgressBarCallback(console=Console(file=file, width=80)))
         assert file.getvalue().startswith("3/3 (100%)")
         assert file.getvalue().endswith("success -  (task -)\n")
+
+
+def test_a_combiner_that_needs_no_gradients_is_diagnosed_all_the_same():
+    env = make_vec_env("toy-reach", seed=0)
+    kwargs = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 0, "batch_size": 8, "seed": 0, "device": "cpu"}
+    agent = MTSAC("MlpPolicy", env, combiner="linear_scalarization", **kwargs)
+    agent.learn(11 * NUM_ENVS, GradientDiagnosticsCallback(log_freq=10), log_interval=None)
+    values = agent.logger.name_to_value
+    assert -1 <= values["grad/critic/cos_min"] <= 1
+    assert values[f"grad/actor/norm/{TASKS[0]}"] > 0
+    assert agent.last_combinations["critic"].gramian is None, "only the recorded update pays for it"

@@ -94,6 +94,6 @@ def test_imbalance_measures_agree_with_the_golden_values(jacobian, pm, lm, dc):
 def test_imgrad_reports_the_imbalance_it_used(measure, mu):
     for form, offset in (("authors", 1.5), ("paper", 1.0)):
         extras = make_combiner("imgrad", measure=measure, form=form).weights(G3 @ G3.T).extras
-        assert extras["imbalance"].item() == pytest.approx(mu, abs=2e-6)
+        assert extras["mu"].item() == pytest.approx(mu, abs=2e-6)
         assert extras["kappa"].item() == pytest.approx(mu / (offset - mu), abs=2e-5)
         assert ("cos_theta" in extras) == (measure == "pm")
