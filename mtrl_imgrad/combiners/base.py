@@ -58,6 +58,9 @@ class Status(IntEnum):
         """The status as a sentence."""
         return _SENTENCES[self]
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.sentence}"
+
 
 _SENTENCES = {
     Status.SOLVED: "The problem was solved; the residual is that of its optimality conditions.",

@@ -116,3 +116,9 @@ def test_a_gramian_must_be_floating_point():
 def test_task_weights_must_match_the_tasks():
     with pytest.raises(ArgumentError, match="3 tasks, got 2"):
         make_combiner("linear_scalarization", task_weights=[1, 2])(torch.eye(3))
+
+
+def test_a_status_reads_as_a_sentence():
+    status = make_combiner("imgrad")(torch.eye(2)).status
+    assert str(status) == "SOLVED: The problem was solved; the residual is that of its optimality conditions."
+    assert all(str(one).endswith(".") for one in type(status))
