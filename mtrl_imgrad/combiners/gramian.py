@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 ZERO_NORM = 1e-12
-"""A gradient whose norm is below this fraction of the largest one counts as zero (METHODS 13.3)."""
+"""A gradient whose norm is below this fraction of the largest one counts as zero."""
 
 
 def rows_of(block: Tensor) -> Tensor:
