@@ -240,7 +240,8 @@ class MatrixCombiner(Combiner):
 class LossCombiner(Combiner):
     """A combiner whose weights follow from the K losses; a step needs one backward and no per-task gradients.
 
-    Given a Jacobian all the same, it combines its rows, so that the methods can be compared and diagnosed.
+    Given a Jacobian all the same, it combines its rows, so that the methods can be compared and diagnosed. Weights must
+    not be zero: unweighted heads divide them out again.
     """
 
     needs = "losses"

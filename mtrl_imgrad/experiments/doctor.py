@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,7 +119,9 @@ def _rendering() -> Finding:
         return Finding("rendering", None, f"MUJOCO_GL {chosen}: no image after 60 s")
     if probe.returncode == 0:
         return Finding("rendering", True, f"MUJOCO_GL {chosen}: an image was rendered")
-    reason = (probe.stderr.strip().splitlines() or ["the process was killed"])[-1]
+    # The first exception is the cause; mujoco's destructor raises another one after it.
+    errors = [line for line in probe.stderr.splitlines() if re.match(r"[\w.]+(Error|Exception): ", line)]
+    reason = errors[0] if errors else f"the process ended with {probe.returncode}"
     advice = "only for images: set MUJOCO_GL=egl, or osmesa (Debian: libosmesa6), before starting Python"
     return Finding("rendering", None, f"MUJOCO_GL {chosen}: {reason}", advice)
 

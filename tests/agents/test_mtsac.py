@@ -374,3 +374,13 @@ def test_saving_to_a_stream():
     agent.save(stream)
     stream.seek(0)
     assert torch.equal(_parameters(MTSAC.load(stream)), _parameters(agent))
+
+
+def test_target_update_interval():
+    agent = _agent(target_update_interval=3, gradient_steps=0, learning_starts=0).learn(80)
+    moved = []
+    for _ in range(6):
+        before = agent.critic_target.state_dict()["q_networks.0.trunk.0.weight"].clone()
+        agent.train(1)
+        moved.append(not torch.equal(before, agent.critic_target.state_dict()["q_networks.0.trunk.0.weight"]))
+    assert moved == [True, False, False, True, False, False]
