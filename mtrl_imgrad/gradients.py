@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mtrl_imgrad.combiners import Combination, Combiner, Weights
-from mtrl_imgrad.combiners.base import LossCombiner
+from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "split_parameters",
 ]
 
-Heads = Literal["unweighted", "weighted"]
 TaskLoss = Callable[..., tuple[Tensor, Any]]
 """``(parameters, *rows) -> (scalar loss, auxiliary tensors)`` for one task."""
 
@@ -184,7 +183,8 @@ def combined_by_rows(
 ) -> CombinedGradients:
     """Per-task gradients through a combiner, own parameters by their own task's gradient.
 
-    A `LossCombiner` never needs the Jacobian, so it gets one plain backward of the weighted loss instead.
+    Where the combiner can do without the Jacobian (`Combiner.needs_jacobian`) it gets one plain backward of the
+    weighted loss instead.
 
     Args:
         combiner: what turns K gradients (or losses) into one.
@@ -194,7 +194,7 @@ def combined_by_rows(
         heads: whether an own parameter takes its task's plain gradient (``"unweighted"``) or that gradient times
             the task's weight (``"weighted"``). Published codes differ, see the combiners' pages.
     """
-    if isinstance(combiner, LossCombiner):
+    if not combiner.needs_jacobian():
         return _by_weighted_loss(combiner, loss, parameters, *rows, heads=heads)
     return combine_rows(combiner, by_rows(loss, parameters, *rows), heads)
 
@@ -208,7 +208,9 @@ def combine_rows(combiner: Combiner, jacobian: RowGradients, heads: Heads = "unw
         return CombinedGradients(dict(jacobian.own), jacobian.losses, jacobian.aux, combination)
     combination = combiner.combine([jacobian.shared[name] for name in names], jacobian.losses)
     own = jacobian.own
-    if heads == "weighted" and combination.weights is not None:
+    if heads == "weighted":
+        if combination.weights is None:
+            raise ArgumentError(f"heads='weighted' does not go with {combiner.name}, which weighs no tasks")
         own = {name: _scale_rows(gradient, combination.weights) for name, gradient in own.items()}
     return CombinedGradients(
         gradients={**dict(zip(names, combination.gradient, strict=True)), **own},
@@ -218,13 +220,18 @@ def combine_rows(combiner: Combiner, jacobian: RowGradients, heads: Heads = "unw
     )
 
 
+_SMALLEST = 1e-12
+"""Beside the largest weight; far below float32's precision, far above its smallest number."""
+
+
 def _by_weighted_loss(
-    combiner: LossCombiner, loss: TaskLoss, parameters: Parameters, *rows: Any, heads: Heads
+    combiner: Combiner, loss: TaskLoss, parameters: Parameters, *rows: Any, heads: Heads
 ) -> CombinedGradients:
     """One backward of the weighted loss.
 
     A row of an own parameter only ever meets its own task's loss, so its gradient is that loss's, times the weight;
-    dividing the weight out again gives the plain gradient.
+    dividing the weight out again gives the plain gradient. A weight of zero counts as `_SMALLEST` of the largest, so
+    that it can be divided out; the shared gradient does not notice.
     """
 
     def losses_of(shared: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[Tensor, Any]:
@@ -233,10 +240,14 @@ def _by_weighted_loss(
     losses, pull_back, aux = torch.func.vjp(  # type: ignore[misc]
         losses_of, parameters.shared, parameters.own, has_aux=True
     )
-    found: Weights = combiner.weights(losses)
-    shared, own = pull_back(found.values.to(losses.dtype))
+    found: Weights = combiner.weights_of_losses(losses.detach())
+    values = found.values
+    if heads == "unweighted" and parameters.own:
+        smallest = _SMALLEST * values.abs().amax()
+        values = torch.where(values.abs() < smallest, smallest, values)
+    shared, own = pull_back(values.to(losses.dtype))
     if heads == "unweighted":
-        own = {name: _scale_rows(gradient, 1 / found.values) for name, gradient in own.items()}
+        own = {name: _scale_rows(gradient, 1 / values) for name, gradient in own.items()}
     return CombinedGradients(
         gradients={**shared, **own},
         losses=losses,

@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from mtrl_imgrad.agents.buffers import TaskBatch
 from mtrl_imgrad.agents.policies import MTSACPolicy
-from mtrl_imgrad.combiners import Combination, Combiner, LossCombiner
+from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.gradients import (
     CombinedGradients,
     Heads,
@@ -166,14 +166,14 @@ class SACUpdate:
     def _critic_gradients(self, batch: TaskBatch, targets: Tensor, jacobian: bool) -> CombinedGradients:
         critic = self._critic.split()
         rows = (batch.observations, batch.actions, targets, batch.weights)
-        if isinstance(self.critic_combiner, LossCombiner) and not jacobian:
+        if not (jacobian or self.critic_combiner.needs_jacobian()):
             return combined_by_rows(self.critic_combiner, self._critic_loss, critic, *rows, heads=self.settings.heads)
         return combine_rows(self.critic_combiner, self._critic_rows(critic, *rows), self.settings.heads)
 
     def _actor_gradients(self, batch: TaskBatch, noise: Tensor, alpha: Tensor, jacobian: bool) -> CombinedGradients:
         actor, critic = self._actor.split(), self._critic.split()
         rows = (batch.observations, noise, batch.weights, alpha, critic.own)
-        if isinstance(self.actor_combiner, LossCombiner) and not jacobian:
+        if not (jacobian or self.actor_combiner.needs_jacobian()):
             loss = self._actor_loss(critic)
             return combined_by_rows(self.actor_combiner, loss, actor, *rows, heads=self.settings.heads)
         return combine_rows(self.actor_combiner, self._actor_rows(actor, critic, *rows), self.settings.heads)

@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import normalise
 from mtrl_imgrad.combiners.solver_choice import check_choice
 from mtrl_imgrad.combiners.spectrum import Spectrum, decompose
@@ -67,7 +67,7 @@ class AlignedMTL(GramianCombiner):
         check_choice("scale_mode", scale_mode, SCALE_MODES)
         self.scale_mode = scale_mode
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
         Extras: ``condition`` [...], largest over smallest kept singular value of the task gradients.

@@ -14,22 +14,28 @@ Conventions, the same for all of them:
 * The Jacobian may come as one matrix ``[K, P]`` or as a sequence of blocks ``[K, *shape]``, one per
   parameter. Blocks are never copied into one matrix unless the method works entry by entry.
 * Everything K-sized is computed in float64 on the device of the gradients, without a host copy.
+* Rows are those of tasks 0 to K - 1, unless ``tasks`` says whose they are: a method with a memory keeps it by task id,
+  and a task may be absent from a step.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_diagnostics, gramian_of_blocks, rows_of
-from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.combiners.backward import Heads, Pending, backward
+from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
+from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
+from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
+from mtrl_imgrad.combiners.refresh import FrozenWeights
+from mtrl_imgrad.combiners.state import Kept, TaskIds
+from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [
     "Combination",
@@ -38,98 +44,16 @@ __all__ = [
     "LossCombiner",
     "MatrixCombiner",
     "Status",
+    "TaskIds",
     "Weights",
 ]
 
 Reduction = Literal["mean", "sum"]
-Jacobian = Tensor | Sequence[Tensor]
-
-
-class Status(IntEnum):
-    """How an answer was reached. The number travels in tensors; `sentence` is for people."""
-
-    SOLVED = 0
-    ZERO_GRADIENTS = 1
-    INACCURATE = 2
-    NON_FINITE = 3
-
-    @property
-    def sentence(self) -> str:
-        """The status as a sentence."""
-        return _SENTENCES[self]
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.sentence}"
-
-
-_SENTENCES = {
-    Status.SOLVED: "The problem was solved; the residual is that of its optimality conditions.",
-    Status.ZERO_GRADIENTS: "Every task gradient is zero: the update is zero and the base weights are returned.",
-    Status.INACCURATE: "The optimality conditions are met only to the stated residual, above the tolerance.",
-    Status.NON_FINITE: "A task gradient or loss is NaN or infinite: the weights are NaN and must not be applied.",
-}
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The K coefficients of a combination, with their certificate. Leading batch dimensions are allowed.
-
-    Attributes:
-        values: ``[..., K]`` float64; ``gradient = values @ jacobian``.
-        residual: ``[...]`` violation of the problem's optimality conditions, relative (0 is exact).
-        status_code: ``[...]`` int64 tensor of `Status` values, on the Gramian's device.
-        extras: what the method found on its way (for instance ``mu``, ``cos_theta``,
-            ``simplex_weights``).
-    """
-
-    values: Tensor
-    residual: Tensor
-    status_code: Tensor
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def status(self) -> Status:
-        """The worst status of the batch. Reads the device: not for the hot path."""
-        return Status(int(self.status_code.max()))
-
-
-@dataclass(frozen=True)
-class Combination:
-    """One update for the shared parameters and how it came about.
-
-    Attributes:
-        gradient: ``[P]``, or a list of tensors shaped as the blocks without their task axis.
-        weights: ``[K]`` coefficients, or None where the method is not linear in the rows.
-        residual: scalar tensor, see `Weights.residual`.
-        status_code: scalar int64 tensor of a `Status` value.
-        gramian: ``[K, K]`` float64, or None where the method never formed it.
-        extras: what the method found on its way, by name.
-    """
-
-    gradient: Tensor | list[Tensor]
-    weights: Tensor | None
-    residual: Tensor
-    status_code: Tensor
-    gramian: Tensor | None = None
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def status(self) -> Status:
-        """The status. Reads the device: not for the hot path."""
-        return Status(int(self.status_code))
-
-    @property
-    def diagnostics(self) -> dict[str, Tensor]:
-        """Norms, cosines, conflicts and imbalance of the task gradients, plus what the method itself reports.
-
-        Computed when asked for, see `mtrl_imgrad.combiners.gramian.gramian_diagnostics`.
-        """
-        found = {} if self.gramian is None else gramian_diagnostics(self.gramian, self.weights)
-        return {**found, **self.extras}
+Part = TypeVar("Part", bound=Kept)
 
 
 class Combiner(ABC):
-    """Base of all combiners; users meet `__call__` and `state_dict`.
+    """Base of all combiners; users meet `__call__`, `backward` and `state_dict`.
 
     Args:
         reduction: ``"mean"`` (default) or ``"sum"``, which multiplies the combination by the number of tasks,
@@ -146,29 +70,149 @@ class Combiner(ABC):
     paper: ClassVar[str]
     """Authors, title, venue, arXiv number."""
     bibtex: ClassVar[str] = ""
+    departures: ClassVar[str] = ""
+    """Where the method differs from its authors' code, in a sentence."""
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """Names of the parts of the state."""
+    wants_losses_after: ClassVar[bool] = False
+    """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         if reduction not in ("mean", "sum"):
             raise ArgumentError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
         self.reduction = reduction
+        self._kept: dict[str, Kept] = {}
+        self._pending: Pending | None = None
 
-    def __call__(self, jacobian: Jacobian, losses: Tensor | None = None) -> Combination:
+    def __call__(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """Combine K task gradients into one update, after checking the input.
 
         Args:
             jacobian: ``[K, P]``, or blocks ``[K, *shape]``.
             losses: ``[K]`` task losses, for the methods that look at them.
+            tasks: K task ids, where the rows are not those of tasks 0 to K - 1.
 
         Raises:
-            ArgumentError: if the shapes do not agree on K.
+            ArgumentError: if the shapes do not agree on K, or the ids are not K different numbers >= 0.
             NonFiniteError: if a gradient or a loss is NaN or infinite; names the task's row.
         """
-        check_jacobian(jacobian, losses)
-        return self.combine(jacobian, losses)
+        check_jacobian(jacobian, losses, tasks)
+        return self.combine(jacobian, losses, tasks)
 
     @abstractmethod
-    def combine(self, jacobian: Jacobian, losses: Tensor | None = None) -> Combination:
+    def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """`__call__` without its checks: no host copy, no synchronisation. What a training step calls."""
+
+    def backward(
+        self,
+        losses: Tensor | Sequence[Tensor],
+        shared: Iterable[Tensor],
+        task_specific: Iterable[Tensor] = (),
+        *,
+        features: Tensor | Sequence[Tensor] | None = None,
+        heads: Heads = "unweighted",
+        max_grad_norm: float | None = None,
+        tasks: TaskIds | None = None,
+        grad_scaler: torch.amp.GradScaler | None = None,
+        combine: bool = True,
+    ) -> Combination | None:
+        """Differentiate K losses and add the combined gradient to ``.grad``, in place of ``loss.backward()``.
+
+            combiner.backward([loss_a, loss_b], trunk.parameters(), heads.parameters())
+            optimizer.step()
+
+        See `mtrl_imgrad.combiners.backward.backward`, which does the work.
+
+        Args:
+            losses: K scalars. A list is better than a stacked tensor, whose every row's gradient runs through all of
+                the tasks' graphs. One without a graph is an absent task.
+            shared: the parameters whose K gradients are combined; frozen ones are left alone.
+            task_specific: parameters of the tasks' own.
+            features: the representation ``[...]`` (or several) that all shared parameters feed and all tasks use:
+                gradients are then taken and combined there, for one backward through the trunk instead of K (MGDA-UB).
+            heads: whether a task's own parameters take its plain gradient or that times its weight.
+            max_grad_norm: shorten the combined gradient of the shared parameters to this norm.
+            tasks: K task ids, where the losses are not those of tasks 0 to K - 1.
+            grad_scaler: for mixed precision; step the optimizer with it as usual.
+            combine: False only gathers the gradients of a micro-batch; the next call with True adds its own and
+                combines the sum.
+
+        Returns:
+            How the update came about; None with ``combine=False``.
+
+        Raises:
+            ArgumentError: if an argument is wrong, or no loss has a graph.
+            NonFiniteError: if a loss or a gradient is NaN or infinite; names the task. ``.grad`` is then as it was.
+                (With a ``grad_scaler`` nothing is raised: the scaler skips the step.)
+        """
+        return backward(
+            self,
+            losses,
+            shared,
+            task_specific,
+            features=features,
+            heads=heads,
+            max_grad_norm=max_grad_norm,
+            tasks=tasks,
+            grad_scaler=grad_scaler,
+            combine=combine,
+        )
+
+    def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
+        """Whether the next step must bring the K gradients; if not, `weights_of_losses` is enough for it."""
+        return True
+
+    def weights_of_losses(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
+        """The coefficients of a step for which `needs_jacobian` is False.
+
+        Args:
+            losses: ``[K]``.
+            tasks: K task ids, or None.
+
+        Raises:
+            ArgumentError: if this step needs the gradients.
+        """
+        raise ArgumentError(f"{self.name} finds its update from the task gradients, not from the losses")
+
+    def draw_groups(self, num_tasks: int) -> Tensor | None:
+        """The groups of tasks that the next step looks at, for a method that samples: None to take all, one by one.
+
+        Args:
+            num_tasks: K.
+
+        Returns:
+            ``[n, K]`` float64 on the host: row i holds the weights of the tasks in the mean loss of group i.
+        """
+        return None
+
+    def combine_groups(
+        self, jacobian: Sequence[Tensor], groups: Tensor, losses: Tensor, tasks: TaskIds | None = None
+    ) -> Combination:
+        """`combine` for a method that samples, from the gradients of the groups' mean losses.
+
+        Args:
+            jacobian: blocks ``[n, *shape]``.
+            groups: what `draw_groups` returned.
+            losses: ``[K]``, of the tasks.
+            tasks: K task ids, or None.
+
+        Returns:
+            The combination; its weights are those of the K tasks.
+
+        Raises:
+            ArgumentError: if the method draws no groups.
+        """
+        raise ArgumentError(f"{self.name} draws no groups of tasks")
+
+    def after_step(self, losses: Tensor, tasks: TaskIds | None = None) -> None:  # noqa: B027 (most need nothing)
+        """Tell the combiner what the losses of the same batch are after the optimizer's step.
+
+        Only methods with ``wants_losses_after`` look at them.
+
+        Args:
+            losses: ``[K]``, without a graph.
+            tasks: K task ids, or None.
+        """
 
     def cite(self) -> str:
         """The paper's BibTeX entry (or its plain reference where we have no entry)."""
@@ -176,20 +220,43 @@ class Combiner(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What continues this combiner bit for bit; empty for stateless methods."""
-        return {}
+        return {name: part.get_state() for name, part in self._kept.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`.
+        """Restore `state_dict`. After an error the combiner is what it was.
 
         Raises:
-            ArgumentError: if ``state`` holds what this method does not keep.
+            ArgumentError: if ``state`` is not that of a combiner with the same arguments.
         """
-        if state:
+        if not self._kept and state:
             raise ArgumentError(f"{self.name} keeps no state, but state has {sorted(state)}")
+        if set(state) != set(self._kept):
+            raise ArgumentError(
+                f"the state of {self!r} has the parts {sorted(self._kept)}, but the one given has {sorted(state)}"
+            )
+        before = self.state_dict()
+        try:
+            for name, part in self._kept.items():
+                value = state[name]
+                # A generator's state lies on the host, wherever a checkpoint was loaded to.
+                part.set_state(
+                    value.cpu() if isinstance(part, torch.Generator) and isinstance(value, Tensor) else value
+                )
+        except (ArgumentError, TypeError, RuntimeError) as error:
+            for name, part in self._kept.items():
+                part.set_state(before[name])
+            raise ArgumentError(f"the state of {self.name} has a wrong part {name!r}: {error}") from error
+
+    def _keep(self, name: str, part: Part) -> Part:
+        """Make ``part`` a part of the state; one of the names in ``keeps``."""
+        assert name in self.keeps, f"{type(self).__name__}.keeps must name {name!r}"
+        self._kept[name] = part
+        return part
 
     def _hyperparameters(self) -> dict[str, Any]:
-        """Constructor arguments worth showing, for ``repr`` and for the run's config."""
-        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        """Constructor arguments, for ``repr`` and for the run's config."""
+        accepted = inspect.signature(type(self)).parameters
+        return {key: value for key, value in vars(self).items() if key in accepted}
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self._hyperparameters().items())
@@ -203,32 +270,69 @@ class Combiner(ABC):
 
 
 class GramianCombiner(Combiner):
-    """A combiner whose weights follow from the K x K Gramian alone."""
+    """A combiner whose weights follow from the K x K Gramian alone.
+
+    Args:
+        update_every: solve on every n-th step and use the weights found on the steps between, which then need no
+            task gradients. A step with a task that the weights were not found for solves as well.
+        reduction: ``"mean"`` or ``"sum"``.
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
 
     needs = "gramian"
 
-    def weights(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def __init__(self, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction=reduction)
+        if not isinstance(update_every, int) or isinstance(update_every, bool) or update_every < 1:
+            raise ArgumentError(f"update_every must be an integer >= 1, got {update_every!r}")
+        self.update_every = update_every
+        self._frozen = FrozenWeights(update_every) if update_every > 1 else None
+        if self._frozen is not None:
+            self._kept["frozen"] = self._frozen
+
+    def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
+        """See `Combiner.needs_jacobian`."""
+        return self._frozen is None or self._frozen.due(tasks)
+
+    def weights_of_losses(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
+        """See `Combiner.weights_of_losses`."""
+        if self._frozen is None or self._frozen.due(tasks):
+            return super().weights_of_losses(losses, tasks)
+        return self._frozen.recall(losses, tasks)
+
+    def weights(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """Solve for the coefficients of the combination, ``gradient = values @ jacobian``.
 
         Args:
             gramian: ``[..., K, K]`` symmetric positive semi-definite, any float dtype, any device.
             losses: ``[..., K]``, for the methods that look at them.
+            tasks: K task ids, where the rows are not those of tasks 0 to K - 1.
 
         Returns:
             `Weights`, in float64 on the Gramian's device.
+
+        Raises:
+            ArgumentError: if the Gramian is not square, or the method takes one at a time and there are several.
         """
-        return self._reduced(self.solve(gramian, losses))
+        if self._frozen is None:
+            return self._reduced(self.solve(gramian, losses, tasks))
+        if gramian.ndim != 2:
+            raise ArgumentError(f"gramian must be [K, K] with update_every > 1, got shape {tuple(gramian.shape)}")
+        if self._frozen.due(tasks):
+            return self._frozen.keep(self._reduced(self.solve(gramian, losses, tasks)), tasks)
+        return self._frozen.recall(gramian[0], tasks)
 
     @abstractmethod
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """`weights` in the unit of the mean: what a method defines."""
 
-    def combine(self, jacobian: Jacobian, losses: Tensor | None = None) -> Combination:
+    def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """See `Combiner.combine`."""
-        blocks = [jacobian] if isinstance(jacobian, Tensor) else list(jacobian)
+        blocks = blocks_of(jacobian)
         gramian = gramian_of_blocks(blocks)
-        found = self.weights(gramian, losses)
-        return _combination(jacobian, blocks, gramian, found)
+        return _combination(jacobian, blocks, gramian, self.weights(gramian, losses, tasks))
 
 
 class MatrixCombiner(Combiner):
@@ -240,28 +344,37 @@ class MatrixCombiner(Combiner):
 class LossCombiner(Combiner):
     """A combiner whose weights follow from the K losses; a step needs one backward and no per-task gradients.
 
-    Given a Jacobian all the same, it combines its rows, so that the methods can be compared and diagnosed. Weights must
-    not be zero: unweighted heads divide them out again.
+    Given a Jacobian all the same, it combines its rows, so that the methods can be compared and diagnosed.
     """
 
     needs = "losses"
 
-    def weights(self, losses: Tensor) -> Weights:
-        """Find the coefficients of the combination.
+    def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
+        """False: see `Combiner.needs_jacobian`."""
+        return False
+
+    def weights_of_losses(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
+        """The same as `weights`."""
+        return self.weights(losses, tasks)
+
+    def weights(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
+        """Find the coefficients of the combination. A method with a memory takes this as one step.
 
         Args:
-            losses: ``[..., K]``, any float dtype, any device.
+            losses: ``[..., K]``, any float dtype, any device; ``[K]`` for a method with a memory.
+            tasks: K task ids, where the losses are not those of tasks 0 to K - 1.
 
         Returns:
             `Weights`, in float64 on the losses' device.
         """
-        return self._reduced(self.solve(losses))
+        check_losses(losses, one_step=bool(self.keeps))
+        return self._reduced(self.solve(losses.detach(), tasks))
 
     @abstractmethod
-    def solve(self, losses: Tensor) -> Weights:
+    def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """`weights` in the unit of the mean: what a method defines."""
 
-    def combine(self, jacobian: Jacobian, losses: Tensor | None = None) -> Combination:
+    def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """See `Combiner.combine`.
 
         Raises:
@@ -269,8 +382,8 @@ class LossCombiner(Combiner):
         """
         if losses is None:
             raise ArgumentError(f"losses must be given: {self.name} finds its weights from them")
-        blocks = [jacobian] if isinstance(jacobian, Tensor) else list(jacobian)
-        return _combination(jacobian, blocks, gramian_of_blocks(blocks), self.weights(losses))
+        blocks = blocks_of(jacobian)
+        return _combination(jacobian, blocks, gramian_of_blocks(blocks), self.weights(losses, tasks))
 
 
 def _combination(jacobian: Jacobian, blocks: Sequence[Tensor], gramian: Tensor, found: Weights) -> Combination:
@@ -285,38 +398,3 @@ def _combination(jacobian: Jacobian, blocks: Sequence[Tensor], gramian: Tensor, 
         gramian=gramian,
         extras=found.extras,
     )
-
-
-def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None) -> int:
-    """Check a Jacobian and its losses; return K.
-
-    Raises:
-        ArgumentError: if a shape is wrong, naming the block.
-        NonFiniteError: if an entry is NaN or infinite, naming the task row and the block.
-    """
-    blocks = [jacobian] if isinstance(jacobian, Tensor) else list(jacobian)
-    if not blocks:
-        raise ArgumentError("jacobian must hold at least one block, got an empty sequence")
-    if isinstance(jacobian, Tensor) and jacobian.ndim != 2:
-        raise ArgumentError(f"jacobian must be [K, P], got shape {tuple(jacobian.shape)}")
-    num_tasks = blocks[0].shape[0] if blocks[0].ndim else 0
-    for i, block in enumerate(blocks):
-        if block.ndim < 1 or block.shape[0] != num_tasks or num_tasks == 0:
-            raise ArgumentError(
-                f"jacobian block {i} must have one row for each of {num_tasks or 'K >= 1'} tasks, "
-                f"got shape {tuple(block.shape)}"
-            )
-        if not block.is_floating_point():
-            raise ArgumentError(f"jacobian block {i} must be floating point, got {block.dtype}")
-        _check_finite(rows_of(block), f"jacobian block {i}")
-    if losses is not None:
-        if losses.shape != (num_tasks,):
-            raise ArgumentError(f"losses must have shape ({num_tasks},), got {tuple(losses.shape)}")
-        _check_finite(losses[:, None], "losses")
-    return num_tasks
-
-
-def _check_finite(rows: Tensor, what: str) -> None:
-    bad = ~torch.isfinite(rows).all(dim=1)
-    if bool(bad.any()):
-        raise NonFiniteError(f"{what} is NaN or infinite in the row of task {int(bad.nonzero()[0, 0])}")

@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solver_choice import SolverName, check_solver, solve_dual
 from mtrl_imgrad.combiners.solvers import SimplexSolution
@@ -76,7 +76,7 @@ class CAGrad(GramianCombiner):
         self.rescale = bool(rescale)
         self.solver = check_solver(solver)
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
         Extras: ``simplex_weights`` [..., K], w.

@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Status, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import normalise
 from mtrl_imgrad.combiners.optimality import VANISHING
 from mtrl_imgrad.combiners.spectrum import decompose
@@ -58,7 +58,7 @@ class ConFIG(GramianCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
         ones = problem.alive.double()

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Status
 from mtrl_imgrad.combiners.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.outcome import Status
 from mtrl_imgrad.combiners.solvers import SimplexSolution, check_dual
 from mtrl_imgrad.errors import MissingDependencyError
 

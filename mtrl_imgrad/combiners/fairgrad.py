@@ -24,7 +24,7 @@ import math
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import normalise
 from mtrl_imgrad.combiners.power_fair import power_fair
 from mtrl_imgrad.errors import ArgumentError
@@ -60,7 +60,7 @@ class FairGrad(GramianCombiner):
             raise ArgumentError(f"alpha must be finite and positive, got {alpha!r}")
         self.alpha = float(alpha)
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
         found = power_fair(problem, self.alpha)

@@ -18,15 +18,13 @@ the sum of the d_i is divided by K (theirs is the sum: ``reduction="sum"``); no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
-from mtrl_imgrad.combiners.random_order import check_seed, random_orders, restore_generator
+from mtrl_imgrad.combiners.random_order import check_seed, random_orders
+from mtrl_imgrad.combiners.state import PairTable
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["GradVac"]
@@ -38,8 +36,8 @@ _HIGHEST_TARGET = 1 - 1e-6
 class GradVac(GramianCombiner):
     """Mean of the task gradients, each turned towards those it has grown unlike. With one task ``d = g``.
 
-    Nothing is solved, so the residual is zero. It keeps the K x K targets and a generator, so it takes one Gramian at
-    a time, always of the same tasks in the same order.
+    Nothing is solved, so the residual is zero. It keeps a target for every pair of tasks and a generator, so it takes
+    one Gramian at a time.
 
     Args:
         beta: rate at which targets follow the cosines, in [0, 1]; the paper's is 0.01.
@@ -51,6 +49,8 @@ class GradVac(GramianCombiner):
     """
 
     name = "gradvac"
+    keeps = ("generator", "targets")
+    departures = "One set of targets for all shared parameters; mean in place of the sum; no epsilons."
     paper = (
         "Zirui Wang, Yulia Tsvetkov, Orhan Firat and Yuan Cao. Gradient Vaccine: Investigating and Improving "
         "Multi-task Optimization in Massively Multilingual Models. ICLR 2021. arXiv:2010.05874"
@@ -70,25 +70,24 @@ class GradVac(GramianCombiner):
             raise ArgumentError(f"beta must be in [0, 1], got {beta!r}")
         self.beta = float(beta)
         self.seed = check_seed(seed)
-        self._generator = torch.Generator().manual_seed(self.seed)
-        self._targets: Tensor | None = None
+        self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
+        self._targets = self._keep("targets", PairTable())
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` coefficients; see `GramianCombiner.weights`. Moves the targets on.
 
         Extras: ``projections``, how many times a gradient was turned.
 
         Raises:
-            ArgumentError: if there are batch dimensions, or not as many tasks as in earlier calls.
+            ArgumentError: if there are batch dimensions.
         """
         problem = normalise(gramian)
         if gramian.ndim != 2:
             raise ArgumentError(f"gramian must be [K, K] for {self.name}, got shape {tuple(gramian.shape)}")
-        targets = torch.zeros_like(problem.values) if self._targets is None else self._targets.to(gramian.device)
-        if targets.shape != problem.values.shape:
-            raise ArgumentError(f"{self.name} has targets for {len(targets)} tasks, got {problem.num_tasks}")
+        targets = self._targets.block(problem.values, tasks)
         orders = random_orders(problem.values, self._generator)
-        parts, self._targets, projections = _turned(problem, targets, orders, self.beta)
+        parts, targets, projections = _turned(problem, targets, orders, self.beta)
+        self._targets.write(targets, tasks)
         own = torch.where(problem.alive, 0.0, 1.0)
         return problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
@@ -97,26 +96,6 @@ class GradVac(GramianCombiner):
             status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
             extras={"projections": projections},
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state, and the targets ``[K, K]`` or None before the first call."""
-        return {
-            "generator": self._generator.get_state(),
-            "targets": None if self._targets is None else self._targets.clone(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`.
-
-        Raises:
-            ArgumentError: if ``state`` is not that of a GradVac.
-        """
-        targets = state.get("targets")
-        square = isinstance(targets, Tensor) and targets.ndim == 2 and targets.shape[0] == targets.shape[1]
-        if set(state) != {"generator", "targets"} or not (targets is None or square):
-            raise ArgumentError(f"the state of {self.name} holds a generator and [K, K] targets, got {sorted(state)}")
-        restore_generator(self.name, self._generator, state)
-        self._targets = None if targets is None else targets.double().clone()
 
 
 def _turned(problem: NormalisedGramian, targets: Tensor, orders: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:

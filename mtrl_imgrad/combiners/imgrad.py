@@ -28,7 +28,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.cagrad import check_radius, corrected_mean
 from mtrl_imgrad.combiners.imbalance import MEASURES, direct, plumb_line, smallest_norm
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
@@ -104,7 +104,7 @@ class IMGrad(GramianCombiner):
         self.rescale = bool(rescale)
         self.solver = check_solver(solver)
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
         Extras: ``mu`` [...]; ``cos_theta`` [...], the same where the measure is the plumb line;

@@ -13,7 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Combination, Jacobian, LossCombiner, Reduction, Status, Weights
+from mtrl_imgrad.combiners.base import Combination, LossCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.checks import Jacobian
+from mtrl_imgrad.combiners.loss_weights import weights_from
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["LinearScalarization"]
@@ -42,29 +44,30 @@ class LinearScalarization(LossCombiner):
                 raise ArgumentError(f"task_weights must be finite and positive, got {task_weights}")
         self.task_weights = task_weights
 
-    def solve(self, losses: Tensor) -> Weights:
+    def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` weights ``t / K``; of the losses only their number matters, and that they are finite.
 
         Raises:
-            ArgumentError: if there are not as many task weights as tasks.
+            ArgumentError: if there is no task weight for a task.
         """
         num_tasks = losses.shape[-1]
-        weights = self.task_weights or (1.0,) * num_tasks
-        if len(weights) != num_tasks:
-            raise ArgumentError(f"task_weights must hold one number for each of {num_tasks} tasks, got {len(weights)}")
-        total = sum(weights)
+        if self.task_weights is None:
+            shares = [1.0] * num_tasks
+        elif tasks is None and len(self.task_weights) != num_tasks:
+            raise ArgumentError(
+                f"task_weights must hold one number for each of {num_tasks} tasks, got {len(self.task_weights)}"
+            )
+        elif tasks is not None and max(tasks) >= len(self.task_weights):
+            raise ArgumentError(f"task_weights must hold a number for task {max(tasks)}, got {len(self.task_weights)}")
+        else:
+            shares = [self.task_weights[task] for task in (range(num_tasks) if tasks is None else tasks)]
+        total = sum(shares)
         ones = torch.ones_like(losses[..., 0], dtype=torch.float64)
-        finite = torch.isfinite(losses).all(-1)
-        values = torch.stack([ones * (weight / total) for weight in weights], -1)
-        return Weights(
-            values=torch.where(finite[..., None], values, torch.nan),
-            residual=torch.where(finite, 0.0, torch.nan).double(),
-            status_code=torch.where(finite, int(Status.SOLVED), int(Status.NON_FINITE)),
-        )
+        return weights_from(torch.stack([ones * (share / total) for share in shares], -1), losses)
 
-    def combine(self, jacobian: Jacobian, losses: Tensor | None = None) -> Combination:
+    def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """See `Combiner.combine`; the losses may be left out."""
         if losses is None:
             first = jacobian if isinstance(jacobian, Tensor) else jacobian[0]
             losses = torch.zeros(first.shape[0], device=first.device)
-        return super().combine(jacobian, losses)
+        return super().combine(jacobian, losses, tasks)

@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import normalise
 from mtrl_imgrad.combiners.solvers import min_norm_point
 from mtrl_imgrad.errors import ArgumentError
@@ -55,7 +55,7 @@ class MGDA(GramianCombiner):
             raise ArgumentError(f"normalisation must be 'none', got {normalisation!r}")
         self.normalisation = normalisation
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
         found = min_norm_point(problem)

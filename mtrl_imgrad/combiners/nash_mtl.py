@@ -24,7 +24,7 @@ import math
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import normalise
 from mtrl_imgrad.combiners.power_fair import power_fair
 from mtrl_imgrad.errors import ArgumentError
@@ -66,7 +66,7 @@ class NashMTL(GramianCombiner):
             max_norm = float(max_norm)
         self.max_norm = max_norm
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
         Extras: ``bargaining_weights`` [..., K], a before clipping, with which the authors weight the heads.

@@ -13,16 +13,12 @@ theirs lets it. For two tasks no conflict is left; for more, later projections m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
-from mtrl_imgrad.combiners.random_order import check_seed, in_order, random_orders, restore_generator
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.combiners.random_order import check_seed, in_order, random_orders
 
 __all__ = ["PCGrad"]
 
@@ -45,6 +41,8 @@ class PCGrad(GramianCombiner):
     """
 
     name = "pcgrad"
+    keeps = ("generator",)
+    departures = "Mean in place of the sum; the order is really random; a task does not meet itself."
     paper = (
         "Tianhe Yu, Saurabh Kumar, Abhishek Gupta, Sergey Levine, Karol Hausman and Chelsea Finn. Gradient Surgery "
         "for Multi-Task Learning. NeurIPS 2020. arXiv:2001.06782"
@@ -63,8 +61,10 @@ class PCGrad(GramianCombiner):
         self.shuffle = bool(shuffle)
         self.seed = check_seed(seed)
         self._generator = torch.Generator().manual_seed(self.seed)
+        if self.shuffle:
+            self._keep("generator", self._generator)
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
         Extras: ``projections`` [...], how many conflicts were projected away.
@@ -80,23 +80,6 @@ class PCGrad(GramianCombiner):
             status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
             extras={"projections": projections},
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state; empty without ``shuffle``."""
-        return {"generator": self._generator.get_state()} if self.shuffle else {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`.
-
-        Raises:
-            ArgumentError: if ``state`` is not that of a PCGrad with the same ``shuffle``.
-        """
-        if set(state) != set(self.state_dict()):
-            raise ArgumentError(
-                f"the state of {self!r} holds {sorted(self.state_dict())}, but the one given holds {sorted(state)}"
-            )
-        if self.shuffle:
-            restore_generator(self.name, self._generator, state)
 
 
 def _projected(problem: NormalisedGramian, orders: Tensor) -> tuple[Tensor, Tensor]:

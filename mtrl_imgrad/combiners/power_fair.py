@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.active_set import may_ask, substitute
-from mtrl_imgrad.combiners.base import Status
 from mtrl_imgrad.combiners.normalised import NormalisedGramian
 from mtrl_imgrad.combiners.optimality import ROUNDING
+from mtrl_imgrad.combiners.outcome import Status
 
 __all__ = ["PowerFairSolution", "power_fair"]
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["check_seed", "in_order", "random_orders", "restore_generator"]
+__all__ = ["check_seed", "in_order", "random_orders"]
 
 
 def check_seed(seed: int) -> int:
@@ -36,18 +33,3 @@ def random_orders(like: Tensor, generator: torch.Generator) -> Tensor:
 def in_order(like: Tensor) -> Tensor:
     """The order of the index for every task; shape and device as `random_orders`."""
     return torch.arange(like.shape[-1], device=like.device).expand(like.shape)
-
-
-def restore_generator(name: str, generator: torch.Generator, state: Mapping[str, Any]) -> None:
-    """Set the generator of the combiner ``name`` to ``state["generator"]``.
-
-    Raises:
-        ArgumentError: if that is missing or not a generator's state.
-    """
-    found = state.get("generator")
-    if not isinstance(found, Tensor) or found.dtype != torch.uint8:
-        raise ArgumentError(f"the state of {name} must hold a generator's state (uint8 tensor), got {sorted(state)}")
-    try:
-        generator.set_state(found.cpu())
-    except RuntimeError as error:
-        raise ArgumentError(f"the state of {name} holds no generator's state: {error}") from error

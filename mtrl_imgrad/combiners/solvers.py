@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.active_set import certify, minimise
-from mtrl_imgrad.combiners.base import Status
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.optimality import VANISHING, Found
+from mtrl_imgrad.combiners.outcome import Status
 
 __all__ = ["SimplexSolution", "check_dual", "conflict_averse_dual", "min_norm_point"]
 

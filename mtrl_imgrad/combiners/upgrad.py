@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.active_set import minimise
-from mtrl_imgrad.combiners.base import GramianCombiner, Status, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import normalise
 
 __all__ = ["UPGrad"]
@@ -55,7 +55,7 @@ class UPGrad(GramianCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None) -> Weights:
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients, each at least 1 / K; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
         # A task left out is orthogonal to all others here: it neither pushes nor is pushed.

@@ -72,7 +72,7 @@ def test_a_state_continues_bit_for_bit():
 
 @pytest.mark.parametrize("state", [{}, {"generator": 1, "targets": None}, {"targets": None}])
 def test_a_wrong_state_is_refused(state):
-    with pytest.raises(ArgumentError, match="state of gradvac"):
+    with pytest.raises(ArgumentError, match="the state of"):
         GradVac().load_state_dict(state)
     with pytest.raises(ArgumentError, match="targets"):
         GradVac().load_state_dict({**GradVac().state_dict(), "targets": torch.zeros(2, 3)})
@@ -120,11 +120,22 @@ def test_the_unit_of_the_gradients_is_the_unit_of_the_update(exponent):
     torch.testing.assert_close(GradVac()(G * 10.0**exponent).gradient / 10.0**exponent, GradVac()(G).gradient)
 
 
-def test_tasks_may_not_change_and_batches_are_refused():
+def test_a_task_may_be_absent_and_its_targets_wait():
+    G = families(4, 1)["conflict"][0]
+    combiner = GradVac(beta=0.5)
+    combiner(G)
+    before = combiner.state_dict()["targets"]
+    combiner(G[[3, 1]], tasks=[3, 1])
+    after = combiner.state_dict()["targets"]
+    moved = before != after
+    assert moved[1, 3] and moved[3, 1]
+    assert int(moved.sum()) == 2
+    combiner(G[:1], tasks=[6])
+    assert combiner.state_dict()["targets"].shape == (7, 7)
+
+
+def test_batches_are_refused():
     combiner = GradVac()
-    combiner(torch.eye(3))
-    with pytest.raises(ArgumentError, match="targets for 3 tasks, got 2"):
-        combiner(torch.eye(2))
     with pytest.raises(ArgumentError, match="gramian must be"):
         combiner.weights(torch.eye(3).expand(2, 3, 3))
 

@@ -1,0 +1,356 @@
+"""From K losses to ``.grad``: what `Combiner.backward` does, for any model and any optimizer.
+
+Three ways lead to the gradient of the shared parameters; the combiner's needs and the caller's wish decide:
+
+* **by weights**: the combiner knows its weights from the losses (or from an earlier step): one backward of the weighted
+  sum;
+* **by losses**: one backward a task over one graph, which is freed at the last; rows go straight into the Jacobian's
+  blocks. A method that samples its tasks gets the mean losses of a few groups differentiated in place of all K;
+* **by features**: K backwards through the heads down to a shared representation, gradients are combined there, and one
+  backward takes the result through the trunk. Sener and Koltun (NeurIPS 2018, arXiv 1810.04650) do so for MGDA
+  (MGDA-UB). It is another method than combining at the parameters: the Gramian is that of the representation.
+
+In reinforcement learning, where every task owns its rows of the batch, `mtrl_imgrad.gradients` beats all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtrl_imgrad.combiners.outcome import Combination
+from mtrl_imgrad.combiners.state import TaskIds, check_task_ids
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+
+if TYPE_CHECKING:
+    from mtrl_imgrad.combiners.base import Combiner
+
+__all__ = ["Heads", "Pending", "backward"]
+
+Heads = Literal["unweighted", "weighted"]
+Found = Sequence[Tensor | None]
+"""A gradient for each parameter; None for one that was not used."""
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """The losses of the tasks that are present in this step."""
+
+    parts: list[Tensor]
+    tasks: list[int] | None
+    scale: Tensor | None
+
+    @property
+    def values(self) -> Tensor:
+        """``[K]``, detached and not scaled."""
+        return torch.stack([part.detach() for part in self.parts])
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """Scaled sum of the losses times ``weights`` [K]; a weight of exactly zero keeps its task's graph out."""
+        weights = weights.detach().to(self.parts[0].dtype)
+        total = torch.stack([part * weight for part, weight in zip(self.parts, weights, strict=True)]).sum()
+        return self.scaled(total)
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        return loss if self.scale is None else loss * self.scale.to(loss.dtype)
+
+
+@dataclass
+class Pending:
+    """The task gradients of a step, or of its micro-batches so far."""
+
+    tasks: list[int] | None
+    num_rows: int
+    losses: Tensor | float = 0.0
+    blocks: list[Tensor | None] = field(default_factory=list)
+    """``[K, *shape]`` for each parameter (or feature)."""
+    heads: list[dict[int, Tensor]] = field(default_factory=list)
+    """For each of the tasks' own parameters the gradients by row."""
+
+    def add(self, row: int, trunk: Found, own: Found) -> None:
+        """Add the gradients of one row."""
+        self.blocks = self.blocks or [None] * len(trunk)
+        self.heads = self.heads or [{} for _ in own]
+        for i, gradient in enumerate(trunk):
+            if gradient is None:
+                continue
+            block = self.blocks[i]
+            if block is None:
+                block = self.blocks[i] = gradient.new_zeros(self.num_rows, *gradient.shape)
+            block[row] += gradient
+        for rows, gradient in zip(self.heads, own, strict=True):
+            if gradient is not None:
+                rows[row] = rows[row] + gradient if row in rows else gradient
+
+
+def backward(
+    combiner: Combiner,
+    losses: Tensor | Sequence[Tensor],
+    shared: Iterable[Tensor],
+    task_specific: Iterable[Tensor] = (),
+    *,
+    features: Tensor | Sequence[Tensor] | None = None,
+    heads: Heads = "unweighted",
+    max_grad_norm: float | None = None,
+    tasks: TaskIds | None = None,
+    grad_scaler: torch.amp.GradScaler | None = None,
+    combine: bool = True,
+) -> Combination | None:
+    """Differentiate K losses and add the combined gradient to ``.grad``; see `Combiner.backward` for the arguments.
+
+    Rows of tasks that do not use a parameter are zero there; a parameter that no task uses keeps its ``.grad``. With
+    micro-batches (``combine=False``) the task gradients add up, as do the losses, so divide each loss by the number of
+    micro-batches. Combining is not linear: this is not the sum of the micro-batches' combined gradients.
+    """
+    _check_options(heads, max_grad_norm)
+    trunk, own = _parameters("shared", shared), _parameters("task_specific", task_specific)
+    if not trunk:
+        raise ArgumentError("shared must hold at least one parameter that requires a gradient")
+    if {id(parameter) for parameter in trunk} & {id(parameter) for parameter in own}:
+        raise ArgumentError("task_specific must not hold a parameter that shared holds, too")
+    present = _present(losses, tasks, grad_scaler)
+    taps = _taps(features)
+    step = _Step(combiner, present, trunk, own, taps, heads, max_grad_norm, check_finite=grad_scaler is None)
+    if taps and not (combine and combiner._pending is None):
+        raise ArgumentError("combine=False does not go with features: another micro-batch has other ones")
+    if not combine or combiner._pending is not None:
+        return step.add_micro_batch(last=combine)
+    if not combiner.needs_jacobian(present.tasks):
+        return step.by_weights()
+    groups = None if taps else combiner.draw_groups(len(present.parts))
+    return step.by_losses() if groups is None else step.by_groups(groups)
+
+
+@dataclass(frozen=True)
+class _Step:
+    combiner: Combiner
+    losses: _Losses
+    trunk: list[Tensor]
+    own: list[Tensor]
+    taps: list[Tensor]
+    heads: Heads
+    max_grad_norm: float | None
+    check_finite: bool
+
+    def by_weights(self) -> Combination:
+        """One backward of the weighted sum, and one through the heads alone where they are not weighted."""
+        self._check_losses()
+        found = self.combiner.weights_of_losses(self.losses.values, self.losses.tasks)
+        plain = self.heads == "unweighted" and bool(self.own)
+        inputs = self.trunk if plain else self.trunk + self.own
+        gradients = torch.autograd.grad(
+            self.losses.weighted(found.values), inputs, retain_graph=plain, allow_unused=True
+        )
+        trunk: list[Tensor | None] = list(gradients[: len(self.trunk)])
+        own: list[Tensor | None] = list(gradients[len(self.trunk) :])
+        if plain:
+            own = self._head_gradients(torch.ones_like(found.values))
+        self._check_gradient(trunk)
+        self._write(trunk, own)
+        zeros = (torch.zeros_like(parameter) for parameter in self.trunk)
+        return Combination(
+            gradient=[zero if g is None else self._unscaled(g) for g, zero in zip(trunk, zeros, strict=True)],
+            weights=found.values,
+            residual=found.residual,
+            status_code=found.status_code,
+            extras=found.extras,
+        )
+
+    def by_losses(self) -> Combination:
+        """A backward a task, down to the parameters or to the features."""
+        return self._combine(self._differentiate(Pending(self.losses.tasks, len(self.losses.parts))))
+
+    def by_groups(self, groups: Tensor) -> Combination:
+        """A backward a group of tasks, and one through the heads alone."""
+        self._check_losses()
+        means = [self._group_loss(row) for row in groups]
+        pending = Pending(None, len(means))
+        for row, mean in enumerate(means):
+            keep = row < len(means) - 1 or bool(self.own)
+            pending.add(row, torch.autograd.grad(mean, self.trunk, retain_graph=keep, allow_unused=True), [])
+        blocks = self._unscaled_blocks(pending)
+        self._check_blocks(blocks)
+        combination = self.combiner.combine_groups(
+            [block for block in blocks if block is not None], groups, self.losses.values, self.losses.tasks
+        )
+        weights = self._head_weights(combination)
+        own = self._head_gradients(weights) if self.own else []
+        self._write(self._scaled(self._spread(combination, blocks)), own)
+        return combination
+
+    def add_micro_batch(self, last: bool) -> Combination | None:
+        """Gather the task gradients of a micro-batch; combine the sum after the last."""
+        pending = self.combiner._pending
+        if pending is None:
+            pending = Pending(self.losses.tasks, len(self.losses.parts))
+        elif pending.tasks != self.losses.tasks or pending.num_rows != len(self.losses.parts):
+            raise ArgumentError(
+                "the micro-batches of a step must be of the same tasks, got "
+                f"{pending.tasks or pending.num_rows} and then {self.losses.tasks or len(self.losses.parts)}"
+            )
+        self._differentiate(pending)
+        self.combiner._pending = None if last else pending
+        return self._combine(pending) if last else None
+
+    def _differentiate(self, pending: Pending) -> Pending:
+        inputs = (self.taps or self.trunk) + self.own
+        split = len(inputs) - len(self.own)
+        count = len(self.losses.parts)
+        for row, loss in enumerate(self.losses.parts):
+            # Down to features only the heads are freed: the trunk's graph is not visited, and stays.
+            found = torch.autograd.grad(
+                self.losses.scaled(loss), inputs, retain_graph=row < count - 1, allow_unused=True
+            )
+            pending.add(row, found[:split], found[split:])
+        pending.losses = pending.losses + self.losses.values
+        return pending
+
+    def _combine(self, pending: Pending) -> Combination:
+        blocks = self._unscaled_blocks(pending)
+        self._check_losses()
+        self._check_blocks(blocks)
+        used = [block for block in blocks if block is not None]
+        if not used:
+            what = "features" if self.taps else "parameter of shared"
+            raise ArgumentError(f"no loss depends on any {what}")
+        assert isinstance(pending.losses, Tensor), "a step has at least one loss"
+        combination = self.combiner.combine(used, pending.losses, pending.tasks)
+        weights = self._head_weights(combination)
+        gradients = self._scaled(self._spread(combination, blocks))
+        if self.taps:
+            pairs = [(tap, g) for tap, g in zip(self.taps, gradients, strict=True) if g is not None]
+            gradients = list(
+                torch.autograd.grad([tap for tap, _ in pairs], self.trunk, [g for _, g in pairs], allow_unused=True)
+            )
+        own = [
+            sum((weights[row].to(g.dtype) * g for row, g in rows.items()), start=torch.zeros_like(parameter))
+            if rows
+            else None
+            for rows, parameter in zip(pending.heads, self.own, strict=True)
+        ]
+        self._write(gradients, own)
+        return combination
+
+    def _head_weights(self, combination: Combination) -> Tensor:
+        """``[K]``: what a task's own parameters multiply its gradient with."""
+        if self.heads == "unweighted":
+            return torch.ones(len(self.losses.parts), device=self.losses.parts[0].device)
+        if combination.weights is None:
+            raise ArgumentError(f"heads='weighted' does not go with {self.combiner.name}, which weighs no tasks")
+        return combination.weights
+
+    def _head_gradients(self, weights: Tensor) -> list[Tensor | None]:
+        return list(torch.autograd.grad(self.losses.weighted(weights), self.own, allow_unused=True))
+
+    def _group_loss(self, weights: Tensor) -> Tensor:
+        members = [(self.losses.parts[i], float(weights[i])) for i in weights.nonzero()[:, 0].tolist()]
+        return self.losses.scaled(torch.stack([loss * weight for loss, weight in members]).sum())
+
+    def _spread(self, combination: Combination, blocks: Found) -> list[Tensor | None]:
+        """The combined gradient with None for the blocks that no task used."""
+        found = iter(combination.gradient)
+        return [None if block is None else next(found) for block in blocks]
+
+    def _unscaled(self, gradient: Tensor) -> Tensor:
+        return gradient if self.losses.scale is None else gradient / self.losses.scale.to(gradient.dtype)
+
+    def _unscaled_blocks(self, pending: Pending) -> list[Tensor | None]:
+        return [None if block is None else self._unscaled(block) for block in pending.blocks]
+
+    def _scaled(self, gradients: Found) -> list[Tensor | None]:
+        return [None if gradient is None else self.losses.scaled(gradient) for gradient in gradients]
+
+    def _write(self, trunk: Found, own: Found) -> None:
+        """Add the gradients to ``.grad``, those of the shared parameters shortened to ``max_grad_norm``."""
+        used = [gradient for gradient in trunk if gradient is not None]
+        factor: Tensor | None = None
+        if self.max_grad_norm is not None and used:
+            length = self._unscaled(nn.utils.get_total_norm(used))
+            factor = torch.where(length > self.max_grad_norm, self.max_grad_norm / length, 1.0)
+        for parameter, gradient in zip(self.trunk, trunk, strict=True):
+            _accumulate(parameter, gradient if gradient is None or factor is None else gradient * factor)
+        for parameter, gradient in zip(self.own, own, strict=True):
+            _accumulate(parameter, gradient)
+
+    # Each of these waits for the device once; with a GradScaler, which has its own way, none is called.
+
+    def _check_losses(self) -> None:
+        if not self.check_finite:
+            return
+        finite = torch.isfinite(self.losses.values)
+        if not bool(finite.all()):
+            raise NonFiniteError(f"the loss of task {self._task(int((~finite).nonzero()[0, 0]))} is NaN or infinite")
+
+    def _check_blocks(self, blocks: Found) -> None:
+        used = [block for block in blocks if block is not None]
+        if not self.check_finite or not used or bool(torch.isfinite(nn.utils.get_total_norm(used))):
+            return
+        for i, block in enumerate(blocks):
+            bad = torch.zeros(()) if block is None else (~torch.isfinite(block.flatten(1))).any(1)
+            if bool(bad.any()):
+                what = "features" if self.taps else "shared"
+                row = int(bad.nonzero()[0, 0])
+                raise NonFiniteError(f"the gradient of task {self._task(row)} is NaN or infinite in {what}[{i}]")
+
+    def _check_gradient(self, gradients: Found) -> None:
+        used = [gradient for gradient in gradients if gradient is not None]
+        if self.check_finite and used and not bool(torch.isfinite(nn.utils.get_total_norm(used))):
+            raise NonFiniteError("the gradient of the weighted losses is NaN or infinite, though the losses are not")
+
+    def _task(self, row: int) -> int:
+        return row if self.losses.tasks is None else self.losses.tasks[row]
+
+
+def _check_options(heads: str, max_grad_norm: float | None) -> None:
+    if heads not in ("unweighted", "weighted"):
+        raise ArgumentError(f"heads must be 'unweighted' or 'weighted', got {heads!r}")
+    if max_grad_norm is not None and not (isinstance(max_grad_norm, (int, float)) and max_grad_norm > 0):
+        raise ArgumentError(f"max_grad_norm must be positive or None, got {max_grad_norm!r}")
+
+
+def _parameters(name: str, given: Iterable[Tensor]) -> list[Tensor]:
+    """The parameters that ask for a gradient."""
+    if isinstance(given, Tensor) or not isinstance(given, Iterable):
+        raise ArgumentError(f"{name} must be an iterable of parameters, got {type(given).__name__}")
+    found = list(given)
+    for parameter in found:
+        if not isinstance(parameter, Tensor) or not parameter.is_leaf:
+            raise ArgumentError(f"{name} must hold parameters (leaf tensors), got {type(parameter).__name__}")
+    if len({id(parameter) for parameter in found}) != len(found):
+        raise ArgumentError(f"{name} must not hold a parameter twice")
+    return [parameter for parameter in found if parameter.requires_grad]
+
+
+def _present(losses: Tensor | Sequence[Tensor], tasks: TaskIds | None, scaler: torch.amp.GradScaler | None) -> _Losses:
+    """The losses that have a graph, and whose they are."""
+    parts = list(losses.unbind()) if isinstance(losses, Tensor) and losses.ndim == 1 else losses
+    if isinstance(parts, Tensor) or not all(isinstance(loss, Tensor) and loss.numel() == 1 for loss in parts):
+        raise ArgumentError("losses must be K scalar tensors, or one tensor [K]")
+    check_task_ids(tasks, len(parts))
+    ids = list(range(len(parts))) if tasks is None else list(tasks)
+    present = [(task, loss.reshape(())) for task, loss in zip(ids, parts, strict=True) if loss.requires_grad]
+    if not present:
+        raise ArgumentError("losses must hold at least one loss with a graph: none requires a gradient")
+    complete = tasks is None and len(present) == len(parts)
+    scale = None
+    if scaler is not None:
+        scale = scaler.scale(torch.ones((), device=present[0][1].device))
+    return _Losses([loss for _, loss in present], None if complete else [task for task, _ in present], scale)
+
+
+def _taps(features: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
+    taps = [] if features is None else [features] if isinstance(features, Tensor) else list(features)
+    for tap in taps:
+        if not isinstance(tap, Tensor) or not tap.requires_grad or tap.is_leaf:
+            raise ArgumentError("features must be tensors that were computed from the shared parameters")
+    return taps
+
+
+def _accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
+    if gradient is not None:
+        gradient = gradient.detach()
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

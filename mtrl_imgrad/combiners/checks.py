@@ -1,0 +1,73 @@
+"""Checks of what users hand to a combiner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.gramian import rows_of
+from mtrl_imgrad.combiners.state import TaskIds, check_task_ids
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+
+__all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses"]
+
+Jacobian = Tensor | Sequence[Tensor]
+
+
+def blocks_of(jacobian: Jacobian) -> list[Tensor]:
+    """A Jacobian as a list of blocks ``[K, *shape]``."""
+    return [jacobian] if isinstance(jacobian, Tensor) else list(jacobian)
+
+
+def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> int:
+    """Check a Jacobian, its losses and its task ids; return K.
+
+    Raises:
+        ArgumentError: if a shape is wrong, naming the block, or the ids are not K different numbers >= 0.
+        NonFiniteError: if an entry is NaN or infinite, naming the task row and the block.
+    """
+    blocks = blocks_of(jacobian)
+    if not blocks:
+        raise ArgumentError("jacobian must hold at least one block, got an empty sequence")
+    if isinstance(jacobian, Tensor) and jacobian.ndim != 2:
+        raise ArgumentError(f"jacobian must be [K, P], got shape {tuple(jacobian.shape)}")
+    num_tasks = blocks[0].shape[0] if blocks[0].ndim else 0
+    for i, block in enumerate(blocks):
+        if block.ndim < 1 or block.shape[0] != num_tasks or num_tasks == 0:
+            raise ArgumentError(
+                f"jacobian block {i} must have one row for each of {num_tasks or 'K >= 1'} tasks, "
+                f"got shape {tuple(block.shape)}"
+            )
+        if not block.is_floating_point():
+            raise ArgumentError(f"jacobian block {i} must be floating point, got {block.dtype}")
+        _check_finite(rows_of(block), f"jacobian block {i}")
+    if losses is not None:
+        if losses.shape != (num_tasks,):
+            raise ArgumentError(f"losses must have shape ({num_tasks},), got {tuple(losses.shape)}")
+        _check_finite(losses[:, None], "losses")
+    check_task_ids(tasks, num_tasks)
+    return num_tasks
+
+
+def check_losses(losses: Tensor, one_step: bool) -> None:
+    """Check the shape and dtype of losses.
+
+    Args:
+        losses: ``[..., K]``.
+        one_step: whether there must be no leading dimensions.
+
+    Raises:
+        ArgumentError: if they are not floating point, or of another shape.
+    """
+    if losses.ndim < 1 or losses.shape[-1] == 0 or (one_step and losses.ndim != 1):
+        raise ArgumentError(f"losses must be {'[K]' if one_step else '[..., K]'}, got shape {tuple(losses.shape)}")
+    if not losses.is_floating_point():
+        raise ArgumentError(f"losses must be floating point, got {losses.dtype}")
+
+
+def _check_finite(rows: Tensor, what: str) -> None:
+    bad = ~torch.isfinite(rows).all(dim=1)
+    if bool(bad.any()):
+        raise NonFiniteError(f"{what} is NaN or infinite in the row of task {int(bad.nonzero()[0, 0])}")

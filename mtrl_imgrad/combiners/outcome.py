@@ -1,0 +1,96 @@
+"""What a combiner answers: coefficients or an update, and how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from torch import Tensor
+
+from mtrl_imgrad.combiners.gramian import gramian_diagnostics
+
+__all__ = ["Combination", "Status", "Weights"]
+
+
+class Status(IntEnum):
+    """How an answer was reached. The number travels in tensors; `sentence` is for people."""
+
+    SOLVED = 0
+    ZERO_GRADIENTS = 1
+    INACCURATE = 2
+    NON_FINITE = 3
+
+    @property
+    def sentence(self) -> str:
+        """The status as a sentence."""
+        return _SENTENCES[self]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.sentence}"
+
+
+_SENTENCES = {
+    Status.SOLVED: "The problem was solved; the residual is that of its optimality conditions.",
+    Status.ZERO_GRADIENTS: "Every task gradient is zero: the update is zero and the base weights are returned.",
+    Status.INACCURATE: "The optimality conditions are met only to the stated residual, above the tolerance.",
+    Status.NON_FINITE: "A task gradient or loss is NaN or infinite: the weights are NaN and must not be applied.",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The K coefficients of a combination, with their certificate. Leading batch dimensions are allowed.
+
+    Attributes:
+        values: ``[..., K]`` float64; ``gradient = values @ jacobian``.
+        residual: ``[...]`` violation of the problem's optimality conditions, relative (0 is exact).
+        status_code: ``[...]`` int64 tensor of `Status` values, on the Gramian's device.
+        extras: what the method found on its way (for instance ``mu``, ``cos_theta``,
+            ``simplex_weights``).
+    """
+
+    values: Tensor
+    residual: Tensor
+    status_code: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def status(self) -> Status:
+        """The worst status of the batch. Reads the device: not for the hot path."""
+        return Status(int(self.status_code.max()))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One update for the shared parameters and how it came about.
+
+    Attributes:
+        gradient: ``[P]``, or a list of tensors shaped as the blocks without their task axis.
+        weights: ``[K]`` coefficients, or None where the method is not linear in the rows.
+        residual: scalar tensor, see `Weights.residual`.
+        status_code: scalar int64 tensor of a `Status` value.
+        gramian: ``[K, K]`` float64, or None where the method never formed it.
+        extras: what the method found on its way, by name.
+    """
+
+    gradient: Tensor | list[Tensor]
+    weights: Tensor | None
+    residual: Tensor
+    status_code: Tensor
+    gramian: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def status(self) -> Status:
+        """The status. Reads the device: not for the hot path."""
+        return Status(int(self.status_code))
+
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Norms, cosines, conflicts and imbalance of the task gradients, plus what the method itself reports.
+
+        Computed when asked for, see `mtrl_imgrad.combiners.gramian.gramian_diagnostics`.
+        """
+        found = {} if self.gramian is None else gramian_diagnostics(self.gramian, self.weights)
+        return {**found, **self.extras}

@@ -1,0 +1,205 @@
+"""What a combiner keeps from step to step, in parts that can be saved, loaded and compared.
+
+Numbers a task lie in a `TaskTable`, which knows tasks by their id, so that a task may be absent from a step. Step
+counts lie in a `Counter`, randomness in a `torch.Generator`. All three have ``get_state`` and ``set_state``, which is
+all that `mtrl_imgrad.combiners.base.Combiner` needs for its ``state_dict``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["Counter", "Kept", "PairTable", "TaskIds", "TaskTable", "check_task_ids"]
+
+TaskIds = Sequence[int]
+"""Which task each row is of; numbers from 0 on, no number twice."""
+
+
+class Kept(Protocol):
+    """A part of a combiner's state; `torch.Generator` is one."""
+
+    def get_state(self) -> Any:
+        """What continues this part bit for bit."""
+
+    def set_state(self, new_state: Any, /) -> Any:
+        """Restore `get_state`."""
+
+
+class Counter:
+    """A number of steps, counted on the host."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def get_state(self) -> int:
+        """The count."""
+        return self.value
+
+    def set_state(self, new_state: Any, /) -> None:
+        """Restore `get_state`.
+
+        Raises:
+            ArgumentError: if it is not a count.
+        """
+        if not isinstance(new_state, int) or isinstance(new_state, bool) or new_state < 0:
+            raise ArgumentError(f"a count must be an integer >= 0, got {new_state!r}")
+        self.value = new_state
+
+
+class TaskTable:
+    """A row of numbers a task, made when its task is first seen.
+
+    Args:
+        first: what a new task's row is filled with.
+        dtype: of the rows; None takes that of the first rows written or asked for.
+    """
+
+    def __init__(self, first: float = 0.0, dtype: torch.dtype | None = torch.float64) -> None:
+        self.first = first
+        self.dtype = dtype
+        self.values: Tensor | None = None
+        """``[N, ...]``, N one more than the largest task id seen, or None before the first task."""
+
+    def rows(self, like: Tensor, tasks: TaskIds | None) -> Tensor:
+        """The rows of ``tasks`` (of tasks 0 to K - 1 where that is None).
+
+        Args:
+            like: ``[K, ...]``, whose shape and device the rows have.
+            tasks: K task ids.
+
+        Raises:
+            ArgumentError: if the rows kept have another shape.
+        """
+        self._grow(like, tasks)
+        assert self.values is not None, "made by _grow"
+        return self.values[: like.shape[0]] if tasks is None else self.values[list(tasks)]
+
+    def write(self, rows: Tensor, tasks: TaskIds | None, where: Tensor | None = None) -> None:
+        """Set the rows of ``tasks``.
+
+        Args:
+            rows: ``[K, ...]``.
+            tasks: K task ids, or None.
+            where: a flag on the same device; the rows stay as they are where it is false.
+        """
+        old = self.rows(rows, tasks)
+        assert self.values is not None, "made by rows"
+        new = rows.detach().to(self.values.dtype)
+        new = new.clone() if where is None else torch.where(where, new, old)
+        if tasks is None and len(self.values) == len(new):
+            self.values = new
+        else:
+            index = list(range(len(new))) if tasks is None else list(tasks)
+            self.values = self.values.clone()
+            self.values[index] = new
+
+    def knows(self, tasks: TaskIds) -> bool:
+        """Whether there is a row for each of these tasks."""
+        return self.values is not None and max(tasks, default=-1) < len(self.values)
+
+    def get_state(self) -> Tensor | None:
+        """All rows, ``[N, ...]``."""
+        return None if self.values is None else self.values.clone()
+
+    def set_state(self, new_state: Any, /) -> None:
+        """Restore `get_state`.
+
+        Raises:
+            ArgumentError: if it is neither None nor a tensor with a task axis.
+        """
+        if new_state is None:
+            self.values = None
+            return
+        if not isinstance(new_state, Tensor) or new_state.ndim == 0 or not new_state.is_floating_point():
+            raise ArgumentError(f"a table must be a floating point tensor [N, ...] or None, got {new_state!r}")
+        self.values = new_state.to(self.dtype or new_state.dtype, copy=True)
+
+    def _grow(self, like: Tensor, tasks: TaskIds | None) -> None:
+        """Make the table large enough, and bring it to the device of ``like``."""
+        needed = like.shape[0] if tasks is None else max(tasks) + 1
+        if self.values is None:
+            empty = torch.empty(0, *like.shape[1:], dtype=self.dtype or like.dtype)
+            self.values = empty.to(like.device)
+        if self.values.shape[1:] != like.shape[1:]:
+            raise ArgumentError(
+                f"rows of shape {tuple(self.values.shape[1:])} are kept of every task, got {tuple(like.shape[1:])}"
+            )
+        if self.values.device != like.device:
+            self.values = self.values.to(like.device)
+        if needed > len(self.values):
+            more = self.values.new_full((needed - len(self.values), *self.values.shape[1:]), self.first)
+            self.values = torch.cat([self.values, more])
+
+
+class PairTable:
+    """A number for every ordered pair of tasks, zero at first."""
+
+    def __init__(self) -> None:
+        self.values: Tensor | None = None
+        """``[N, N]`` float64, or None before the first task."""
+
+    def block(self, like: Tensor, tasks: TaskIds | None) -> Tensor:
+        """The numbers of the pairs among ``tasks`` (among tasks 0 to K - 1 where that is None).
+
+        Args:
+            like: ``[K, K]``, whose shape and device the block has.
+            tasks: K task ids.
+        """
+        values = self._grown(like, tasks)
+        count = like.shape[0]
+        return values[:count, :count] if tasks is None else values[list(tasks)][:, list(tasks)]
+
+    def write(self, block: Tensor, tasks: TaskIds | None) -> None:
+        """Set the numbers of the pairs among ``tasks`` to ``block`` [K, K]."""
+        values = self._grown(block, tasks).clone()
+        if tasks is None:
+            values[: len(block), : len(block)] = block
+        else:
+            index = torch.tensor(list(tasks), device=block.device)
+            values[index[:, None], index] = block
+        self.values = values
+
+    def get_state(self) -> Tensor | None:
+        """All numbers, ``[N, N]``."""
+        return None if self.values is None else self.values.clone()
+
+    def set_state(self, new_state: Any, /) -> None:
+        """Restore `get_state`.
+
+        Raises:
+            ArgumentError: if it is neither None nor a square floating point matrix.
+        """
+        square = isinstance(new_state, Tensor) and new_state.ndim == 2 and new_state.shape[0] == new_state.shape[1]
+        if new_state is not None and not (square and new_state.is_floating_point()):
+            raise ArgumentError(f"a table of pairs must be a floating point matrix [N, N] or None, got {new_state!r}")
+        self.values = None if new_state is None else new_state.to(torch.float64, copy=True)
+
+    def _grown(self, like: Tensor, tasks: TaskIds | None) -> Tensor:
+        needed = like.shape[0] if tasks is None else max(tasks) + 1
+        if self.values is None:
+            return like.new_zeros(needed, needed, dtype=torch.float64)
+        more = max(0, needed - len(self.values))
+        return torch.nn.functional.pad(self.values.to(like.device), (0, more, 0, more))
+
+
+def check_task_ids(tasks: TaskIds | None, num_rows: int) -> None:
+    """Check the task ids of a step.
+
+    Raises:
+        ArgumentError: if there is not one for each row, or if one is negative or there twice.
+    """
+    if tasks is None:
+        return
+    numbers = list(tasks)
+    if len(numbers) != num_rows:
+        raise ArgumentError(f"tasks must hold one id for each of {num_rows} rows, got {len(numbers)}")
+    if not all(isinstance(task, int) and not isinstance(task, bool) and task >= 0 for task in numbers):
+        raise ArgumentError(f"tasks must be integers >= 0, got {numbers}")
+    if len(set(numbers)) != len(numbers):
+        raise ArgumentError(f"tasks must not name a task twice, got {numbers}")
