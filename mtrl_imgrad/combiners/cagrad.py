@@ -123,5 +123,5 @@ def corrected_mean(
     # For radius 0 the dual is linear, its solution is one task, and the multipliers are zero.
     one_task = found.weights * (length / (found.weights * problem.norms).sum(-1))[..., None]
     stretched = found.multipliers * (length / radius)[..., None]
-    values = 1 / problem.num_tasks + torch.where(radius[..., None] > 0, stretched, one_task)
+    values = problem.mean + torch.where(radius[..., None] > 0, stretched, one_task)
     return values / (1 + c * c) if rescale else values

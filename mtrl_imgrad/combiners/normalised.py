@@ -37,7 +37,8 @@ class NormalisedGramian:
         norms: ``[..., K]`` gradient norms in these units, zero where not ``alive``.
         inverse_norms: ``[..., K]`` their reciprocals, zero where not ``alive``.
         alive: ``[..., K]`` mask of the non-zero gradients; all True where every gradient is zero.
-        linear: ``[..., K]`` inner products of the mean gradient with each task, ``M 1 / K``.
+        mean: ``[K]`` weights of the mean gradient, sum 1; ``1 / K`` each unless the rows are groups of tasks.
+        linear: ``[..., K]`` inner products of the mean gradient with each task.
         mean_norm: ``[...]`` norm of the mean gradient.
         finite: ``[...]`` whether all entries were finite.
         zero: ``[...]`` whether every gradient is zero.
@@ -48,6 +49,7 @@ class NormalisedGramian:
     norms: Tensor
     inverse_norms: Tensor
     alive: Tensor
+    mean: Tensor
     linear: Tensor
     mean_norm: Tensor
     finite: Tensor
@@ -99,11 +101,12 @@ class NormalisedGramian:
         return torch.where(finite, values, torch.nan)
 
 
-def normalise(gramian: Tensor) -> NormalisedGramian:
+def normalise(gramian: Tensor, mean: Tensor | None = None) -> NormalisedGramian:
     """Check the shape and normalise; see `NormalisedGramian`.
 
     Args:
         gramian: ``[..., K, K]``, any floating dtype.
+        mean: ``[K]`` weights of the mean gradient, sum 1; None weighs all rows alike.
 
     Raises:
         ArgumentError: if the last two dimensions are not equal and at least 1, or the dtype is not floating.
@@ -123,15 +126,18 @@ def normalise(gramian: Tensor) -> NormalisedGramian:
     squares = values.diagonal(dim1=-2, dim2=-1)
     alive = squares > ZERO_NORM**2 * squares.amax(-1, keepdim=True)
     norms = torch.where(alive, squares, 0.0).sqrt()
-    linear = values.sum(-1) / gramian.shape[-1]
+    if mean is None:
+        mean = torch.full_like(values[..., 0], 1 / gramian.shape[-1])
+    linear = (values * mean[..., None, :]).sum(-1)
     return NormalisedGramian(
         values=values,
         scale=scale,
         norms=norms,
         inverse_norms=torch.where(alive, norms.reciprocal(), 0.0),
         alive=alive,
+        mean=mean,
         linear=linear,
-        mean_norm=(linear.sum(-1) / gramian.shape[-1]).clamp_min(0).sqrt(),
+        mean_norm=(linear * mean).sum(-1).clamp_min(0).sqrt(),
         finite=finite,
         zero=finite & ~usable,
     )

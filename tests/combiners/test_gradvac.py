@@ -128,7 +128,8 @@ def test_a_task_may_be_absent_and_its_targets_wait():
     combiner(G[[3, 1]], tasks=[3, 1])
     after = combiner.state_dict()["targets"]
     moved = before != after
-    assert moved[1, 3] and moved[3, 1]
+    assert moved[1, 3]
+    assert moved[3, 1]
     assert int(moved.sum()) == 2
     combiner(G[:1], tasks=[6])
     assert combiner.state_dict()["targets"].shape == (7, 7)
