@@ -205,7 +205,8 @@ class GradientDiagnosticsCallback(BaseCallback):
 
     * ``grad/<network>/norm/<task>``, ``grad/<network>/cos_min``, ``grad/<network>/conflict_fraction`` (of
       the pairs of tasks, those with a negative cosine), ``grad/<network>/imbalance`` (largest norm over
-      smallest), where the method formed the Gramian;
+      smallest), ``grad/<network>/c_min`` (the smallest radius at which CAGrad would go uphill for no task, 0 where
+      the mean gradient does not), where the method formed the Gramian;
     * ``combiner/<network>/weight/<task>`` where it has weights, ``combiner/<network>/residual``,
       ``combiner/<network>/status`` (0 is solved), and every scalar that the method reports of itself as
       ``combiner/<network>/<name>``.
@@ -267,7 +268,7 @@ def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
     if combination.gramian is not None:
         measured = gramian_diagnostics(combination.gramian)
         found["grad/norm"] = measured["norms"]
-        found |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance")}
+        found |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance", "c_min")}
     device = combination.residual.device
     flat = [value.detach().reshape(-1).to(device, torch.float64) for value in found.values()]
     values = iter(torch.cat(flat).tolist())

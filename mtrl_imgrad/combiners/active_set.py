@@ -29,7 +29,7 @@ from mtrl_imgrad.combiners.optimality import (
     proof,
 )
 
-__all__ = ["certify", "may_ask", "minimise", "substitute"]
+__all__ = ["Systems", "certify", "may_ask", "minimise", "substitute"]
 
 _RIDGE = 1e-14
 """Keeps a Cholesky factor of dependent gradients defined; one refinement step takes its effect out again."""
@@ -46,7 +46,7 @@ def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
     ``torch.vmap`` it takes a fixed number of steps, so that the host need not wait for an answer.
     """
     problem = pose(C, a, b, q)
-    systems = _Systems(problem)
+    systems = Systems(problem.C, torch.stack([problem.a, problem.b], -1))
     point = best_vertex(problem)
     answer = check(problem, point, point.z)
     can_stop = may_ask(answer.done)
@@ -54,7 +54,7 @@ def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
     for _ in range(_step_limit(C.shape[-1], can_stop)):
         if can_stop and bool(answer.done.all()):
             break
-        h, k = systems.solve(free)
+        h, k = systems.solve(free).unbind(-1)
         closed = _closed_form(problem, h, k)
         answer = _first(answer, check(problem, closed, closed.z))
         if can_stop and bool(answer.done.all()):
@@ -126,26 +126,29 @@ def _free_sets(problem: Problem, point: Rows) -> Tensor:
     return torch.cat([used | asking, used | neediest, used], -2)
 
 
-class _Systems:
-    """Solves with C restricted to sets of tasks."""
+class Systems:
+    """Solves with C restricted to sets of tasks.
 
-    def __init__(self, problem: Problem) -> None:
-        eye = torch.eye(problem.C.shape[-1], dtype=torch.float64, device=problem.C.device)
-        self._eye = eye
-        self._C = problem.C[..., None, :, :]
-        self._ridged = self._C + _RIDGE * eye
-        self._right = torch.stack([problem.a, problem.b], -1)
+    Args:
+        C: ``[..., K, K]``.
+        right: ``[..., N or 1, K, R]``, R right-hand sides.
+    """
 
-    def solve(self, free: Tensor) -> tuple[Tensor, Tensor]:
-        """``C^-1 a`` and ``C^-1 b`` on each free set, zero elsewhere; both ``[..., N, K]``."""
+    def __init__(self, C: Tensor, right: Tensor) -> None:
+        self._eye = torch.eye(C.shape[-1], dtype=torch.float64, device=C.device)
+        self._C = C[..., None, :, :]
+        self._ridged = self._C + _RIDGE * self._eye
+        self._right = right
+
+    def solve(self, free: Tensor) -> Tensor:
+        """``C^-1 right`` on each of the free sets ``[..., N, K]``, zero elsewhere; ``[..., N, K, R]``."""
         column = free[..., None]
         system = torch.where(column & free[..., None, :], self._ridged, self._eye)
         factor = torch.linalg.cholesky_ex(system)[0]
         right = torch.where(column, self._right, 0.0)
         solved = substitute(factor, right)
         rest = torch.where(column, right - self._C @ solved, 0.0)
-        solved = solved + substitute(factor, rest)
-        return solved[..., 0], solved[..., 1]
+        return solved + substitute(factor, rest)
 
 
 def substitute(factor: Tensor, right: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import normalise
+from mtrl_imgrad.combiners.pareto_safe import harmless
 from mtrl_imgrad.combiners.solver_choice import check_choice
 from mtrl_imgrad.combiners.spectrum import Spectrum, decompose
 
@@ -42,6 +43,8 @@ class AlignedMTL(GramianCombiner):
     Args:
         scale_mode: which eigenvalue, among those kept, is the squared length of the aligned gradients: ``"min"``,
             ``"median"`` (the lower one of two) or ``"rmse"`` (their mean).
+        pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
+            `mtrl_imgrad.combiners.pareto_safe`. Off, as in the paper.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
 
     Raises:
@@ -62,10 +65,17 @@ class AlignedMTL(GramianCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def __init__(self, scale_mode: Literal["min", "median", "rmse"] = "min", *, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        scale_mode: Literal["min", "median", "rmse"] = "min",
+        *,
+        pareto_safe: bool = False,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__(reduction=reduction)
         check_choice("scale_mode", scale_mode, SCALE_MODES)
         self.scale_mode = scale_mode
+        self.pareto_safe = bool(pareto_safe)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
@@ -81,13 +91,14 @@ class AlignedMTL(GramianCombiner):
         )
         residual = unaligned.abs().amax((-2, -1))
         smallest = torch.where(spectrum.kept, spectrum.values, torch.inf).amin(-1)
-        return problem.weights(
+        found = problem.weights(
             torch.where(problem.alive, balance.sum(-1) / problem.num_tasks, 0.0),
             base=1 / problem.num_tasks,
             residual=torch.where(problem.zero, 0.0, residual),
             status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),
             extras={"condition": (spectrum.values[..., -1] / smallest).sqrt()},
         )
+        return harmless(problem, found) if self.pareto_safe else found
 
     def _square(self, spectrum: Spectrum) -> Tensor:
         """The reference eigenvalue ``[...]``."""

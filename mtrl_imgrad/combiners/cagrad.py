@@ -13,6 +13,11 @@ combination stays in the unit of the mean gradient (theirs multiplies by K in th
 ``reduction="sum"``). Where ``g_w`` vanishes at the optimum it has no direction: d is then the
 optimum with the correction that the dual's multipliers give, which may be shorter than ``c |g0|``, or g0 itself
 (status ``INACCURATE``) in the rare case that no multipliers are found.
+
+The ball holds an update that harms no task where c is at least ``c_min``, the distance of g0 from the cone of such
+updates in units of ``|g0|``; then CAGrad, which maximises the least gain over the ball, finds one, and otherwise there
+is none to find. ``pareto_safe=True`` (ours) raises c to c_min where it is below. The ball then touches the cone in one
+point, the projection of g0, which is what is returned.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.dual_cone import correct, relative_length
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solver_choice import SolverName, check_solver, solve_dual
 from mtrl_imgrad.combiners.solvers import SimplexSolution
@@ -40,6 +46,8 @@ class CAGrad(GramianCombiner):
             CityScapes and CelebA; they use 0.9 for MT10 and 0.5 for MT50.
         rescale: divide by ``1 + c^2``, as the authors do in practice, so that the step stays comparable to
             the mean.
+        pareto_safe: raise c to c_min where it is below, so that no task is harmed; then ``g_i . d >= -1e-12 |g_i|
+            sum_j |v_j| |g_j|``. Off, as in the paper. ``c_min`` is then among the extras.
         solver: ``"exact"``, or ``"cvxpy"`` for the published program with a general conic solver (slow, needs
             cvxpy).
         reduction: ``"mean"`` or ``"sum"``.
@@ -68,28 +76,34 @@ class CAGrad(GramianCombiner):
         c: float = 0.4,
         *,
         rescale: bool = True,
+        pareto_safe: bool = False,
         solver: SolverName = "exact",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
         self.c = check_radius(c)
         self.rescale = bool(rescale)
+        self.pareto_safe = bool(pareto_safe)
         self.solver = check_solver(solver)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
-        Extras: ``simplex_weights`` [..., K], w.
+        Extras: ``simplex_weights`` [..., K], w; ``c_min`` [...] where ``pareto_safe``.
         """
         problem = normalise(gramian)
         radius = self.c * problem.mean_norm
         found = solve_dual(problem, problem.linear, radius, self.solver)
+        values = corrected_mean(problem, found, radius, self.c, rescale=self.rescale)
+        extras = {"simplex_weights": found.weights}
+        if self.pareto_safe:
+            values, extras["c_min"] = _at_safe_radius(problem, values, self.c, rescale=self.rescale)
         return problem.weights(
-            corrected_mean(problem, found, radius, self.c, rescale=self.rescale),
+            values,
             base=1 / problem.num_tasks,
             residual=found.residual,
             status_code=found.status_code,
-            extras={"simplex_weights": found.weights},
+            extras=extras,
         )
 
 
@@ -125,3 +139,14 @@ def corrected_mean(
     stretched = found.multipliers * (length / radius)[..., None]
     values = problem.mean + torch.where(radius[..., None] > 0, stretched, one_task)
     return values / (1 + c * c) if rescale else values
+
+
+def _at_safe_radius(problem: NormalisedGramian, values: Tensor, c: float, *, rescale: bool) -> tuple[Tensor, Tensor]:
+    """``values`` [..., K] where c is at least c_min, elsewhere those for the radius c_min; and c_min [...]."""
+    mean = problem.norms[..., None, :] / problem.num_tasks
+    added = correct(problem.cosines, mean).added
+    least = relative_length(problem.cosines, mean, added)[..., 0]
+    projection = 1 / problem.num_tasks + problem.inverse_norms * added[..., 0, :]
+    if rescale:
+        projection = projection / (1 + least * least)[..., None]
+    return torch.where((least > c)[..., None], projection, values), least

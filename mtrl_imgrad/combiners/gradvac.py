@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.pareto_safe import harmless
 from mtrl_imgrad.combiners.random_order import check_seed, random_orders
 from mtrl_imgrad.combiners.state import PairTable
 from mtrl_imgrad.errors import ArgumentError
@@ -42,6 +43,8 @@ class GradVac(GramianCombiner):
     Args:
         beta: rate at which targets follow the cosines, in [0, 1]; the paper's is 0.01.
         seed: of the generator of the orders.
+        pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
+            `mtrl_imgrad.combiners.pareto_safe`. Off, as in the paper.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
 
     Raises:
@@ -64,12 +67,15 @@ class GradVac(GramianCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def __init__(self, beta: float = 0.01, *, seed: int = 0, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, beta: float = 0.01, *, seed: int = 0, pareto_safe: bool = False, reduction: Reduction = "mean"
+    ) -> None:
         super().__init__(reduction=reduction)
         if not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
             raise ArgumentError(f"beta must be in [0, 1], got {beta!r}")
         self.beta = float(beta)
         self.seed = check_seed(seed)
+        self.pareto_safe = bool(pareto_safe)
         self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
         self._targets = self._keep("targets", PairTable())
 
@@ -89,13 +95,14 @@ class GradVac(GramianCombiner):
         parts, targets, projections = _turned(problem, targets, orders, self.beta)
         self._targets.write(targets, tasks)
         own = torch.where(problem.alive, 0.0, 1.0)
-        return problem.weights(
+        found = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,
             residual=torch.zeros_like(problem.scale),
             status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
             extras={"projections": projections},
         )
+        return harmless(problem, found) if self.pareto_safe else found
 
 
 def _turned(problem: NormalisedGramian, targets: Tensor, orders: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:

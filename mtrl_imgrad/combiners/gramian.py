@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.dual_cone import c_min
+
 __all__ = [
     "combine_blocks",
     "correlation",
@@ -83,7 +85,8 @@ def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[
 
     Returns:
         ``norms`` [K]; ``imbalance`` (largest norm over smallest, zero gradients left out); ``cosines`` [K,
-        K]; ``cos_min``; ``conflict_fraction`` (pairs with a negative cosine); with weights also
+        K]; ``cos_min``; ``conflict_fraction`` (pairs with a negative cosine); ``c_min``, the smallest radius at which
+        CAGrad harms no task (0 where the mean gradient harms none, at most 1); with weights also
         ``direction_cosines`` [K], cosine of the combination with each task, and ``pareto_failure``, whether
         one of them is below -1e-6 (the update then goes uphill for a task).
     """
@@ -102,6 +105,7 @@ def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[
         "cosines": cosines,
         "cos_min": pairs.amin() if num_tasks > 1 else one,
         "conflict_fraction": (pairs < 0).double().mean() if num_tasks > 1 else one * 0,
+        "c_min": c_min(cosines, torch.where(alive, norms, 0.0)),
     }
     if weights is not None:
         products = gramian @ weights.double()

@@ -32,6 +32,7 @@ from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weig
 from mtrl_imgrad.combiners.cagrad import check_radius, corrected_mean
 from mtrl_imgrad.combiners.imbalance import MEASURES, direct, plumb_line, smallest_norm
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.pareto_safe import harmless
 from mtrl_imgrad.combiners.solver_choice import (
     SolverName,
     check_choice,
@@ -59,6 +60,9 @@ class IMGrad(GramianCombiner):
             `mtrl_imgrad.combiners.imbalance`. The last two save the min-norm solve.
         base: the method that the imbalance is injected into; ``"cagrad"``.
         rescale: divide by ``1 + c^2``, as the authors do.
+        pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
+            `mtrl_imgrad.combiners.pareto_safe`. Off, as in the paper. A larger radius alone would not do: on the same
+            sphere IMGrad's update can harm a task where CAGrad's does not.
         solver: ``"exact"``, or ``"cvxpy"`` for the published program with a general conic solver (slow, needs
             cvxpy).
         reduction: ``"mean"`` or ``"sum"``.
@@ -90,6 +94,7 @@ class IMGrad(GramianCombiner):
         measure: Literal["pm", "lm", "dc"] = "pm",
         base: Literal["cagrad"] = "cagrad",
         rescale: bool = True,
+        pareto_safe: bool = False,
         solver: SolverName = "exact",
         reduction: Reduction = "mean",
     ) -> None:
@@ -102,6 +107,7 @@ class IMGrad(GramianCombiner):
         self.measure = measure
         self.base = base
         self.rescale = bool(rescale)
+        self.pareto_safe = bool(pareto_safe)
         self.solver = check_solver(solver)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
@@ -115,13 +121,17 @@ class IMGrad(GramianCombiner):
         rest = OFFSETS[self.form] - mu
         radius = mu * self.c * problem.mean_norm
         found = solve_dual(problem, rest[..., None] * problem.linear, radius, self.solver)
-        return problem.weights(
+        weights = problem.weights(
             corrected_mean(problem, found, radius, self.c, rescale=self.rescale),
             base=1 / problem.num_tasks,
             residual=torch.maximum(residual, found.residual),
             status_code=torch.maximum(status_code, found.status_code),
             extras={"mu": mu, "kappa": mu / rest, "simplex_weights": found.weights, **extras},
         )
+        # With P the projection and c_min |g0| = |P(g0) - g0|, before rescaling the result stays near the mean:
+        # |P(d) - g0| <= |P(d) - P(g0)| + |P(g0) - g0| <= |d - g0| + c_min |g0| <= (c + c_min) |g0|, since
+        # projections onto convex sets bring no two points further apart. On a cone they commute with rescaling.
+        return harmless(problem, weights) if self.pareto_safe else weights
 
     def _imbalance(self, problem: NormalisedGramian) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """mu, with the residual and status of the problem solved to find it, and extras."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.pareto_safe import harmless
 from mtrl_imgrad.combiners.random_order import check_seed, in_order, random_orders
 
 __all__ = ["PCGrad"]
@@ -34,6 +35,8 @@ class PCGrad(GramianCombiner):
         shuffle: visit the other tasks in random order, as in the paper; False visits them by index, which is
             deterministic, but then the result depends on how the tasks are numbered.
         seed: of the generator of the orders.
+        pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
+            `mtrl_imgrad.combiners.pareto_safe`. Off, as in the paper.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
 
     Raises:
@@ -56,10 +59,13 @@ class PCGrad(GramianCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def __init__(self, shuffle: bool = True, *, seed: int = 0, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, shuffle: bool = True, *, seed: int = 0, pareto_safe: bool = False, reduction: Reduction = "mean"
+    ) -> None:
         super().__init__(reduction=reduction)
         self.shuffle = bool(shuffle)
         self.seed = check_seed(seed)
+        self.pareto_safe = bool(pareto_safe)
         self._generator = torch.Generator().manual_seed(self.seed)
         if self.shuffle:
             self._keep("generator", self._generator)
@@ -73,13 +79,14 @@ class PCGrad(GramianCombiner):
         orders = random_orders(problem.values, self._generator) if self.shuffle else in_order(problem.values)
         parts, projections = _projected(problem, orders)
         own = torch.where(problem.alive, 0.0, 1.0)
-        return problem.weights(
+        found = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,
             residual=torch.zeros_like(problem.scale),
             status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
             extras={"projections": projections},
         )
+        return harmless(problem, found) if self.pareto_safe else found
 
 
 def _projected(problem: NormalisedGramian, orders: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,7 @@ Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", 2024, arXi
 with ``y = argmin over y >= 0 of |g_k + G'y|^2``: K non-negative quadratic programs that share one Gramian. The cone is
 convex, so d is in it: no task is harmed to first order. Without conflicts d is the mean.
 
-On unit gradients with cosines C the program of task k is ``min |z|_C / z_k`` over z >= 0, which the active-set method
-solves; then ``P(g_k) = |g_k| sum_i (z_i / z_k) g_i / |g_i|``. Task k need not be pushed against itself: where it is,
-its projection is zero, and dividing by z_k says the same.
+The K programs share one matrix and are solved together, see `mtrl_imgrad.combiners.dual_cone`.
 
 Departures from the authors' code: the programs are solved exactly in units of the cosines; no ridge (theirs adds
 1e-4 to the normalised Gramian), no threshold below which gradients count as zero. A task whose gradient is zero is left
@@ -20,16 +18,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.active_set import minimise
 from mtrl_imgrad.combiners.base import GramianCombiner, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.dual_cone import correct
 from mtrl_imgrad.combiners.normalised import normalise
 
 __all__ = ["UPGrad"]
 
 TOLERANCE = 1e-9
 """Residual up to which an answer counts as solved."""
-_SMALLEST_SHARE = 1e-12
-"""Of a task in its own projection, beside the sum of all coefficients."""
 
 
 class UPGrad(GramianCombiner):
@@ -58,38 +54,13 @@ class UPGrad(GramianCombiner):
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients, each at least 1 / K; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
-        # A task left out is orthogonal to all others here: it neither pushes nor is pushed.
-        cosines = torch.where(problem.alive[..., None], problem.cosines, _identity(problem.cosines))
-        parts, residual = _projections(cosines)
-        pushed = (problem.norms[..., None, :] @ parts)[..., 0, :] * problem.inverse_norms
+        unit_gradients = torch.eye(problem.num_tasks, dtype=torch.float64, device=problem.values.device)
+        found = correct(problem.cosines, unit_gradients.expand(problem.values.shape))
+        added = (problem.norms[..., None, :] @ found.added)[..., 0, :] * problem.inverse_norms
+        residual = found.residual.amax(-1)
         return problem.weights(
-            (1 + pushed) / problem.num_tasks,
+            (1 + added) / problem.num_tasks,
             base=1 / problem.num_tasks,
             residual=torch.where(problem.zero, 0.0, residual),
             status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),
         )
-
-
-def _identity(like: Tensor) -> Tensor:
-    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
-
-
-def _projections(cosines: Tensor) -> tuple[Tensor, Tensor]:
-    """What projecting adds to the unit gradients.
-
-    Args:
-        cosines: ``[..., K, K]`` with unit diagonal.
-
-    Returns:
-        Coefficients ``[..., K, K]``, row k what is added to unit gradient k, and the largest residual ``[...]``.
-    """
-    roots = _identity(cosines).expand(cosines.shape)
-    matrices = cosines[..., None, :, :].expand(*cosines.shape, cosines.shape[-1])
-    found = minimise(matrices, roots, torch.zeros_like(cosines), torch.ones_like(cosines[..., 0]))
-    share = found.z.diagonal(dim1=-2, dim2=-1)[..., None]
-    # A share of zero is no answer. The unit gradient itself takes its place, and the residual tells.
-    parts = torch.where(share > _SMALLEST_SHARE, found.z / share, roots)
-    slack = parts @ cosines
-    pushing = (parts > 0) & (roots == 0)
-    violation = torch.where(pushing, slack.abs(), (-slack).clamp_min(0)).amax(-1)
-    return parts * (1 - roots), (violation / parts.sum(-1)).amax(-1)

@@ -359,13 +359,14 @@ class TestDiagnostics:
             assert values[f"grad{part}/cos_min"] == -0.5
             assert values[f"grad{part}/conflict_fraction"] == pytest.approx(1 / 6)
             assert values[f"grad{part}/imbalance"] == 6.0
+            assert values[f"grad{part}/c_min"] == 0.0
             weights = [values[f"combiner{part}/weight/{name}"] for name in TASKS]
             assert weights == pytest.approx([0.1, 0.2, 0.3, 0.4])
             assert values[f"combiner{part}/residual"] == pytest.approx(1e-9)
             assert values[f"combiner{part}/status"] == 2
         per_task = {key for key in values if "/norm/" in key or "/weight/" in key}
         assert len(per_task) == 24
-        twice = {"grad/cos_min", "grad/conflict_fraction", "grad/imbalance"}
+        twice = {"grad/cos_min", "grad/conflict_fraction", "grad/imbalance", "grad/c_min"}
         assert hidden == per_task | twice | {"combiner/residual", "combiner/status"}
 
     def test_a_method_s_own_numbers_do_not_replace_ours(self):

@@ -97,7 +97,8 @@ def test_no_step_looks_at_the_device(name):
 
 def test_the_repr_is_the_call():
     assert repr(IMGrad(c=0.8)) == (
-        "IMGrad(reduction='mean', c=0.8, form='authors', measure='pm', base='cagrad', rescale=True, solver='exact')"
+        "IMGrad(reduction='mean', c=0.8, form='authors', measure='pm', base='cagrad', rescale=True, "
+        "pareto_safe=False, solver='exact')"
     )
 
 

@@ -8,11 +8,9 @@ import pytest
 import torch
 from gradient_problems import families, gramians
 
-from mtrl_imgrad.combiners import Status, UPGrad, active_set
+from mtrl_imgrad.combiners import Status, UPGrad, dual_cone
 
 FAMILIES = list(families(2, 1))
-HARD = ("integers", "low rank", "low rank, imbalance", "condition 1e12", "thin half circle")
-"""Families in which many sets of tasks are dependent."""
 
 
 def projected(rows: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
@@ -38,17 +36,16 @@ def test_it_is_the_mean_of_the_projections(family, num_tasks):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("num_tasks", [2, 3, 5, 10, 20])
+@pytest.mark.parametrize("num_tasks", [2, 3, 5, 10, 50])
 def test_no_task_is_harmed(family, num_tasks):
-    M = gramians(families(num_tasks, 5)[family])
+    M = gramians(families(num_tasks, 5 if num_tasks < 50 else 1)[family])
     found = UPGrad().weights(M)
-    solved = found.status_code == Status.SOLVED
-    assert solved.all() or (family in HARD and num_tasks >= 10 and solved.double().mean() >= 0.8)
-    assert found.residual[solved].max() < 1e-9
+    assert (found.status_code == Status.SOLVED).all()
+    assert found.residual.max() < 1e-12
     assert found.values.min() >= 1 / num_tasks - 1e-12
     norms = M.diagonal(dim1=-2, dim2=-1).sqrt()
     gain = (M @ found.values[..., None])[..., 0] / norms
-    assert (gain / (found.values * norms).sum(-1, keepdim=True))[solved].min() > -1e-9
+    assert (gain / (found.values * norms).sum(-1, keepdim=True)).min() > -1e-12
 
 
 @pytest.mark.parametrize("family", ["common", "nearly equal"])
@@ -86,12 +83,12 @@ def test_equal_gradients_and_one_task_keep_their_gradient(num_tasks):
     assert found.status == Status.SOLVED
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in HARD])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_fixed_number_of_steps_gives_the_same_answer(family, monkeypatch):
     """What a GPU does: no early end."""
     M = gramians(families(10, 5)[family])
     early = UPGrad().weights(M)
-    monkeypatch.setattr(active_set, "may_ask", lambda flags: False)
+    monkeypatch.setattr(dual_cone, "may_ask", lambda flags: False)
     fixed = UPGrad().weights(M)
     assert (fixed.status_code == Status.SOLVED).all()
     norms = M.diagonal(dim1=-2, dim2=-1).sqrt()
