@@ -19,6 +19,7 @@ from mtrl_imgrad.combiners.base import (
     Weights,
 )
 from mtrl_imgrad.combiners.cagrad import CAGrad
+from mtrl_imgrad.combiners.cagrad_fast import CAGradFast
 from mtrl_imgrad.combiners.con_fig import ConFIG
 from mtrl_imgrad.combiners.fairgrad import FairGrad
 from mtrl_imgrad.combiners.gradvac import GradVac
@@ -38,6 +39,7 @@ __all__ = [
     "MGDA",
     "AlignedMTL",
     "CAGrad",
+    "CAGradFast",
     "Combination",
     "Combiner",
     "ConFIG",

@@ -253,14 +253,12 @@ class Combiner(ABC):
         self._kept[name] = part
         return part
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        """Constructor arguments, for ``repr`` and for the run's config."""
-        accepted = inspect.signature(type(self)).parameters
-        return {key: value for key, value in vars(self).items() if key in accepted}
-
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self._hyperparameters().items())
-        return f"{type(self).__name__}({arguments})"
+        """The arguments that are not at their defaults."""
+        accepted = inspect.signature(type(self)).parameters
+        given = {name: getattr(self, name) for name in accepted if hasattr(self, name)}
+        shown = (f"{name}={value!r}" for name, value in given.items() if value != accepted[name].default)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def _reduced(self, found: Weights) -> Weights:
         """Weights in the unit of the mean, put into the unit that ``reduction`` asks for."""

@@ -22,20 +22,24 @@ point, the projection of g0, which is what is returned.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction, Weights
 from mtrl_imgrad.combiners.dual_cone import correct, relative_length
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.pareto_safe import projection_status
 from mtrl_imgrad.combiners.solver_choice import SolverName, check_solver, solve_dual
 from mtrl_imgrad.combiners.solvers import SimplexSolution
+from mtrl_imgrad.combiners.task_sampling import TaskSampler
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["CAGrad"]
 
 
-class CAGrad(GramianCombiner):
+class CAGrad(TaskSampler):
     """Conflict-averse combination.
 
     With one task ``d = (1 + c) g / (1 + c^2)``, or ``(1 + c) g`` without rescale.
@@ -50,6 +54,7 @@ class CAGrad(GramianCombiner):
             sum_j |v_j| |g_j|``. Off, as in the paper. ``c_min`` is then among the extras.
         solver: ``"exact"``, or ``"cvxpy"`` for the published program with a general conic solver (slow, needs
             cvxpy).
+        update_every: solve on every n-th step only, see `GramianCombiner`.
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
@@ -78,33 +83,35 @@ class CAGrad(GramianCombiner):
         rescale: bool = True,
         pareto_safe: bool = False,
         solver: SolverName = "exact",
+        update_every: int = 1,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(update_every=update_every, reduction=reduction)
         self.c = check_radius(c)
         self.rescale = bool(rescale)
         self.pareto_safe = bool(pareto_safe)
         self.solver = check_solver(solver)
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
+    def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
         Extras: ``simplex_weights`` [..., K], w; ``c_min`` [...] where ``pareto_safe``.
         """
-        problem = normalise(gramian)
+        problem = normalise(gramian, mean)
         radius = self.c * problem.mean_norm
-        found = solve_dual(problem, problem.linear, radius, self.solver)
-        values = corrected_mean(problem, found, radius, self.c, rescale=self.rescale)
-        extras = {"simplex_weights": found.weights}
-        if self.pareto_safe:
-            values, extras["c_min"] = _at_safe_radius(problem, values, self.c, rescale=self.rescale)
-        return problem.weights(
-            values,
-            base=1 / problem.num_tasks,
-            residual=found.residual,
-            status_code=found.status_code,
-            extras=extras,
+        dual = solve_dual(problem, problem.linear, radius, self.solver)
+        found = problem.weights(
+            corrected_mean(problem, dual, radius, self.c) / self._divisor(),
+            base=problem.mean,
+            residual=dual.residual,
+            status_code=dual.status_code,
+            extras={"simplex_weights": dual.weights},
         )
+        return _at_safe_radius(problem, found, self.c, rescale=self.rescale) if self.pareto_safe else found
+
+    def _divisor(self) -> float:
+        """What ``rescale`` divides the combination by."""
+        return 1 + self.c * self.c if self.rescale else 1.0
 
 
 def check_radius(c: float) -> float:
@@ -118,17 +125,14 @@ def check_radius(c: float) -> float:
     return float(c)
 
 
-def corrected_mean(
-    problem: NormalisedGramian, found: SimplexSolution, radius: Tensor, c: float, *, rescale: bool
-) -> Tensor:
-    """Coefficients of ``g0 + c |g0| g_w / |g_w|``, divided by ``1 + c^2`` where ``rescale``.
+def corrected_mean(problem: NormalisedGramian, found: SimplexSolution, radius: Tensor, c: float) -> Tensor:
+    """Coefficients of ``g0 + c |g0| g_w / |g_w|``.
 
     Args:
         problem: the Gramian.
         found: solution of the dual for ``radius``.
         radius: ``[...]`` q of the dual. Its correction is stretched from this length to ``c |g0|``.
         c: radius of the ball, in units of the mean gradient's norm.
-        rescale: whether to divide.
 
     Returns:
         ``[..., K]``.
@@ -137,16 +141,22 @@ def corrected_mean(
     # For radius 0 the dual is linear, its solution is one task, and the multipliers are zero.
     one_task = found.weights * (length / (found.weights * problem.norms).sum(-1))[..., None]
     stretched = found.multipliers * (length / radius)[..., None]
-    values = problem.mean + torch.where(radius[..., None] > 0, stretched, one_task)
-    return values / (1 + c * c) if rescale else values
+    return problem.mean + torch.where(radius[..., None] > 0, stretched, one_task)
 
 
-def _at_safe_radius(problem: NormalisedGramian, values: Tensor, c: float, *, rescale: bool) -> tuple[Tensor, Tensor]:
-    """``values`` [..., K] where c is at least c_min, elsewhere those for the radius c_min; and c_min [...]."""
-    mean = problem.norms[..., None, :] / problem.num_tasks
-    added = correct(problem.cosines, mean).added
-    least = relative_length(problem.cosines, mean, added)[..., 0]
-    projection = 1 / problem.num_tasks + problem.inverse_norms * added[..., 0, :]
+def _at_safe_radius(problem: NormalisedGramian, found: Weights, c: float, *, rescale: bool) -> Weights:
+    """``found`` where c is at least c_min, elsewhere the answer for the radius c_min; reports ``c_min``."""
+    mean = (problem.norms * problem.mean)[..., None, :]
+    correction = correct(problem.cosines, mean)
+    least = relative_length(problem.cosines, mean, correction.added)[..., 0]
+    values = problem.mean + problem.inverse_norms * correction.added[..., 0, :]
     if rescale:
-        projection = projection / (1 + least * least)[..., None]
-    return torch.where((least > c)[..., None], projection, values), least
+        values = values / (1 + least * least)[..., None]
+    raised = least > c
+    return dataclasses.replace(
+        found,
+        values=torch.where(raised[..., None], values, found.values),
+        residual=torch.where(raised, correction.residual[..., 0], found.residual),
+        status_code=torch.where(raised, projection_status(correction.residual[..., 0]), found.status_code),
+        extras={**found.extras, "c_min": problem.nan_unless_finite(least)},
+    )

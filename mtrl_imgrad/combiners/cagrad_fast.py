@@ -54,17 +54,12 @@ class CAGradFast(CAGrad):
         update_every: int = 1,
         reduction: Reduction = "mean",
     ) -> None:
+        super().__init__(c, rescale=rescale, solver=solver, update_every=update_every, reduction=reduction)
         if tasks_per_step is None:
             raise ArgumentError("tasks_per_step must be an integer >= 2, got None")
-        super().__init__(
-            c,
-            rescale=rescale,
-            solver=solver,
-            tasks_per_step=tasks_per_step,
-            seed=seed,
-            update_every=update_every,
-            reduction=reduction,
-        )
+        self.tasks_per_step = tasks_per_step
+        self.seed = seed
+        self._sample_tasks(tasks_per_step, seed)
 
     def _divisor(self) -> float:
         return 1 + self.c if self.rescale else 1.0

@@ -14,11 +14,14 @@ default, since the published numbers come from code). It follows that w is CAGra
 c`` with ``kappa = mu / (a - mu)``: balanced tasks are treated as by MGDA, unbalanced ones get all of the
 correction on the task least aligned with the mean.
 
-Departures from the authors' code: exact solvers on a normalised Gramian for both problems; any number of
-tasks; no epsilons; for two tasks their code multiplies only a part of the linear term by ``1.5 - mu`` (an
-operator precedence slip that makes the answer depend on the order of the tasks), we follow the stated
-formula. The paper writes the norm of the simplified objective squared, its code does not; we follow the code.
-Theirs multiplies by K in the trainers: ``reduction="sum"``.
+On Nash-MTL (``base="nash_mtl"``, the paper's appendix) mu weighs the two terms of that method's program instead, see
+`mtrl_imgrad.combiners.nash_imbalance`; c has no part in it, and the update is a unit vector.
+
+Departures from the authors' code (which exists for CAGrad only): exact solvers on a normalised Gramian for both
+problems; any number of tasks; no epsilons; for two tasks their code multiplies only a part of the linear term by
+``1.5 - mu`` (an operator precedence slip that makes the answer depend on the order of the tasks), we follow the stated
+formula unless ``official_k2_quirk`` asks for theirs. The paper writes the norm of the simplified objective squared, its
+code does not; we follow the code. Theirs multiplies by K in the trainers: ``reduction="sum"``.
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction, Weights
 from mtrl_imgrad.combiners.cagrad import check_radius, corrected_mean
 from mtrl_imgrad.combiners.imbalance import MEASURES, direct, plumb_line, smallest_norm
+from mtrl_imgrad.combiners.nash_imbalance import imbalanced_bargain
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.pareto_safe import harmless
 from mtrl_imgrad.combiners.solver_choice import (
@@ -40,35 +44,43 @@ from mtrl_imgrad.combiners.solver_choice import (
     solve_dual,
     solve_min_norm,
 )
+from mtrl_imgrad.combiners.task_sampling import TaskSampler
+from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["IMGrad"]
 
 OFFSETS = {"authors": 1.5, "paper": 1.0}
-BASES = ("cagrad",)
+BASES = ("cagrad", "nash_mtl")
+DEFAULT_C = 0.4
 
 
-class IMGrad(GramianCombiner):
-    """Imbalance-sensitive combination. With one task ``d = (1 + c) g / (1 + c^2)``, as CAGrad.
+class IMGrad(TaskSampler):
+    """Imbalance-sensitive combination. With one task ``d = (1 + c) g / (1 + c^2)``, as CAGrad, or as Nash-MTL g / |g|.
 
     Args:
         c: radius of the ball around the mean gradient, in units of its norm, >= 0. The authors use 0.8 on
-            NYUv2 and CityScapes and do not state the value for MT10. The default 0.4 is the usual CAGrad
+            NYUv2 and CityScapes and do not state the value for MT10. None means 0.4, the usual CAGrad
             value, so that the two methods differ by the method and not by the radius; set 0.8 to reproduce
-            their vision results.
+            their vision results. Not for ``base="nash_mtl"``, nor are the arguments marked (C) below.
         form: ``"authors"`` (a = 1.5) or ``"paper"`` (a = 1).
         measure: imbalance measure: ``"pm"`` (the paper's choice), ``"lm"`` or ``"dc"``; see
             `mtrl_imgrad.combiners.imbalance`. The last two save the min-norm solve.
-        base: the method that the imbalance is injected into; ``"cagrad"``.
-        rescale: divide by ``1 + c^2``, as the authors do.
-        pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
+        base: the method that the imbalance is injected into: ``"cagrad"`` or ``"nash_mtl"``.
+        rescale: (C) divide by ``1 + c^2``, as the authors do; False leaves it.
+        pareto_safe: (C) where the combination is uphill for a task, take the nearest one that is not; see
             `mtrl_imgrad.combiners.pareto_safe`. Off, as in the paper. A larger radius alone would not do: on the same
             sphere IMGrad's update can harm a task where CAGrad's does not.
-        solver: ``"exact"``, or ``"cvxpy"`` for the published program with a general conic solver (slow, needs
+        tasks_per_step: (C) look at this many groups of tasks a step, see `mtrl_imgrad.combiners.task_sampling`.
+        seed: of the generator that draws the tasks.
+        update_every: solve on every n-th step only, see `GramianCombiner`. The paper tries 2, 4, 8 and 16.
+        official_k2_quirk: (C) for two tasks and ``form="authors"``, the linear term as the authors' CityScapes code
+            has it, to reproduce their numbers.
+        solver: (C) ``"exact"``, or ``"cvxpy"`` for the published program with a general conic solver (slow, needs
             cvxpy).
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
-        ArgumentError: if an argument is not one of those listed.
+        ArgumentError: if an argument is not one of those listed, or two contradict each other.
         MissingDependencyError: if ``solver="cvxpy"`` and cvxpy is not installed.
     """
 
@@ -88,42 +100,74 @@ class IMGrad(GramianCombiner):
 
     def __init__(
         self,
-        c: float = 0.4,
+        c: float | None = None,
         *,
         form: Literal["authors", "paper"] = "authors",
         measure: Literal["pm", "lm", "dc"] = "pm",
-        base: Literal["cagrad"] = "cagrad",
+        base: Literal["cagrad", "nash_mtl"] = "cagrad",
         rescale: bool = True,
         pareto_safe: bool = False,
+        tasks_per_step: int | None = None,
+        seed: int = 0,
+        update_every: int = 1,
+        official_k2_quirk: bool = False,
         solver: SolverName = "exact",
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(update_every=update_every, reduction=reduction)
         check_choice("form", form, tuple(OFFSETS))
         check_choice("measure", measure, MEASURES)
         check_choice("base", base, BASES)
-        self.c = check_radius(c)
+        only_cagrad = {
+            "c": c is not None,
+            "rescale": not rescale,
+            "pareto_safe": pareto_safe,
+            "tasks_per_step": tasks_per_step is not None,
+            "official_k2_quirk": official_k2_quirk,
+            "solver": solver != "exact",
+        }
+        if base != "cagrad" and any(only_cagrad.values()):
+            given = ", ".join(name for name, is_given in only_cagrad.items() if is_given)
+            raise ArgumentError(f"base={base!r} takes no {given}: of base='cagrad' only")
+        if official_k2_quirk and form != "authors":
+            raise ArgumentError("official_k2_quirk must go with form='authors': the paper's form has none")
+        if pareto_safe and tasks_per_step is not None:
+            raise ArgumentError("pareto_safe cannot go with tasks_per_step: the tasks of a group are not seen singly")
+        self.c = check_radius(DEFAULT_C if c is None else c) if base == "cagrad" else None
         self.form = form
         self.measure = measure
         self.base = base
         self.rescale = bool(rescale)
         self.pareto_safe = bool(pareto_safe)
+        self.tasks_per_step = tasks_per_step
+        self.seed = seed
+        self.official_k2_quirk = bool(official_k2_quirk)
         self.solver = check_solver(solver)
+        self._sample_tasks(tasks_per_step, seed)
 
-    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
+    def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
 
-        Extras: ``mu`` [...]; ``cos_theta`` [...], the same where the measure is the plumb line;
-        ``kappa`` [...]; ``simplex_weights`` [..., K], w.
+        Extras: ``mu`` [...]; ``cos_theta`` [...], the same where the measure is the plumb line. On CAGrad also
+        ``kappa`` [...] and ``simplex_weights`` [..., K], w; on Nash-MTL ``surplus`` [..., K], how much more than its
+        share each task gains.
         """
-        problem = normalise(gramian)
+        problem = normalise(gramian, mean)
+        return self._on_cagrad(problem) if self.c is not None else self._on_nash(problem)
+
+    def _on_cagrad(self, problem: NormalisedGramian) -> Weights:
+        assert self.c is not None, "set for this base"
         mu, residual, status_code, extras = self._imbalance(problem)
         rest = OFFSETS[self.form] - mu
         radius = mu * self.c * problem.mean_norm
-        found = solve_dual(problem, rest[..., None] * problem.linear, radius, self.solver)
+        linear = rest[..., None] * problem.linear
+        if self.official_k2_quirk and problem.num_tasks == 2:
+            linear = _slipped(problem, mu)
+        found = solve_dual(problem, linear, radius, self.solver)
+        values = corrected_mean(problem, found, radius, self.c)
         weights = problem.weights(
-            corrected_mean(problem, found, radius, self.c, rescale=self.rescale),
-            base=1 / problem.num_tasks,
+            values / (1 + self.c * self.c) if self.rescale else values,
+            base=problem.mean,
             residual=torch.maximum(residual, found.residual),
             status_code=torch.maximum(status_code, found.status_code),
             extras={"mu": mu, "kappa": mu / rest, "simplex_weights": found.weights, **extras},
@@ -132,6 +176,17 @@ class IMGrad(GramianCombiner):
         # |P(d) - g0| <= |P(d) - P(g0)| + |P(g0) - g0| <= |d - g0| + c_min |g0| <= (c + c_min) |g0|, since
         # projections onto convex sets bring no two points further apart. On a cone they commute with rescaling.
         return harmless(problem, weights) if self.pareto_safe else weights
+
+    def _on_nash(self, problem: NormalisedGramian) -> Weights:
+        mu, residual, status_code, extras = self._imbalance(problem)
+        found = imbalanced_bargain(problem, mu, OFFSETS[self.form])
+        return problem.weights(
+            found.weights,
+            base=problem.mean,
+            residual=torch.maximum(residual, found.residual),
+            status_code=torch.maximum(status_code, found.status_code),
+            extras={"mu": mu, "surplus": found.surplus, **extras},
+        )
 
     def _imbalance(self, problem: NormalisedGramian) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """mu, with the residual and status of the problem solved to find it, and extras."""
@@ -142,3 +197,15 @@ class IMGrad(GramianCombiner):
         mu = smallest_norm(problem) if self.measure == "lm" else direct(problem)
         residual = torch.zeros_like(mu)
         return mu, residual, residual.long(), {}
+
+
+def _slipped(problem: NormalisedGramian, mu: Tensor) -> Tensor:
+    """The linear term ``[..., 2]`` of the authors' two-task code, up to a constant.
+
+    Meant is ``(1.5 - mu) (x |g1 - g2|^2 / 2 + x (g1 - g2) . g2 + ...)``, x the first weight; the factor stands before
+    the first summand only.
+    """
+    M = problem.values
+    distance = M[..., 0, 0] + M[..., 1, 1] - 2 * M[..., 0, 1]
+    first = (OFFSETS["authors"] - mu) * distance / 2 + M[..., 0, 1] - M[..., 1, 1]
+    return torch.stack([first, torch.zeros_like(first)], -1)

@@ -11,8 +11,8 @@ IMGrad weighs the two terms by the balance mu of the tasks:
 linearised program has an answer, and mostly it stays the answer. Where it does not, some task gains more than its fair
 share. Every step remains a gain for all tasks, since ``(M a)_i >= 1 / a_i > 0``.
 
-Each linearised program is convex and is solved by a primal-dual interior-point method on cosines, ``z = n a``. The paper
-does not state a unit of M; ours has gradients of mean square length one, so that scaling all of them changes nothing.
+Each linearised program is convex and is solved by a primal-dual interior-point method on cosines, ``z = n a``. The
+paper states no unit of M; ours has gradients of mean square length one, so that scaling all of them changes nothing.
 
 Everything is batched and masked: no branch depends on a value, except that on a CPU the loops stop early. Where norms
 differ by a factor of a million or more the interior-point method may stop short of the optimum; the answer is then
@@ -45,8 +45,8 @@ class ImbalancedBargain:
     """The answer with its certificate.
 
     Attributes:
-        weights: ``[..., K]`` float64 a, positive, scaled so that ``a'Ma = 1``: the update is a unit vector, as
-            Nash-MTL's is after its authors' clipping. 0 for a zero gradient.
+        weights: ``[..., K]`` float64 a, positive, the update shortened to a unit vector, as Nash-MTL's is by its
+            authors. 0 for a zero gradient.
         surplus: ``[..., K]``: ``a_i (M a)_i - 1`` before scaling, how much more than its share a task gains.
         residual: ``[...]`` violation of the conditions for a local optimum, relative.
         status_code: ``[...]`` int64 `Status` values.
@@ -99,7 +99,7 @@ def imbalanced_bargain(problem: NormalisedGramian, mu: Tensor, offset: float) ->
     z = torch.where(bargain[..., None], point.z, start)
     a = problem.inverse_norms * z
     length = (a * _times(problem.values, a)).sum(-1).clamp_min(0).sqrt()
-    values = a / (length * problem.scale.sqrt())[..., None]
+    values = a / (length.clamp_min(1.0) * problem.scale.sqrt())[..., None]
     surplus = torch.where(problem.alive, z * _times(C, z) - 1, 0.0)
     code = torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE))
     residual = torch.where(bargain, point.residual, nash.residual)
@@ -141,7 +141,7 @@ def _constraints(C: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _residual(C: Tensor, cost: Tensor, z: Tensor, multipliers: Tensor) -> Tensor:
-    """Largest violation of stationarity, feasibility, sign and complementarity, in units of the costs ``z_i cost_i``."""
+    """Largest violation of stationarity, feasibility, sign and complementarity, in units of ``z_i cost_i``."""
     values, jacobian = _constraints(C, z)
     size = (z * cost).abs().amax(-1)
     stationary = (z * (cost - _times(jacobian.mT, multipliers))).abs().amax(-1)

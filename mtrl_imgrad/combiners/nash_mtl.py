@@ -37,6 +37,7 @@ class NashMTL(GramianCombiner):
 
     Args:
         max_norm: the update is shortened to this norm, the authors' value being 1; None leaves its length at sqrt(K).
+        update_every: solve on every n-th step only, see `GramianCombiner`. The authors' code has the option.
         reduction: ``"mean"``, or ``"sum"``, which multiplies the (shortened) update by K.
 
     Raises:
@@ -58,8 +59,8 @@ class NashMTL(GramianCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def __init__(self, max_norm: float | None = 1.0, *, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction=reduction)
+    def __init__(self, max_norm: float | None = 1.0, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
+        super().__init__(update_every=update_every, reduction=reduction)
         if max_norm is not None:
             if not isinstance(max_norm, (int, float)) or not 0 < max_norm < math.inf:
                 raise ArgumentError(f"max_norm must be finite and positive, or None, got {max_norm!r}")

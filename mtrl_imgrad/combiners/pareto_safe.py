@@ -10,15 +10,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Status, Weights
 from mtrl_imgrad.combiners.dual_cone import correct
 from mtrl_imgrad.combiners.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.outcome import Status, Weights
 
-__all__ = ["TOLERANCE", "harmless"]
+__all__ = ["TOLERANCE", "harmless", "projection_status"]
 
 TOLERANCE = 1e-12
 """Residual up to which a projection counts as solved."""
+
+
+def projection_status(residual: Tensor) -> Tensor:
+    """`Status` values ``[...]`` of projections with these residuals."""
+    return torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
 
 
 def harmless(problem: NormalisedGramian, found: Weights) -> Weights:
@@ -34,7 +40,7 @@ def harmless(problem: NormalisedGramian, found: Weights) -> Weights:
     parts = found.values * problem.norms
     correction = correct(problem.cosines, parts[..., None, :])
     residual = correction.residual[..., 0]
-    status = torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
+    status = projection_status(residual)
     added = correction.added[..., 0, :]
     changed = (added > 0).any(-1)
     return replace(

@@ -8,6 +8,7 @@ from typing import Any
 from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.cagrad import CAGrad
+from mtrl_imgrad.combiners.cagrad_fast import CAGradFast
 from mtrl_imgrad.combiners.con_fig import ConFIG
 from mtrl_imgrad.combiners.fairgrad import FairGrad
 from mtrl_imgrad.combiners.gradvac import GradVac
@@ -26,6 +27,7 @@ _COMBINERS: dict[str, type[Combiner]] = {
     "linear_scalarization": LinearScalarization,
     "mgda": MGDA,
     "cagrad": CAGrad,
+    "cagrad_fast": CAGradFast,
     "imgrad": IMGrad,
     "pcgrad": PCGrad,
     "gradvac": GradVac,
@@ -62,7 +64,7 @@ def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
     """A combiner from its registry name and its arguments; a combiner is handed back as it is.
 
     >>> make_combiner("imgrad", c=0.8)
-    IMGrad(reduction='mean', c=0.8, form='authors', measure='pm', base='cagrad', rescale=True, solver='exact')
+    IMGrad(c=0.8)
 
     Args:
         combiner: a name from `list_combiners`, or a `Combiner`.

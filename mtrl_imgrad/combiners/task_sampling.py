@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.random_order import check_seed
 from mtrl_imgrad.errors import ArgumentError
@@ -25,36 +25,23 @@ __all__ = ["TaskSampler"]
 
 
 class TaskSampler(GramianCombiner):
-    """A Gramian method that can be posed on groups of tasks.
-
-    Args:
-        tasks_per_step: rows n of a step, at least 2; None, or a number of at least K, takes every task on its own.
-        seed: of the generator that draws.
-        update_every: see `GramianCombiner`.
-        reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
-    """
+    """A Gramian method that can be posed on groups of tasks. It takes every task on its own until told otherwise."""
 
     keeps = ("generator",)
+    _rows: int | None = None
 
-    def __init__(
-        self,
-        *,
-        tasks_per_step: int | None = None,
-        seed: int = 0,
-        update_every: int = 1,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(update_every=update_every, reduction=reduction)
-        is_count = isinstance(tasks_per_step, int) and not isinstance(tasks_per_step, bool) and tasks_per_step >= 2
-        if tasks_per_step is not None and not is_count:
-            raise ArgumentError(f"tasks_per_step must be an integer >= 2 or None, got {tasks_per_step!r}")
-        self.tasks_per_step = tasks_per_step
-        self.seed = check_seed(seed)
-        if tasks_per_step is not None:
-            self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
+    def _sample_tasks(self, rows: int | None, seed: int) -> None:
+        """Look at ``rows`` groups of tasks a step; with None, or with at least K, at every task on its own.
+
+        Raises:
+            ArgumentError: if ``rows`` is not an integer >= 2, or ``seed`` cannot seed a generator.
+        """
+        if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 2):
+            raise ArgumentError(f"tasks_per_step must be an integer >= 2 or None, got {rows!r}")
+        check_seed(seed)
+        self._rows = rows
+        if rows is not None:
+            self._generator = self._keep("generator", torch.Generator().manual_seed(seed))
 
     @abstractmethod
     def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:
@@ -76,11 +63,11 @@ class TaskSampler(GramianCombiner):
 
     def draw_groups(self, num_tasks: int) -> Tensor | None:
         """See `Combiner.draw_groups`."""
-        if self.tasks_per_step is None or self.tasks_per_step >= num_tasks:
+        if self._rows is None or self._rows >= num_tasks:
             return None
-        singles = self.tasks_per_step - 1
+        singles = self._rows - 1
         order = torch.randperm(num_tasks, generator=self._generator)
-        groups = torch.zeros(self.tasks_per_step, num_tasks, dtype=torch.float64)
+        groups = torch.zeros(self._rows, num_tasks, dtype=torch.float64)
         groups[torch.arange(singles), order[:singles]] = 1.0
         groups[-1, order[singles:]] = 1 / (num_tasks - singles)
         return groups

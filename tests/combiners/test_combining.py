@@ -96,10 +96,9 @@ def test_no_step_looks_at_the_device(name):
 
 
 def test_the_repr_is_the_call():
-    assert repr(IMGrad(c=0.8)) == (
-        "IMGrad(reduction='mean', c=0.8, form='authors', measure='pm', base='cagrad', rescale=True, "
-        "pareto_safe=False, solver='exact')"
-    )
+    assert repr(IMGrad(c=0.8, form="paper", reduction="sum")) == "IMGrad(c=0.8, form='paper', reduction='sum')"
+    assert repr(IMGrad(measure="pm")) == "IMGrad(c=0.4)"  # its default is None, which means 0.4
+    assert repr(make_combiner("linear_scalarization")) == "LinearScalarization()"
 
 
 def test_a_stateless_combiner_refuses_a_state():

@@ -44,7 +44,7 @@ def test_an_unknown_argument_lists_the_accepted():
     [
         ("imgrad", {"form": "code"}, "form must be one of 'authors', 'paper', got 'code'"),
         ("imgrad", {"measure": "xx"}, "measure must be one of 'pm', 'lm', 'dc'"),
-        ("imgrad", {"base": "nash_mtl"}, "base must be one of 'cagrad', got 'nash_mtl'"),
+        ("imgrad", {"base": "mgda"}, "base must be one of 'cagrad', 'nash_mtl', got 'mgda'"),
         ("imgrad", {"solver": "slsqp"}, "solver must be one of 'exact', 'cvxpy'"),
         ("cagrad", {"c": -0.1}, "c must be finite and >= 0"),
         ("cagrad", {"c": float("nan")}, "c must be finite"),

@@ -56,7 +56,7 @@ def test_every_constructor_argument_reaches_the_command_line():
         dataclasses.replace(parsed, agent=dataclasses.replace(parsed.agent, batch_size=8)),
         make_env(EnvConfig(env=("toy-reach",), one_hot=False), seed=0),
     )
-    assert repr(agent.actor_combiner).startswith("CAGrad(reduction='mean', c=0.9")
+    assert repr(agent.actor_combiner).startswith("CAGrad(c=0.9")
     assert repr(agent.critic_combiner).startswith("MGDA(")
     assert agent.policy.optimizer_kwargs == {"eps": 1e-5}
     assert agent.critic.q_networks[0].spec.net_arch == (8,)
