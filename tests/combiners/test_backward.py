@@ -215,6 +215,7 @@ def test_kept_weights_continue_from_a_state_and_know_their_tasks():
     first, second = combiner.weights(M).values, IMGrad(update_every=3)
     second.load_state_dict(combiner.state_dict())
     torch.testing.assert_close(second.weights(M, tasks=[1, 0]).values, first.flip(0))
+    second.load_state_dict(combiner.state_dict())
     with pytest.raises(ArgumentError, match="weights were found for 2 tasks, got 3"):
         second.weights_of_losses(torch.ones(3))
     with pytest.raises(ArgumentError, match="has a wrong part 'frozen'"):
