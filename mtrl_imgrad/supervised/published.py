@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -46,7 +45,6 @@ class PublishedTable:
     rows: dict[str, PublishedRow]
 
 
-@cache
 def published_table(data_set: str) -> PublishedTable:
     """Published results on ``"nyuv2"``, ``"cityscapes"`` or ``"celeba"``.
 

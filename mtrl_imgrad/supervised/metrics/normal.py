@@ -28,7 +28,7 @@ class NormalMetric(Metric):
     small angles too and for vectors of any length, 90 degrees for a prediction of length zero. The median comes from a
     histogram of 0.001 degrees, so it is right to 0.001 degrees and needs no pixel to be kept.
 
-    ``"paper"``: ``acos`` of the clamped scalar product (in float32 never between 0 and 0.02 degrees); every one of the
+    ``"paper"``: ``acos`` of the clamped scalar product (in float32 never between 0 and 0.019 degrees); every one of the
     five is computed for a batch and averaged over batches, each with the same weight. So ``ang_median`` is a mean of
     medians. A batch without a measured pixel adds nothing, where the published code would divide by zero.
 

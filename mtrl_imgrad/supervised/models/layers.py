@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,8 +44,10 @@ def scaled(channels: Sequence[int], width: float) -> list[int]:
     [8, 16]
 
     Raises:
-        ArgumentError: if one of them would be zero.
+        ArgumentError: if ``width`` is not a positive number, or one of them would be zero.
     """
+    if not 0 < width < math.inf:
+        raise ArgumentError(f"width must be a positive number, got {width}")
     found = [round(count * width) for count in channels]
     if min(found) < 1:
         raise ArgumentError(f"width must leave at least one feature map of {min(channels)}, got {width}")
