@@ -1,0 +1,94 @@
+"""A loss for each kind of task (Liu, Johns, Davison: MTAN, CVPR 2019, arXiv 1803.10704, section 4.1.2).
+
+Dense losses are means over the measured pixels of a batch. A batch without one has loss zero with a graph: its gradient
+is zero for every parameter, and the other tasks of the batch still count. The code behind the published tables divides
+by zero there, under both protocols we do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
+from torch import Tensor
+
+from mtrl_imgrad.supervised.masks import IGNORED_LABEL, measured_pixels
+from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
+from mtrl_imgrad.supervised.tasks import TaskSpec
+
+__all__ = ["Loss", "attribute_loss", "depth_loss", "make_loss", "normal_loss", "segmentation_loss"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``(prediction, target) -> scalar``."""
+
+
+def make_loss(task: TaskSpec, protocol: Protocol = "fixed") -> Loss:
+    """The loss of a task.
+
+    Args:
+        task: its kind decides.
+        protocol: which pixels count, see `measured_pixels`; makes no difference to segmentation and attributes.
+
+    Raises:
+        UnknownNameError: for an unknown protocol.
+    """
+    check_protocol(protocol)
+    losses: dict[str, Loss] = {
+        "segmentation": segmentation_loss,
+        "depth": lambda prediction, target: depth_loss(prediction, target, protocol),
+        "normal": lambda prediction, target: normal_loss(prediction, target, protocol),
+        "attribute": attribute_loss,
+    }
+    return losses[task.kind]
+
+
+def segmentation_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the labelled pixels.
+
+    Args:
+        log_probabilities: ``[B, C, H, W]``.
+        labels: ``[B, H, W]``, int64, -1 where there is no label.
+    """
+    total = F.nll_loss(log_probabilities, labels, ignore_index=IGNORED_LABEL, reduction="sum")
+    return total / (labels != IGNORED_LABEL).sum().clamp_min(1)
+
+
+def depth_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed") -> Tensor:
+    """Mean absolute error over the measured pixels.
+
+    Args:
+        prediction: ``[B, 1, H, W]``.
+        target: ``[B, 1, H, W]``, 0 where there is no measurement.
+        protocol: see `measured_pixels`.
+    """
+    return _masked_mean((prediction - target).abs().squeeze(1), measured_pixels(target, protocol))
+
+
+def normal_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed") -> Tensor:
+    """One minus the mean cosine, over the measured pixels.
+
+    Args:
+        prediction: ``[B, 3, H, W]``, unit vectors.
+        target: ``[B, 3, H, W]``, unit vectors, (0, 0, 0) where there is no measurement.
+        protocol: see `measured_pixels`.
+    """
+    return _masked_mean(1 - (prediction * target).sum(dim=1), measured_pixels(target, protocol))
+
+
+def attribute_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean binary cross-entropy.
+
+    The same function as a sigmoid followed by the cross-entropy of probabilities, which the published code uses, but
+    finite and with a gradient for every logit.
+
+    Args:
+        logits: ``[B, 1]``.
+        target: ``[B, 1]``, 0 or 1, floating.
+    """
+    return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    # `where`, not a product: whatever the network says at an unmeasured pixel, NaN included, must not count.
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)

@@ -1,0 +1,15 @@
+"""Networks for several visual tasks at once, by name, and whose parameters are whose."""
+
+from mtrl_imgrad.supervised.models.base import FeatureModel, TaskModel
+from mtrl_imgrad.supervised.models.registry import list_models, make_model
+from mtrl_imgrad.supervised.models.sharing import ParameterSplit, SharingRule, split_parameters
+
+__all__ = [
+    "FeatureModel",
+    "ParameterSplit",
+    "SharingRule",
+    "TaskModel",
+    "list_models",
+    "make_model",
+    "split_parameters",
+]

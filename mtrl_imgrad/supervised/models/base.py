@@ -1,0 +1,108 @@
+"""What every network for supervised tasks offers: predictions by task, and whose parameters are whose."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
+from mtrl_imgrad.supervised.tasks import TaskSpec
+
+__all__ = ["FeatureModel", "TaskModel"]
+
+
+class TaskModel(nn.Module, ABC):
+    """A network from images to a prediction for every task.
+
+    ``forward`` maps ``[B, 3, H, W]`` to a dictionary by task name: segmentation log-probabilities ``[B, C, H, W]``,
+    depth ``[B, 1, H, W]``, unit normals ``[B, 3, H, W]``, attribute logits ``[B, 1]``.
+
+    Args:
+        tasks: their order is the order of the heads in a state dictionary.
+        protocol: how normals are normalised, see `make_head`.
+
+    Raises:
+        ArgumentError: for no task, two tasks of one name, or a kind that the network has no head for.
+        UnknownNameError: for an unknown protocol.
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[frozenset[str]]
+    """Kinds of task that it has heads for."""
+    has_features: ClassVar[bool] = False
+    """Whether it is a `FeatureModel`."""
+    task_heads: nn.ModuleList
+    """One head a task, in the order of ``tasks``."""
+
+    def __init__(self, tasks: Sequence[TaskSpec], protocol: Protocol) -> None:
+        super().__init__()
+        check_protocol(protocol)
+        self.tasks = tuple(tasks)
+        _check_tasks(self.name, self.tasks, self.kinds)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names in order."""
+        return tuple(task.name for task in self.tasks)
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Predictions by task name, see the class."""
+
+    def head(self, task: str) -> nn.Module:
+        """The layers that make the prediction of ``task`` and serve nothing else."""
+        return self.task_heads[self._index(task)]
+
+    def own_modules(self, task: str) -> list[nn.Module]:
+        """All modules whose parameters the loss of ``task`` reaches and no other loss does: the head and what else."""
+        return [self.head(task)]
+
+    def _index(self, task: str) -> int:
+        if task not in self.task_names:
+            raise UnknownNameError("task", task, self.task_names)
+        return self.task_names.index(task)
+
+    def _predict(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Every head on its own input."""
+        return {name: head(z) for name, head, z in zip(self.task_names, self.task_heads, maps, strict=True)}
+
+
+class FeatureModel(TaskModel):
+    """A network with one representation that all heads read: ``forward = heads(features(images))``.
+
+    So the K gradients can be taken at the representation, with one backward through the trunk (Sener and Koltun,
+    NeurIPS 2018, arXiv 1810.04650, section 3.3).
+    """
+
+    has_features = True
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """The representation: ``[B, 3, H, W]`` to ``[B, C, H, W]`` (dense tasks) or ``[B, C]`` (attributes)."""
+
+    def heads(self, features: Tensor) -> dict[str, Tensor]:
+        """Predictions by task name."""
+        return self._predict([features] * len(self.tasks))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """``heads(features(images))``."""
+        return self.heads(self.features(images))
+
+
+def _check_tasks(model: str, tasks: tuple[TaskSpec, ...], kinds: frozenset[str]) -> None:
+    if not tasks:
+        raise ArgumentError("tasks must name at least one task, got none")
+    twice = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
+    if twice:
+        raise ArgumentError(f"tasks must have different names, got {', '.join(map(repr, twice))} more than once")
+    for task in tasks:
+        if task.kind not in kinds:
+            raise ArgumentError(
+                f"model {model!r} has no head for task {task.name!r} of kind {task.kind!r}; kinds: "
+                f"{', '.join(sorted(kinds))}"
+            )

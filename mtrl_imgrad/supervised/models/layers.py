@@ -1,0 +1,185 @@
+"""Pieces that several networks share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
+from torch import Tensor, nn
+
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.tasks import TaskSpec
+
+__all__ = [
+    "DENSE_KINDS",
+    "SEGNET_CHANNELS",
+    "DenseHead",
+    "SegNetMaps",
+    "SegNetTrunk",
+    "check_image_size",
+    "conv_block",
+    "initialise_xavier",
+    "pool",
+    "scaled",
+    "unpool",
+]
+
+DENSE_KINDS = frozenset({"segmentation", "depth", "normal"})
+SEGNET_CHANNELS = (64, 128, 256, 512, 512)
+"""Feature maps of the five stages at width 1 (MTAN, section 4.1.1)."""
+_CONVOLUTIONS = (2, 2, 3, 3, 3)
+_STRIDE = 2 ** len(SEGNET_CHANNELS)
+_SHORTEST_NORMAL = 1e-6
+"""Of a raw prediction; below it a float32 vector has no direction worth the name."""
+
+
+def scaled(channels: Sequence[int], width: float) -> list[int]:
+    """Numbers of feature maps times ``width``, rounded.
+
+    >>> scaled((64, 128), 0.125)
+    [8, 16]
+
+    Raises:
+        ArgumentError: if ``width`` is not a positive number, or one of them would be zero.
+    """
+    if not 0 < width < math.inf:
+        raise ArgumentError(f"width must be a positive number, got {width}")
+    found = [round(count * width) for count in channels]
+    if min(found) < 1:
+        raise ArgumentError(f"width must leave at least one feature map of {min(channels)}, got {width}")
+    return found
+
+
+def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A 3x3 convolution, batch normalisation, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def pool(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Halve the height and width; returns the maxima and where they were."""
+    return F.max_pool2d(maps, kernel_size=2, stride=2, return_indices=True)
+
+
+def unpool(maps: Tensor, indices: Tensor) -> Tensor:
+    """Put the values of ``maps`` back to where the maxima were, zeros elsewhere."""
+    return F.max_unpool2d(maps, indices, kernel_size=(2, 2), stride=(2, 2))
+
+
+def check_image_size(images: Tensor) -> None:
+    """Five poolings must halve height and width exactly: an unpooling cannot give an odd size back.
+
+    Raises:
+        ArgumentError: if ``images`` is not ``[B, 3, H, W]`` with H and W multiples of 32.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % _STRIDE or images.shape[3] % _STRIDE:
+        raise ArgumentError(
+            f"images must be [B, 3, H, W] with H and W multiples of {_STRIDE}, got {list(images.shape)}"
+        )
+
+
+def initialise_xavier(network: nn.Module) -> None:
+    """Xavier-normal convolution weights and zero biases, as the authors of MTAN start their networks."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class SegNetStage(nn.Module):
+    """Convolutions of one resolution; returns the maps after the first of them and after the last."""
+
+    def __init__(self, in_channels: int, out_channels: int, convolutions: int) -> None:
+        super().__init__()
+        self.first = conv_block(in_channels, out_channels)
+        self.rest = nn.Sequential(*(conv_block(out_channels, out_channels) for _ in range(convolutions - 1)))
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        first = self.first(maps)
+        return first, self.rest(first)
+
+
+class SegNetMaps(NamedTuple):
+    """What a `SegNetTrunk` computes on its way, a list entry a stage, in the order of computation."""
+
+    encoder_first: list[Tensor]
+    encoder_last: list[Tensor]
+    unpooled: list[Tensor]
+    decoder_last: list[Tensor]
+
+
+class SegNetTrunk(nn.Module):
+    """SegNet's encoder and decoder (Badrinarayanan, Kendall, Cipolla 2017, arXiv 1511.00561).
+
+    Five stages each way; the decoder's stages are in the order of computation, coarsest first.
+
+    Args:
+        channels: feature maps of the five encoder stages.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList(
+            SegNetStage(*sizes) for sizes in zip([3, *channels[:-1]], channels, _CONVOLUTIONS, strict=True)
+        )
+        self.decoder = nn.ModuleList(
+            SegNetStage(*sizes)
+            for sizes in zip(channels[::-1], [*channels[-2::-1], channels[0]], _CONVOLUTIONS[::-1], strict=True)
+        )
+
+    def forward(self, images: Tensor) -> SegNetMaps:
+        """All maps of the way down and up."""
+        found = SegNetMaps([], [], [], [])
+        maps, places = images, []
+        for stage in self.encoder:
+            first, last = stage(maps)
+            maps, indices = pool(last)
+            places.append(indices)
+            found.encoder_first.append(first)
+            found.encoder_last.append(last)
+        for stage, indices in zip(self.decoder, reversed(places), strict=True):
+            found.unpooled.append(unpool(maps, indices))
+            _, maps = stage(found.unpooled[-1])
+            found.decoder_last.append(maps)
+        return found
+
+
+class DenseHead(nn.Module):
+    """A 3x3 and a 1x1 convolution, and what the kind of task asks for: log-softmax, nothing, or unit length.
+
+    Args:
+        in_channels: of the maps that it reads.
+        task: its kind and its channels.
+        protocol: ``"paper"`` divides normals by their length, 0/0 = NaN included. ``"fixed"`` leaves a raw vector
+            shorter than 1e-6 at zero, with gradient zero: its direction is noise, and the gradient of the division
+            would be larger than 1e6.
+    """
+
+    def __init__(self, in_channels: int, task: TaskSpec, protocol: Protocol) -> None:
+        super().__init__()
+        self.kind = task.kind
+        self.protocol = protocol
+        self.spatial = nn.Conv2d(in_channels, in_channels, kernel_size=3, padding=1)
+        self.output = nn.Conv2d(in_channels, task.channels, kernel_size=1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The prediction ``[B, channels, H, W]``."""
+        raw = self.output(self.spatial(maps))
+        if self.kind == "segmentation":
+            return F.log_softmax(raw, dim=1)
+        return raw if self.kind == "depth" else _unit(raw, self.protocol)
+
+
+def _unit(vectors: Tensor, protocol: Protocol) -> Tensor:
+    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    if protocol == "paper":
+        return vectors / length
+    return torch.where(length > _SHORTEST_NORMAL, vectors / length.clamp_min(_SHORTEST_NORMAL), 0)
