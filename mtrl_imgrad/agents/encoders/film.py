@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
@@ -34,7 +36,7 @@ class FiLMEncoder(Encoder):
         self.embedding = TaskEmbedding(spec.num_tasks, embedding_dim)
         self.modulation = nn.Linear(embedding_dim, 2 * sum(spec.net_arch))
         widths = (spec.in_features, *spec.net_arch)
-        self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
         norms = [nn.LayerNorm(width) if spec.layer_norm else nn.Identity() for width in spec.net_arch]
         self.norms = nn.ModuleList(norms)
         self.activation = spec.activation_fn()

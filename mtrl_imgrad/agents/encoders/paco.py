@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,9 +37,9 @@ class PaCoEncoder(Encoder):
         check_positive(num_sets=num_sets)
         self.composition = TaskEmbedding(spec.num_tasks, num_sets)
         with torch.no_grad():
-            self.composition.weight /= self.composition.weight.norm(dim=-1, keepdim=True)
+            self.composition.weight.div_(self.composition.weight.norm(dim=-1, keepdim=True))
         widths = (spec.in_features, *spec.net_arch, spec.out_features)
-        layers = [_ComposedLinear(num_sets, *pair) for pair in zip(widths, widths[1:], strict=False)]
+        layers = [_ComposedLinear(num_sets, *pair) for pair in pairwise(widths)]
         self.layers = nn.ModuleList(layers)
         norms = [nn.LayerNorm(width) if spec.layer_norm else nn.Identity() for width in spec.net_arch]
         self.norms = nn.ModuleList(norms)

@@ -90,9 +90,7 @@ class _Routing(nn.Module):
         self.trunk = mlp(features, spec, width)
         sizes = [modules * modules] * (layers - 1) + [modules]
         self.logits = nn.ModuleDict({f"of_layer_{i}": nn.Linear(width, size) for i, size in enumerate(sizes)})
-        self.conditions = nn.ModuleDict(
-            {f"on_layer_{i}": nn.Linear(size, width) for i, size in enumerate(sizes[:-1])}
-        )
+        self.conditions = nn.ModuleDict({f"on_layer_{i}": nn.Linear(size, width) for i, size in enumerate(sizes[:-1])})
         self.activation = spec.activation_fn()
 
     def forward(self, inputs: Tensor) -> tuple[list[Tensor], Tensor]:
