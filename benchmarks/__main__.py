@@ -8,10 +8,16 @@ import platform
 
 import torch
 
-from benchmarks import gradients, simulators, solvers, training
+from benchmarks import encoders, gradients, simulators, solvers, training
 from mtrl_imgrad.experiments.versions import installed_versions
 
-PARTS = {"training": training.run, "gradients": gradients.run, "solvers": solvers.run, "simulators": simulators.run}
+PARTS = {
+    "training": training.run,
+    "gradients": gradients.run,
+    "encoders": encoders.run,
+    "solvers": solvers.run,
+    "simulators": simulators.run,
+}
 
 
 def main() -> None:

@@ -7,10 +7,17 @@ from typing import Any
 
 from torch import nn
 
+from mtrl_imgrad.agents.encoders.attention import AttentionEncoder
 from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
+from mtrl_imgrad.agents.encoders.care import CAREEncoder
 from mtrl_imgrad.agents.encoders.embedding import EmbeddingEncoder
+from mtrl_imgrad.agents.encoders.film import FiLMEncoder
+from mtrl_imgrad.agents.encoders.moore import MOOREEncoder
 from mtrl_imgrad.agents.encoders.multi_head import MultiHeadEncoder
 from mtrl_imgrad.agents.encoders.one_hot import OneHotEncoder
+from mtrl_imgrad.agents.encoders.paco import PaCoEncoder
+from mtrl_imgrad.agents.encoders.residual import ResidualEncoder
+from mtrl_imgrad.agents.encoders.soft_modularization import SoftModularizationEncoder
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = ["ENCODERS", "Encoder", "NetworkSpec", "list_encoders", "make_encoder"]
@@ -21,6 +28,13 @@ ENCODERS: dict[str, type[Encoder]] = {
         OneHotEncoder,
         MultiHeadEncoder,
         EmbeddingEncoder,
+        FiLMEncoder,
+        AttentionEncoder,
+        CAREEncoder,
+        SoftModularizationEncoder,
+        PaCoEncoder,
+        MOOREEncoder,
+        ResidualEncoder,
     )
 }
 

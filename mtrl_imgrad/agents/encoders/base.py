@@ -7,7 +7,9 @@ its own affair: feed the one-hot into the trunk, choose a head, look up an embed
 A new encoder is one file with one class here, and one line in the registry. Inside ``forward`` plain PyTorch layers
 hold shared parameters; layers of `mtrl_imgrad.agents.encoders.layers` hold parameters of which every task owns a row.
 No loop over tasks is ever needed: rows of several tasks arrive mixed, with a one-hot row each. No Python branch may
-depend on a value, and neither dropout nor buffers (running statistics) are possible.
+depend on a value. Dropout is refused: all noise of an update is an argument of it, drawn from the agent's own
+generator, and ``forward`` takes none. Buffers (running statistics) are refused as well. A constant, such as a table of
+task vectors, is a parameter with ``requires_grad=False``.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Encoder", "NetworkSpec"]
+__all__ = ["Encoder", "NetworkSpec", "check_positive"]
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,14 @@ class Encoder(nn.Module, ABC):
         Returns:
             ``[N, out_features]``.
         """
+
+
+def check_positive(**counts: int) -> None:
+    """Refuse options that must be positive integers and are not.
+
+    Raises:
+        ArgumentError: naming the option.
+    """
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ArgumentError(f"{name} must be an integer, at least 1, got {value!r}")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
-from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["EmbeddingEncoder"]
 
@@ -28,8 +27,7 @@ class EmbeddingEncoder(Encoder):
 
     def __init__(self, spec: NetworkSpec, embedding_dim: int = 50) -> None:
         super().__init__(spec)
-        if embedding_dim < 1:
-            raise ArgumentError(f"embedding_dim must be at least 1, got {embedding_dim}")
+        check_positive(embedding_dim=embedding_dim)
         self.embedding = TaskEmbedding(spec.num_tasks, embedding_dim)
         self.trunk = mlp(spec.in_features + embedding_dim, spec, spec.out_features)
 

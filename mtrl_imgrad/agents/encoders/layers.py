@@ -11,7 +11,7 @@ from torch.nn import functional
 from mtrl_imgrad.agents.encoders.base import NetworkSpec
 from mtrl_imgrad.gradients import TaskModule
 
-__all__ = ["TaskEmbedding", "TaskLinear", "mlp", "row_of_task"]
+__all__ = ["TaskEmbedding", "TaskLinear", "mlp", "row_of_task", "rows_of_table"]
 
 
 def mlp(in_features: int, spec: NetworkSpec, out_features: int | None = None) -> nn.Sequential:
@@ -39,6 +39,13 @@ def row_of_task(task: Tensor) -> Tensor:
     if task.shape[-1] == 0:
         return task.new_zeros(task.shape[0], dtype=torch.long)
     return task.argmax(-1)
+
+
+def rows_of_table(table: Tensor, task: Tensor) -> Tensor:
+    """``[K, F]`` and one-hot ``[N, K]`` to ``[N, F]``: to each row what the table holds for its task."""
+    if task.shape[-1] == 0:
+        return table.expand(task.shape[0], -1)
+    return task @ table
 
 
 class TaskLinear(TaskModule):
@@ -70,6 +77,13 @@ class TaskEmbedding(TaskModule):
 
     def forward(self, task: Tensor) -> Tensor:
         """One-hot ``[N, K]`` to ``[N, features]``."""
+        return self.vector(task).expand(task.shape[0], -1)
+
+    def vector(self, task: Tensor) -> Tensor:
+        """As `forward`, but one task's vector stays ``[features]``, for what broadcasts it over the rows.
+
+        So what is computed from the vector alone costs one row a task in an update, and not a row of the batch.
+        """
         if self.weight.ndim == 1:  # one task's row, see TaskModule
-            return self.weight.expand(task.shape[0], -1)
+            return self.weight
         return self.weight[row_of_task(task)]

@@ -1,0 +1,70 @@
+"""Residual blocks with layer normalisation (BroNet), told the task by an embedding: the network of BRC."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["ResidualEncoder"]
+
+
+class ResidualEncoder(Encoder):
+    """Linear, norm, activation; then a residual block for each further width; then a linear output layer.
+
+    Source: Nauman et al., "Bigger, Regularized, Categorical" (2025, arXiv 2505.23150), whose critic is the BroNet of
+    Nauman et al. (NeurIPS 2024, arXiv 2405.16158) beside a learned task embedding of unit length. ``net_arch`` of
+    three equal widths is its critic (two blocks), of two its actor (one block). Blocks are shared; a task's own is
+    its embedding. Every linear layer but the last is normalised, whatever the policy's ``layer_norm``: without its
+    norms this is no BroNet.
+
+    Args:
+        spec: sizes and tasks; ``net_arch`` is the width of the first layer, then one width a block.
+        embedding_dim: length of a task's embedding.
+    """
+
+    name = "residual"
+
+    def __init__(self, spec: NetworkSpec, embedding_dim: int = 32) -> None:
+        super().__init__(spec)
+        check_positive(embedding_dim=embedding_dim)
+        if not spec.net_arch:
+            raise ArgumentError("net_arch must have at least one hidden layer for encoder 'residual', got []")
+        self.embedding = TaskEmbedding(spec.num_tasks, embedding_dim)
+        width = spec.net_arch[0]
+        layers: list[nn.Module] = [
+            nn.Linear(spec.in_features + embedding_dim, width),
+            nn.LayerNorm(width),
+            spec.activation_fn(),
+        ]
+        for next_width in spec.net_arch[1:]:
+            layers.append(_Block(width, next_width, spec.activation_fn))
+            width = next_width
+        self.trunk = nn.Sequential(*layers, nn.Linear(width, spec.out_features))
+
+    def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
+        """See `Encoder.forward`."""
+        embedding = functional.normalize(self.embedding.vector(task), dim=-1)
+        return self.trunk(torch.cat([inputs, embedding.expand(inputs.shape[0], -1)], dim=-1))
+
+
+class _Block(nn.Module):
+    """``x + norm(linear(activation(norm(linear(x)))))``; where the width changes, ``x`` goes through a linear layer."""
+
+    def __init__(self, in_features: int, width: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Linear(in_features, width),
+            nn.LayerNorm(width),
+            activation(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+        )
+        self.shortcut = nn.Identity() if in_features == width else nn.Linear(in_features, width, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.shortcut(inputs) + self.branch(inputs)
