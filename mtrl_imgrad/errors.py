@@ -13,6 +13,7 @@ from collections.abc import Iterable
 __all__ = [
     "ArgumentError",
     "CheckpointError",
+    "DatasetError",
     "EnvironmentFaultError",
     "MissingDependencyError",
     "MtrlImgradError",
@@ -72,3 +73,7 @@ class WorkerError(MtrlImgradError, RuntimeError):
 
 class CheckpointError(MtrlImgradError, RuntimeError):
     """A checkpoint cannot be written or read; the message names the file and the member."""
+
+
+class DatasetError(MtrlImgradError, ValueError):
+    """A dataset's folder or file is not what its format says; names the file and what was expected there."""

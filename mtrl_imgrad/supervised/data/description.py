@@ -1,0 +1,51 @@
+"""``meta.json``: what a folder says about itself. The published sets have none, ours say that they are simulated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mtrl_imgrad.errors import DatasetError
+
+__all__ = ["META_NAME", "class_names", "read_meta", "write_meta"]
+
+META_NAME = "meta.json"
+
+
+def read_meta(root: Path) -> dict[str, Any]:
+    """The contents of ``root/meta.json``; empty where there is none.
+
+    Raises:
+        DatasetError: The file is no JSON object.
+    """
+    path = root / META_NAME
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(meta, dict):
+        raise DatasetError(f"{path}: expected a JSON object, found a {type(meta).__name__}")
+    return meta
+
+
+def write_meta(root: Path, meta: Mapping[str, Any]) -> None:
+    """Write ``meta`` to ``root/meta.json``."""
+    (root / META_NAME).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+
+
+def class_names(root: Path, default: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the classes: ``"classes"`` of ``root/meta.json``, else ``default``.
+
+    Raises:
+        DatasetError: ``"classes"`` is no list of two names or more.
+    """
+    names = read_meta(root).get("classes")
+    if names is None:
+        return default
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise DatasetError(f"{root / META_NAME}: 'classes' is {names!r}; expected a list of two names or more")
+    return tuple(names)
