@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -193,12 +194,17 @@ class _Networks(nn.Module):
         self.targets.load_state_dict(self.critics.state_dict())
 
     def sample(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[..., K]`` drawn from the policy, and the logarithms of their densities ``[...]``."""
+        """Logits u ``[..., K]`` drawn from the policy, and ``[...]`` the log density of tanh(u).
+
+        The density is the authors', though u goes through a softmax: it charges logits for being large, which the
+        softmax, of which only differences count, would let grow.
+        """
         mean, log_std = self.actor(states).chunk(2, -1)
         log_std = log_std.clamp(*_LOG_STD)
         logits = mean + log_std.exp() * noise
         normal = torch.distributions.Normal(mean, log_std.exp(), validate_args=False)
-        return logits, normal.log_prob(logits).sum(-1)
+        log_slope = 2 * (math.log(2) - logits - nn.functional.softplus(-2 * logits))  # log(1 - tanh(u)^2)
+        return logits, (normal.log_prob(logits) - log_slope).sum(-1)
 
     def losses(self, rows: tuple[Tensor, ...], noise: Tensor, next_noise: Tensor) -> Iterator[Tensor]:
         """The losses of critics, actor and temperature; each is made when the step before it is done."""

@@ -12,9 +12,9 @@ state is ``L / b``, its reward ``min_i (L_i(previous) - L_i) / b_i``. Epochs, as
 
 With k = 1 + (filled part of the replay) it makes ``update_every k / 2`` gradient steps on ``128 k`` transitions.
 
-Departures: the density of an action is that of the normal logits, where the authors' code corrects it for a tanh that
-the action never goes through; the critics see the weights; rewards are not scaled by the network's learning rate, which
-a combiner does not know.
+Departures: rewards are not scaled by the network's learning rate, which a combiner does not know; random actions are
+standard normal logits; the critics see the weights, not the logits. As in the authors' code, the density of an action
+is that of tanh(u), which it never goes through; it keeps the logits small.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class IGBv2(PositiveLossCombiner):
 
     name = "igb_v2"
     keeps = ("steps", "base_losses", "generator", "agent")
-    departures = "Densities of actions without a tanh's correction; rewards not scaled by the learning rate."
+    departures = "Rewards are not scaled by the learning rate; the critics see the weights."
     paper = IGBv1.paper
     bibtex = IGBv1.bibtex
 
