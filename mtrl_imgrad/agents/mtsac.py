@@ -30,7 +30,7 @@ from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.progress import MTProgressBarCallback
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
-from mtrl_imgrad.combiners import Combination, Combiner
+from mtrl_imgrad.combiners import Combination, Combiner, Status
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
 
@@ -325,6 +325,7 @@ class MTSAC(OffPolicyAlgorithm):
         jacobian, self.wants_jacobian = self.wants_jacobian, False
         good = torch.zeros((), device=self.device)  # updates before the first that was not finite
         losses = torch.zeros(2, self.num_tasks, device=self.device)  # of that update, or else of the last
+        statuses = torch.zeros(2, dtype=torch.int64, device=self.device)  # likewise
         for step in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size or self.batch_size)
             report = self.update(
@@ -334,10 +335,12 @@ class MTSAC(OffPolicyAlgorithm):
                 jacobian=jacobian and step == gradient_steps - 1,
             )
             losses = torch.where(good == step, torch.stack([report.critic_losses, report.actor_losses]), losses)
+            found = torch.stack([report.critic.status_code, report.actor.status_code])
+            statuses = torch.where(good == step, found, statuses)
             good = good + report.finite
             self._n_updates += 1
         self.last_report = report
-        self._log_update(report, losses, gradient_steps - good)
+        self._log_update(report, losses, statuses, gradient_steps - good)
 
     def _draw_noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
@@ -351,7 +354,7 @@ class MTSAC(OffPolicyAlgorithm):
 
     # ------------------------------------------------------------------ logs
 
-    def _log_update(self, report: UpdateReport, losses: Tensor, skipped: Tensor) -> None:
+    def _log_update(self, report: UpdateReport, losses: Tensor, statuses: Tensor, skipped: Tensor) -> None:
         """Record the latest update: the one copy from the device that a training makes."""
         tensors = (report.temperatures, losses.mean(1), report.temperature_loss, skipped)
         values = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).tolist()
@@ -359,7 +362,7 @@ class MTSAC(OffPolicyAlgorithm):
         critic_loss, actor_loss, temperature_loss, num_skipped = values[self.num_tasks :]
         if num_skipped:
             self._n_updates -= int(num_skipped)
-            self._raise_non_finite(losses)
+            self._raise_non_finite(losses, [Status(code) for code in statuses.tolist()])
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/actor_loss", actor_loss)
         self.logger.record("train/critic_loss", critic_loss)
@@ -369,7 +372,7 @@ class MTSAC(OffPolicyAlgorithm):
         if self.num_tasks > 1:
             record_per_task(self.logger, "train/ent_coef", self.tasks.names, temperatures)
 
-    def _raise_non_finite(self, losses: Tensor) -> None:
+    def _raise_non_finite(self, losses: Tensor, statuses: list[Status]) -> None:
         where = f"in update {self._n_updates + 1}; neither its step nor any later one was applied"
         for side, row in zip(("critic", "actor"), losses.tolist(), strict=True):
             for name, loss in zip(self.tasks.names, row, strict=True):
@@ -378,6 +381,13 @@ class MTSAC(OffPolicyAlgorithm):
                         f"the {side} loss of task {name!r} is {loss} {where}. A smaller learning_rate or "
                         "max_grad_norm=1.0 usually helps"
                     )
+        for side, row, status in zip(("critic", "actor"), losses.tolist(), statuses, strict=True):
+            if status == Status.NOT_POSITIVE:
+                name = (self.critic_combiner if side == "critic" else self.actor_combiner).name
+                raise NonFiniteError(
+                    f"combiner {name!r} cannot weigh the {side} losses, of which the lowest is {min(row):.6g}, "
+                    f"{where}. {status.sentence} Give a lower one in combiner_kwargs, or the {side} another combiner"
+                )
         raise NonFiniteError(f"a gradient is NaN or infinite {where}, although all losses are finite")
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:

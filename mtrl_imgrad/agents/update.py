@@ -11,7 +11,7 @@ With one task, or with `LinearScalarization`, a step is SB3's SAC step on the me
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +126,8 @@ class SACUpdate:
         self._targets = Traced(self._compute_targets, trace)
         self._critic_rows = Traced(self._compute_critic_rows, trace)
         self._actor_rows = Traced(self._compute_actor_rows, trace)
+        self._critic_losses = Traced(self._compute_critic_losses, trace)
+        self._actor_losses = Traced(self._compute_actor_losses, trace)
 
     def begin(self, settings: UpdateSettings) -> None:
         """Start a series of updates, all of which stop moving anything after the first that is not finite."""
@@ -152,10 +154,8 @@ class SACUpdate:
         targets = self._targets(
             self._actor.split(), self._critic_target.split(), alpha, gamma, noise.next_action, batch
         )
-        critic = self._critic_gradients(batch, targets, jacobian)
-        self._apply(self.policy.critic, self._critic, critic)
-        actor = self._actor_gradients(batch, noise.action, alpha, jacobian)
-        self._apply(self.policy.actor, self._actor, actor)
+        critic = self._step_critic(batch, targets, jacobian)
+        actor = self._step_actor(batch, noise.action, alpha, jacobian)
         temperature_loss = _update_temperature(self.temperature, batch, actor.aux, self._alive)
         if update_target:
             self._move_target()
@@ -163,16 +163,31 @@ class SACUpdate:
             critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination, self._alive
         )
 
-    def _critic_gradients(self, batch: TaskBatch, targets: Tensor, jacobian: bool) -> CombinedGradients:
-        critic = self._critic.split()
+    def _step_critic(self, batch: TaskBatch, targets: Tensor, jacobian: bool) -> CombinedGradients:
         rows = (batch.observations, batch.actions, targets, batch.weights)
+        found = self._critic_gradients(rows, jacobian)
+        self._apply(self.policy.critic, self._critic, found)
+        if self.critic_combiner.wants_losses_after:
+            self.critic_combiner.after_step(self._critic_losses(self._critic.split(), *rows))
+        return found
+
+    def _step_actor(self, batch: TaskBatch, noise: Tensor, alpha: Tensor, jacobian: bool) -> CombinedGradients:
+        critic = self._critic.split()
+        rows = (batch.observations, noise, batch.weights, alpha, critic.own)
+        found = self._actor_gradients(critic, rows, jacobian)
+        self._apply(self.policy.actor, self._actor, found)
+        if self.actor_combiner.wants_losses_after:
+            self.actor_combiner.after_step(self._actor_losses(self._actor.split(), critic, *rows))
+        return found
+
+    def _critic_gradients(self, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
+        critic = self._critic.split()
         if not (jacobian or self.critic_combiner.needs_jacobian()):
             return combined_by_rows(self.critic_combiner, self._critic_loss, critic, *rows, heads=self.settings.heads)
         return combine_rows(self.critic_combiner, self._critic_rows(critic, *rows), self.settings.heads)
 
-    def _actor_gradients(self, batch: TaskBatch, noise: Tensor, alpha: Tensor, jacobian: bool) -> CombinedGradients:
-        actor, critic = self._actor.split(), self._critic.split()
-        rows = (batch.observations, noise, batch.weights, alpha, critic.own)
+    def _actor_gradients(self, critic: Parameters, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
+        actor = self._actor.split()
         if not (jacobian or self.actor_combiner.needs_jacobian()):
             loss = self._actor_loss(critic)
             return combined_by_rows(self.actor_combiner, loss, actor, *rows, heads=self.settings.heads)
@@ -228,6 +243,14 @@ class SACUpdate:
 
     def _compute_actor_rows(self, actor: Parameters, critic: Parameters, *rows: Tensor) -> RowGradients:
         return by_rows(self._actor_loss(critic), actor, *rows)
+
+    def _compute_critic_losses(self, critic: Parameters, *rows: Tensor) -> Tensor:
+        """The K critic losses, for a combiner that wants to know what its step did."""
+        return over_tasks(self._critic_loss, critic, *rows)[0]
+
+    def _compute_actor_losses(self, actor: Parameters, critic: Parameters, *rows: Tensor) -> Tensor:
+        """The K actor losses, likewise."""
+        return over_tasks(self._actor_loss(critic), actor, *rows)[0]
 
     def _critic_loss(
         self,

@@ -18,34 +18,60 @@ from mtrl_imgrad.combiners.base import (
     Status,
     Weights,
 )
+from mtrl_imgrad.combiners.bilb4mtl import BiLB4MTL
 from mtrl_imgrad.combiners.cagrad import CAGrad
 from mtrl_imgrad.combiners.cagrad_fast import CAGradFast
 from mtrl_imgrad.combiners.con_fig import ConFIG
+from mtrl_imgrad.combiners.cotbal import CoTBal
+from mtrl_imgrad.combiners.dwa import DWA
 from mtrl_imgrad.combiners.fairgrad import FairGrad
+from mtrl_imgrad.combiners.famo import FAMO
+from mtrl_imgrad.combiners.gls import GLS
 from mtrl_imgrad.combiners.gradvac import GradVac
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
+from mtrl_imgrad.combiners.igb_v1 import IGBv1
+from mtrl_imgrad.combiners.igb_v2 import IGBv2
 from mtrl_imgrad.combiners.imgrad import IMGrad
+from mtrl_imgrad.combiners.imtl import IMTL
 from mtrl_imgrad.combiners.imtl_g import IMTLG
+from mtrl_imgrad.combiners.imtl_l import IMTLL
 from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
 from mtrl_imgrad.combiners.nash_mtl import NashMTL
 from mtrl_imgrad.combiners.pcgrad import PCGrad
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
+from mtrl_imgrad.combiners.rlw import RLW
+from mtrl_imgrad.combiners.si import SI
 from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
+from mtrl_imgrad.combiners.stch import STCH
 from mtrl_imgrad.combiners.upgrad import UPGrad
+from mtrl_imgrad.combiners.uw import UW
 
 __all__ = [
+    "DWA",
+    "FAMO",
+    "GLS",
+    "IMTL",
     "IMTLG",
+    "IMTLL",
     "MGDA",
+    "RLW",
+    "SI",
+    "STCH",
+    "UW",
     "AlignedMTL",
+    "BiLB4MTL",
     "CAGrad",
     "CAGradFast",
+    "CoTBal",
     "Combination",
     "Combiner",
     "ConFIG",
     "FairGrad",
     "GradVac",
     "GramianCombiner",
+    "IGBv1",
+    "IGBv2",
     "IMGrad",
     "LinearScalarization",
     "LossCombiner",

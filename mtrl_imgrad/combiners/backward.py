@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from mtrl_imgrad.combiners.outcome import Combination
+from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
 from mtrl_imgrad.combiners.state import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
@@ -140,6 +140,7 @@ class _Step:
         """One backward of the weighted sum, and one through the heads alone where they are not weighted."""
         self._check_losses()
         found = self.combiner.weights_of_losses(self.losses.values, self.losses.tasks)
+        self._check_weights(found)
         plain = self.heads == "unweighted" and bool(self.own)
         inputs = self.trunk if plain else self.trunk + self.own
         gradients = torch.autograd.grad(
@@ -284,6 +285,11 @@ class _Step:
         finite = torch.isfinite(self.losses.values)
         if not bool(finite.all()):
             raise NonFiniteError(f"the loss of task {self._task(int((~finite).nonzero()[0, 0]))} is NaN or infinite")
+
+    def _check_weights(self, found: Weights) -> None:
+        if self.check_finite and found.status == Status.NOT_POSITIVE:
+            losses = ", ".join(f"{loss:.6g}" for loss in self.losses.values.tolist())
+            raise ArgumentError(f"{self.combiner.name} cannot weigh the losses {losses}. {found.status.sentence}")
 
     def _check_blocks(self, blocks: Found) -> None:
         used = [block for block in blocks if block is not None]

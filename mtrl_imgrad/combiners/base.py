@@ -121,6 +121,8 @@ class Combiner(ABC):
             combiner.backward([loss_a, loss_b], trunk.parameters(), heads.parameters())
             optimizer.step()
 
+        Where ``wants_losses_after``, tell the losses of the same batch after that step by `after_step`.
+
         See `mtrl_imgrad.combiners.backward.backward`, which does the work.
 
         Args:
@@ -141,7 +143,8 @@ class Combiner(ABC):
             How the update came about; None with ``combine=False``.
 
         Raises:
-            ArgumentError: if an argument is wrong, or no loss has a graph.
+            ArgumentError: if an argument is wrong, no loss has a graph, or a loss is not above the bound of a method
+                that takes its logarithm.
             NonFiniteError: if a loss or a gradient is NaN or infinite; names the task. ``.grad`` is then as it was.
                 (With a ``grad_scaler`` nothing is raised: the scaler skips the step.)
         """
@@ -243,8 +246,8 @@ class Combiner(ABC):
                     value.cpu() if isinstance(part, torch.Generator) and isinstance(value, Tensor) else value
                 )
         except (ArgumentError, TypeError, RuntimeError) as error:
-            for name, part in self._kept.items():
-                part.set_state(before[name])
+            for other, part in self._kept.items():
+                part.set_state(before[other])
             raise ArgumentError(f"the state of {self.name} has a wrong part {name!r}: {error}") from error
 
     def _keep(self, name: str, part: Part) -> Part:

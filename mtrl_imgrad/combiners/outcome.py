@@ -20,6 +20,7 @@ class Status(IntEnum):
     ZERO_GRADIENTS = 1
     INACCURATE = 2
     NON_FINITE = 3
+    NOT_POSITIVE = 4
 
     @property
     def sentence(self) -> str:
@@ -35,6 +36,7 @@ _SENTENCES = {
     Status.ZERO_GRADIENTS: "Every task gradient is zero: the update is zero and the base weights are returned.",
     Status.INACCURATE: "The optimality conditions are met only to the stated residual, above the tolerance.",
     Status.NON_FINITE: "A task gradient or loss is NaN or infinite: the weights are NaN and must not be applied.",
+    Status.NOT_POSITIVE: "A loss is not above the method's lower_bound: the weights are NaN and must not be applied.",
 }
 
 

@@ -7,18 +7,31 @@ from typing import Any
 
 from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import Combiner
+from mtrl_imgrad.combiners.bilb4mtl import BiLB4MTL
 from mtrl_imgrad.combiners.cagrad import CAGrad
 from mtrl_imgrad.combiners.cagrad_fast import CAGradFast
 from mtrl_imgrad.combiners.con_fig import ConFIG
+from mtrl_imgrad.combiners.cotbal import CoTBal
+from mtrl_imgrad.combiners.dwa import DWA
 from mtrl_imgrad.combiners.fairgrad import FairGrad
+from mtrl_imgrad.combiners.famo import FAMO
+from mtrl_imgrad.combiners.gls import GLS
 from mtrl_imgrad.combiners.gradvac import GradVac
+from mtrl_imgrad.combiners.igb_v1 import IGBv1
+from mtrl_imgrad.combiners.igb_v2 import IGBv2
 from mtrl_imgrad.combiners.imgrad import IMGrad
+from mtrl_imgrad.combiners.imtl import IMTL
 from mtrl_imgrad.combiners.imtl_g import IMTLG
+from mtrl_imgrad.combiners.imtl_l import IMTLL
 from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
 from mtrl_imgrad.combiners.nash_mtl import NashMTL
 from mtrl_imgrad.combiners.pcgrad import PCGrad
+from mtrl_imgrad.combiners.rlw import RLW
+from mtrl_imgrad.combiners.si import SI
+from mtrl_imgrad.combiners.stch import STCH
 from mtrl_imgrad.combiners.upgrad import UPGrad
+from mtrl_imgrad.combiners.uw import UW
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = ["combiner_class", "list_combiners", "make_combiner"]
@@ -37,6 +50,19 @@ _COMBINERS: dict[str, type[Combiner]] = {
     "aligned_mtl": AlignedMTL,
     "config": ConFIG,
     "upgrad": UPGrad,
+    "si": SI,
+    "gls": GLS,
+    "rlw": RLW,
+    "uw": UW,
+    "dwa": DWA,
+    "imtl_l": IMTLL,
+    "imtl": IMTL,
+    "famo": FAMO,
+    "igb_v1": IGBv1,
+    "igb_v2": IGBv2,
+    "bilb4mtl": BiLB4MTL,
+    "stch": STCH,
+    "cotbal": CoTBal,
 }
 
 
@@ -72,18 +98,22 @@ def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
 
     Raises:
         UnknownNameError: if no combiner has this name; proposes the closest ones.
-        ArgumentError: if the combiner does not take an argument, or not its value, or if arguments come with
-            a combiner that exists already.
+        ArgumentError: if the combiner does not take an argument, or not its value, or must be given one, or if
+            arguments come with a combiner that exists already.
     """
     if isinstance(combiner, Combiner):
         if kwargs:
             raise ArgumentError(f"a ready combiner takes no arguments, got {', '.join(sorted(kwargs))}")
         return combiner
     found = combiner_class(combiner)
-    accepted = list(inspect.signature(found).parameters)
+    parameters = inspect.signature(found).parameters
+    accepted = list(parameters)
     unknown = sorted(set(kwargs) - set(accepted))
     if unknown:
         raise ArgumentError(
             f"combiner {combiner!r} takes no argument {', '.join(map(repr, unknown))}; accepted: {', '.join(accepted)}"
         )
+    missing = [name for name, one in parameters.items() if one.default is one.empty and name not in kwargs]
+    if missing:
+        raise ArgumentError(f"combiner {combiner!r} must be given the arguments {', '.join(map(repr, missing))}")
     return found(**kwargs)

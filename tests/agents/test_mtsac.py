@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from examples import example_arguments
 from stable_baselines3.common.callbacks import CheckpointCallback, EveryNTimesteps, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
@@ -213,11 +214,19 @@ def test_a_replay_buffer_of_other_tasks_is_refused(tmp_path):
 
 @pytest.mark.parametrize("combiner", list_combiners())
 def test_every_combiner_trains_the_agent(combiner):
-    agent = _agent(combiner=combiner)
+    agent = _agent(combiner=combiner, combiner_kwargs=example_arguments(combiner, 4, any_losses=True))
     before = _parameters(agent)
     agent.learn(120)
     assert torch.isfinite(_parameters(agent)).all()
     assert not torch.equal(before, _parameters(agent))
+
+
+@pytest.mark.parametrize("combiner", ["si", {"actor": "gls", "critic": "linear_scalarization"}])
+def test_losses_that_a_combiner_cannot_weigh_stop_the_training_and_are_told(combiner):
+    agent = _agent(combiner=combiner, ent_coef=1e-6)
+    with pytest.raises(NonFiniteError, match=r"cannot weigh the actor losses, of which the lowest is -.*lower_bound"):
+        agent.learn(400)
+    assert torch.isfinite(_parameters(agent)).all()
 
 
 @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.1), torch.nn.BatchNorm1d(8)])

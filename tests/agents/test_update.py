@@ -1,5 +1,7 @@
 """The update against plain autograd, for every encoder: heads, shared parameters, clipping, absent gradients."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +151,61 @@ def test_actor_step_is_that_of_the_mean_actor_loss(encoder, sampling, combiner):
     for (name, new), gradient in zip(agent.actor.named_parameters(), expected, strict=True):
         factor = agent.num_tasks if name in own else 1
         torch.testing.assert_close(before[name] - new, factor * gradient, rtol=1e-8, atol=1e-10)
+
+
+class _Listener(LinearScalarization):
+    """Remembers the losses before and after each step."""
+
+    wants_losses_after = True
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = [], []
+
+    def solve(self, losses, tasks=None):
+        self.before.append(losses)
+        return super().solve(losses, tasks)
+
+    def after_step(self, losses, tasks=None):
+        self.after.append(losses)
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_a_combiner_that_asks_is_told_the_same_batchs_losses_after_the_step(trace):
+    """Critic: of the new critic against the same targets. Actor: of the new actor, by the new critic."""
+    agent = _agent("multi_head")
+    batch, noise = _double(agent)
+    alpha = torch.tensor([0.5, 1.0, 0.1, 2.0], dtype=torch.float64)
+    old = copy.deepcopy(agent.policy)
+    for network in (agent.critic, agent.actor):
+        network.optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    critic, actor = _Listener(), _Listener()
+    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    update = SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), critic, actor, settings, trace=trace)
+    report = update(batch, noise)
+    shape, observations = batch.rewards.shape, batch.observations.flatten(0, 1)
+    with torch.no_grad():
+        next_observations = batch.next_observations.flatten(0, 1)
+        next_actions, next_log_prob = old.actor(next_observations, noise.next_action.flatten(0, 1))
+        soft = torch.stack(old.critic_target(next_observations, next_actions)).amin(0).view(shape)
+        soft = soft - alpha[:, None] * next_log_prob.view(shape)
+        targets = batch.rewards + (1 - batch.terminated) * GAMMA * soft
+
+        def critic_losses(network):
+            values = network(observations, batch.actions.flatten(0, 1))
+            return sum(0.5 * (q.view(shape) - targets).square().mean(1) for q in values)
+
+        def actor_losses(network):
+            actions, log_prob = network(observations, noise.action.flatten(0, 1))
+            values = torch.stack(agent.critic(observations, actions)).amin(0).view(shape)
+            return (alpha[:, None] * log_prob.view(shape) - values).mean(1)
+
+        torch.testing.assert_close(critic.before, [critic_losses(old.critic)])
+        torch.testing.assert_close(critic.after, [critic_losses(agent.critic)])
+        torch.testing.assert_close(actor.before, [actor_losses(old.actor)])
+        torch.testing.assert_close(actor.after, [actor_losses(agent.actor)])
+    assert not torch.allclose(critic.after[0], report.critic_losses)
+    assert not torch.allclose(actor.after[0], report.actor_losses)
 
 
 @pytest.mark.parametrize("shared", [False, True])

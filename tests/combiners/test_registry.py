@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from examples import make_example
 
 from mtrl_imgrad import combiners
 from mtrl_imgrad.combiners import IMGrad, list_combiners, make_combiner
@@ -15,7 +16,7 @@ from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNam
 
 @pytest.mark.parametrize("name", list_combiners())
 def test_every_name_makes_a_combiner_of_that_name(name):
-    combiner = make_combiner(name)
+    combiner = make_example(name, 3)
     assert combiner.name == name
     assert combiner.paper
     assert combiner.cite()
@@ -32,6 +33,11 @@ def test_a_combiner_is_handed_back():
 def test_an_unknown_name_lists_the_known(name):
     with pytest.raises(UnknownNameError, match="imgrad"):
         make_combiner(name)
+
+
+def test_an_argument_that_must_be_given_is_named():
+    with pytest.raises(ArgumentError, match="'cotbal' must be given the arguments 'mini', 'single'"):
+        make_combiner("cotbal")
 
 
 def test_an_unknown_argument_lists_the_accepted():
@@ -53,6 +59,19 @@ def test_an_unknown_argument_lists_the_accepted():
         ("mgda", {"normalisation": "loss"}, "normalisation must be 'none'"),
         ("linear_scalarization", {"task_weights": [0, 0]}, "task_weights must be"),
         ("linear_scalarization", {"task_weights": [1, -1]}, "task_weights must be"),
+        ("si", {"lower_bound": "low"}, "lower_bound must be a finite number, got 'low'"),
+        ("gls", {"lower_bound": [0.0, float("nan")]}, "lower_bound must be a finite number, got nan"),
+        ("rlw", {"seed": -1}, "seed must be"),
+        ("uw", {"learning_rate": -0.1}, "learning_rate must be a finite number >= 0, got -0.1"),
+        ("uw", {"initial": float("inf")}, "initial must be a finite number"),
+        ("dwa", {"window": 0}, "window must be an integer >= 1, got 0"),
+        ("dwa", {"temperature": 0}, "temperature must be a finite number > 0"),
+        ("famo", {"weight_decay": True}, "weight_decay must be a finite number >= 0"),
+        ("igb_v2", {"update_every": 1.5}, "update_every must be an integer >= 1"),
+        ("stch", {"warm_up": -1}, "warm_up must be an integer >= 0"),
+        ("stch", {"mu": 0.0}, "mu must be a finite number > 0"),
+        ("bilb4mtl", {"router": "linear"}, "router must be one of 'sigmoid', 'softmax', got 'linear'"),
+        ("bilb4mtl", {"lam": -1}, "lam must be a finite number >= 0"),
     ],
 )
 def test_a_bad_value_names_the_argument(name, arguments, message):

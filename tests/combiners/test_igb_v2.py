@@ -1,0 +1,150 @@
+"""IGBv2: its schedule, what its replay holds, and whether its agent learns."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from mtrl_imgrad.combiners import IGBv2, igb_agent
+from mtrl_imgrad.combiners.igb_agent import DISCOUNT, TARGET_STEP, WeightAgent
+from mtrl_imgrad.errors import ArgumentError
+
+YES = torch.tensor(True)
+
+
+def falling(count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, 2, generator=generator, dtype=torch.float64) + 0.5
+
+
+def test_the_replay_holds_states_weights_and_rewards_as_defined():
+    combiner, given = IGBv2(window=3, update_every=100), falling(14)
+    shares = [combiner.weights(losses).values * losses for losses in given]
+    base = given[3:6].mean(0)
+    states = given[6:] / base
+    for share in shares[:6]:
+        torch.testing.assert_close(share, torch.full((2,), 0.5).double())
+    stored = combiner.state_dict()["agent"]["networks"]
+    assert stored["stored"] == 7
+    torch.testing.assert_close(stored["states"][:7].double(), states[:-1], rtol=1e-6, atol=0)
+    torch.testing.assert_close(stored["next_states"][:7].double(), states[1:], rtol=1e-6, atol=0)
+    torch.testing.assert_close(stored["rewards"][:7].double(), (states[:-1] - states[1:]).amin(1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(stored["weights"][:7].double(), torch.stack(shares[6:13]), rtol=1e-5, atol=0)
+    assert all(share.sum().item() == pytest.approx(1) for share in shares)
+
+
+def test_the_agent_learns_on_schedule():
+    combiner = IGBv2(window=2, update_every=4)
+    moved = []
+    for losses in falling(16):
+        before = combiner.state_dict()["agent"]
+        combiner.weights(losses)
+        after = combiner.state_dict()["agent"]
+        name = "actor.0.weight"
+        moved.append(before is not None and not torch.equal(before["networks"][name], after["networks"][name]))
+    assert [step for step, flag in enumerate(moved) if flag] == [8, 12]  # from step 3 x 2 on, every fourth
+
+
+def test_a_step_that_is_not_finite_leaves_no_transition():
+    combiner, given = IGBv2(window=1, update_every=100), falling(8)
+    for step, losses in enumerate(given):
+        combiner.weights(losses if step != 5 else losses * torch.nan)
+    stored = combiner.state_dict()["agent"]["networks"]
+    assert stored["stored"] == 4
+    assert stored["states"][:4].isfinite().all()
+    torch.testing.assert_close(stored["next_states"][2].double(), given[6] / given[1], rtol=1e-6, atol=0)
+
+
+def test_the_losses_are_those_of_soft_actor_critic():
+    """Written out with the agent's own networks on its own noise."""
+    agent = WeightAgent(torch.Generator().manual_seed(0))
+    for state in falling(6).float():
+        agent.observe(state, YES)
+        agent.act(state, YES, random=True)
+    networks = agent._networks
+    rows = networks.draw(torch.rand(9, generator=torch.Generator().manual_seed(1)))
+    states, weights, rewards, next_states = rows
+    noise, next_noise = torch.randn(2, 9, 2, generator=torch.Generator().manual_seed(2))
+
+    def policy(inputs, epsilon):
+        mean, log_std = networks.actor(inputs).split(2, dim=1)
+        normal = torch.distributions.Normal(mean, log_std.exp())
+        action = mean + log_std.exp() * epsilon
+        log_prob = normal.log_prob(action) - torch.log(1 - torch.tanh(action) ** 2)
+        return torch.softmax(action, 1), log_prob.sum(1)
+
+    alpha = networks.log_temperature.exp().item()
+    assert alpha == pytest.approx(0.2)
+    action, log_prob = policy(next_states, next_noise)
+    next_values = [target(torch.cat([next_states, action], 1))[:, 0] for target in networks.targets]
+    target = (rewards + DISCOUNT * (torch.minimum(*next_values) - alpha * log_prob)).detach()
+    values = [critic(torch.cat([states, weights], 1))[:, 0] for critic in networks.critics]
+    critic_loss = sum(((value - target) ** 2).mean() for value in values)
+    action, log_prob = policy(states, noise)
+    values = [critic(torch.cat([states, action], 1))[:, 0] for critic in networks.critics]
+    actor_loss = (alpha * log_prob - torch.minimum(*values)).mean()
+    temperature_loss = -(networks.log_temperature * (log_prob.detach() - 2)).mean()
+    found = list(networks.losses(rows, noise, next_noise))
+    torch.testing.assert_close(found, [critic_loss, actor_loss, temperature_loss])
+    old = copy.deepcopy(list(networks.targets.parameters()))
+    with torch.no_grad():
+        for parameter in networks.critics.parameters():
+            parameter += 1
+    networks.move_targets()
+    for before, now, critic in zip(old, networks.targets.parameters(), networks.critics.parameters(), strict=True):
+        torch.testing.assert_close(now, (1 - TARGET_STEP) * before + TARGET_STEP * critic)
+
+
+def test_the_agent_learns_which_weights_are_rewarded(monkeypatch):
+    """Rewards are the first weight: after some learning, here a fast one, the policy gives most to it."""
+    monkeypatch.setattr(igb_agent, "LEARNING_RATE", 3e-3)
+    agent = WeightAgent(torch.Generator().manual_seed(0))
+    state = torch.ones(2)
+    agent.act(state, YES, random=True)
+    networks = agent._networks
+    generator = torch.Generator().manual_seed(1)
+    networks.weights[:200] = (3 * torch.randn(200, 2, generator=generator)).softmax(-1)
+    networks.states[:200] = networks.next_states[:200] = 1.0
+    networks.rewards[:200] = 20 * networks.weights[:200, 0]
+    networks.stored += 200
+
+    def preference():
+        with torch.no_grad():
+            return float(networks.actor(state)[:2].softmax(0)[0])
+
+    before = preference()
+    agent.learn(state, updates=80, batch_size=64)
+    assert preference() > max(before, 0.7)
+
+
+def test_the_global_generator_is_left_alone():
+    before = torch.get_rng_state()
+    combiner = IGBv2(window=1, update_every=2)
+    for losses in falling(9):
+        combiner.weights(losses)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_seed_decides():
+    runs = []
+    for seed in (0, 0, 1):
+        combiner = IGBv2(window=1, update_every=3, seed=seed)
+        runs.append(torch.stack([combiner.weights(losses).values for losses in falling(12)]))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("tasks", [[0, 2], [1, 2]])
+def test_a_step_without_all_tasks_is_refused(tasks):
+    with pytest.raises(ArgumentError, match=r"igb_v2 needs all tasks from 0 on at every step, got \["):
+        IGBv2().weights(torch.ones(2), tasks)
+
+
+def test_another_number_of_tasks_is_refused():
+    combiner = IGBv2(window=1)
+    for _ in range(4):
+        combiner.weights(torch.ones(2))
+    with pytest.raises(ArgumentError, match="2 tasks as before, got 3"):
+        combiner.weights(torch.ones(3))
