@@ -8,6 +8,7 @@
 Pure PyTorch: nothing here knows of reinforcement learning, vision, or files.
 """
 
+from mtrl_imgrad.combiners.adatask import AdaTask
 from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import (
     Combination,
@@ -20,36 +21,51 @@ from mtrl_imgrad.combiners.base import (
 )
 from mtrl_imgrad.combiners.cagrad import CAGrad
 from mtrl_imgrad.combiners.con_fig import ConFIG
+from mtrl_imgrad.combiners.conicgrad import ConicGrad
+from mtrl_imgrad.combiners.db_mtl import DBMTL
 from mtrl_imgrad.combiners.fairgrad import FairGrad
+from mtrl_imgrad.combiners.graddrop import GradDrop
+from mtrl_imgrad.combiners.gradnorm import GradNorm
 from mtrl_imgrad.combiners.gradvac import GradVac
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.combiners.imgrad import IMGrad
 from mtrl_imgrad.combiners.imtl_g import IMTLG
 from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
+from mtrl_imgrad.combiners.moco import MoCo
 from mtrl_imgrad.combiners.nash_mtl import NashMTL
 from mtrl_imgrad.combiners.pcgrad import PCGrad
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
+from mtrl_imgrad.combiners.sdmgrad import SDMGrad
+from mtrl_imgrad.combiners.sdmgrad_os import SDMGradOS
 from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.upgrad import UPGrad
 
 __all__ = [
+    "DBMTL",
     "IMTLG",
     "MGDA",
+    "AdaTask",
     "AlignedMTL",
     "CAGrad",
     "Combination",
     "Combiner",
     "ConFIG",
+    "ConicGrad",
     "FairGrad",
+    "GradDrop",
+    "GradNorm",
     "GradVac",
     "GramianCombiner",
     "IMGrad",
     "LinearScalarization",
     "LossCombiner",
     "MatrixCombiner",
+    "MoCo",
     "NashMTL",
     "PCGrad",
+    "SDMGrad",
+    "SDMGradOS",
     "SimplexSolution",
     "Status",
     "UPGrad",

@@ -5,18 +5,26 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from mtrl_imgrad.combiners.adatask import AdaTask
 from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.cagrad import CAGrad
 from mtrl_imgrad.combiners.con_fig import ConFIG
+from mtrl_imgrad.combiners.conicgrad import ConicGrad
+from mtrl_imgrad.combiners.db_mtl import DBMTL
 from mtrl_imgrad.combiners.fairgrad import FairGrad
+from mtrl_imgrad.combiners.graddrop import GradDrop
+from mtrl_imgrad.combiners.gradnorm import GradNorm
 from mtrl_imgrad.combiners.gradvac import GradVac
 from mtrl_imgrad.combiners.imgrad import IMGrad
 from mtrl_imgrad.combiners.imtl_g import IMTLG
 from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
+from mtrl_imgrad.combiners.moco import MoCo
 from mtrl_imgrad.combiners.nash_mtl import NashMTL
 from mtrl_imgrad.combiners.pcgrad import PCGrad
+from mtrl_imgrad.combiners.sdmgrad import SDMGrad
+from mtrl_imgrad.combiners.sdmgrad_os import SDMGradOS
 from mtrl_imgrad.combiners.upgrad import UPGrad
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
@@ -25,16 +33,24 @@ __all__ = ["combiner_class", "list_combiners", "make_combiner"]
 _COMBINERS: dict[str, type[Combiner]] = {
     "linear_scalarization": LinearScalarization,
     "mgda": MGDA,
+    "sdmgrad": SDMGrad,
+    "sdmgrad_os": SDMGradOS,
+    "moco": MoCo,
     "cagrad": CAGrad,
     "imgrad": IMGrad,
+    "conicgrad": ConicGrad,
     "pcgrad": PCGrad,
     "gradvac": GradVac,
+    "graddrop": GradDrop,
     "nash_mtl": NashMTL,
     "fairgrad": FairGrad,
     "imtl_g": IMTLG,
     "aligned_mtl": AlignedMTL,
     "config": ConFIG,
     "upgrad": UPGrad,
+    "gradnorm": GradNorm,
+    "db_mtl": DBMTL,
+    "adatask": AdaTask,
 }
 
 
