@@ -114,5 +114,6 @@ class MGDA(GramianCombiner):
             raise ArgumentError(f"losses must be given: normalisation={self.normalisation!r} divides by them")
         sizes = losses.detach().double().abs()
         largest = sizes.amax(-1, keepdim=True)
-        sizes = torch.where(largest > 0, torch.maximum(sizes, _SMALLEST_LOSS * largest), 1.0)
+        sizes = torch.where(largest == 0, 1.0, torch.maximum(sizes, _SMALLEST_LOSS * largest))
+        sizes = torch.where(torch.isfinite(largest), sizes, torch.nan)
         return sizes * norms if self.normalisation == "loss+" else sizes
