@@ -21,8 +21,12 @@ of the two minimisers is the answer:
 Then ``d = |g0| g_w / N``, or ``d = |g0| (c g0 / |g0| + u)`` with u across g0, along g_w's part there,
 ``|u| = sqrt(1 - c^2)``.
 
+A task whose gradient lies along g0 gains the same from every u, so it is left out of the search for u.
+
 Departures: the paper finds w by gradient steps and its code is not public; ours is the exact solution of its problem.
-The value of c is ours. Parts across g0 shorter than 1e-6 of their gradient are rounding error and count as that long.
+The value of c is ours. Parts across g0 below 1e-6 of their gradient count as rounding error. Where no u can be told
+from the rounding error of gradients that cancel, u is zero and the status ``INACCURATE``; this happens at
+Pareto-stationary points.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ import math
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.checks import check_number
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.optimality import VANISHING
@@ -42,7 +46,10 @@ from mtrl_imgrad.combiners.solvers import conflict_averse_dual, min_norm_point
 __all__ = ["ConicGrad"]
 
 _SMALLEST_ACROSS = 1e-6
-"""Length of a part across g0 beside its gradient. Much smaller ones would need coefficients that cancel."""
+"""Length of a part across g0 beside its gradient. Much smaller ones would take coefficients that cancel."""
+
+_LARGEST_MULTIPLIERS = 1e4
+"""Sum of the coefficients of u in units of the gradients. Above, u is what rounding leaves of parts that cancel."""
 
 
 class ConicGrad(GramianCombiner):
@@ -75,50 +82,74 @@ class ConicGrad(GramianCombiner):
         """
         problem = normalise(gramian)
         nearest = min_norm_point(problem)
-        length = (nearest.weights * (problem.values @ nearest.weights[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
-        along = (nearest.weights * problem.linear).sum(-1)
+        along, length = _coordinates(problem, nearest.weights)
         real = length > VANISHING * (nearest.weights * problem.norms).sum(-1)
-        inside = real & (along >= self.c * problem.mean_norm * length)
+        inside = real & (along >= self.c * length)
         stretched = nearest.weights * (problem.mean_norm / torch.where(real, length, 1.0))[..., None]
 
         across = _across(problem)
-        linear = self.c * problem.linear * _inverse(problem.mean_norm)[..., None] * problem.alive
-        radius = torch.full_like(problem.scale, math.sqrt(1 - self.c**2))
-        found = conflict_averse_dual(across, linear, radius)
+        linear = self.c * _along(problem) * across.alive
+        found = conflict_averse_dual(across, linear, torch.full_like(problem.scale, math.sqrt(1 - self.c**2)))
+        multipliers = torch.where(across.alive, found.multipliers, 0.0)
+        cancelling = (multipliers * problem.norms).sum(-1) > _LARGEST_MULTIPLIERS
+        multipliers = torch.where(cancelling[..., None], 0.0, multipliers)
+        status = torch.where(cancelling, int(Status.INACCURATE), found.status_code)
         return problem.weights(
-            torch.where(inside[..., None], stretched, _on_the_cone(problem, found.multipliers, self.c)),
+            torch.where(inside[..., None], stretched, _on_the_cone(problem, multipliers, self.c)),
             base=1 / problem.num_tasks,
             residual=torch.where(inside, nearest.residual, found.residual),
-            status_code=torch.where(inside, nearest.status_code, found.status_code),
+            status_code=torch.where(inside, nearest.status_code, status),
             extras={
-                "simplex_weights": torch.where(inside[..., None], nearest.weights, found.weights),
+                "simplex_weights": _best(problem, across, self.c, nearest.weights, found.weights),
                 "inside": inside.double(),
             },
         )
 
 
-def _inverse(length: Tensor) -> Tensor:
-    """``1 / length``, and 0 where that is rounding error beside gradients of length one."""
-    return torch.where(length > VANISHING, 1 / length, 0.0)
+def _along(problem: NormalisedGramian) -> Tensor:
+    """``[..., K]`` parts of the gradients along the mean gradient; 0 where that is rounding error."""
+    inverse = torch.where(problem.mean_norm > VANISHING, 1 / problem.mean_norm, 0.0)
+    return problem.linear * inverse[..., None]
+
+
+def _coordinates(problem: NormalisedGramian, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """``[...]`` a and N, the part of g_w along the mean gradient and its length."""
+    products = (problem.values @ weights[..., None])[..., 0]
+    return (weights * _along(problem)).sum(-1), (weights * products).sum(-1).clamp_min(0).sqrt()
 
 
 def _across(problem: NormalisedGramian) -> NormalisedGramian:
-    """The Gramian of the parts of the gradients across the mean gradient."""
-    along = problem.linear * _inverse(problem.mean_norm)[..., None]
+    """The Gramian of the parts of the gradients across the mean gradient; gradients along it are not ``alive``."""
+    along = _along(problem)
     values = problem.values - along[..., :, None] * along[..., None, :]
-    squares = values.diagonal(dim1=-2, dim2=-1)
-    squares = torch.maximum(squares, (_SMALLEST_ACROSS * problem.norms) ** 2)
-    eye = torch.eye(problem.num_tasks, dtype=torch.bool, device=values.device)
-    norms = torch.where(problem.alive, squares, 0.0).sqrt()
+    norms = values.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+    alive = problem.alive & (norms > _SMALLEST_ACROSS * problem.norms)
+    none = ~alive.any(-1, keepdim=True)  # any problem will do: its multipliers are not used
+    eye = torch.eye(problem.num_tasks, dtype=torch.float64, device=values.device)
     return dataclasses.replace(
         problem,
-        values=torch.where(eye, squares[..., None, :], values),
-        norms=norms,
-        inverse_norms=torch.where(problem.alive, 1 / norms, 0.0),
+        values=torch.where(none[..., None], eye, values),
+        norms=torch.where(none, 1.0, torch.where(alive, norms, 0.0)),
+        inverse_norms=torch.where(none, 1.0, torch.where(alive, 1 / norms, 0.0)),
+        alive=alive,
     )
 
 
 def _on_the_cone(problem: NormalisedGramian, multipliers: Tensor, c: float) -> Tensor:
     """Coefficients of ``|g0| (c g0 / |g0| + u)``, u the part across g0 of what the multipliers combine."""
-    along = (multipliers * problem.linear).sum(-1) * _inverse(problem.mean_norm)
+    along = (multipliers * _along(problem)).sum(-1)
     return problem.mean_norm[..., None] * multipliers + ((c - along) / problem.num_tasks)[..., None]
+
+
+def _best(problem: NormalisedGramian, across: NormalisedGramian, c: float, *found: Tensor) -> Tensor:
+    """The least s among the weights ``found`` and the gradient along g0 that gains least, ``[..., K]``."""
+    gains = torch.where(problem.alive & ~across.alive, _along(problem), torch.inf)
+    vertex = torch.zeros_like(gains).scatter(-1, gains.argmin(-1, keepdim=True), 1.0)
+    candidates = torch.stack([*found, vertex], -2)
+    objectives = []
+    for weights in candidates.unbind(-2):
+        along, length = _coordinates(problem, weights)
+        outside = c * along + math.sqrt(1 - c * c) * (length * length - along * along).clamp_min(0).sqrt()
+        objectives.append(torch.where(along >= c * length, length, outside))
+    best = torch.stack(objectives, -1).argmin(-1, keepdim=True)
+    return candidates.gather(-2, best[..., None].expand(*best.shape, problem.num_tasks))[..., 0, :]

@@ -34,9 +34,7 @@ def test_the_projection_is_the_nearest_point_of_the_simplex():
 @pytest.mark.parametrize("normalisation", ["none", "loss"])
 @pytest.mark.parametrize(("sigma_beta", "sigma_gamma", "rho"), [(0.5, 0.25, 0.0), (0.0, 0.0, 0.3)])
 def test_the_recursion_is_the_papers(normalisation, sigma_beta, sigma_gamma, rho):
-    combiner = MoCo(
-        0.6, 0.05, sigma_beta=sigma_beta, sigma_gamma=sigma_gamma, rho=rho, normalisation=normalisation
-    )
+    combiner = MoCo(0.6, 0.05, sigma_beta=sigma_beta, sigma_gamma=sigma_gamma, rho=rho, normalisation=normalisation)
     Y, w = torch.zeros(4, 7, dtype=torch.float64), torch.full((4,), 0.25, dtype=torch.float64)
     for t in range(1, 7):
         G, L = rows(t), rows(t, 4, 1)[:, 0].abs()
