@@ -206,6 +206,8 @@ def combine_rows(combiner: Combiner, jacobian: RowGradients, heads: Heads = "unw
         zero = torch.zeros_like(jacobian.losses[0])
         combination = Combination([], None, residual=zero, status_code=zero.long())
         return CombinedGradients(dict(jacobian.own), jacobian.losses, jacobian.aux, combination)
+    if combiner.rows_per_task != 1:
+        raise ArgumentError(f"{combiner!r} asks for {combiner.rows_per_task} rows a task, got 1: see combiner.backward")
     combination = combiner.combine([jacobian.shared[name] for name in names], jacobian.losses)
     own = jacobian.own
     if heads == "weighted":

@@ -8,6 +8,7 @@
 Pure PyTorch: nothing here knows of reinforcement learning, vision, or files.
 """
 
+from mtrl_imgrad.combiners.adatask import AdaTask
 from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import (
     Combination,
@@ -22,11 +23,15 @@ from mtrl_imgrad.combiners.bilb4mtl import BiLB4MTL
 from mtrl_imgrad.combiners.cagrad import CAGrad
 from mtrl_imgrad.combiners.cagrad_fast import CAGradFast
 from mtrl_imgrad.combiners.con_fig import ConFIG
+from mtrl_imgrad.combiners.conicgrad import ConicGrad
 from mtrl_imgrad.combiners.cotbal import CoTBal
+from mtrl_imgrad.combiners.db_mtl import DBMTL
 from mtrl_imgrad.combiners.dwa import DWA
 from mtrl_imgrad.combiners.fairgrad import FairGrad
 from mtrl_imgrad.combiners.famo import FAMO
 from mtrl_imgrad.combiners.gls import GLS
+from mtrl_imgrad.combiners.graddrop import GradDrop
+from mtrl_imgrad.combiners.gradnorm import GradNorm
 from mtrl_imgrad.combiners.gradvac import GradVac
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.combiners.igb_v1 import IGBv1
@@ -37,10 +42,13 @@ from mtrl_imgrad.combiners.imtl_g import IMTLG
 from mtrl_imgrad.combiners.imtl_l import IMTLL
 from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
+from mtrl_imgrad.combiners.moco import MoCo
 from mtrl_imgrad.combiners.nash_mtl import NashMTL
 from mtrl_imgrad.combiners.pcgrad import PCGrad
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.combiners.rlw import RLW
+from mtrl_imgrad.combiners.sdmgrad import SDMGrad
+from mtrl_imgrad.combiners.sdmgrad_os import SDMGradOS
 from mtrl_imgrad.combiners.si import SI
 from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.stch import STCH
@@ -48,6 +56,7 @@ from mtrl_imgrad.combiners.upgrad import UPGrad
 from mtrl_imgrad.combiners.uw import UW
 
 __all__ = [
+    "DBMTL",
     "DWA",
     "FAMO",
     "GLS",
@@ -59,6 +68,7 @@ __all__ = [
     "SI",
     "STCH",
     "UW",
+    "AdaTask",
     "AlignedMTL",
     "BiLB4MTL",
     "CAGrad",
@@ -67,7 +77,10 @@ __all__ = [
     "Combination",
     "Combiner",
     "ConFIG",
+    "ConicGrad",
     "FairGrad",
+    "GradDrop",
+    "GradNorm",
     "GradVac",
     "GramianCombiner",
     "IGBv1",
@@ -76,8 +89,11 @@ __all__ = [
     "LinearScalarization",
     "LossCombiner",
     "MatrixCombiner",
+    "MoCo",
     "NashMTL",
     "PCGrad",
+    "SDMGrad",
+    "SDMGradOS",
     "SimplexSolution",
     "Status",
     "UPGrad",

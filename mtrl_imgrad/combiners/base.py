@@ -74,6 +74,8 @@ class Combiner(ABC):
     """Where the method differs from its authors' code, in a sentence."""
     keeps: ClassVar[tuple[str, ...]] = ()
     """Names of the parts of the state."""
+    rows_per_task: int = 1
+    """Rows of the Jacobian for every task: those of independent parts of its batch, where a method asks for them."""
     wants_losses_after: ClassVar[bool] = False
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from mtrl_imgrad.combiners.gramian import rows_of
 from mtrl_imgrad.combiners.state import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
-__all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses"]
+__all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses", "check_number"]
 
 Jacobian = Tensor | Sequence[Tensor]
 
@@ -65,6 +66,26 @@ def check_losses(losses: Tensor, one_step: bool) -> None:
         raise ArgumentError(f"losses must be {'[K]' if one_step else '[..., K]'}, got shape {tuple(losses.shape)}")
     if not losses.is_floating_point():
         raise ArgumentError(f"losses must be floating point, got {losses.dtype}")
+
+
+def check_number(argument: str, value: float, low: float, high: float = math.inf, *, closed: bool = True) -> float:
+    """``value`` as a float, if it lies in ``[low, high]`` and is finite.
+
+    Args:
+        argument: name for the message.
+        value: what to check.
+        low: least value.
+        high: largest value.
+        closed: whether ``low`` itself will do.
+
+    Raises:
+        ArgumentError: if it does not.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not low <= value <= high or (value == low and not closed):
+        interval = f"{'[' if closed else '('}{low:g}, {high:g}{')' if math.isinf(high) else ']'}"
+        raise ArgumentError(f"{argument} must be a number in {interval}, got {value!r}")
+    return float(value)
 
 
 def _check_finite(rows: Tensor, what: str) -> None:

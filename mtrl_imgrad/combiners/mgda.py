@@ -6,6 +6,11 @@ Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS
 ``w = argmin over the simplex of |G'w|^2``, ``d = G'w``. At the optimum ``g_i . d >= |d|^2`` for every task, so d
 improves all tasks or is zero (a Pareto-stationary point).
 
+Sener and Koltun also scale the gradients before the min-norm point is sought, ``g_i / n_i`` with n_i the norm
+(``"l2"``), the loss (``"loss"``) or both (``"loss+"``); their trainer combines the gradients as they were with the
+weights found. Taken at the representation that the tasks share, ``backward(features=...)``, it is their MGDA-UB: one
+backward through the trunk in place of K.
+
 Departures from the authors' code: the min-norm point is exact, where theirs is iterative and stops early; a
 task whose gradient is zero is left out, where the letter of the method would return the zero update.
 """
@@ -14,21 +19,32 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
-from mtrl_imgrad.combiners.normalised import normalise
+from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solver_choice import check_choice
 from mtrl_imgrad.combiners.solvers import min_norm_point
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MGDA"]
+
+Normalisation = Literal["none", "l2", "loss", "loss+"]
+_SMALLEST_LOSS = 1e-12
+"""Beside the largest."""
 
 
 class MGDA(GramianCombiner):
     """Min-norm point of the task gradients.
 
     Args:
-        normalisation: how gradients are scaled before the min-norm point is sought; ``"none"``.
+        normalisation: what gradients are divided by before the min-norm point is sought: ``"none"``, ``"l2"`` their
+            norms, ``"loss"`` the losses, ``"loss+"`` both. Losses count by their size, and as at least 1e-12 of the
+            largest.
+        combine_normalised: combine the gradients so divided, as LibMTL does; by default the weights go to the
+            gradients as they are, as in the authors' trainer.
+        update_every: see `GramianCombiner`.
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
@@ -49,19 +65,55 @@ class MGDA(GramianCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def __init__(self, normalisation: Literal["none"] = "none", *, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction=reduction)
-        if normalisation != "none":
-            raise ArgumentError(f"normalisation must be 'none', got {normalisation!r}")
+    def __init__(
+        self,
+        normalisation: Normalisation = "none",
+        *,
+        combine_normalised: bool = False,
+        update_every: int = 1,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(update_every=update_every, reduction=reduction)
+        check_choice("normalisation", normalisation, ("none", "l2", "loss", "loss+"))
         self.normalisation = normalisation
+        self.combine_normalised = bool(combine_normalised)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
-        """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`."""
-        problem = normalise(gramian)
+        """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`. Divided by n with ``combine_normalised``.
+
+        Raises:
+            ArgumentError: if the normalisation asks for losses and there are none.
+        """
+        plain = normalise(gramian)
+        if self.normalisation == "none":
+            divisors, problem = None, plain
+        else:
+            divisors = self._divisors(plain, losses)
+            problem = normalise(plain.values / (divisors[..., :, None] * divisors[..., None, :]))
         found = min_norm_point(problem)
-        return problem.weights(
-            found.weights,
-            base=1 / problem.num_tasks,
-            residual=found.residual,
-            status_code=found.status_code,
+        values = found.weights
+        if self.combine_normalised and divisors is not None:
+            values = values / divisors
+        weights = problem.weights(
+            values, base=1 / problem.num_tasks, residual=found.residual, status_code=found.status_code
         )
+        return (
+            weights
+            if divisors is None
+            else plain.weights(
+                weights.values, base=1 / problem.num_tasks, residual=weights.residual, status_code=weights.status_code
+            )
+        )
+
+    def _divisors(self, problem: NormalisedGramian, losses: Tensor | None) -> Tensor:
+        """``[..., K]``, positive."""
+        norms = torch.where(problem.alive, problem.norms, 1.0) * problem.scale.sqrt()[..., None]
+        if self.normalisation == "l2":
+            return norms
+        if losses is None:
+            raise ArgumentError(f"losses must be given: normalisation={self.normalisation!r} divides by them")
+        sizes = losses.detach().double().abs()
+        largest = sizes.amax(-1, keepdim=True)
+        sizes = torch.where(largest == 0, 1.0, torch.maximum(sizes, _SMALLEST_LOSS * largest))
+        sizes = torch.where(torch.isfinite(largest), sizes, torch.nan)
+        return sizes * norms if self.normalisation == "loss+" else sizes

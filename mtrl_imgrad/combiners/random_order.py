@@ -1,4 +1,4 @@
-"""Random orders of the tasks from a combiner's own generator, which its state continues bit for bit."""
+"""Random orders and numbers from a combiner's own generator, which its state continues bit for bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["check_seed", "in_order", "random_orders"]
+__all__ = ["check_seed", "in_order", "random_orders", "uniform"]
 
 
 def check_seed(seed: int) -> int:
@@ -33,3 +33,12 @@ def random_orders(like: Tensor, generator: torch.Generator) -> Tensor:
 def in_order(like: Tensor) -> Tensor:
     """The order of the index for every task; shape and device as `random_orders`."""
     return torch.arange(like.shape[-1], device=like.device).expand(like.shape)
+
+
+def uniform(count: int, device: torch.device, generator: torch.Generator) -> Tensor:
+    """``[count]`` float32 numbers, uniform on [0, 1), drawn on ``device``; the host does not wait.
+
+    ``generator`` lies on the host and is asked for one number, which seeds a generator of the device.
+    """
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    return torch.rand(count, generator=torch.Generator(device).manual_seed(seed), device=device)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from mtrl_imgrad.combiners.adatask import AdaTask
 from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.bilb4mtl import BiLB4MTL
 from mtrl_imgrad.combiners.cagrad import CAGrad
 from mtrl_imgrad.combiners.cagrad_fast import CAGradFast
 from mtrl_imgrad.combiners.con_fig import ConFIG
+from mtrl_imgrad.combiners.conicgrad import ConicGrad
 from mtrl_imgrad.combiners.cotbal import CoTBal
+from mtrl_imgrad.combiners.db_mtl import DBMTL
 from mtrl_imgrad.combiners.dwa import DWA
 from mtrl_imgrad.combiners.fairgrad import FairGrad
 from mtrl_imgrad.combiners.famo import FAMO
 from mtrl_imgrad.combiners.gls import GLS
+from mtrl_imgrad.combiners.graddrop import GradDrop
+from mtrl_imgrad.combiners.gradnorm import GradNorm
 from mtrl_imgrad.combiners.gradvac import GradVac
 from mtrl_imgrad.combiners.igb_v1 import IGBv1
 from mtrl_imgrad.combiners.igb_v2 import IGBv2
@@ -25,9 +30,12 @@ from mtrl_imgrad.combiners.imtl_g import IMTLG
 from mtrl_imgrad.combiners.imtl_l import IMTLL
 from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
 from mtrl_imgrad.combiners.mgda import MGDA
+from mtrl_imgrad.combiners.moco import MoCo
 from mtrl_imgrad.combiners.nash_mtl import NashMTL
 from mtrl_imgrad.combiners.pcgrad import PCGrad
 from mtrl_imgrad.combiners.rlw import RLW
+from mtrl_imgrad.combiners.sdmgrad import SDMGrad
+from mtrl_imgrad.combiners.sdmgrad_os import SDMGradOS
 from mtrl_imgrad.combiners.si import SI
 from mtrl_imgrad.combiners.stch import STCH
 from mtrl_imgrad.combiners.upgrad import UPGrad
@@ -39,11 +47,16 @@ __all__ = ["combiner_class", "list_combiners", "make_combiner"]
 _COMBINERS: dict[str, type[Combiner]] = {
     "linear_scalarization": LinearScalarization,
     "mgda": MGDA,
+    "sdmgrad": SDMGrad,
+    "sdmgrad_os": SDMGradOS,
+    "moco": MoCo,
     "cagrad": CAGrad,
     "cagrad_fast": CAGradFast,
     "imgrad": IMGrad,
+    "conicgrad": ConicGrad,
     "pcgrad": PCGrad,
     "gradvac": GradVac,
+    "graddrop": GradDrop,
     "nash_mtl": NashMTL,
     "fairgrad": FairGrad,
     "imtl_g": IMTLG,
@@ -63,6 +76,9 @@ _COMBINERS: dict[str, type[Combiner]] = {
     "bilb4mtl": BiLB4MTL,
     "stch": STCH,
     "cotbal": CoTBal,
+    "gradnorm": GradNorm,
+    "db_mtl": DBMTL,
+    "adatask": AdaTask,
 }
 
 

@@ -56,7 +56,7 @@ def test_an_unknown_argument_lists_the_accepted():
         ("cagrad", {"c": float("nan")}, "c must be finite"),
         ("cagrad", {"c": "0.4"}, "c must be finite"),
         ("cagrad", {"reduction": "max"}, "reduction must be"),
-        ("mgda", {"normalisation": "loss"}, "normalisation must be 'none'"),
+        ("mgda", {"normalisation": "norm"}, "normalisation must be one of 'none', 'l2'"),
         ("linear_scalarization", {"task_weights": [0, 0]}, "task_weights must be"),
         ("linear_scalarization", {"task_weights": [1, -1]}, "task_weights must be"),
         ("si", {"lower_bound": "low"}, "lower_bound must be a finite number, got 'low'"),

@@ -1,0 +1,155 @@
+"""ConicGrad: among the updates within an angle of the mean gradient, the one that helps the worst-off task most.
+
+Hassanpour, Janjua, Zhang, Lavasani, Zhang, Zhou, Gao, "Fantastic Multi-Task Gradient Updates and How to Find Them In a
+Cone", 2025, arXiv 2502.00217.
+
+``max over d of min_i g_i . d  subject to  g0 . d >= c |g0| |d|``, g0 the mean gradient, and we fix the length to that
+of g0. With ``a = g_w . g0 / |g0|``, ``N = |g_w|`` and ``r = sqrt(N^2 - a^2)``, the part of g_w across g0, the dual is
+
+    min over the simplex of  s(w) = N  where a >= c N,  c a + sqrt(1 - c^2) r  elsewhere,
+
+the largest product of g_w with a unit vector of the cone. Both pieces are problems that the exact solvers know: N is
+the min-norm point's, and ``c a + sqrt(1 - c^2) r`` is the conflict-averse dual of the gradients' parts across g0. One
+of the two minimisers is the answer:
+
+* ``c a + sqrt(1 - c^2) r <= s <= N`` everywhere (Cauchy-Schwarz). If the min-norm point lies in the cone, its
+  direction is feasible and gains N on every task; no d gains more than the least s, which is at most N. So it is
+  optimal.
+* If it does not, no optimum has ``a > c N``: s is N around it, so it would be the min-norm point. Where ``a <= c N``
+  the second piece touches s with the same slope, so an optimum of s is one of the second piece, which is convex.
+
+Then ``d = |g0| g_w / N``, or ``d = |g0| (c g0 / |g0| + u)`` with u across g0, along g_w's part there,
+``|u| = sqrt(1 - c^2)``.
+
+A task whose gradient lies along g0 gains the same from every u, so it is left out of the search for u.
+
+Departures: the paper finds w by gradient steps and its code is not public; ours is the exact solution of its problem.
+The value of c is ours. Parts across g0 below 1e-6 of their gradient count as rounding error. Where no u can be told
+from the rounding error of gradients that cancel, u is zero and the status ``INACCURATE``; this happens at
+Pareto-stationary points.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.checks import check_number
+from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.optimality import VANISHING
+from mtrl_imgrad.combiners.solvers import conflict_averse_dual, min_norm_point
+
+__all__ = ["ConicGrad"]
+
+_SMALLEST_ACROSS = 1e-6
+"""Length of a part across g0 beside its gradient. Much smaller ones would take coefficients that cancel."""
+
+_LARGEST_MULTIPLIERS = 1e4
+"""Sum of the coefficients of u in units of the gradients. Above, u is what rounding leaves of parts that cancel."""
+
+
+class ConicGrad(GramianCombiner):
+    """The best update for the worst-off task in a cone around the mean gradient. With one task ``d = g``.
+
+    Args:
+        c: cosine of the cone's half angle, in [0, 1]. 1 is the mean gradient; 0 the min-norm point's direction.
+        update_every: see `GramianCombiner`.
+        reduction: ``"mean"`` or ``"sum"``.
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    name = "conicgrad"
+    departures = "The exact solution of the paper's problem; its own iteration and its c are not public."
+    paper = (
+        "Negar Hassanpour, Muhammad Kamran Janjua, Kunlin Zhang, Sepehr Lavasani, Xiaowen Zhang, Chunhua Zhou and "
+        "Chao Gao. Fantastic Multi-Task Gradient Updates and How to Find Them In a Cone. 2025. arXiv:2502.00217"
+    )
+
+    def __init__(self, c: float = 0.5, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
+        super().__init__(update_every=update_every, reduction=reduction)
+        self.c = check_number("c", c, 0, 1)
+
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
+        """``[..., K]`` coefficients; see `GramianCombiner.weights`.
+
+        Extras: ``simplex_weights`` [..., K], w, and ``inside`` [...], whether the min-norm point lies in the cone.
+        """
+        problem = normalise(gramian)
+        nearest = min_norm_point(problem)
+        along, length = _coordinates(problem, nearest.weights)
+        real = length > VANISHING * (nearest.weights * problem.norms).sum(-1)
+        inside = real & (along >= self.c * length)
+        stretched = nearest.weights * (problem.mean_norm / torch.where(real, length, 1.0))[..., None]
+
+        across = _across(problem)
+        linear = self.c * _along(problem) * across.alive
+        found = conflict_averse_dual(across, linear, torch.full_like(problem.scale, math.sqrt(1 - self.c**2)))
+        multipliers = torch.where(across.alive, found.multipliers, 0.0)
+        cancelling = (multipliers * problem.norms).sum(-1) > _LARGEST_MULTIPLIERS
+        multipliers = torch.where(cancelling[..., None], 0.0, multipliers)
+        status = torch.where(cancelling, int(Status.INACCURATE), found.status_code)
+        return problem.weights(
+            torch.where(inside[..., None], stretched, _on_the_cone(problem, multipliers, self.c)),
+            base=1 / problem.num_tasks,
+            residual=torch.where(inside, nearest.residual, found.residual),
+            status_code=torch.where(inside, nearest.status_code, status),
+            extras={
+                "simplex_weights": _best(problem, across, self.c, nearest.weights, found.weights),
+                "inside": inside.double(),
+            },
+        )
+
+
+def _along(problem: NormalisedGramian) -> Tensor:
+    """``[..., K]`` parts of the gradients along the mean gradient; 0 where that is rounding error."""
+    inverse = torch.where(problem.mean_norm > VANISHING, 1 / problem.mean_norm, 0.0)
+    return problem.linear * inverse[..., None]
+
+
+def _coordinates(problem: NormalisedGramian, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """``[...]`` a and N, the part of g_w along the mean gradient and its length."""
+    products = (problem.values @ weights[..., None])[..., 0]
+    return (weights * _along(problem)).sum(-1), (weights * products).sum(-1).clamp_min(0).sqrt()
+
+
+def _across(problem: NormalisedGramian) -> NormalisedGramian:
+    """The Gramian of the parts of the gradients across the mean gradient; gradients along it are not ``alive``."""
+    along = _along(problem)
+    values = problem.values - along[..., :, None] * along[..., None, :]
+    norms = values.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+    alive = problem.alive & (norms > _SMALLEST_ACROSS * problem.norms)
+    none = ~alive.any(-1, keepdim=True)  # any problem will do: its multipliers are not used
+    eye = torch.eye(problem.num_tasks, dtype=torch.float64, device=values.device)
+    return dataclasses.replace(
+        problem,
+        values=torch.where(none[..., None], eye, values),
+        norms=torch.where(none, 1.0, torch.where(alive, norms, 0.0)),
+        inverse_norms=torch.where(none, 1.0, torch.where(alive, 1 / norms, 0.0)),
+        alive=alive,
+    )
+
+
+def _on_the_cone(problem: NormalisedGramian, multipliers: Tensor, c: float) -> Tensor:
+    """Coefficients of ``|g0| (c g0 / |g0| + u)``, u the part across g0 of what the multipliers combine."""
+    along = (multipliers * _along(problem)).sum(-1)
+    return problem.mean_norm[..., None] * multipliers + ((c - along) / problem.num_tasks)[..., None]
+
+
+def _best(problem: NormalisedGramian, across: NormalisedGramian, c: float, *found: Tensor) -> Tensor:
+    """The least s among the weights ``found`` and the gradient along g0 that gains least, ``[..., K]``."""
+    gains = torch.where(problem.alive & ~across.alive, _along(problem), torch.inf)
+    vertex = torch.zeros_like(gains).scatter(-1, gains.argmin(-1, keepdim=True), 1.0)
+    candidates = torch.stack([*found, vertex], -2)
+    objectives = []
+    for weights in candidates.unbind(-2):
+        along, length = _coordinates(problem, weights)
+        outside = c * along + math.sqrt(1 - c * c) * (length * length - along * along).clamp_min(0).sqrt()
+        objectives.append(torch.where(along >= c * length, length, outside))
+    best = torch.stack(objectives, -1).argmin(-1, keepdim=True)
+    return candidates.gather(-2, best[..., None].expand(*best.shape, problem.num_tasks))[..., 0, :]
