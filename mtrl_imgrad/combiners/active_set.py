@@ -28,6 +28,7 @@ from mtrl_imgrad.combiners.optimality import (
     pose,
     proof,
 )
+from mtrl_imgrad.combiners.proposals import propose, propose_minimum
 
 __all__ = ["Systems", "certify", "may_ask", "minimise", "substitute"]
 
@@ -42,14 +43,19 @@ def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
 
     Arguments as for `mtrl_imgrad.combiners.optimality.pose`.
 
-    On a CPU the loop ends when all problems of the batch are solved. Elsewhere, in a compiled graph and inside
+    On a CPU the loop ends when all problems of the batch are solved, and one problem alone is first tried by a quicker
+    method, see `mtrl_imgrad.combiners.proposals`. Elsewhere, in a compiled graph and inside
     ``torch.vmap`` it takes a fixed number of steps, so that the host need not wait for an answer.
     """
     problem = pose(C, a, b, q)
+    can_stop = may_ask(C)
+    if can_stop and C.ndim == 2:
+        proposed = _check_proposal(problem, propose(propose_minimum, C, a, b, q))
+        if proposed is not None:
+            return proposed.row(problem.scale)
     systems = Systems(problem.C, torch.stack([problem.a, problem.b], -1))
     point = best_vertex(problem)
     answer = check(problem, point, point.z)
-    can_stop = may_ask(answer.done)
     free = (point.z > 0) | (point.slack < -point.noise)
     for _ in range(_step_limit(C.shape[-1], can_stop)):
         if can_stop and bool(answer.done.all()):
@@ -65,6 +71,15 @@ def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
         answer = _first(answer, check(problem, point, point.z))
         free = _free_sets(problem, point)
     return answer.row(problem.scale)
+
+
+def _check_proposal(problem: Problem, proposed: Tensor | None) -> Found | None:
+    """A proposal [K + 1] of y and objective, if it meets the conditions."""
+    if proposed is None:
+        return None
+    rows = proof(problem, proposed[None, :-1], proposed[-1:, None], attained=True)
+    found = check(problem, rows, rows.z)
+    return found if bool(found.done) else None
 
 
 def certify(C: Tensor, a: Tensor, b: Tensor, q: Tensor, z: Tensor) -> Found:
@@ -83,12 +98,12 @@ def _step_limit(num_tasks: int, can_stop: bool) -> int:
     return 20 + 4 * num_tasks if can_stop else 8 + num_tasks // 5
 
 
-def may_ask(flags: Tensor) -> bool:
-    """Whether looking at a value costs nothing and is possible."""
-    if flags.device.type != "cpu" or torch.compiler.is_compiling():
+def may_ask(values: Tensor) -> bool:
+    """Whether looking at values costs nothing and is possible."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     try:
-        return bool(flags.any()) or True
+        return bool(values.any()) or True
     except RuntimeError:  # inside torch.vmap
         return False
 

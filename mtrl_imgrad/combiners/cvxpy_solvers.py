@@ -15,10 +15,11 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.normalised import NormalisedGramian
 from mtrl_imgrad.combiners.outcome import Status
+from mtrl_imgrad.combiners.power_fair import PowerFairSolution, check_balance
 from mtrl_imgrad.combiners.solvers import SimplexSolution, check_dual
 from mtrl_imgrad.errors import MissingDependencyError
 
-__all__ = ["cvxpy_dual", "require_cvxpy"]
+__all__ = ["cvxpy_bargain", "cvxpy_dual", "require_cvxpy"]
 
 CONIC_TOLERANCE = 1e-4
 """Residual above which an answer of the conic solver is reported as `Status.INACCURATE`."""
@@ -56,10 +57,41 @@ def cvxpy_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor) -> Si
     return replace(found, status_code=problem.status_code(status))
 
 
+def cvxpy_bargain(problem: NormalisedGramian) -> PowerFairSolution:
+    """Nash-MTL's ``M a = 1 / a`` as ``min a'Ma / 2 - sum log a`` by CLARABEL, in ``z = norms * a``.
+
+    Returns:
+        The solution, on the Gramian's device; NaN where the solver finds none.
+    """
+    shape = problem.norms.shape
+    matrices = problem.cosines.reshape(-1, shape[-1], shape[-1]).cpu().numpy()
+    masks = problem.alive.reshape(-1, shape[-1]).cpu().numpy()
+    rows = [_bargain_one(*one) for one in zip(matrices, masks, strict=True)]
+    z = torch.from_numpy(np.stack(rows)).reshape(shape).to(problem.values.device)
+    found = check_balance(problem, z)
+    status = torch.where(found.residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
+    return replace(found, status_code=problem.status_code(status))
+
+
+def _bargain_one(cosines: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    cp = require_cvxpy()
+    z = cp.Variable(int(alive.sum()))
+    objective = cp.sum_squares(_root(cosines[np.ix_(alive, alive)]) @ z) / 2 - cp.sum(cp.log(z))
+    cp.Problem(cp.Minimize(objective)).solve(solver=cp.CLARABEL)
+    found = np.zeros(len(alive))
+    found[alive] = np.nan if z.value is None else z.value
+    return found
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    """R with ``R'R = matrix``."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
+
+
 def _solve_one(matrix: np.ndarray, linear: np.ndarray, radius: float, alive: np.ndarray) -> np.ndarray:
     cp = require_cvxpy()
-    values, vectors = np.linalg.eigh(matrix[np.ix_(alive, alive)])
-    root = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
+    root = _root(matrix[np.ix_(alive, alive)])
     w = cp.Variable(int(alive.sum()), nonneg=True)
     objective = cp.Minimize(linear[alive] @ w + float(radius) * cp.norm(root @ w))
     cp.Problem(objective, [cp.sum(w) == 1]).solve(solver=cp.CLARABEL)

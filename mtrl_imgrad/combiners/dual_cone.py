@@ -12,8 +12,8 @@ Two methods, one after the other. Exchanging whole sets (block pivoting) solves 
 pushed the wrong way and takes in all that lose: three to six steps where gradients are independent, but it may go round
 in circles where many are dependent. What it has not solved goes to the method of Lawson and Hanson for non-negative
 least squares, which takes in one task at a time, the one that loses most, and never leaves the feasible set: it
-descends at every step and never meets a dependent set. Both solve on a set with the active-set method's factorisation,
-and both stop where the conditions hold up to rounding.
+descends at every step and, rounding aside, never meets a dependent set. Both solve on a set with the active-set
+method's factorisation, and both stop where the conditions hold up to rounding.
 
 Everything is batched and masked: no branch depends on a value, except that on a CPU the loops stop early.
 """

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.normalised import normalise
-from mtrl_imgrad.combiners.power_fair import power_fair
+from mtrl_imgrad.combiners.solver_choice import SolverName, check_solver, solve_bargain
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["NashMTL"]
@@ -37,11 +37,14 @@ class NashMTL(GramianCombiner):
 
     Args:
         max_norm: the update is shortened to this norm, the authors' value being 1; None leaves its length at sqrt(K).
+        solver: ``"exact"``, or ``"cvxpy"`` for the program with a general conic solver (slow, needs cvxpy; NaN
+            where that finds no answer).
         update_every: solve on every n-th step only, see `GramianCombiner`. The authors' code has the option.
         reduction: ``"mean"``, or ``"sum"``, which multiplies the (shortened) update by K.
 
     Raises:
         ArgumentError: if an argument is not one of those listed.
+        MissingDependencyError: if ``solver="cvxpy"`` and cvxpy is not installed.
     """
 
     name = "nash_mtl"
@@ -59,13 +62,21 @@ class NashMTL(GramianCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def __init__(self, max_norm: float | None = 1.0, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        max_norm: float | None = 1.0,
+        *,
+        solver: SolverName = "exact",
+        update_every: int = 1,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
         if max_norm is not None:
             if not isinstance(max_norm, (int, float)) or not 0 < max_norm < math.inf:
                 raise ArgumentError(f"max_norm must be finite and positive, or None, got {max_norm!r}")
             max_norm = float(max_norm)
         self.max_norm = max_norm
+        self.solver = check_solver(solver)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
@@ -73,7 +84,7 @@ class NashMTL(GramianCombiner):
         Extras: ``bargaining_weights`` [..., K], a before clipping, with which the authors weight the heads.
         """
         problem = normalise(gramian)
-        found = power_fair(problem, 1.0)
+        found = solve_bargain(problem, self.solver)
         values = found.weights
         if self.max_norm is not None:
             longer = found.length > self.max_norm

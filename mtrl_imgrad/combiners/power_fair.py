@@ -23,8 +23,9 @@ from mtrl_imgrad.combiners.active_set import may_ask, substitute
 from mtrl_imgrad.combiners.normalised import NormalisedGramian
 from mtrl_imgrad.combiners.optimality import ROUNDING
 from mtrl_imgrad.combiners.outcome import Status
+from mtrl_imgrad.combiners.proposals import propose, propose_balance
 
-__all__ = ["PowerFairSolution", "power_fair"]
+__all__ = ["PowerFairSolution", "check_balance", "power_fair"]
 
 TOLERANCE = 1e-6
 """Residual, with what rounding may add to it, up to which an answer counts as solved."""
@@ -54,7 +55,8 @@ class PowerFairSolution:
 def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
     """Solve ``M w = w^(-1/alpha)`` for the tasks whose gradient is not zero.
 
-    On a CPU the loop ends when all problems of the batch are solved. Elsewhere, in a compiled graph and inside
+    On a CPU the loop ends when all problems of the batch are solved, and for one problem alone it starts from where a
+    quicker method ended, see `mtrl_imgrad.combiners.proposals`. Elsewhere, in a compiled graph and inside
     ``torch.vmap`` it takes a fixed number of steps, so that the host need not wait for an answer.
 
     Args:
@@ -69,8 +71,12 @@ def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
     alive = problem.alive[..., None, :]
     systems = torch.where(alive[..., None], cosines, eye) + ridges * eye
     log_b = (p - 1) * torch.where(alive, problem.norms[..., None, :], 1.0).log()
-    z = (log_b / (1 + p)).exp().expand(systems.shape[:-1])
-    can_stop = may_ask(z > 0)
+    z = (log_b / (1 + p)).exp()
+    can_stop = may_ask(cosines)
+    if can_stop and problem.values.ndim == 2:
+        proposed = propose(propose_balance, systems[0], log_b[0], p)
+        z = z if proposed is None else proposed[None]
+    z = z.expand(systems.shape[:-1])
     done = torch.zeros_like(z[..., :1], dtype=torch.bool)
     for _ in range(_step_limit(can_stop)):
         product, curvature, residual, noise = _residuals(systems, log_b, p, z)
@@ -84,10 +90,23 @@ def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
     keep = solved[..., :1]
     z = torch.where(keep, z[..., 0, :], z[..., 1, :])
     residual = torch.where(keep, residual, residual[..., 1:])[..., 0]
+    return _solution(problem, alpha, z, residual, keep[..., 0])
+
+
+def check_balance(problem: NormalisedGramian, z: Tensor) -> PowerFairSolution:
+    """Any ``z = norms * w`` [..., K], positive, with its residual as an answer to `power_fair` for alpha = 1."""
+    balance = z * (problem.cosines @ z[..., None])[..., 0]
+    residual = torch.where(problem.alive, (balance - 1).abs(), 0.0).amax(-1)
+    return _solution(problem, 1.0, z, residual, residual <= TOLERANCE)
+
+
+def _solution(
+    problem: NormalisedGramian, alpha: float, z: Tensor, residual: Tensor, solved: Tensor
+) -> PowerFairSolution:
     w = problem.inverse_norms * z
     length = (w * (problem.values @ w[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
     unit = problem.scale ** (-alpha / (1 + alpha))
-    status = torch.where(keep[..., 0], int(Status.SOLVED), int(Status.INACCURATE))
+    status = torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE))
     return PowerFairSolution(
         weights=w * unit[..., None],
         length=length * unit * problem.scale.sqrt(),

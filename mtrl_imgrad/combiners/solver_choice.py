@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.power_fair import PowerFairSolution, power_fair
 from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["SolverName", "check_choice", "check_solver", "solve_dual", "solve_min_norm"]
+__all__ = ["SolverName", "check_choice", "check_solver", "solve_bargain", "solve_dual", "solve_min_norm"]
 
 SolverName = Literal["exact", "cvxpy"]
 
@@ -55,3 +56,12 @@ def solve_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor, solve
     from mtrl_imgrad.combiners.cvxpy_solvers import cvxpy_dual
 
     return cvxpy_dual(problem, linear, radius)
+
+
+def solve_bargain(problem: NormalisedGramian, solver: SolverName) -> PowerFairSolution:
+    """`power_fair` for alpha = 1, Nash-MTL's problem, by the solver asked for."""
+    if solver == "exact":
+        return power_fair(problem, 1.0)
+    from mtrl_imgrad.combiners.cvxpy_solvers import cvxpy_bargain
+
+    return cvxpy_bargain(problem)

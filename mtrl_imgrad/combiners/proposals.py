@@ -1,0 +1,117 @@
+"""Quick proposals for a single problem on a CPU, which the solvers check before they believe them.
+
+At K = 10 a solve is some hundred operations on a few numbers each, and what they cost is PyTorch's dispatch. NumPy's is
+a third of that. So for one problem on a CPU a plain method without safeguards is tried here first. **Nothing rests on
+its being right**: what it proposes is accepted only where it meets the solvers' own optimality conditions, and where it
+does not the solver runs as if nothing had been proposed. Batches, other devices, compiled graphs and ``torch.vmap`` get
+no proposals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["propose", "propose_balance", "propose_minimum"]
+
+_EXCHANGES = 12
+_NEWTON_STEPS = 40
+_SLIGHT = 1e-15
+"""Relative size of differences that are taken for rounding error."""
+
+Method = Callable[..., np.ndarray | None]
+
+
+def propose(method: Method, *data: Tensor | float) -> Tensor | None:
+    """What ``method`` finds for the data, or None where it finds nothing.
+
+    Args:
+        method: `propose_minimum` or `propose_balance`.
+        data: its arguments, of a single problem on a CPU.
+    """
+    try:
+        arrays = [part.numpy() if isinstance(part, Tensor) else part for part in data]
+    except RuntimeError:  # inside a transform of torch.func
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            found = method(*arrays)
+    except np.linalg.LinAlgError:
+        return None
+    return None if found is None else torch.from_numpy(found)
+
+
+def propose_minimum(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray) -> np.ndarray | None:
+    """Where ``(b'z + q |z|_C) / a'z`` may have its minimum over z >= 0: exchange of whole sets of tasks.
+
+    From the best single task on: the closed form of the optimum on a set of tasks says which of them are not wanted,
+    and its multipliers which others are. Arguments as for `mtrl_imgrad.combiners.active_set.minimise`.
+
+    Returns:
+        ``[K + 1]``: the z of length q, and the objective there.
+    """
+    values = (b + q) / a  # infinite for a task left out
+    best = values.argmin()
+    nu = values[best]
+    unit = _SLIGHT * (q + abs(b))
+    free = q * C[best] + b - nu * a < -unit
+    free[best] = True
+    right = np.array([a, b]).T
+    for _ in range(_EXCHANGES):
+        chosen = free.nonzero()[0]
+        columns = C[:, chosen]
+        given = right[chosen]
+        block = columns[chosen]
+        h, k = np.linalg.solve(block, given).T
+        e, m = h @ given
+        centre = m / e
+        offset = k - centre * h
+        square = (q * q - offset @ (given[:, 1] - centre * given[:, 0])) / e
+        if square > 0:
+            beyond = sqrt(square)
+            nu = centre + beyond
+            part = beyond * h - offset
+        else:
+            z = np.maximum(nu * h - k, 0)
+            low = (given[:, 1] @ z + q * sqrt(z @ block @ z)) / (given[:, 0] @ z)
+            nu = min(nu, low)
+            part = nu * h - k
+        wanted = columns @ part + b - nu * a < -unit - _SLIGHT * abs(nu) * a
+        wanted[chosen] = part > 0
+        if (wanted == free).all():
+            break
+        free = wanted
+    y = np.zeros(len(a) + 1)
+    y[chosen] = part
+    y[-1] = nu
+    return y
+
+
+def propose_balance(C: np.ndarray, log_b: np.ndarray, p: float) -> np.ndarray | None:
+    """Where ``C z = b z^(-p)`` may hold: Newton's method, shortened as in `mtrl_imgrad.combiners.power_fair`.
+
+    Args:
+        C: ``[K, K]`` positive semi-definite.
+        log_b: ``[K]``.
+        p: positive.
+
+    Returns:
+        z ``[K]``, or None where the steps do not become small.
+    """
+    z = np.exp(log_b / (1 + p))
+    hessian = C.copy()
+    diagonal = hessian.reshape(-1)[:: len(C) + 1]
+    unit = diagonal.copy()
+    for _ in range(_NEWTON_STEPS):
+        curvature = np.exp(log_b - (1 + p) * np.log(z))
+        diagonal[:] = unit + p * curvature
+        step = np.linalg.solve(hessian, curvature * z - C @ z)
+        relative = step / z
+        z = z + min(1.0, 0.5 / (1 + p) / max(-relative.min(), 1e-300)) * step
+        if abs(relative).max() < 1e-8:
+            return z
+    return None
