@@ -87,8 +87,12 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         self.protocol = protocol
         self.seed = seed
         self._folders = _open(self.root, split, folders)
-        channels = {"segmentation": len(classes), "depth": 1, "normal": 3}
-        self.tasks = tuple(TaskSpec(name, name, channels[name]) for name in channels if name in folders)  # type: ignore[arg-type]
+        specs = (
+            TaskSpec("segmentation", "segmentation", len(classes)),
+            TaskSpec("depth", "depth", 1),
+            TaskSpec("normal", "normal", 3),
+        )
+        self.tasks = tuple(spec for spec in specs if spec.name in folders)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property

@@ -86,7 +86,7 @@ def _path_to_world(model: mujoco.MjModel, body: int) -> list[int]:
 
 
 def draw_camera(generator: np.random.Generator) -> Camera:
-    """A camera across the table from the robot, looking at the table's middle."""
+    """A camera that looks at the table's middle from any side but the robot's (which stands before y = 0)."""
     return Camera(
         target=(
             float(generator.uniform(-0.15, 0.15)),
@@ -94,6 +94,6 @@ def draw_camera(generator: np.random.Generator) -> Camera:
             float(generator.uniform(0.0, 0.15)),
         ),
         distance=float(generator.uniform(0.8, 1.3)),
-        azimuth=float(generator.uniform(210, 330)),
+        azimuth=90 + float(generator.uniform(55, 305)),
         elevation=float(generator.uniform(-60, -20)),
     )
