@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from examples import make_example
 
+from examples import make_example
 from mtrl_imgrad import combiners
 from mtrl_imgrad.combiners import IMGrad, list_combiners, make_combiner
 from mtrl_imgrad.combiners.cvxpy_solvers import require_cvxpy
