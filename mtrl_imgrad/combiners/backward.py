@@ -140,7 +140,7 @@ class _Step:
         """One backward of the weighted sum, and one through the heads alone where they are not weighted."""
         self._check_losses()
         found = self.combiner.weights_of_losses(self.losses.values, self.losses.tasks)
-        self._check_weights(found)
+        self._check_status(found, self.losses.values)
         plain = self.heads == "unweighted" and bool(self.own)
         inputs = self.trunk if plain else self.trunk + self.own
         gradients = torch.autograd.grad(
@@ -220,6 +220,7 @@ class _Step:
             raise ArgumentError(f"no loss depends on any {what}")
         assert isinstance(pending.losses, Tensor), "a step has at least one loss"
         combination = self.combiner.combine(used, pending.losses, pending.tasks)
+        self._check_status(combination, pending.losses)
         weights = self._head_weights(combination)
         gradients = self._scaled(self._spread(combination, blocks))
         if self.taps:
@@ -286,10 +287,11 @@ class _Step:
         if not bool(finite.all()):
             raise NonFiniteError(f"the loss of task {self._task(int((~finite).nonzero()[0, 0]))} is NaN or infinite")
 
-    def _check_weights(self, found: Weights) -> None:
-        if self.check_finite and found.status == Status.NOT_POSITIVE:
-            losses = ", ".join(f"{loss:.6g}" for loss in self.losses.values.tolist())
-            raise ArgumentError(f"{self.combiner.name} cannot weigh the losses {losses}. {found.status.sentence}")
+    def _check_status(self, found: Weights | Combination, losses: Tensor) -> None:
+        """Methods that need more than the losses can weigh any; they are spared the wait."""
+        if self.check_finite and self.combiner.needs == "losses" and found.status == Status.NOT_POSITIVE:
+            values = ", ".join(f"{loss:.6g}" for loss in losses.tolist())
+            raise ArgumentError(f"{self.combiner.name} cannot weigh the losses {values}. {found.status.sentence}")
 
     def _check_blocks(self, blocks: Found) -> None:
         used = [block for block in blocks if block is not None]

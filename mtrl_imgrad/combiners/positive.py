@@ -2,8 +2,8 @@
 
 Losses of supervised learning are positive. Those of an actor in reinforcement learning are not: give a ``lower_bound``
 below all of them, and the method works on the losses less that bound. What a method cannot use it never uses in
-silence: `LossCombiner.__call__` raises, and on the hot path, where nothing can, the weights are NaN and the status is
-``NOT_POSITIVE``.
+silence: calling the combiner and `Combiner.backward` raise, and on the hot path, where nothing can, the weights are NaN
+and the status is ``NOT_POSITIVE``.
 """
 
 from __future__ import annotations
