@@ -1,8 +1,9 @@
-"""Our solvers beside SciPy's SLSQP, which the authors' codes use, on the same Gramians."""
+"""Our solvers beside SciPy's SLSQP, which the authors' codes use, and TorchJD's if installed, on the same Gramians."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import cycle
 
 import numpy as np
@@ -46,15 +47,26 @@ def _on_each(function: Callable[[object], object], problems: list) -> Callable[[
     return lambda: function(next(stream))
 
 
+def _torchjd() -> dict[str, Callable[[Tensor], object]]:
+    """The methods that it has too; none if it is not installed (``pip install torchjd``)."""
+    if find_spec("torchjd") is None:
+        return {}
+    from torchjd import aggregation
+
+    methods = (aggregation.MGDAWeighting(), aggregation.CAGradWeighting(c=C), aggregation.UPGradWeighting())
+    return dict(zip(("TorchJD's MGDA", "TorchJD's CAGrad", "TorchJD's UPGrad"), methods, strict=True))
+
+
 def run() -> str:
-    """One solve: CAGrad's dual; IMGrad adds the min-norm point."""
+    """One solve. IMGrad's holds the min-norm point (mgda) and the dual (cagrad); UPGrad's is K projections."""
     parts = []
     for num_tasks in (10, 50):
         gramians = _gramians(num_tasks)
         candidates = {"CAGrad by SLSQP": _on_each(_cagrad_by_slsqp, [g.numpy() for g in gramians])}
-        for name in ("mgda", "cagrad", "imgrad"):
-            candidates[name] = _on_each(make_combiner(name).weights, gramians)
-        timings = in_turn(candidates, calls=len(gramians), rounds=3, warm_up=10)
+        ours = {name: make_combiner(name).weights for name in ("mgda", "cagrad", "imgrad", "nash_mtl", "upgrad")}
+        for name, function in (ours | _torchjd()).items():
+            candidates[name] = _on_each(function, gramians)
+        timings = in_turn(candidates, calls=len(gramians), rounds=5, warm_up=10)
         rows = against("CAGrad by SLSQP", timings)
         parts.append(table(f"One solve, K = {num_tasks}", ("solver", "CPU ms", "time / SLSQP"), rows))
     return "\n".join(parts)

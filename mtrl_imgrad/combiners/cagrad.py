@@ -22,15 +22,13 @@ point, the projection of g0, which is what is returned.
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction, Weights
 from mtrl_imgrad.combiners.dual_cone import correct, relative_length
 from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
-from mtrl_imgrad.combiners.pareto_safe import projection_status
+from mtrl_imgrad.combiners.pareto_safe import projection_status, where
 from mtrl_imgrad.combiners.solver_choice import SolverName, check_solver, solve_dual
 from mtrl_imgrad.combiners.solvers import SimplexSolution
 from mtrl_imgrad.combiners.task_sampling import TaskSampler
@@ -145,18 +143,16 @@ def corrected_mean(problem: NormalisedGramian, found: SimplexSolution, radius: T
 
 
 def _at_safe_radius(problem: NormalisedGramian, found: Weights, c: float, *, rescale: bool) -> Weights:
-    """``found`` where c is at least c_min, elsewhere the answer for the radius c_min; reports ``c_min``."""
+    """``found`` where c is at least c_min, which joins the extras; elsewhere the answer for the radius c_min."""
     mean = (problem.norms * problem.mean)[..., None, :]
     correction = correct(problem.cosines, mean)
     least = relative_length(problem.cosines, mean, correction.added)[..., 0]
-    values = problem.mean + problem.inverse_norms * correction.added[..., 0, :]
-    if rescale:
-        values = values / (1 + least * least)[..., None]
-    raised = least > c
-    return dataclasses.replace(
-        found,
-        values=torch.where(raised[..., None], values, found.values),
-        residual=torch.where(raised, correction.residual[..., 0], found.residual),
-        status_code=torch.where(raised, projection_status(correction.residual[..., 0]), found.status_code),
+    projection = problem.mean + problem.inverse_norms * correction.added[..., 0, :]
+    raised = Weights(
+        values=projection / (1 + least * least)[..., None] if rescale else projection,
+        residual=correction.residual[..., 0],
+        status_code=projection_status(correction),
         extras={**found.extras, "c_min": problem.nan_unless_finite(least)},
     )
+    # c_min is zero where the Gramian is not usable, so that what was found for it stays.
+    return where(least > c, raised, found)

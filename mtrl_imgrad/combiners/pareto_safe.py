@@ -1,6 +1,6 @@
 """What ``pareto_safe=True`` does: where a combination is uphill for a task, the nearest that is not takes its place.
 
-That is the projection onto the dual cone, see `mtrl_imgrad.combiners.dual_cone`. A task counts as harmed
+That is its projection onto the dual cone, see `mtrl_imgrad.combiners.dual_cone`. A task counts as harmed
 where its loss is beyond what rounding may do; what harms none stays as it is, bit for bit. Afterwards
 ``g_i . d >= -1e-12 |g_i| sum_j |v_j| |g_j|`` for every task, d being the combination with weights v.
 """
@@ -12,19 +12,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.dual_cone import correct
+from mtrl_imgrad.combiners.dual_cone import Correction, correct
 from mtrl_imgrad.combiners.normalised import NormalisedGramian
 from mtrl_imgrad.combiners.outcome import Status, Weights
 
-__all__ = ["TOLERANCE", "harmless", "projection_status"]
+__all__ = ["harmless", "projection_status", "where"]
 
 TOLERANCE = 1e-12
 """Residual up to which a projection counts as solved."""
-
-
-def projection_status(residual: Tensor) -> Tensor:
-    """`Status` values ``[...]`` of projections with these residuals."""
-    return torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
 
 
 def harmless(problem: NormalisedGramian, found: Weights) -> Weights:
@@ -39,13 +34,24 @@ def harmless(problem: NormalisedGramian, found: Weights) -> Weights:
     """
     parts = found.values * problem.norms
     correction = correct(problem.cosines, parts[..., None, :])
-    residual = correction.residual[..., 0]
-    status = projection_status(residual)
     added = correction.added[..., 0, :]
-    changed = (added > 0).any(-1)
+    values = found.values + problem.inverse_norms * added
+    residual = torch.maximum(found.residual, correction.residual[..., 0])
+    status_code = torch.maximum(found.status_code, projection_status(correction))
+    return where((added > 0).any(-1), replace(found, values=values, residual=residual, status_code=status_code), found)
+
+
+def projection_status(correction: Correction) -> Tensor:
+    """``[...]`` status codes of the first row of a `correct`."""
+    solved = correction.residual[..., 0] <= TOLERANCE
+    return torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE))
+
+
+def where(condition: Tensor, found: Weights, other: Weights) -> Weights:
+    """``found`` where the condition [...] holds, else ``other``; with the extras of ``found``."""
     return replace(
         found,
-        values=found.values + problem.inverse_norms * added,
-        residual=torch.where(changed, torch.maximum(found.residual, residual), found.residual),
-        status_code=torch.where(changed, torch.maximum(found.status_code, status), found.status_code),
+        values=torch.where(condition[..., None], found.values, other.values),
+        residual=torch.where(condition, found.residual, other.residual),
+        status_code=torch.where(condition, found.status_code, other.status_code),
     )

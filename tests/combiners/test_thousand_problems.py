@@ -124,7 +124,7 @@ def compare(pose, indices):
     return compared, agreed
 
 
-CASES = [(min_norm, 0.9, 0.9), (dual, 0.9, 0.9), (bargain, 0.4, 0.9)]
+CASES = [(min_norm, 0.95, 0.95), (dual, 0.95, 0.95), (bargain, 0.7, 0.95)]
 """Problem, the share to be compared at least (a bargain often does not exist), and that of these which must agree."""
 
 
