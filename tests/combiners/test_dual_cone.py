@@ -40,7 +40,7 @@ def length(gramian, values):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("num_tasks", [2, 3, 5, 10, 50])
+@pytest.mark.parametrize("num_tasks", [2, 5, 10, 50])
 def test_the_conditions_hold(family, num_tasks):
     """Of the mean, and of two combinations with weights of both signs."""
     problem = normalise(gramians(families(num_tasks, 10 if num_tasks < 50 else 2, seed=5)[family]))
@@ -141,13 +141,15 @@ def test_cagrad_harms_a_task_exactly_where_c_is_below_c_min(num_tasks):
 @pytest.mark.parametrize(("name", "arguments"), SAFE, ids=str)
 def test_pareto_safe_harms_no_task_and_changes_nothing_else(family, name, arguments):
     for num_tasks in (2, 3, 10, 30):
-        for M in gramians(families(num_tasks, 4, seed=9)[family]):
-            plain = make_combiner(name, **arguments).weights(M)
-            safe = make_combiner(name, **arguments, pareto_safe=True).weights(M)
-            assert least_gain(M, safe.values) > -1e-12
-            assert safe.status_code == plain.status_code
-            if least_gain(M, plain.values) >= 0:
-                assert torch.equal(safe.values, plain.values)
+        M = gramians(families(num_tasks, 4, seed=9)[family])
+        # GradVac keeps targets from one Gramian to the next, and takes one at a time.
+        for one in M if name == "gradvac" else [M]:
+            plain = make_combiner(name, **arguments).weights(one)
+            safe = make_combiner(name, **arguments, pareto_safe=True).weights(one)
+            assert (least_gain(one, safe.values) > -1e-12).all()
+            assert torch.equal(safe.status_code, plain.status_code)
+            harmless = least_gain(one, plain.values) >= 0
+            assert torch.equal(safe.values[harmless], plain.values[harmless])
 
 
 def test_the_methods_without_it_do_harm():
