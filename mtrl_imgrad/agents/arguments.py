@@ -38,6 +38,9 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, C
     by_side = bool(kwargs) and set(kwargs) <= {"actor", "critic"}
     options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if by_side else (kwargs, kwargs)
     actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))
+    for found in (actor, critic):
+        if found.rows_per_task != 1:
+            raise ArgumentError(f"{found!r} asks for {found.rows_per_task} rows a task, the agent has one")
     return actor, critic
 
 

@@ -1,7 +1,7 @@
 """TorchJD's aggregators as combiners, and combiners as TorchJD's aggregators.
 
-TorchJD (https://torchjd.org) is a library for Jacobian descent. Scales stay its own: its aggregators sum (``UPGrad``,
-``PCGrad``, ``GradDrop``, ``Sum``) or average (``AlignedMTL``, ``Mean``) as each of them says, and nothing here divides
+TorchJD (https://torchjd.org) is a library for Jacobian descent. Scales stay its own: its aggregators sum (``PCGrad``,
+``GradDrop``, ``Sum``) or average (``UPGrad``, ``AlignedMTL``, ``Mean``) as each of them says, and nothing here divides
 or multiplies by the number of tasks. Our combiners keep theirs, the unit of the mean gradient unless
 ``reduction="sum"``.
 

@@ -23,6 +23,7 @@ from mtrl_imgrad.errors import (
     TaskMismatchError,
     UnknownNameError,
 )
+from mtrl_imgrad.gradients import split_parameters
 
 SMALL = {"net_arch": [16, 16]}
 
@@ -227,6 +228,33 @@ def test_losses_that_a_combiner_cannot_weigh_stop_the_training_and_are_told(comb
     with pytest.raises(NonFiniteError, match=r"cannot weigh the actor losses, of which the lowest is -.*lower_bound"):
         agent.learn(400)
     assert torch.isfinite(_parameters(agent)).all()
+
+
+def test_adatask_brings_its_own_moments_so_the_optimizer_is_sgd():
+    options = {**SMALL, "optimizer_class": torch.optim.SGD}
+    agent = _agent(combiner="adatask", policy_kwargs=options, learning_rate=1e-3)
+    before = {name: value.clone() for name, value in split_parameters(agent.critic).shared.items()}
+    agent.learn(120)
+    moves = [(value - before[name]).abs().max() for name, value in split_parameters(agent.critic).shared.items()]
+    # Adam's first steps are of length lr in every entry, those of several tasks on average at most so.
+    assert 1e-4 < max(moves) < 1.5e-3 * agent._n_updates
+    assert set(agent.critic_combiner.state_dict()) == {"first_moments", "second_moments", "steps"}
+
+
+def test_a_torchjd_aggregator_trains_the_agent():
+    aggregation = pytest.importorskip("torchjd.aggregation")
+    from mtrl_imgrad.combiners.torchjd import TorchJDCombiner
+
+    agent = _agent(combiner=TorchJDCombiner(aggregation.IMTLG()))
+    before = _parameters(agent)
+    agent.learn(120)
+    assert torch.isfinite(_parameters(agent)).all()
+    assert not torch.equal(before, _parameters(agent))
+
+
+def test_a_method_that_asks_for_two_rows_a_task_is_refused():
+    with pytest.raises(ArgumentError, match="asks for 2 rows a task"):
+        _agent(combiner="sdmgrad", combiner_kwargs={"halves": True})
 
 
 @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.1), torch.nn.BatchNorm1d(8)])

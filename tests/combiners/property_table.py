@@ -1,10 +1,11 @@
 """Which laws each combiner obeys, measured; `python tests/combiners/property_table.py` prints the table of the docs.
 
 A law is a function of a method and a problem (task gradients and losses) that says by how much it is broken, relative
-to the size of the update. It holds for a method if no problem of the named families breaks it. The first five are asked
-of gradients in general position, since near a Pareto-stationary point an update that nearly vanishes, or an answer that
-does not exist (status ``INACCURATE``), says nothing; the last three of degenerate ones, too, where there is an answer. A
-method with a memory or with randomness is taken as new for each problem, so what is measured is its first step.
+to the size of the update. It holds for a method if no problem of the named families breaks it. The first five are
+asked of gradients in general position, since near a Pareto-stationary point an update that nearly vanishes, or an
+answer that does not exist (status ``INACCURATE``), says nothing; the last three of degenerate ones, too, where there is
+an answer. A method with a memory or with randomness is taken as new for each problem: what is measured is its first
+step.
 """
 
 from __future__ import annotations

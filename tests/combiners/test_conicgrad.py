@@ -43,12 +43,10 @@ def test_the_dual_proves_every_answer(family, c):
     """Least gain of d == the dual's objective at w, both computed from the gradients; d in the cone, as long as g0."""
     for G in families(5, 4)[family]:
         found = ConicGrad(c)(G)
-        if (
-            found.status == Status.INACCURATE
-        ):  # five gradients in a plane, some of them opposed: no proof, and it says so
-            assert family == "integers"
+        if found.status == Status.INACCURATE:  # only where gradients cancel
+            assert make_combiner("mgda")(G).gradient.norm() < 1e-4 * G.norm(dim=1).max()
             continue
-        assert found.residual < 1e-9
+        assert found.residual < 1e-6
         mean, d, w = G.mean(0), found.gradient, found.extras["simplex_weights"]
         point = w @ G
         along = point @ mean / mean.norm()

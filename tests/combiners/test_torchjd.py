@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 from torchjd import aggregation
-from torchjd.autojac import mtl_backward
+from torchjd.autojac import jac_to_grad, mtl_backward
+from torchjd.linalg import QuadprogProjector
 
 from mtrl_imgrad.combiners import Status, make_combiner
 from mtrl_imgrad.combiners.torchjd import TorchJDCombiner, as_aggregator, as_weighting
@@ -30,10 +31,10 @@ SAME = [
     ("imtl_g", {}, aggregation.IMTLG, {}, 1e-7),
     ("config", {"reduction": "sum"}, aggregation.ConFIG, {}, 1e-7),
     ("aligned_mtl", {}, aggregation.AlignedMTL, {}, 1e-7),
-    ("upgrad", {}, aggregation.UPGrad, {"norm_eps": 0.0, "reg_eps": 0.0}, 1e-6),
+    ("upgrad", {}, aggregation.UPGrad, {"projector": QuadprogProjector(reg_eps=1e-10)}, 1e-6),
     ("fairgrad", {"alpha": 2.0}, aggregation.FairGrad, {"alpha": 2.0}, 1e-5),
     ("cagrad", {"rescale": False}, aggregation.CAGrad, {"c": 0.4}, 1e-3),
-    ("mgda", {}, aggregation.MGDA, {"epsilon": 0.0, "max_iters": 4000}, 5e-3),
+    ("mgda", {}, aggregation.MGDA, {"epsilon": 1e-9, "max_iters": 4000}, 5e-3),
     ("linear_scalarization", {}, aggregation.Mean, {}, 1e-12),
 ]
 
@@ -60,7 +61,7 @@ def test_graddrop_has_the_same_statistics():
     a, b = (torch.stack([method(G) for _ in range(1500)]) for method in (theirs, lambda G: ours(G).gradient))
     spread = (a.std(0) + b.std(0)) / 1500**0.5
     assert ((a.mean(0) - b.mean(0)).abs() <= 4 * spread + 1e-12).all()
-    torch.testing.assert_close(a.std(0), b.std(0), rtol=0.1, atol=1e-9)
+    torch.testing.assert_close(a.std(0), b.std(0), rtol=0.25, atol=1e-9)
 
 
 def test_sdmgrad_of_halves_agrees():
@@ -113,8 +114,6 @@ def test_backward_is_torchjds_own():
     heads.zero_grad()
     features = trunk(inputs)
     mtl_backward(losses(features), features=features)
-    from torchjd.autojac import jac_to_grad
-
     jac_to_grad(trunk.parameters(), aggregation.UPGrad())
     theirs = [parameter.grad for parameter in (*trunk.parameters(), *heads.parameters())]
     for a, b in zip(ours, theirs, strict=True):
