@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from mtrl_imgrad.errors import MtrlImgradError
 
@@ -109,15 +108,17 @@ def _evaluate(arguments: list[str]) -> None:
 
 
 def _combiners(arguments: list[str]) -> None:
-    """List the combiners: name, what a step needs, paper."""
-    from mtrl_imgrad.combiners import combiner_class, list_combiners
+    """List the combiners: what a step needs and keeps, and the paper; or say all of one (combiners NAME)."""
+    from mtrl_imgrad.catalogue import print_combiner, print_combiners
 
-    argparse.ArgumentParser(prog="mtrl-imgrad combiners", description=_combiners.__doc__).parse_args(arguments)
-    table = Table("name", "needs", "paper", box=None, pad_edge=False)
-    for name in list_combiners():
-        combiner = combiner_class(name)
-        table.add_row(name, combiner.needs, combiner.paper)
-    Console(highlight=False).print(table)
+    parser = argparse.ArgumentParser(prog="mtrl-imgrad combiners", description=_combiners.__doc__)
+    parser.add_argument("name", nargs="?", help="a combiner, to be told all of it")
+    name = parser.parse_args(arguments).name
+    console = Console(highlight=False)
+    if name is None:
+        print_combiners(console)
+    else:
+        print_combiner(name, console)
 
 
 def _presets(arguments: list[str]) -> None:

@@ -52,6 +52,7 @@ class AlignedMTL(GramianCombiner):
     """
 
     name = "aligned_mtl"
+    departures = "Mean in place of the sum; eigenvalues at the level of rounding are dropped."
     paper = (
         "Dmitry Senushkin, Nikolay Patakin, Arseny Kuznetsov and Anton Konushin. Independent Component Alignment for "
         "Multi-Task Learning. CVPR 2023. arXiv:2305.19000"

@@ -61,6 +61,8 @@ class CAGrad(TaskSampler):
     """
 
     name = "cagrad"
+    keeps = ()
+    departures = "Solved exactly on a normalised Gramian; no epsilons; mean in place of the sum."
     paper = (
         "Bo Liu, Xingchao Liu, Xiaojie Jin, Peter Stone and Qiang Liu. Conflict-Averse Gradient Descent for "
         "Multi-task Learning. NeurIPS 2021. arXiv:2110.14048"

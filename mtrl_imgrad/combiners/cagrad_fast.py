@@ -41,6 +41,7 @@ class CAGradFast(CAGrad):
     """
 
     name = "cagrad_fast"
+    keeps = ("generator",)
     departures = "Every task is in one of the rows, where their code leaves one out at each step; exact solver."
 
     def __init__(

@@ -45,6 +45,7 @@ class ConFIG(GramianCombiner):
     """
 
     name = "config"
+    departures = "Mean in place of the sum; no momentum variant."
     paper = (
         "Qiang Liu, Mengyu Chu and Nils Thuerey. ConFIG: Towards Conflict-free Training of Physics Informed Neural "
         "Networks. ICLR 2025. arXiv:2408.11104"

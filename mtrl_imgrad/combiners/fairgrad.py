@@ -44,6 +44,7 @@ class FairGrad(GramianCombiner):
     """
 
     name = "fairgrad"
+    departures = "Solved exactly, where the authors' least squares fails on small gradients."
     paper = "Hao Ban and Kaiyi Ji. Fair Resource Allocation in Multi-Task Learning. ICML 2024. arXiv:2402.15638"
     bibtex = """@inproceedings{ban2024fair,
   title = {Fair Resource Allocation in Multi-Task Learning},

@@ -85,6 +85,7 @@ class IMGrad(TaskSampler):
     """
 
     name = "imgrad"
+    departures = "Exact solvers; any number of tasks; the formula, not the precedence slip of their two-task code."
     paper = (
         "Zhipeng Zhou, Liu Liu, Peilin Zhao and Wei Gong. Injecting Imbalance Sensitivity for Multi-Task "
         "Learning. IJCAI 2025. arXiv:2503.08006"

@@ -46,6 +46,7 @@ class IMTLG(GramianCombiner):
     """
 
     name = "imtl_g"
+    departures = "Solved through the cosines' eigenvalues, without epsilons."
     paper = (
         "Liyang Liu, Yi Li, Zhanghui Kuang, Jing-Hao Xue, Yimin Chen, Wenming Yang, Qingmin Liao and Wayne Zhang. "
         "Towards Impartial Multi-task Learning. ICLR 2021"

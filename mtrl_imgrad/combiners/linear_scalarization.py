@@ -34,6 +34,7 @@ class LinearScalarization(LossCombiner):
     """
 
     name = "linear_scalarization"
+    departures = "Mean in place of the sum."
     paper: ClassVar[str] = "Folklore; also called equal weighting (EW) or unitary scalarization."
 
     def __init__(self, task_weights: Sequence[float] | None = None, *, reduction: Reduction = "mean") -> None:

@@ -52,6 +52,7 @@ class MGDA(GramianCombiner):
     """
 
     name = "mgda"
+    departures = "Exact, where the authors' projected gradient may stop early or spin for ever."
     paper = (
         "Ozan Sener and Vladlen Koltun. Multi-Task Learning as Multi-Objective Optimization. "
         "NeurIPS 2018. arXiv:1810.04650"

@@ -48,6 +48,7 @@ class NashMTL(GramianCombiner):
     """
 
     name = "nash_mtl"
+    departures = "Solved exactly by Newton's method; no previous weights are kept where there is no answer."
     paper = (
         "Aviv Navon, Aviv Shamsian, Idan Achituve, Haggai Maron, Kenji Kawaguchi, Gal Chechik and Ethan Fetaya. "
         "Multi-Task Learning as a Bargaining Game. ICML 2022. arXiv:2202.01017"

@@ -77,7 +77,7 @@ def propose_minimum(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray) 
             part = beyond * h - offset
         else:
             z = np.maximum(nu * h - k, 0)
-            low = (given[:, 1] @ z + q * sqrt(z @ block @ z)) / (given[:, 0] @ z)
+            low = (given[:, 1] @ z + q * sqrt(max(z @ block @ z, 0))) / (given[:, 0] @ z)
             nu = min(nu, low)
             part = nu * h - k
         wanted = columns @ part + b - nu * a < -unit - _SLIGHT * abs(nu) * a

@@ -42,6 +42,7 @@ class UPGrad(GramianCombiner):
     """
 
     name = "upgrad"
+    departures = "No ridge on the Gramian, and no threshold below which it counts as zero."
     paper = "Pierre Quinton and Valérian Rey. Jacobian Descent for Multi-Objective Optimization. 2024. arXiv:2406.16232"
     bibtex = """@misc{quinton2024jacobian,
   title = {Jacobian Descent for Multi-Objective Optimization},

@@ -130,6 +130,11 @@ def test_lists(capsys):
     assert main(["combiners"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in list_combiners())
+    assert main(["combiners", "imgrad"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("arXiv:2503.08006", "official_k2_quirk", "@inproceedings{zhou2025injecting"))
+    assert main(["combiners", "imgard"]) == 1
+    assert "imgrad" in capsys.readouterr().err
     assert main(["presets"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in list_presets())
