@@ -31,7 +31,7 @@ from mtrl_imgrad.errors import ArgumentError
 __all__ = ["MGDA"]
 
 Normalisation = Literal["none", "l2", "loss", "loss+"]
-_SMALLEST_LOSS = 1e-12
+_SMALLEST_LOSS = 1e-6
 """Beside the largest."""
 
 
@@ -40,7 +40,7 @@ class MGDA(GramianCombiner):
 
     Args:
         normalisation: what gradients are divided by before the min-norm point is sought: ``"none"``, ``"l2"`` their
-            norms, ``"loss"`` the losses, ``"loss+"`` both. Losses count by their size, and as at least 1e-12 of the
+            norms, ``"loss"`` the losses, ``"loss+"`` both. Losses count by their size, and as at least 1e-6 of the
             largest.
         combine_normalised: combine the gradients so divided, as LibMTL does; by default the weights go to the
             gradients as they are, as in the authors' trainer.
@@ -85,25 +85,18 @@ class MGDA(GramianCombiner):
         Raises:
             ArgumentError: if the normalisation asks for losses and there are none.
         """
-        plain = normalise(gramian)
-        if self.normalisation == "none":
-            divisors, problem = None, plain
-        else:
+        plain = problem = normalise(gramian)
+        divisors = torch.ones_like(plain.norms)
+        if self.normalisation != "none":
             divisors = self._divisors(plain, losses)
             problem = normalise(plain.values / (divisors[..., :, None] * divisors[..., None, :]))
         found = min_norm_point(problem)
-        values = found.weights
-        if self.combine_normalised and divisors is not None:
-            values = values / divisors
-        weights = problem.weights(
-            values, base=1 / problem.num_tasks, residual=found.residual, status_code=found.status_code
-        )
-        return (
-            weights
-            if divisors is None
-            else plain.weights(
-                weights.values, base=1 / problem.num_tasks, residual=weights.residual, status_code=weights.status_code
-            )
+        values = found.weights / divisors if self.combine_normalised else found.weights
+        return plain.weights(
+            problem.nan_unless_finite(values),
+            base=1 / plain.num_tasks,
+            residual=problem.nan_unless_finite(found.residual),
+            status_code=found.status_code,
         )
 
     def _divisors(self, problem: NormalisedGramian, losses: Tensor | None) -> Tensor:

@@ -61,19 +61,21 @@ class SDMGradOS(GramianCombiner):
 
     def draw_groups(self, num_tasks: int) -> Tensor:
         """One row a task drawn; see `Combiner.draw_groups`."""
-        return torch.eye(num_tasks, dtype=torch.float64)[self._draw(num_tasks)]
+        while True:
+            numbers = torch.rand(num_tasks, generator=self._generator, dtype=torch.float64)
+            drawn = numbers < self.num_sampled / num_tasks
+            if bool(drawn.any()):
+                return torch.eye(num_tasks, dtype=torch.float64)[drawn]
 
     def combine_groups(
         self, jacobian: Sequence[Tensor], groups: Tensor, losses: Tensor, tasks: TaskIds | None = None
     ) -> Combination:
         """See `Combiner.combine_groups`."""
         blocks = list(jacobian)
-        gramian = gramian_of_blocks(blocks)
-        sampled = self._of_sample(gramian, groups.argmax(-1).tolist(), groups.shape[-1])
-        found = self._reduced(sampled)
-        values = found.values @ groups.T.to(gramian.device, non_blocking=True)
+        groups = groups.to(blocks[0].device, non_blocking=True)
+        found = self._reduced(self._of_sample(gramian_of_blocks(blocks), groups))
         return Combination(
-            gradient=combine_blocks(values, blocks),
+            gradient=combine_blocks(found.values @ groups.T, blocks),
             weights=found.values,
             residual=found.residual,
             status_code=found.status_code,
@@ -86,38 +88,24 @@ class SDMGradOS(GramianCombiner):
         Extras: ``simplex_weights`` [..., K], w.
         """
         problem = normalise(gramian)
-        drawn = self._draw(problem.num_tasks)
-        found = self._of_sample(gramian[..., drawn, :][..., drawn], drawn, problem.num_tasks)
-        return problem.weights(
-            found.values,
-            base=found.values,
-            residual=found.residual,
-            status_code=found.status_code,
-            extras=found.extras,
-        )
+        groups = self.draw_groups(problem.num_tasks).to(gramian.device, non_blocking=True)
+        # Rows are picked by a product: indices would have to wait for the device. So what is not finite shows in all.
+        return self._of_sample(groups @ gramian.double() @ groups.T, groups)
 
-    def _draw(self, num_tasks: int) -> list[int]:
-        probability = self.num_sampled / num_tasks
-        while True:
-            numbers = torch.rand(num_tasks, generator=self._generator, dtype=torch.float64)
-            drawn = (numbers < probability).nonzero()[:, 0].tolist()
-            if drawn:
-                return drawn
-
-    def _of_sample(self, gramian: Tensor, drawn: list[int], num_tasks: int) -> Weights:
+    def _of_sample(self, gramian: Tensor, groups: Tensor) -> Weights:
         """SDMGrad's weights on the tasks drawn, spread over all K."""
         problem = normalise(gramian)
         found = direction_oriented(problem, self.lam)
-        spread = torch.eye(num_tasks, dtype=torch.float64)[drawn].to(gramian.device, non_blocking=True)
-        solved = problem.weights(
+        sampled = problem.weights(
             drawn_to_mean(found.weights, self.lam),
             base=1 / problem.num_tasks,
             residual=found.residual,
             status_code=found.status_code,
+            extras={"simplex_weights": found.weights},
         )
         return Weights(
-            solved.values @ spread,
-            solved.residual,
-            solved.status_code,
-            {"simplex_weights": problem.nan_unless_finite(found.weights @ spread)},
+            values=sampled.values @ groups,
+            residual=sampled.residual,
+            status_code=sampled.status_code,
+            extras={name: extra @ groups for name, extra in sampled.extras.items()},
         )

@@ -139,9 +139,7 @@ def test_a_step_that_is_not_finite_says_so_and_moves_no_state(case, bad, where):
     found = combiner.combine(cut(G), L)
     assert found.status == Status.NON_FINITE
     assert found.residual.isnan()
-    if case != "sdmgrad_os":  # its weights are those of the tasks drawn; what is not finite shows all the same
-        assert all(part.isnan().all() for part in found.gradient)
-    assert not torch.isfinite(torch.cat([part.flatten() for part in found.gradient])).all()
+    assert all(part.isnan().all() for part in found.gradient)
     after = leaves(combiner.state_dict())
     assert all(torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)) for a, b in zip(after, before, strict=True))
 

@@ -49,7 +49,7 @@ def test_zero_gradients_and_losses():
     assert MGDA("loss+")(torch.zeros(3, 2), torch.ones(3)).status == Status.ZERO_GRADIENTS
     done = MGDA("loss")(G, torch.tensor([0.0, 1.0, 1.0, 1.0]))  # its scaled gradient is immense
     assert done.status == Status.SOLVED
-    assert done.weights[0] < 1e-6
+    assert done.weights[0] < 1e-3
     torch.testing.assert_close(MGDA("loss")(G, torch.zeros(4)).weights, MGDA()(G).weights)
 
 

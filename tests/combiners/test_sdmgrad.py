@@ -12,6 +12,7 @@ from mtrl_imgrad.combiners import SDMGrad, SDMGradOS, Status, make_combiner
 from mtrl_imgrad.combiners.normalised import normalise
 from mtrl_imgrad.combiners.sdmgrad import direction_oriented
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.gradients import RowGradients, combine_rows
 
 
 def rows(seed, num_tasks=4, width=7):
@@ -157,6 +158,12 @@ def test_rows_that_are_no_pairs_are_refused():
     for tasks in ([1, 2, 3, 4], [0, 2, 1, 3], [1, 0, 2, 3]):
         with pytest.raises(ArgumentError, match="2 k and 2 k \\+ 1"):
             combiner(rows(0), tasks=tasks)
+
+
+def test_training_by_rows_has_one_row_a_task_and_refuses():
+    rows_of = RowGradients(torch.ones(4), {"weight": rows(0)}, {}, ())
+    with pytest.raises(ArgumentError, match="asks for 2 rows a task, got 1"):
+        combine_rows(SDMGrad(halves=True), rows_of)
 
 
 # ------------------------------------------------------------------ sampled tasks
