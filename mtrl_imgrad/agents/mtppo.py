@@ -305,6 +305,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         if not finite.all():
             self._raise_non_finite(measures, int(np.argmin(finite)), batches_per_epoch)
         measured = {name: column[counts] for name, column in measures.items()}
+        measured["approx_kl"] = measured["approx_kl"][-counts[-batches_per_epoch:].sum() :]  # of the last epoch, as SB3
         for name, tag in TAGS.items():
             self._record(tag, measured[name].mean(0))
         last = {name: column[-1].mean() for name, column in measured.items()}
