@@ -260,9 +260,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
 
     def train(self) -> None:
         """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""
+        rollout = self.rollout_buffer.rollout()
         self.policy.set_training_mode(True)
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
-        rollout = self.rollout_buffer.rollout()
         self.update.begin(self._settings(), rollout.returns)
         jacobian, self.wants_jacobian = self.wants_jacobian, False
         log = _TrainingLog()

@@ -14,8 +14,10 @@ leave every v as it was.
 
 Departures from the papers: they correct the last linear layer, of which each task must then own one; the affine layer
 here does the same for any encoder. They move the statistics with every target by ``beta``; here N targets of a task
-come at once and move them by ``1 - (1 - beta)^N`` towards the N targets' own mean and variance. The zeros that the
-averages start from do not count (a correction as in Adam), so the first targets set the statistics.
+come at once and move them by ``1 - (1 - beta)^N`` towards the N targets' own mean and variance. What the averages
+start from does not count (a correction as in Adam), so the first targets set the statistics; and this first time
+nothing is corrected. An untrained network's predictions are not worth keeping, and keeping them would leave
+``1 / sigma_k`` in ``scale_k``, that is, the tasks' gradients as far apart as their values are.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ class PopArt(TaskModule):
 
     @torch.no_grad()
     def update(self, targets: Tensor) -> None:
-        """Take in ``[K, N]`` value targets; predictions stay as they are.
+        """Take in ``[K, N]`` value targets; predictions stay as they are, but for the first time.
 
         Nothing moves if a target is not finite. No copy to the host.
         """
@@ -98,9 +100,10 @@ class PopArt(TaskModule):
         change = targets.mean(1) - self.mean
         mean = self.mean + weight * change
         variance = (1 - weight) * (self.variance + weight * change.square()) + weight * targets.var(1, correction=0)
-        before, after = self.std, variance.sqrt().clamp_min(self.min_std)
-        self.shift.copy_((before * self.shift + self.mean - mean) / after)
-        self.scale.copy_(self.scale * (before / after))
+        std = variance.sqrt().clamp_min(self.min_std)
+        first = self.mass == 0
+        self.scale.copy_(torch.where(first, self.scale, self.scale * (self.std / std)))
+        self.shift.copy_(torch.where(first, self.shift, (self.std * self.shift + self.mean - mean) / std))
         self.mean.copy_(mean)
         self.variance.copy_(variance)
         self.mass.copy_(torch.where(weight > 0, mass, self.mass))
