@@ -189,9 +189,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self._setup_tasks()
         self._setup_batches()
         self._setup_lr_schedule()
-        self.clip_range = FloatSchedule(self.clip_range)
+        self.clip_range = _schedule(self.clip_range)
         if self.clip_range_vf is not None:
-            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+            self.clip_range_vf = _schedule(self.clip_range_vf)
         self.set_random_seed(self.seed)
         self.policy_kwargs = {
             **self.policy_kwargs,
@@ -355,6 +355,11 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []
+
+
+def _schedule(value: float | Schedule) -> FloatSchedule:
+    """As SB3 keeps scheduled arguments; NumPy's numbers, which it refuses, are numbers here."""
+    return FloatSchedule(value if callable(value) else float(value))
 
 
 class _TrainingLog:

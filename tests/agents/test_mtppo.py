@@ -56,7 +56,7 @@ def test_learns_toy_reach():
         return 1 - evaluate_success(agent, make_vec_env("toy-reach", seed=1), 20).returns.mean(1) / most
 
     before = shortfall()
-    agent.learn(40 * 1024)
+    agent.learn(30 * 1024)
     assert (shortfall() < 0.5 * before).all()
 
 
@@ -184,6 +184,12 @@ def test_a_functional_callback_can_stop_and_the_bar_prints_every_task(capsys):
     assert agent.num_timesteps == 200
     out = capsys.readouterr().out
     assert all(f"{name} " in out for name in list_tasks("toy-reach"))
+
+
+def test_clip_ranges_are_numbers_of_any_kind_or_schedules():
+    agent = _agent(clip_range=np.float32(0.25), clip_range_vf=lambda left: 2.0 * left).learn(2 * ROLLOUT)
+    assert agent.logger.name_to_value["train/clip_range"] == 0.25
+    assert agent.logger.name_to_value["train/clip_range_vf"] == 0.0, "at the end no progress remains"
 
 
 def test_target_kl_stops_epochs_and_says_so(capsys):

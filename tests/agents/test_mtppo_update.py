@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtrl_imgrad.agents import MTPPO
 from mtrl_imgrad.agents.encoders import list_encoders
@@ -242,6 +243,28 @@ def test_max_grad_norm_clips_each_network_on_its_own():
     for network, old in zip(networks, before, strict=True):
         moved = torch.nn.utils.parameters_to_vector(network.parameters()) - old
         assert float(moved.detach().norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+class _NoLook(TorchDispatchMode):
+    """Refuses what reads a tensor's value on the host."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero"), f"{name} reads a value"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("combiner", ["linear_scalarization", "pcgrad"])
+def test_updates_read_no_value_on_the_host(combiner):
+    """With combiners that solve nothing: the exact solvers look whether they are done, on CPU only."""
+    agent = _agent(combiner=combiner, value_normalization="popart", max_grad_norm=0.5, target_kl=0.1)
+    rollout = agent.rollout_buffer.rollout()
+    with _NoLook():
+        agent.update.begin(_settings(max_grad_norm=0.5, target_kl=0.1), rollout.returns)
+        for batch in agent.rollout_buffer.minibatches(rollout, 16):
+            agent.update(batch)
+    with pytest.raises(AssertionError, match="reads a value"), _NoLook():
+        float(rollout.returns[0, 0])
 
 
 @pytest.mark.parametrize("encoder", list_encoders())
