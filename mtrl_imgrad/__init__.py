@@ -13,13 +13,14 @@ from mtrl_imgrad import errors
 from mtrl_imgrad.combiners import Combiner, list_combiners, make_combiner
 
 if TYPE_CHECKING:
-    from mtrl_imgrad.agents import MTSAC
+    from mtrl_imgrad.agents import MTPPO, MTSAC
     from mtrl_imgrad.envs import make_vec_env
     from mtrl_imgrad.evaluation import evaluate_success
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MTPPO",
     "MTSAC",
     "Combiner",
     "__version__",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "MTPPO": "mtrl_imgrad.agents",
     "MTSAC": "mtrl_imgrad.agents",
     "make_vec_env": "mtrl_imgrad.envs",
     "evaluate_success": "mtrl_imgrad.evaluation",

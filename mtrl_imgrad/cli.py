@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(arguments: list[str]) -> None:
     """Train an agent (--preset NAME or --config FILE set the defaults of all other options)."""
-    from mtrl_imgrad.experiments.config import TrainConfig, list_presets, load_config, preset_path
+    from mtrl_imgrad.experiments.config import list_presets, load_config, preset_path, train_config_class
     from mtrl_imgrad.experiments.train import train
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -56,18 +56,22 @@ def _train(arguments: list[str]) -> None:
     source.add_argument("--preset")
     source.add_argument("--config")
     parser.add_argument("--no-progress-bar", action="store_true")
+    parser.add_argument("--agent")
     given, rest = parser.parse_known_args(arguments)
-    default = TrainConfig()
+    default = train_config_class(given.agent or "mtsac")()
     if given.preset is not None:
         default = load_config(preset_path(given.preset))
     elif given.config is not None:
         default = load_config(given.config)
+    if given.agent is not None:
+        rest = [*rest, "--agent", given.agent]  # refused by tyro where the preset is another agent's
     config = tyro.cli(
-        TrainConfig,
+        type(default),
         prog="mtrl-imgrad train",
         description=(
             f"Train an agent. --preset NAME ({', '.join(list_presets())}) or --config FILE (a run's config.yaml) "
-            "sets the defaults of all options below; --no-progress-bar prints no progress."
+            "sets the defaults of all options below; --no-progress-bar prints no progress; "
+            "--agent mtppo lists the options of the other agent."
         ),
         default=default,
         args=rest,

@@ -22,7 +22,7 @@ def test_combiners_cost_no_simulator():
 
 
 def test_agents_cost_no_simulator():
-    loaded = _modules_after("from mtrl_imgrad import MTSAC, make_vec_env, evaluate_success")
+    loaded = _modules_after("from mtrl_imgrad import MTPPO, MTSAC, make_vec_env, evaluate_success")
     assert not {"metaworld", "mujoco", "envpool", "cvxpy", "tyro"} & set(loaded)
 
 

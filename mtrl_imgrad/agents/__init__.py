@@ -2,14 +2,18 @@
 
 from mtrl_imgrad.agents.buffers import TaskReplayBuffer
 from mtrl_imgrad.agents.callbacks import GradientDiagnosticsCallback, MTEvalCallback
+from mtrl_imgrad.agents.mtppo import MTPPO
 from mtrl_imgrad.agents.mtsac import MTSAC
 from mtrl_imgrad.agents.policies import MTSACPolicy
+from mtrl_imgrad.agents.ppo_policy import MTPPOPolicy
 from mtrl_imgrad.agents.progress import MTProgressBarCallback
 
 __all__ = [
+    "MTPPO",
     "MTSAC",
     "GradientDiagnosticsCallback",
     "MTEvalCallback",
+    "MTPPOPolicy",
     "MTProgressBarCallback",
     "MTSACPolicy",
     "TaskReplayBuffer",

@@ -14,7 +14,19 @@ import numpy as np
 from mtrl_imgrad.combiners import Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["as_float", "check_arguments", "check_keywords", "check_learning_rate", "parse_ent_coef", "two_combiners"]
+__all__ = [
+    "PPO_ARGUMENTS",
+    "SAC_ARGUMENTS",
+    "as_float",
+    "check_arguments",
+    "check_keywords",
+    "check_schedule",
+    "parse_ent_coef",
+    "two_combiners",
+]
+
+Expected = dict[str, tuple[Any, Callable[[Any], bool], str]]
+"""By argument: its types, what must hold of it, and both in words."""
 
 
 def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, Combiner]:
@@ -44,33 +56,52 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, C
     return actor, critic
 
 
-def check_arguments(values: Mapping[str, Any]) -> None:
+def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:
     """Hold the plain arguments of an agent against their types and ranges.
+
+    Args:
+        values: by name; others than those of ``expected`` are not looked at.
+        expected: `SAC_ARGUMENTS` or `PPO_ARGUMENTS`.
 
     Raises:
         ArgumentError: naming the argument and what was expected.
     """
-    for name, (kinds, holds, expected) in _EXPECTED.items():
+    for name, (kinds, holds, words) in expected.items():
         value = values[name]
-        right_kind = isinstance(value, kinds) and not isinstance(value, bool)
+        right_kind = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
         if not right_kind or not holds(value):
-            raise ArgumentError(f"{name} must be {expected}, got {value!r}")
+            raise ArgumentError(f"{name} must be {words}, got {value!r}")
 
 
 _NUMBER = (int, float, np.integer, np.floating)
 _INTEGER = (int, np.integer)
-_EXPECTED: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
-    "buffer_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "learning_starts": (_INTEGER, lambda v: v >= 0, "a non-negative integer"),
+_COMMON: Expected = {
     "batch_size": ((*_INTEGER, NoneType), lambda v: v is None or v >= 1, "a positive integer or None"),
-    "tau": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
     "gamma": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
-    "gradient_steps": (_INTEGER, lambda v: v >= -1, "an integer, at least -1"),
     "max_grad_norm": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),
-    "target_update_interval": (_INTEGER, lambda v: v >= 1, "a positive integer"),
     "heads": (str, lambda v: v in ("unweighted", "weighted"), "'unweighted' or 'weighted'"),
     "stats_window_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
     "seed": ((*_INTEGER, NoneType), lambda v: v is None or v >= 0, "a non-negative integer or None"),
+}
+SAC_ARGUMENTS: Expected = {
+    **_COMMON,
+    "buffer_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "learning_starts": (_INTEGER, lambda v: v >= 0, "a non-negative integer"),
+    "tau": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
+    "gradient_steps": (_INTEGER, lambda v: v >= -1, "an integer, at least -1"),
+    "target_update_interval": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+}
+PPO_ARGUMENTS: Expected = {
+    **_COMMON,
+    "n_steps": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "n_epochs": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "gae_lambda": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
+    "normalize_advantage": (bool, lambda v: True, "True or False"),
+    "advantage_scope": (str, lambda v: v in ("batch", "task"), "'batch' or 'task'"),
+    "value_normalization": ((str, NoneType), lambda v: v in (None, "popart"), "None or 'popart'"),
+    "ent_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
+    "vf_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
+    "target_kl": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),
 }
 
 
@@ -86,15 +117,21 @@ def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., 
             raise ArgumentError(f"{what} takes no {name!r}; accepted: {', '.join(sorted(accepted))}")
 
 
-def check_learning_rate(learning_rate: Any) -> None:
-    """A learning rate is a non-negative number, or a schedule.
+def check_schedule(name: str, value: Any, *, zero: bool = True) -> None:
+    """A scheduled argument is a non-negative number, or a function of the remaining progress (1 to 0).
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        zero: whether the number may be zero.
 
     Raises:
         ArgumentError: if it is neither.
     """
-    number = isinstance(learning_rate, _NUMBER) and not isinstance(learning_rate, bool)
-    if not callable(learning_rate) and not (number and learning_rate >= 0):
-        raise ArgumentError(f"learning_rate must be a non-negative number or a schedule, got {learning_rate!r}")
+    number = isinstance(value, _NUMBER) and not isinstance(value, bool)
+    if not callable(value) and not (number and (value > 0 or (zero and value == 0))):
+        sign = "non-negative" if zero else "positive"
+        raise ArgumentError(f"{name} must be a {sign} number or a schedule, got {value!r}")
 
 
 def parse_ent_coef(ent_coef: str | float) -> tuple[str, float]:

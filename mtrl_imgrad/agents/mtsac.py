@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import safe_mean
 from torch import Tensor
 
 from mtrl_imgrad.agents.arguments import (
+    SAC_ARGUMENTS,
     as_float,
     check_arguments,
     check_keywords,
-    check_learning_rate,
+    check_schedule,
     parse_ent_coef,
     two_combiners,
 )
 from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.callbacks import record_per_task
+from mtrl_imgrad.agents.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.policies import MTSACPolicy
-from mtrl_imgrad.agents.progress import MTProgressBarCallback
-from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
+from mtrl_imgrad.agents.progress import task_progress
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
-from mtrl_imgrad.combiners import Combination, Combiner, Status
-from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
 
 __all__ = ["MTSAC"]
@@ -44,7 +42,7 @@ ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
 
 
-class MTSAC(OffPolicyAlgorithm):
+class MTSAC(MultiTaskAlgorithm, OffPolicyAlgorithm):
     """Multi-task SAC: SAC (Haarnoja et al., arXiv 1812.05905) whose K task gradients go through a combiner.
 
     Use it as SB3's SAC. What differs: the replay is a ring a task and batches are balanced; every task has its own
@@ -94,8 +92,6 @@ class MTSAC(OffPolicyAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTSACPolicy}
     policy: MTSACPolicy
     replay_buffer: TaskReplayBuffer
-    tasks: TaskLayout
-    """The tasks and how the environments run them."""
 
     def __init__(
         self,
@@ -129,8 +125,8 @@ class MTSAC(OffPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        check_arguments(locals())
-        check_learning_rate(learning_rate)
+        check_arguments(locals(), SAC_ARGUMENTS)
+        check_schedule("learning_rate", learning_rate)
         check_keywords("policy_kwargs", policy_kwargs or {}, MTSACPolicy, POLICY_ARGUMENTS)
         buffer_class = replay_buffer_class or TaskReplayBuffer
         check_keywords("replay_buffer_kwargs", replay_buffer_kwargs or {}, buffer_class, BUFFER_ARGUMENTS)
@@ -168,7 +164,6 @@ class MTSAC(OffPolicyAlgorithm):
         self.reward_normalization = reward_normalization
         self.trace = trace
         self.wants_jacobian = False
-        """Set to make the next update compute per-task gradients even where its combiner does without."""
         self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs)
         self.last_report: UpdateReport | None = None
         if _init_setup_model:
@@ -211,20 +206,6 @@ class MTSAC(OffPolicyAlgorithm):
         )
         self.noise_generator = torch.Generator(device=self.device)
         self.noise_generator.manual_seed(int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0]))
-        self.task_success_buffers: dict[str, deque[float]] = {
-            name: deque(maxlen=self._stats_window_size) for name in self.tasks.names
-        }
-
-    def _setup_tasks(self) -> None:
-        known = "tasks" in vars(self)  # a loaded agent knows its tasks
-        if self.env is None:
-            if not known:
-                raise ArgumentError("env must be given: the tasks and the networks' sizes come from it")
-            return
-        layout = layout_of(self.env)
-        if known:
-            check_same_tasks(self.tasks, layout)
-        self.tasks = layout
 
     def _setup_temperature(self) -> None:
         if self.target_entropy == "auto":
@@ -237,22 +218,6 @@ class MTSAC(OffPolicyAlgorithm):
         if kind != "fixed":
             self.log_ent_coef.requires_grad_(True)
             self.ent_coef_optimizer = torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True)
-
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """As in SB3; the tasks must be the agent's.
-
-        Raises:
-            TaskMismatchError: if they are not, naming the first difference.
-        """
-        wrapped = self._wrap_env(env, verbose=0)
-        layout = layout_of(wrapped)
-        check_same_tasks(self.tasks, layout)
-        if layout.envs_per_task != self.tasks.envs_per_task:
-            raise TaskMismatchError(
-                f"env has {layout.envs_per_task} environments a task, the agent's replay is for "
-                f"{self.tasks.envs_per_task}"
-            )
-        super().set_env(wrapped, force_reset)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """As in SB3; the buffer must be of the agent's tasks, and moves to its device.
@@ -268,16 +233,6 @@ class MTSAC(OffPolicyAlgorithm):
                 f"the replay buffer in {path} is {loaded}, the agent needs {before}; the agent keeps its own"
             )
         self.replay_buffer = loaded.to(self.device)
-
-    @property
-    def num_tasks(self) -> int:
-        """Number of tasks K."""
-        return self.tasks.num_tasks
-
-    @property
-    def task_names(self) -> list[str]:
-        """The tasks, in the order of the one-hot."""
-        return list(self.tasks.names)
 
     # ------------------------------------------------------------------ learning
 
@@ -303,18 +258,8 @@ class MTSAC(OffPolicyAlgorithm):
         Raises:
             NonFiniteError: if an environment or an update produced a NaN or an infinity; parameters stay finite.
         """
-        if not progress_bar:
-            return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps)
-        # Our own bar shows the tasks; it is closed here because SB3 tells callbacks nothing of an exception.
-        bar = MTProgressBarCallback()
-        given = callback if isinstance(callback, list) else [] if callback is None else [callback]
-        given = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
-        try:
-            return super().learn(
-                total_timesteps, CallbackList([*given, bar]), log_interval, tb_log_name, reset_num_timesteps
-            )
-        finally:
-            bar.close()
+        with task_progress(callback, progress_bar) as callbacks:
+            return super().learn(total_timesteps, callbacks, log_interval, tb_log_name, reset_num_timesteps)
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
         """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
@@ -345,13 +290,6 @@ class MTSAC(OffPolicyAlgorithm):
     def _draw_noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
 
-    @property
-    def last_combinations(self) -> dict[str, Combination]:
-        """The combinations of the latest update by ``"actor"`` and ``"critic"``; empty before the first."""
-        if self.last_report is None:
-            return {}
-        return {"actor": self.last_report.actor, "critic": self.last_report.critic}
-
     # ------------------------------------------------------------------ logs
 
     def _log_update(self, report: UpdateReport, losses: Tensor, statuses: Tensor, skipped: Tensor) -> None:
@@ -362,7 +300,10 @@ class MTSAC(OffPolicyAlgorithm):
         critic_loss, actor_loss, temperature_loss, num_skipped = values[self.num_tasks :]
         if num_skipped:
             self._n_updates -= int(num_skipped)
-            self._raise_non_finite(losses, [Status(code) for code in statuses.tolist()])
+            critic, actor = (Status(code) for code in statuses.tolist())
+            by_side = dict(zip(("critic", "actor"), losses.tolist(), strict=True))
+            where = f"in update {self._n_updates + 1}; neither its step nor any later one was applied"
+            self._raise_non_finite(by_side, {"critic": critic, "actor": actor}, where)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/actor_loss", actor_loss)
         self.logger.record("train/critic_loss", critic_loss)
@@ -372,49 +313,9 @@ class MTSAC(OffPolicyAlgorithm):
         if self.num_tasks > 1:
             record_per_task(self.logger, "train/ent_coef", self.tasks.names, temperatures)
 
-    def _raise_non_finite(self, losses: Tensor, statuses: list[Status]) -> None:
-        where = f"in update {self._n_updates + 1}; neither its step nor any later one was applied"
-        for side, row in zip(("critic", "actor"), losses.tolist(), strict=True):
-            for name, loss in zip(self.tasks.names, row, strict=True):
-                if not np.isfinite(loss):
-                    raise NonFiniteError(
-                        f"the {side} loss of task {name!r} is {loss} {where}. A smaller learning_rate or "
-                        "max_grad_norm=1.0 usually helps"
-                    )
-        for side, row, status in zip(("critic", "actor"), losses.tolist(), statuses, strict=True):
-            if status == Status.NOT_POSITIVE:
-                name = (self.critic_combiner if side == "critic" else self.actor_combiner).name
-                raise NonFiniteError(
-                    f"combiner {name!r} cannot weigh the {side} losses, of which the lowest is {min(row):.6g}, "
-                    f"{where}. {status.sentence} Give a lower one in combiner_kwargs, or the {side} another combiner"
-                )
-        raise NonFiniteError(f"a gradient is NaN or infinite {where}, although all losses are finite")
-
-    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
-        super()._update_info_buffer(infos, dones)
-        for index in [] if dones is None else np.flatnonzero(dones).tolist():
-            success = infos[index].get("is_success")
-            if success is not None:
-                self.task_success_buffers[self.tasks.task_of(index)].append(float(success))
-
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        if reset_num_timesteps:  # as SB3 forgets its own episodes then
-            for successes in self.task_success_buffers.values():
-                successes.clear()
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-
     def dump_logs(self) -> None:
         """Write SB3's rollout logs and each task's success rate."""
-        if self.num_tasks > 1:
-            rates = {name: safe_mean(found) for name, found in self.task_success_buffers.items() if found}
-            record_per_task(self.logger, "rollout/success_rate", list(rates), rates.values())
+        self._record_success_rates()
         super().dump_logs()
 
     # ------------------------------------------------------------------ save and load

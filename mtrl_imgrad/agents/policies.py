@@ -18,22 +18,15 @@ from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, make_encoder
+from mtrl_imgrad.agents.base_policy import MTPolicy, NetArch, split_observation
+from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["MTActor", "MTCritic", "MTSACPolicy", "split_observation", "squashed_sample"]
+__all__ = ["MTActor", "MTCritic", "MTSACPolicy", "squashed_sample"]
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 EPSILON = 1e-6
 """Keeps the log of the squashing's derivative finite; SB3's constant."""
-
-NetArch = Sequence[int] | dict[str, Sequence[int]]
-
-
-def split_observation(observation: Tensor, task_features: int) -> tuple[Tensor, Tensor]:
-    """Split ``[..., F + task_features]`` into the state ``[..., F]`` and the one-hot, which comes last."""
-    width = observation.shape[-1] - task_features
-    return observation[..., :width], observation[..., width:]
 
 
 def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +95,7 @@ class MTCritic(BaseModel):
         return tuple(network(inputs, task).squeeze(-1) for network in self.q_networks)
 
 
-class MTSACPolicy(BasePolicy):
+class MTSACPolicy(MTPolicy):
     """Policy of `MTSAC`: ``policy_kwargs`` are the arguments below, from ``net_arch`` on.
 
     Args:
@@ -113,7 +106,7 @@ class MTSACPolicy(BasePolicy):
         one_hot: whether observations carry the task.
         net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``. Default three layers of 400 (Meta-World's).
         activation_fn: class of the non-linearity.
-        layer_norm: normalise every hidden layer before its activation.
+        layer_norm: normalise every hidden layer before its activation; or ``dict(pi=..., qf=...)``.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
             or ``dict(pi=..., qf=...)``.
         encoder_kwargs: the encoder's own options, or ``dict(pi=..., qf=...)`` of them.
@@ -125,6 +118,7 @@ class MTSACPolicy(BasePolicy):
         ArgumentError: if an argument is wrong, naming it.
     """
 
+    sides = ("pi", "qf")
     actor: MTActor
     critic: MTCritic
     critic_target: MTCritic
@@ -138,56 +132,46 @@ class MTSACPolicy(BasePolicy):
         one_hot: bool = False,
         net_arch: NetArch = (400, 400, 400),
         activation_fn: type[nn.Module] = nn.ReLU,
-        layer_norm: bool = False,
+        layer_norm: bool | dict[str, bool] = False,
         encoder: str | type[Encoder] | dict[str, Any] = "multi_head",
         encoder_kwargs: dict[str, Any] | None = None,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
     ) -> None:
-        if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
-            raise ArgumentError(f"observation_space must be a flat Box, got {observation_space}")
-        if not (isinstance(activation_fn, type) and issubclass(activation_fn, nn.Module)):
-            raise ArgumentError(f"activation_fn must be a class of torch.nn, got {activation_fn!r}")
         if n_critics < 1:
             raise ArgumentError(f"n_critics must be at least 1, got {n_critics}")
         super().__init__(
             observation_space,
             action_space,
+            task_names=task_names,
+            one_hot=one_hot,
+            net_arch=net_arch,
+            activation_fn=activation_fn,
+            layer_norm=layer_norm,
+            encoder=encoder,
+            encoder_kwargs=encoder_kwargs,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
         )
-        self.task_names = tuple(task_names)
-        self.one_hot = one_hot
-        self.net_arch = net_arch
-        self.activation_fn = activation_fn
-        self.layer_norm = layer_norm
-        self.encoder = encoder
-        self.encoder_kwargs = dict(encoder_kwargs or {})
         self.n_critics = n_critics
         self._build(lr_schedule)
-
-    @property
-    def task_features(self) -> int:
-        """Width of the one-hot at the end of an observation."""
-        return len(self.task_names) if self.one_hot else 0
 
     def _build(self, lr_schedule: Schedule) -> None:
         assert isinstance(self.action_space, spaces.Box)
         action_dim = int(np.prod(self.action_space.shape))
-        state_dim = self.observation_space.shape[0] - self.task_features  # type: ignore[index]
         self.actor = MTActor(
             self.observation_space,
             self.action_space,
-            self._make_encoder("pi", state_dim, 2 * action_dim),
+            self._make_encoder("pi", self.state_features, 2 * action_dim),
             self.task_features,
         )
         self.critic, self.critic_target = (
             MTCritic(
                 self.observation_space,
                 self.action_space,
-                [self._make_encoder("qf", state_dim + action_dim, 1) for _ in range(self.n_critics)],
+                [self._make_encoder("qf", self.state_features + action_dim, 1) for _ in range(self.n_critics)],
                 self.task_features,
             )
             for _ in range(2)
@@ -195,31 +179,7 @@ class MTSACPolicy(BasePolicy):
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.set_training_mode(False)
         for network in (self.actor, self.critic):
-            network.optimizer = self.optimizer_class(
-                network.parameters(),
-                lr=lr_schedule(1),  # type: ignore[call-arg]
-                **self._optimizer_options(),
-            )
-
-    def _optimizer_options(self) -> dict[str, Any]:
-        """Adam is fused unless told otherwise: one kernel for all parameters, on CPU and CUDA alike."""
-        if issubclass(self.optimizer_class, torch.optim.Adam):
-            return {"fused": True, **self.optimizer_kwargs}
-        return dict(self.optimizer_kwargs)
-
-    def _make_encoder(self, side: str, in_features: int, out_features: int) -> Encoder:
-        spec = NetworkSpec(
-            in_features=in_features,
-            out_features=out_features,
-            task_names=self.task_names,
-            sees_task=self.one_hot,
-            net_arch=_hidden_widths(self.net_arch, side),
-            activation_fn=self.activation_fn,
-            layer_norm=self.layer_norm,
-        )
-        by_side = bool(self.encoder_kwargs) and set(self.encoder_kwargs) <= {"pi", "qf"}
-        kwargs = self.encoder_kwargs.get(side, {}) if by_side else self.encoder_kwargs
-        return make_encoder(_of_side("encoder", self.encoder, side), spec, **kwargs)
+            network.optimizer = self._make_optimizer(network, lr_schedule(1))
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Actions ``[N, A]`` in the squashed range."""
@@ -235,39 +195,4 @@ class MTSACPolicy(BasePolicy):
         self.training = mode
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = super()._get_constructor_parameters()
-        for unused in ("features_extractor_class", "features_extractor_kwargs", "normalize_images", "squash_output"):
-            data.pop(unused, None)
-        return {
-            **data,
-            "lr_schedule": self._dummy_schedule,
-            "task_names": self.task_names,
-            "one_hot": self.one_hot,
-            "net_arch": self.net_arch,
-            "activation_fn": self.activation_fn,
-            "layer_norm": self.layer_norm,
-            "encoder": self.encoder,
-            "encoder_kwargs": self.encoder_kwargs,
-            "optimizer_class": self.optimizer_class,
-            "optimizer_kwargs": self.optimizer_kwargs,
-            "n_critics": self.n_critics,
-        }
-
-
-def _of_side(argument: str, given: Any, side: str) -> Any:
-    """What a dict by network holds for ``"pi"`` or ``"qf"``; anything else is for both."""
-    if isinstance(given, dict):
-        if set(given) != {"pi", "qf"}:
-            raise ArgumentError(f"{argument} must have the keys 'pi' and 'qf', got {sorted(given)}")
-        return given[side]
-    return given
-
-
-def _hidden_widths(net_arch: NetArch, side: str) -> tuple[int, ...]:
-    widths = _of_side("net_arch", net_arch, side)
-    if isinstance(widths, (str, int)):
-        raise ArgumentError(f"net_arch must be a list of widths, got {widths!r}")
-    widths = tuple(widths)
-    if not all(isinstance(width, int) and width > 0 for width in widths):
-        raise ArgumentError(f"net_arch must hold positive integers, got {list(widths)}")
-    return widths
+        return {**super()._get_constructor_parameters(), "n_critics": self.n_critics}

@@ -6,7 +6,8 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.tables import rate_grid
 
-__all__ = ["MTProgressBarCallback", "task_names_of"]
+__all__ = ["MTProgressBarCallback", "task_names_of", "task_progress"]
 
 
 class MTProgressBarCallback(BaseCallback):
@@ -124,6 +126,23 @@ class MTProgressBarCallback(BaseCallback):
             solved, never = sum(rate >= 0.9 for rate in known), sum(rate == 0 for rate in known)
             tasks = f"{solved} of {len(rates)} tasks at 0.9 or more, {never} at 0"
         return f"{self._headline(now)}  ({tasks})"
+
+
+@contextmanager
+def task_progress(callback: MaybeCallback, show: bool) -> Iterator[MaybeCallback]:
+    """The callback of a ``learn``, with a `MTProgressBarCallback` beside it where ``show``.
+
+    In place of SB3's own bar, which knows of no tasks. Closed here: SB3 tells callbacks nothing of an exception.
+    """
+    if not show:
+        yield callback
+        return
+    bar = MTProgressBarCallback()
+    given = callback if isinstance(callback, list) else [] if callback is None else [callback]
+    try:
+        yield CallbackList([*(one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given), bar])
+    finally:
+        bar.close()
 
 
 def task_names_of(model: Any, env: Any) -> list[str]:

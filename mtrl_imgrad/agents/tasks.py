@@ -56,7 +56,8 @@ def layout_of(env: VecEnv) -> TaskLayout:
     if unwrap_vec_normalize(env) is not None:
         raise ArgumentError(
             "env must not be a VecNormalize: it shares one scale over all tasks and rescales the one-hot; "
-            "use reward_normalization='std', or normalise each task's observations in its own environment"
+            "use MTSAC's reward_normalization='std' or MTPPO's value_normalization='popart', or normalise each task's "
+            "observations in its own environment"
         )
     names: Sequence[str] | None = _attribute(env, "task_names")
     if names is None:

@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from mtrl_imgrad.agents.buffers import TaskBatch
 from mtrl_imgrad.agents.policies import MTSACPolicy
+from mtrl_imgrad.agents.stepping import step_where
 from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.gradients import (
     CombinedGradients,
@@ -200,7 +201,7 @@ class SACUpdate:
         if self.settings.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, length)
         self._alive = self._alive & torch.isfinite(length)
-        _step(network.optimizer, self._alive)  # type: ignore[arg-type]
+        step_where(network.optimizer, self._alive)  # type: ignore[arg-type]
 
     def _move_target(self) -> None:
         """Polyak step of the target critic, of length zero once something was not finite."""
@@ -288,16 +289,6 @@ def _smallest(values: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(values).amin(0)
 
 
-def _step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
-    """Step where ``finite``."""
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
-        # Fused optimizers skip the step by themselves where found_inf is 1, without a look from the host.
-        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-    elif not bool(finite):
-        return
-    optimizer.step()
-
-
 def _update_temperature(temperature: Temperature, batch: TaskBatch, log_prob: Tensor, finite: Tensor) -> Tensor:
     """Step towards the target entropy; the gradient of the loss is written down, so no graph is needed."""
     surplus = (batch.weights * (log_prob + temperature.target_entropy)).sum(1)  # [K], or its mean for one temperature
@@ -305,5 +296,5 @@ def _update_temperature(temperature: Temperature, batch: TaskBatch, log_prob: Te
     loss = (temperature.log_value.detach() * gradient).mean()
     if temperature.optimizer is not None:
         temperature.log_value.grad = gradient.to(temperature.log_value.dtype)
-        _step(temperature.optimizer, finite)
+        step_where(temperature.optimizer, finite)
     return loss

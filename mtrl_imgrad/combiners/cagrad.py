@@ -22,6 +22,8 @@ point, the projection of g0, which is what is returned.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -61,7 +63,7 @@ class CAGrad(TaskSampler):
     """
 
     name = "cagrad"
-    keeps = ()
+    keeps: ClassVar[tuple[str, ...]] = ()
     departures = "Solved exactly on a normalised Gramian; no epsilons; mean in place of the sum."
     paper = (
         "Bo Liu, Xingchao Liu, Xiaojie Jin, Peter Stone and Qiang Liu. Conflict-Averse Gradient Descent for "

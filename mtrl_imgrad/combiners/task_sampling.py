@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ __all__ = ["TaskSampler"]
 class TaskSampler(GramianCombiner):
     """A Gramian method that can be posed on groups of tasks. It takes every task on its own until told otherwise."""
 
-    keeps = ("generator",)
+    keeps: ClassVar[tuple[str, ...]] = ("generator",)
     _rows: int | None = None
 
     def _sample_tasks(self, rows: int | None, seed: int) -> None:

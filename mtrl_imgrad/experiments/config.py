@@ -1,5 +1,8 @@
 """What a run is made from: typed, frozen, on the command line and in YAML alike.
 
+Each agent has its own options, so that a run cannot set one that its agent lacks: ``agent.name`` (``--agent``) decides
+which `TrainConfig` it is.
+
 A run's ``config.yaml`` holds every value, so ``mtrl-imgrad train --config RUN/config.yaml`` repeats it. Presets are
 such files, shipped in ``mtrl_imgrad/configs``, with the source of each value beside it.
 """
@@ -10,7 +13,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
 import torch
@@ -21,9 +24,16 @@ from stable_baselines3.common.utils import LinearSchedule
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = [
+    "TRAIN_CONFIGS",
     "AgentConfig",
     "EnvConfig",
     "EvaluationConfig",
+    "MTPPOConfig",
+    "MTPPOPolicyConfig",
+    "MTPPOTrainConfig",
+    "MTSACConfig",
+    "MTSACPolicyConfig",
+    "MTSACTrainConfig",
     "Options",
     "PolicyConfig",
     "TrainConfig",
@@ -31,6 +41,7 @@ __all__ = [
     "load_config",
     "preset_path",
     "save_config",
+    "train_config_class",
 ]
 
 STRICT = pydantic.ConfigDict(extra="forbid")
@@ -71,6 +82,8 @@ def _scalar(text: str) -> Any:
     except (ValueError, yaml.YAMLError):
         return text
 
+
+SelfAgentConfig = TypeVar("SelfAgentConfig", bound="AgentConfig")
 
 Options = Annotated[
     dict[str, Any],
@@ -115,9 +128,11 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Arguments of `mtrl_imgrad.agents.MTSACPolicy`."""
+    """Arguments that the policies of all agents take."""
 
     __pydantic_config__: ClassVar = STRICT
+    critic_side: ClassVar[str]
+    """The critic's name in arguments by side."""
 
     net_arch: tuple[int, ...] = (400, 400, 400)
     """Hidden widths of actor and critics."""
@@ -127,14 +142,14 @@ class PolicyConfig:
     """Non-linearity."""
     layer_norm: bool = False
     """Normalise every hidden layer before its activation."""
+    critic_layer_norm: bool | None = None
+    """That of the critics, where it differs."""
     encoder: str = "multi_head"
     """Task-conditioned encoder."""
     critic_encoder: str | None = None
     """That of the critics, where it differs."""
     encoder_kwargs: Options = field(default_factory=dict)
     """The encoder's own options."""
-    n_critics: int = 2
-    """Number of critics."""
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     """Optimizer of actor and critics."""
     optimizer_kwargs: Options = field(default_factory=dict)
@@ -142,22 +157,53 @@ class PolicyConfig:
 
     def policy_kwargs(self) -> dict[str, Any]:
         """As the agent's ``policy_kwargs``."""
-        critic_net_arch = self.net_arch if self.critic_net_arch is None else self.critic_net_arch
+
+        def by_side(actor: Any, critic: Any) -> dict[str, Any]:
+            return {"pi": actor, self.critic_side: actor if critic is None else critic}
+
+        critic_net_arch = None if self.critic_net_arch is None else list(self.critic_net_arch)
         return {
-            "net_arch": {"pi": list(self.net_arch), "qf": list(critic_net_arch)},
+            "net_arch": by_side(list(self.net_arch), critic_net_arch),
             "activation_fn": ACTIVATIONS[self.activation],
-            "layer_norm": self.layer_norm,
-            "encoder": {"pi": self.encoder, "qf": self.critic_encoder or self.encoder},
+            "layer_norm": by_side(self.layer_norm, self.critic_layer_norm),
+            "encoder": by_side(self.encoder, self.critic_encoder),
             "encoder_kwargs": dict(self.encoder_kwargs),
-            "n_critics": self.n_critics,
             "optimizer_class": OPTIMIZERS[self.optimizer],
             "optimizer_kwargs": dict(self.optimizer_kwargs),
         }
 
 
 @dataclass(frozen=True)
+class MTSACPolicyConfig(PolicyConfig):
+    """Arguments of `mtrl_imgrad.agents.MTSACPolicy`."""
+
+    critic_side: ClassVar[str] = "qf"
+
+    n_critics: int = 2
+    """Number of critics."""
+
+    def policy_kwargs(self) -> dict[str, Any]:
+        """As the agent's ``policy_kwargs``."""
+        return {**super().policy_kwargs(), "n_critics": self.n_critics}
+
+
+@dataclass(frozen=True)
+class MTPPOPolicyConfig(PolicyConfig):
+    """Arguments of `mtrl_imgrad.agents.MTPPOPolicy`."""
+
+    critic_side: ClassVar[str] = "vf"
+
+    log_std_init: float = 0.0
+    """Initial log standard deviation of the actions."""
+
+    def policy_kwargs(self) -> dict[str, Any]:
+        """As the agent's ``policy_kwargs``."""
+        return {**super().policy_kwargs(), "log_std_init": self.log_std_init}
+
+
+@dataclass(frozen=True)
 class AgentConfig:
-    """Arguments of `mtrl_imgrad.agents.MTSAC`, see there for their meaning."""
+    """Arguments that all agents take."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -181,30 +227,10 @@ class AgentConfig:
     """Of all Adam optimizers."""
     lr_schedule: Literal["constant", "linear"] = "constant"
     """Keep the learning rate, or lower it linearly to zero over total_timesteps (max_minutes may stop before)."""
-    buffer_size: int = 1_000_000
-    """Transitions kept, over all tasks."""
-    learning_starts: int = 10_000
-    """Environment steps of random actions before learning, over all tasks."""
     batch_size: int | None = None
-    """Rows of a batch over all tasks; None takes 128 a task."""
-    tau: float = 0.005
-    """Step of the target critic."""
+    """Rows of a batch over all tasks; None takes 128 a task (MTPPO: 64)."""
     gamma: float = 0.99
     """Discount."""
-    train_freq: int = 1
-    """Steps of the vector environment between trainings."""
-    gradient_steps: int = 1
-    """Updates a training."""
-    ent_coef: str | float = "auto"
-    """Temperature: auto, auto_0.1, shared, shared_0.1, or a number."""
-    target_entropy: str | float = "auto"
-    """A number, or auto: minus the number of action dimensions."""
-    target_update_interval: int = 1
-    """Updates between moves of the target critic."""
-    sampling: Literal["balanced", "uniform"] = "balanced"
-    """Rows of a batch by task."""
-    reward_normalization: Literal["std"] | None = None
-    """Divide each task's rewards by their standard deviation when sampling."""
     trace: bool = True
     """Record an update's operations once and replay them."""
     stats_window_size: int = 100
@@ -214,7 +240,7 @@ class AgentConfig:
 
     def agent_kwargs(self) -> dict[str, Any]:
         """As the agent's constructor takes them."""
-        special = {"actor_combiner", "critic_combiner", "lr_schedule"}
+        special = {"name", "actor_combiner", "critic_combiner", "lr_schedule"}
         special |= {"actor_combiner_kwargs", "critic_combiner_kwargs"}
         kwargs = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self) if spec.name not in special}
         if self.lr_schedule == "linear":
@@ -230,11 +256,73 @@ class AgentConfig:
             kwargs["combiner_kwargs"] = {side: options for side, (_, options) in chosen.items()}
         return kwargs
 
-    def with_its_own_kwargs(self, preset: AgentConfig) -> AgentConfig:
+    def with_its_own_kwargs(self: SelfAgentConfig, preset: AgentConfig) -> SelfAgentConfig:
         """Without the preset's combiner arguments, if the combiner is no longer the preset's."""
         if self.combiner != preset.combiner and self.combiner_kwargs == preset.combiner_kwargs:
             return dataclasses.replace(self, combiner_kwargs={})
         return self
+
+
+@dataclass(frozen=True)
+class MTSACConfig(AgentConfig):
+    """Arguments of `mtrl_imgrad.agents.MTSAC`, see there for their meaning."""
+
+    name: Annotated[Literal["mtsac"], tyro.conf.arg(name="agent")] = "mtsac"
+    """Which agent: mtsac or mtppo; the options below are this one's."""
+    buffer_size: int = 1_000_000
+    """Transitions kept, over all tasks."""
+    learning_starts: int = 10_000
+    """Environment steps of random actions before learning, over all tasks."""
+    tau: float = 0.005
+    """Step of the target critic."""
+    train_freq: int = 1
+    """Steps of the vector environment between trainings."""
+    gradient_steps: int = 1
+    """Updates a training."""
+    ent_coef: str | float = "auto"
+    """Temperature: auto, auto_0.1, shared, shared_0.1, or a number."""
+    target_entropy: str | float = "auto"
+    """A number, or auto: minus the number of action dimensions."""
+    target_update_interval: int = 1
+    """Updates between moves of the target critic."""
+    sampling: Literal["balanced", "uniform"] = "balanced"
+    """Rows of a batch by task."""
+    reward_normalization: Literal["std"] | None = None
+    """Divide each task's rewards by their standard deviation when sampling."""
+
+
+@dataclass(frozen=True)
+class MTPPOConfig(AgentConfig):
+    """Arguments of `mtrl_imgrad.agents.MTPPO`, see there for their meaning."""
+
+    name: Annotated[Literal["mtppo"], tyro.conf.arg(name="agent")] = "mtppo"
+    """Which agent: mtsac or mtppo; the options below are this one's."""
+    max_grad_norm: float | None = 0.5
+    """Clip a network's combined gradient to this length."""
+    n_steps: int = 2048
+    """Steps of every environment in a rollout."""
+    n_epochs: int = 10
+    """Passes over a rollout."""
+    gae_lambda: float = 0.95
+    """Of the advantages."""
+    clip_range: float = 0.2
+    """Of the ratio of probabilities."""
+    clip_range_vf: float | None = None
+    """How far a value may leave that predicted when acting."""
+    normalize_advantage: bool = True
+    """Whiten advantages in each minibatch."""
+    advantage_scope: Literal["batch", "task"] = "task"
+    """Over all rows, or over each task's own."""
+    value_normalization: Literal["popart"] | None = None
+    """Learn each task's values in the unit of their own mean and deviation."""
+    value_normalization_kwargs: Options = field(default_factory=dict)
+    """Its arguments, such as beta=3e-4."""
+    ent_coef: float = 0.0
+    """Weight of the entropy."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    target_kl: float | None = None
+    """Stop a training before an update at 1.5 times this KL divergence."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +350,7 @@ Flat = tyro.conf.arg(name="")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that determines a run."""
+    """Everything that determines a run; one of `TRAIN_CONFIGS`, which say for which agent."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -280,6 +368,37 @@ class TrainConfig:
     """Threads of PyTorch on the CPU; None leaves its own choice."""
     run_dir: Path | None = None
     """Run folder; None makes runs/<env>-<combiner>-seed<seed>-<time>."""
+
+
+@dataclass(frozen=True)
+class MTSACTrainConfig(TrainConfig):
+    """A run of `mtrl_imgrad.agents.MTSAC`."""
+
+    agent: Annotated[MTSACConfig, Flat] = field(default_factory=MTSACConfig)
+    policy: Annotated[MTSACPolicyConfig, Flat] = field(default_factory=MTSACPolicyConfig)
+
+
+@dataclass(frozen=True)
+class MTPPOTrainConfig(TrainConfig):
+    """A run of `mtrl_imgrad.agents.MTPPO`."""
+
+    agent: Annotated[MTPPOConfig, Flat] = field(default_factory=MTPPOConfig)
+    policy: Annotated[MTPPOPolicyConfig, Flat] = field(default_factory=MTPPOPolicyConfig)
+
+
+TRAIN_CONFIGS: dict[str, type[TrainConfig]] = {"mtsac": MTSACTrainConfig, "mtppo": MTPPOTrainConfig}
+"""By ``agent.name``."""
+
+
+def train_config_class(agent: object) -> type[TrainConfig]:
+    """The configuration of an agent's runs.
+
+    Raises:
+        UnknownNameError: if there is no agent of that name.
+    """
+    if agent not in TRAIN_CONFIGS:
+        raise UnknownNameError("agent", agent, TRAIN_CONFIGS)
+    return TRAIN_CONFIGS[str(agent)]
 
 
 def list_presets() -> list[str]:
@@ -312,8 +431,10 @@ def load_config(path: str | Path) -> TrainConfig:
     if not isinstance(data, dict):
         raise ArgumentError(f"config {path}: expected sections such as 'env:' and 'agent:', got {data!r}")
     data.pop("ran_with", None)  # a record, not a setting
+    agent = data.get("agent")
+    kind = train_config_class(agent.get("name", "mtsac") if isinstance(agent, dict) else "mtsac")
     try:
-        return pydantic.TypeAdapter(TrainConfig).validate_python(data)
+        return pydantic.TypeAdapter(kind).validate_python(data)
     except pydantic.ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"

@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.agents import MTSAC
+from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.evaluation.reports import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
-from mtrl_imgrad.experiments.config import load_config
-from mtrl_imgrad.experiments.train import EVALUATION_SEED_OFFSET, make_eval_env
+from mtrl_imgrad.experiments.config import TrainConfig, load_config
+from mtrl_imgrad.experiments.train import EVALUATION_SEED_OFFSET, agent_class, make_eval_env
 
 __all__ = ["evaluate_run"]
 
@@ -60,9 +60,7 @@ def evaluate_run(
         # Chosen as the best on the run's own evaluation goals, it would look better there than it is.
         seed = config.seed + 2 * EVALUATION_SEED_OFFSET
     with contextlib.closing(make_eval_env(config, seed)) as env:
-        report = evaluate_success(
-            _load(run / f"{model}.zip", config.agent.device), env, episodes, deterministic, progress_bar=True
-        )
+        report = evaluate_success(_load(run / f"{model}.zip", config), env, episodes, deterministic, progress_bar=True)
         mode = "" if deterministic else "_stochastic"
         name = f"evaluation_{model}_{env.backend}_seed{env.initial_seed}_{episodes}{mode}"
     saved = report.save(run / name)
@@ -71,9 +69,9 @@ def evaluate_run(
     return report
 
 
-def _load(path: Path, device: str) -> MTSAC:
+def _load(path: Path, config: TrainConfig) -> MTSAC | MTPPO:
     """SB3's ``load``, whose failures on a damaged file have no common base."""
     try:
-        return MTSAC.load(path, device=device)
+        return agent_class(config).load(path, device=config.agent.device)
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

@@ -15,7 +15,7 @@ from rich.markup import escape
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
-from mtrl_imgrad.agents import MTSAC
+from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.agents.callbacks import GradientDiagnosticsCallback, MTEvalCallback
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
@@ -24,11 +24,13 @@ from mtrl_imgrad.evaluation.plots import plot_per_task_bars, plot_success_curve
 from mtrl_imgrad.evaluation.reports import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
-from mtrl_imgrad.experiments.config import EnvConfig, TrainConfig, save_config
+from mtrl_imgrad.experiments.config import TRAIN_CONFIGS, EnvConfig, TrainConfig, save_config
 from mtrl_imgrad.experiments.versions import installed_versions
 
 __all__ = ["TrainResult", "make_env", "make_eval_env", "train"]
 
+AGENTS: dict[str, type[MTSAC] | type[MTPPO]] = {"mtsac": MTSAC, "mtppo": MTPPO}
+"""By ``agent.name`` of a configuration."""
 EVALUATION_SEED_OFFSET = 10_000
 """Evaluations run on goals and episodes that training has not seen."""
 
@@ -38,7 +40,7 @@ class TrainResult:
     """What `train` leaves: the run folder, the agent, and its reports before and after learning."""
 
     folder: Path
-    agent: MTSAC
+    agent: MTSAC | MTPPO
     before: SuccessReport
     after: SuccessReport
 
@@ -110,19 +112,32 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
     evaluation.evaluations.save(folder / "evaluations.npz")
     _draw(config, folder, evaluation, before, after)
     print_success(after, before, console)
-    _take_leave(console, folder)
+    _take_leave(console, folder, agent)
     return TrainResult(folder, agent, before, after)
 
 
-def make_agent(config: TrainConfig, env: MultiTaskVecEnv) -> MTSAC:
+def make_agent(config: TrainConfig, env: MultiTaskVecEnv) -> MTSAC | MTPPO:
     """The agent of a configuration."""
-    return MTSAC(
+    return agent_class(config)(
         "MlpPolicy",
         env,
         seed=config.seed,
         policy_kwargs=config.policy.policy_kwargs(),
         **config.agent.agent_kwargs(),
     )
+
+
+def agent_class(config: TrainConfig) -> type[MTSAC] | type[MTPPO]:
+    """The agent that a configuration is for.
+
+    Raises:
+        ArgumentError: if it is for none in particular.
+    """
+    for name, kind in TRAIN_CONFIGS.items():
+        if type(config) is kind:
+            return AGENTS[name]
+    expected = " or ".join(kind.__name__ for kind in TRAIN_CONFIGS.values())
+    raise ArgumentError(f"config must be a {expected}, got a {type(config).__name__}")
 
 
 class _StopAfter(BaseCallback):
@@ -142,7 +157,7 @@ class _StopAfter(BaseCallback):
 
 
 def _learn(
-    agent: MTSAC,
+    agent: MTSAC | MTPPO,
     config: TrainConfig,
     folder: Path,
     evaluation: MTEvalCallback,
@@ -162,7 +177,7 @@ def _learn(
         agent.save(folder / "model")
     console.print(
         f"learned for {(time.monotonic() - began) / 60:.1f} minutes: {agent.num_timesteps:,} environment steps, "
-        f"{agent._n_updates:,} updates"
+        f"{agent._n_updates:,} {agent.update_unit}"
     )
     if clock is not None and clock.stopped:
         console.print(
@@ -182,7 +197,7 @@ def _free_folder(config: TrainConfig) -> Path:
     return folder
 
 
-def _ran_with(agent: MTSAC, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> dict[str, Any]:
+def _ran_with(agent: MTSAC | MTPPO, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> dict[str, Any]:
     """What "auto" became, and the versions: a record for whoever repeats the run elsewhere."""
     return {
         "backend": env.backend,
@@ -210,7 +225,7 @@ def _introduce(
     console: Console,
     config: TrainConfig,
     folder: Path,
-    agent: MTSAC,
+    agent: MTSAC | MTPPO,
     env: MultiTaskVecEnv,
     eval_env: MultiTaskVecEnv,
 ) -> None:
@@ -218,6 +233,7 @@ def _introduce(
     tasks = ", ".join(config.env.env)
     console.print(escape(f"{tasks}: {env.num_tasks} tasks, seed {config.seed}, in {folder}"), style="bold")
     console.print(f"simulator: {env.backend} to train, {eval_env.backend} to evaluate")
+    console.print(f"agent: {type(agent).__name__}")
     console.print(escape(f"critic: {agent.critic_combiner}\nactor:  {agent.actor_combiner}"), soft_wrap=True)
     console.print(
         escape(
@@ -239,12 +255,12 @@ def _draw(
     plot_per_task_bars(after, folder / "success_per_task.png", before=before, **titles)
 
 
-def _take_leave(console: Console, folder: Path) -> None:
+def _take_leave(console: Console, folder: Path, agent: MTSAC | MTPPO) -> None:
     contents = {
         "success_curve.png": "look at these first",
         "success_per_task.png": "",
         "evaluation_after.json": "the table above, as numbers",
-        "model.zip": "the agent at the end: MTSAC.load(...)",
+        "model.zip": f"the agent at the end: {type(agent).__name__}.load(...)",
         "best_model.zip": "the best by success while training",
         "progress.csv": "all logs; TensorBoard's are beside it",
         "config.yaml": "repeats this run",

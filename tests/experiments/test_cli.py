@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mtrl_imgrad.agents import MTSAC
+from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.cli import COMMANDS, main
 from mtrl_imgrad.combiners import list_combiners
 from mtrl_imgrad.envs import list_tasks
@@ -72,6 +72,33 @@ def test_a_runs_config_repeats_it(run, tmp_path, capsys):
         assert np.array_equal(value.numpy(), second.policy.state_dict()[name].numpy()), name
     a, b = (SuccessReport.load(folder / "evaluation_after") for folder in (run, again))
     assert np.array_equal(a.returns, b.returns)
+
+
+def test_the_other_agent_trains_and_is_evaluated(tmp_path, capsys):
+    folder = tmp_path / "ppo"
+    arguments = (
+        "--agent mtppo --env toy-reach --total-timesteps 800 --n-steps 100 --net-arch 16 --eval-every 400 "
+        "--eval-episodes 1 --final-episodes 1 --combiner pcgrad --value-normalization popart --no-progress-bar"
+    ).split()
+    assert main(["train", *arguments, "--run-dir", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "agent: MTPPO" in out
+    assert "20 epochs of updates" in out
+    assert load_config(folder / "config.yaml").agent.n_steps == 100
+    assert MTPPO.load(folder / "model.zip").num_timesteps == 800
+    rows = list(csv.DictReader((folder / "progress.csv").read_text().splitlines()))
+    assert {"train/value_loss", f"train/value_loss/{TASKS[0]}", f"grad/actor/norm/{TASKS[0]}"} <= set(rows[0])
+    assert main(["evaluate", str(folder), "--episodes", "2"]) == 0
+    assert SuccessReport.load(folder / "evaluation_model_toy_seed10000_2").num_episodes == 2
+
+
+def test_options_of_the_other_agent_are_refused(capsys):
+    for arguments in (["--agent", "mtppo", "--tau", "0.1"], ["--preset", "mt10_ppo", "--agent", "mtsac"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["train", *arguments])
+        assert stop.value.code != 0
+        assert arguments[-2] in capsys.readouterr().err.replace("\n", " ")
+    assert main(["train", "--agent", "mtpo"]) == 1
 
 
 def test_a_run_folder_is_never_overwritten(run, capsys):

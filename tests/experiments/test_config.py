@@ -9,14 +9,18 @@ import pytest
 import tyro
 import yaml
 
-from mtrl_imgrad.agents import MTSAC, MTSACPolicy
+from mtrl_imgrad.agents import MTPPO, MTSAC, MTPPOPolicy, MTSACPolicy
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.config import (
-    AgentConfig,
+    TRAIN_CONFIGS,
     EnvConfig,
     EvaluationConfig,
-    PolicyConfig,
+    MTPPOConfig,
+    MTPPOTrainConfig,
+    MTSACConfig,
+    MTSACPolicyConfig,
+    MTSACTrainConfig,
     TrainConfig,
     list_presets,
     load_config,
@@ -32,15 +36,23 @@ NOT_OPTIONS |= {"replay_buffer_class", "replay_buffer_kwargs"}
 NOT_ENV_OPTIONS = {"tasks", "seed", "num_workers", "worker_timeout", "render_mode"}
 
 
+AGENTS = {"mtsac": (MTSAC, MTSACPolicy), "mtppo": (MTPPO, MTPPOPolicy)}
+
+
 def _fields(cls):
     return set(cls.__dataclass_fields__)
 
 
+def _defaults(function):
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+
 def test_every_constructor_argument_reaches_the_command_line():
-    assert set(inspect.signature(MTSAC.__init__).parameters) - NOT_OPTIONS <= _fields(AgentConfig)
+    for name, (agent, _) in AGENTS.items():
+        assert set(_defaults(agent)) - NOT_OPTIONS <= _fields(type(TRAIN_CONFIGS[name]().agent))
     assert set(inspect.signature(make_vec_env).parameters) - NOT_ENV_OPTIONS <= _fields(EnvConfig)
     parsed = tyro.cli(
-        TrainConfig,
+        MTSACTrainConfig,
         args=(
             "--env reach-v3 push-v3 --backend metaworld --combiner cagrad --combiner-kwargs c=0.9 rescale=false "
             "--critic-combiner mgda --net-arch 32 16 --no-one-hot --encoder one_hot --activation tanh --seed 7 "
@@ -65,16 +77,45 @@ def test_every_constructor_argument_reaches_the_command_line():
     assert str(parsed.run_dir) == "somewhere"
 
 
-def test_defaults_are_those_of_the_classes():
-    agent = inspect.signature(MTSAC.__init__).parameters
-    for name, value in vars(AgentConfig()).items():
-        if name in agent:
-            expected = agent[name].default
-            assert value == ({} if name == "combiner_kwargs" and expected is None else expected), name
-    policy = set(inspect.signature(MTSACPolicy.__init__).parameters) - {"self", "observation_space", "action_space"}
-    assert set(PolicyConfig().policy_kwargs()) == policy - {"lr_schedule", "task_names", "one_hot"}
-    env = inspect.signature(make_vec_env).parameters
-    assert all(value == env[name].default for name, value in vars(EnvConfig()).items() if name in env)
+@pytest.mark.parametrize("name", AGENTS)
+def test_defaults_are_those_of_the_classes(name):
+    agent_class, policy_class = AGENTS[name]
+    config = TRAIN_CONFIGS[name]()
+    expected = _defaults(agent_class)
+    for option, value in vars(config.agent).items():
+        if option in expected:
+            assert value == ({} if value == {} and expected[option] is None else expected[option]), option
+    policy = set(_defaults(policy_class)) - {
+        "observation_space",
+        "action_space",
+        "lr_schedule",
+        "task_names",
+        "one_hot",
+    }
+    assert set(config.policy.policy_kwargs()) == policy - {"value_normalization", "value_normalization_kwargs"}
+    env = _defaults(make_vec_env)
+    assert all(value == env[option] for option, value in vars(EnvConfig()).items() if option in env)
+
+
+def test_a_configuration_makes_its_agent():
+    env = make_env(EnvConfig(env=("toy-reach",)), seed=0)
+    config = MTPPOTrainConfig(
+        agent=MTPPOConfig(n_steps=8, value_normalization="popart", value_normalization_kwargs={"beta": 0.5}),
+        policy=dataclasses.replace(MTPPOTrainConfig().policy, critic_layer_norm=True, critic_net_arch=(8,)),
+    )
+    agent = make_agent(config, env)
+    assert isinstance(agent, MTPPO)
+    assert (agent.n_steps, agent.critic.popart.beta) == (8, 0.5)
+    assert agent.critic.encoder.spec.layer_norm
+    assert not agent.actor.encoder.spec.layer_norm
+    assert agent.critic.encoder.spec.net_arch == (8,)
+    sac = MTSACTrainConfig(policy=MTSACPolicyConfig(layer_norm=True, critic_layer_norm=False, n_critics=1))
+    agent = make_agent(sac, env)
+    assert isinstance(agent, MTSAC)
+    assert agent.actor.encoder.spec.layer_norm
+    assert [network.spec.layer_norm for network in agent.critic.q_networks] == [False]
+    with pytest.raises(ArgumentError, match="MTSACTrainConfig or MTPPOTrainConfig"):
+        make_agent(TrainConfig(), env)
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -92,17 +133,17 @@ def test_presets_load_build_and_give_the_source_of_every_value(name):
 
 def test_a_linear_schedule_ends_at_zero():
     agent = make_agent(
-        TrainConfig(agent=AgentConfig(learning_rate=0.1, lr_schedule="linear", batch_size=8)),
+        MTSACTrainConfig(agent=MTSACConfig(learning_rate=0.1, lr_schedule="linear", batch_size=8)),
         make_env(EnvConfig(env=("toy-reach",)), seed=0),
     )
     assert [agent.lr_schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([0.1, 0.05, 0.0])
 
 
 def test_a_saved_config_is_the_same_config(tmp_path):
-    config = TrainConfig(
+    config = MTSACTrainConfig(
         env=EnvConfig(env=("toy-reach",), num_goals=None),
-        agent=AgentConfig(combiner_kwargs={"c": 0.3, "form": "paper"}, learning_rate=1e-4),
-        policy=PolicyConfig(net_arch=(8, 9)),
+        agent=MTSACConfig(combiner_kwargs={"c": 0.3, "form": "paper"}, learning_rate=1e-4),
+        policy=MTSACPolicyConfig(net_arch=(8, 9)),
         run_dir=tmp_path,
         max_minutes=1.5,
     )
@@ -124,7 +165,7 @@ def test_another_combiner_than_the_presets_does_not_get_its_arguments():
 
 @pytest.mark.parametrize(("goals", "same"), [("training", True), ("unseen", False)])
 def test_evaluation_goals_are_those_of_training_or_others(goals, same):
-    config = TrainConfig(
+    config = MTSACTrainConfig(
         env=EnvConfig(env=("reach-v3",), backend="metaworld", num_goals=1),
         evaluation=EvaluationConfig(eval_goals=goals),
     )
@@ -141,6 +182,10 @@ def test_evaluation_goals_are_those_of_training_or_others(goals, same):
         ("agent: {learning_rat: 1}", "agent.learning_rat"),
         ("agent: {learning_rate: fast}", "agent.learning_rate"),
         ("agent: {heads: both}", "agent.heads"),
+        ("agent: {name: mtpo}", "Did you mean 'mtppo'"),
+        ("agent: {name: mtppo, tau: 0.1}", "agent.tau"),
+        ("agent: {n_steps: 10}", "agent.n_steps"),
+        ("agent: {name: mtppo}\npolicy: {n_critics: 1}", "policy.n_critics"),
         ("env: {env: [MT10], horizon: 1.5}", "env.horizon"),
         ("envs: {}", "envs"),
         ("total_timesteps: many", "total_timesteps"),

@@ -1,0 +1,157 @@
+"""What the policies of all multi-task agents share: the tasks, and networks that are encoders, one or more a side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+
+from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, make_encoder
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["MTPolicy", "NetArch", "split_observation"]
+
+NetArch = Sequence[int] | dict[str, Sequence[int]]
+
+
+def split_observation(observation: Tensor, task_features: int) -> tuple[Tensor, Tensor]:
+    """Split ``[..., F + task_features]`` into the state ``[..., F]`` and the one-hot, which comes last."""
+    width = observation.shape[-1] - task_features
+    return observation[..., :width], observation[..., width:]
+
+
+class MTPolicy(BasePolicy):
+    """Base of the agents' policies: keeps the options, builds encoders and optimizers by them.
+
+    An option that may differ between the networks is given once for all, or as a dict by side: ``pi`` is the actor, the
+    other side (`sides`) the critic.
+
+    Args:
+        observation_space: Box, with the one-hot last where ``one_hot``.
+        action_space: Box.
+        task_names: the K tasks.
+        one_hot: whether observations carry the task.
+        net_arch: hidden widths; or by side.
+        activation_fn: class of the non-linearity.
+        layer_norm: normalise every hidden layer before its activation; or by side.
+        encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; or by side.
+        encoder_kwargs: the encoder's own options; or by side.
+        optimizer_class: of every network.
+        optimizer_kwargs: its options, besides the learning rate.
+        squash_output: whether actions are squashed into (-1, 1).
+
+    Raises:
+        ArgumentError: if an argument is wrong, naming it.
+    """
+
+    sides: ClassVar[tuple[str, str]]
+    """Names of actor and critic in options by side."""
+    adam_options: ClassVar[dict[str, Any]] = {"fused": True}
+    """Options of Adam unless told otherwise. Fused: one kernel for all parameters, on CPU and CUDA alike."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        *,
+        task_names: Sequence[str],
+        one_hot: bool,
+        net_arch: NetArch,
+        activation_fn: type[nn.Module],
+        layer_norm: bool | dict[str, bool],
+        encoder: str | type[Encoder] | dict[str, Any],
+        encoder_kwargs: dict[str, Any] | None,
+        optimizer_class: type[torch.optim.Optimizer],
+        optimizer_kwargs: dict[str, Any] | None,
+        squash_output: bool,
+    ) -> None:
+        if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
+            raise ArgumentError(f"observation_space must be a flat Box, got {observation_space}")
+        if not (isinstance(activation_fn, type) and issubclass(activation_fn, nn.Module)):
+            raise ArgumentError(f"activation_fn must be a class of torch.nn, got {activation_fn!r}")
+        super().__init__(
+            observation_space,
+            action_space,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            squash_output=squash_output,
+        )
+        self.task_names = tuple(task_names)
+        self.one_hot = one_hot
+        self.net_arch = net_arch
+        self.activation_fn = activation_fn
+        self.layer_norm = layer_norm
+        self.encoder = encoder
+        self.encoder_kwargs = dict(encoder_kwargs or {})
+
+    @property
+    def task_features(self) -> int:
+        """Width of the one-hot at the end of an observation."""
+        return len(self.task_names) if self.one_hot else 0
+
+    @property
+    def state_features(self) -> int:
+        """Width of an observation without the one-hot."""
+        return self.observation_space.shape[0] - self.task_features  # type: ignore[index]
+
+    def _make_encoder(self, side: str, in_features: int, out_features: int) -> Encoder:
+        layer_norm = self._of_side("layer_norm", self.layer_norm, side)
+        if not isinstance(layer_norm, bool):
+            raise ArgumentError(f"layer_norm must be True or False, got {layer_norm!r}")
+        spec = NetworkSpec(
+            in_features=in_features,
+            out_features=out_features,
+            task_names=self.task_names,
+            sees_task=self.one_hot,
+            net_arch=self._hidden_widths(side),
+            activation_fn=self.activation_fn,
+            layer_norm=layer_norm,
+        )
+        by_side = bool(self.encoder_kwargs) and set(self.encoder_kwargs) <= set(self.sides)
+        kwargs = self.encoder_kwargs.get(side, {}) if by_side else self.encoder_kwargs
+        return make_encoder(self._of_side("encoder", self.encoder, side), spec, **kwargs)
+
+    def _hidden_widths(self, side: str) -> tuple[int, ...]:
+        widths = self._of_side("net_arch", self.net_arch, side)
+        if isinstance(widths, (str, int)):
+            raise ArgumentError(f"net_arch must be a list of widths, got {widths!r}")
+        widths = tuple(widths)
+        if not all(isinstance(width, int) and width > 0 for width in widths):
+            raise ArgumentError(f"net_arch must hold positive integers, got {list(widths)}")
+        return widths
+
+    def _of_side(self, argument: str, given: Any, side: str) -> Any:
+        """What a dict by side holds for one of them; anything else is for both."""
+        if isinstance(given, dict):
+            if set(given) != set(self.sides):
+                expected = " and ".join(map(repr, self.sides))
+                raise ArgumentError(f"{argument} must have the keys {expected}, got {sorted(given)}")
+            return given[side]
+        return given
+
+    def _make_optimizer(self, network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        defaults = self.adam_options if issubclass(self.optimizer_class, torch.optim.Adam) else {}
+        options = {**defaults, **self.optimizer_kwargs}
+        return self.optimizer_class(network.parameters(), lr=learning_rate, **options)  # type: ignore[call-arg]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        for unused in ("features_extractor_class", "features_extractor_kwargs", "normalize_images", "squash_output"):
+            data.pop(unused, None)
+        return {
+            **data,
+            "lr_schedule": self._dummy_schedule,
+            "task_names": self.task_names,
+            "one_hot": self.one_hot,
+            "net_arch": self.net_arch,
+            "activation_fn": self.activation_fn,
+            "layer_norm": self.layer_norm,
+            "encoder": self.encoder,
+            "encoder_kwargs": self.encoder_kwargs,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }

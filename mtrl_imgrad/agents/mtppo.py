@@ -1,0 +1,381 @@
+"""Multi-task proximal policy optimization in SB3's style: one agent, K tasks, a combiner between their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from torch import Tensor
+
+from mtrl_imgrad.agents.arguments import PPO_ARGUMENTS, check_arguments, check_keywords, check_schedule, two_combiners
+from mtrl_imgrad.agents.callbacks import record_per_task
+from mtrl_imgrad.agents.multi_task import MultiTaskAlgorithm
+from mtrl_imgrad.agents.ppo_policy import MTPPOPolicy
+from mtrl_imgrad.agents.ppo_update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate, TaskMeasures
+from mtrl_imgrad.agents.progress import task_progress
+from mtrl_imgrad.agents.rollouts import TaskRollout, TaskRolloutBuffer
+from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.gradients import Heads
+
+__all__ = ["MTPPO"]
+
+SelfMTPPO = TypeVar("SelfMTPPO", bound="MTPPO")
+POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
+POLICY_ARGUMENTS |= {"value_normalization", "value_normalization_kwargs"}
+"""What the agent itself passes to its policy."""
+ROWS_A_TASK = 64
+"""Default rows of each task in a minibatch: SB3's minibatch."""
+TAGS = {
+    "policy_loss": "policy_gradient_loss",
+    "value_loss": "value_loss",
+    "entropy_loss": "entropy_loss",
+    "approx_kl": "approx_kl",
+    "clip_fraction": "clip_fraction",
+}
+"""SB3's names of the columns of `TaskMeasures`."""
+FLAGS = ("counts", "finite", "actor_status", "critic_status")
+"""What is known of an update beside its measures: whether it counts and was finite, and its combiners' statuses."""
+
+
+class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
+    """Multi-task PPO: PPO (Schulman et al., arXiv 1707.06347) whose K task gradients go through a combiner.
+
+    Use it as SB3's PPO. What differs: every minibatch holds equally many rows of each task; actor and critic are two
+    networks, each with a combiner, an optimizer and a clipped gradient of its own; the gradients of shared parameters
+    are combined, those of a task's own parameters are its own. With ``combiner="linear_scalarization"`` it is plain
+    PPO on the mean of the task losses.
+
+    With ``value_normalization="popart"``, a critic with ``layer_norm`` and the combiners
+    FairGrad (critic) and PCGrad (actor) it is our reading of TOPPO (Li et al., "TOPPO: Rethinking PPO for Multi-Task
+    Reinforcement Learning with Critic Balancing", arXiv 2605.11473, whose code is not published): preset
+    ``mt10_toppo``.
+
+    Args:
+        policy: ``"MlpPolicy"`` or a subclass of `MTPPOPolicy`.
+        env: what `mtrl_imgrad.envs.make_vec_env` returns, with any number of environments a task; or any SB3 VecEnv or
+            Gymnasium environment with flat Boxes, which is then one task. None only to load a trained agent.
+        learning_rate: of both optimizers; a number or a schedule of the remaining progress (1 to 0).
+        n_steps: steps of every environment in a rollout.
+        batch_size: rows of a minibatch over all tasks, a multiple of K; None takes 64 a task. The last minibatch of an
+            epoch holds what is left.
+        n_epochs: passes over a rollout.
+        gamma: discount.
+        gae_lambda: of the advantages.
+        clip_range: of the ratio of probabilities; a number or a schedule.
+        clip_range_vf: how far a value may leave that predicted when acting, a number or a schedule, in the unit in
+            which values are learned (with PopArt: standard deviations); None (default) leaves it free.
+        normalize_advantage: whiten advantages in each minibatch.
+        advantage_scope: over each task's own rows (``"task"``, default: another task's mean is no baseline), or over
+            all rows of the minibatch (``"batch"``). With one task both are SB3's.
+        value_normalization: None, or ``"popart"``: learn each task's values in the unit of their own running mean and
+            deviation, see `mtrl_imgrad.agents.popart.PopArt`.
+        value_normalization_kwargs: its ``beta`` and ``min_std``.
+        ent_coef: weight of the entropy.
+        vf_coef: weight of the value loss. The critic's optimizer is its own, so that with Adam it only matters to
+            clipping and to combiners that look at scales.
+        max_grad_norm: clip each network's combined gradient to this length; None does not clip.
+        target_kl: stop a training before the first update at which the approximate KL divergence, over all tasks,
+            exceeds 1.5 times this. Costs one copy to the host an epoch. None (default) makes all epochs.
+        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
+            a combiner (and its state) each.
+        combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
+        heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
+            task's combination weight.
+        trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
+        stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
+        tensorboard_log: folder of TensorBoard logs.
+        policy_kwargs: arguments of `MTPPOPolicy`, for instance ``dict(net_arch=[64, 64], layer_norm=dict(pi=False,
+            vf=True))``.
+        verbose: 0 prints nothing, 1 SB3's tables.
+        seed: determines the run on one machine.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+
+    Raises:
+        ArgumentError: if an argument is wrong, naming it.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTPPOPolicy}
+    update_unit = "epochs of updates"
+    policy: MTPPOPolicy  # type: ignore[assignment]
+    rollout_buffer: TaskRolloutBuffer
+
+    def __init__(
+        self,
+        policy: str | type[MTPPOPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int | None = None,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        advantage_scope: AdvantageScope = "task",
+        value_normalization: str | None = None,
+        value_normalization_kwargs: Mapping[str, Any] | None = None,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = 0.5,
+        target_kl: float | None = None,
+        combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
+        combiner_kwargs: Mapping[str, Any] | None = None,
+        heads: Heads = "unweighted",
+        trace: bool = True,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        check_arguments(locals(), PPO_ARGUMENTS)
+        check_schedule("learning_rate", learning_rate)
+        check_schedule("clip_range", clip_range, zero=False)
+        if clip_range_vf is not None:
+            check_schedule("clip_range_vf", clip_range_vf, zero=False)
+        check_keywords("policy_kwargs", policy_kwargs or {}, MTPPOPolicy, POLICY_ARGUMENTS)
+        super().__init__(
+            policy,  # type: ignore[arg-type]
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            n_steps,
+            gamma,
+            gae_lambda,
+            ent_coef,
+            vf_coef,
+            max_grad_norm,  # type: ignore[arg-type]
+            use_sde=False,
+            sde_sample_freq=-1,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            _init_setup_model=False,
+            supported_action_spaces=(spaces.Box,),
+        )
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.clip_range = clip_range
+        self.clip_range_vf = clip_range_vf
+        self.normalize_advantage = normalize_advantage
+        self.advantage_scope = advantage_scope
+        self.value_normalization = value_normalization
+        self.value_normalization_kwargs = value_normalization_kwargs
+        self.target_kl = target_kl
+        self.combiner = combiner
+        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
+        self.heads = heads
+        self.trace = trace
+        self.wants_jacobian = False
+        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs)
+        self.last_report: PPOReport | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    # ------------------------------------------------------------------ set-up
+
+    def _setup_model(self) -> None:
+        self._setup_tasks()
+        self._setup_batches()
+        self._setup_lr_schedule()
+        self.clip_range = _schedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = _schedule(self.clip_range_vf)
+        self.set_random_seed(self.seed)
+        self.policy_kwargs = {
+            **self.policy_kwargs,
+            "task_names": self.tasks.names,
+            "one_hot": self.tasks.one_hot,
+            "value_normalization": self.value_normalization,
+            "value_normalization_kwargs": self.value_normalization_kwargs,
+        }
+        self.rollout_buffer = TaskRolloutBuffer(
+            self.n_steps,
+            self.observation_space,
+            self.action_space,
+            self.device,
+            self.gae_lambda,
+            self.gamma,
+            self.n_envs,
+            task_names=self.tasks.names,
+            seed=self.seed,
+        )
+        policy_class: Any = self.policy_class
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = policy.to(self.device)
+        self.actor = self.policy.actor
+        self.critic = self.policy.critic
+        self.update = PPOUpdate(self.policy, self.actor_combiner, self.critic_combiner, trace=self.trace)
+
+    def _setup_batches(self) -> None:
+        if self.batch_size is None:
+            self.batch_size = ROWS_A_TASK * self.num_tasks
+        rows, rest = divmod(self.batch_size, self.num_tasks)
+        if rest:
+            raise ArgumentError(f"batch_size must be a multiple of the {self.num_tasks} tasks, got {self.batch_size}")
+        counted = rows if self.advantage_scope == "task" else self.batch_size
+        if self.normalize_advantage and counted < 2:
+            raise ArgumentError(
+                f"batch_size must be larger for normalize_advantage: {self.batch_size} rows give the advantages of a "
+                f"{self.advantage_scope} no deviation"
+            )
+
+    # ------------------------------------------------------------------ learning
+
+    def learn(
+        self: SelfMTPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "MTPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMTPPO:
+        """As in SB3. ``total_timesteps`` counts the steps of all environments together.
+
+        Args:
+            total_timesteps: environment steps over all tasks; rounded up to whole rollouts.
+            callback: SB3 callback or list of them.
+            log_interval: rollouts between logs.
+            tb_log_name: name of the TensorBoard run.
+            reset_num_timesteps: whether to count from 0 again.
+            progress_bar: show progress, success overall and of each task.
+
+        Raises:
+            NonFiniteError: if an environment or an update produced a NaN or an infinity; parameters stay finite.
+        """
+        with task_progress(callback, progress_bar) as callbacks:
+            return super().learn(total_timesteps, callbacks, log_interval, tb_log_name, reset_num_timesteps)
+
+    def train(self) -> None:
+        """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""
+        rollout = self.rollout_buffer.rollout()
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        self.update.begin(self._settings(), rollout.returns)
+        jacobian, self.wants_jacobian = self.wants_jacobian, False
+        log = _TrainingLog()
+        for epoch in range(self.n_epochs):
+            batches = list(self._minibatches(rollout))
+            for batch in batches:
+                report = self.update(batch, jacobian=jacobian and batch is batches[-1])
+                log.add(report)
+            self._n_updates += 1
+            if self.target_kl is not None and not bool(self.update.going_on):
+                if self.verbose >= 1:
+                    print(f"stopped in epoch {epoch + 1}: the KL divergence exceeds 1.5 times target_kl")
+                break
+        self.last_report = report
+        self._log_training(log, len(batches))
+
+    def _minibatches(self, rollout: TaskRollout) -> Iterator[TaskRollout]:
+        assert self.batch_size is not None
+        return self.rollout_buffer.minibatches(rollout, self.batch_size // self.num_tasks)
+
+    def _settings(self) -> PPOSettings:
+        left = self._current_progress_remaining
+        return PPOSettings(
+            clip_range=self.clip_range(left),  # type: ignore[operator]
+            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(left),  # type: ignore[operator]
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            normalize_advantage=self.normalize_advantage,
+            advantage_scope=self.advantage_scope,
+            heads=self.heads,
+            max_grad_norm=self.max_grad_norm,
+            target_kl=self.target_kl,
+        )
+
+    # ------------------------------------------------------------------ logs
+
+    def _log_training(self, log: _TrainingLog, batches_per_epoch: int) -> None:
+        """Record a training: the one copy from the device that it makes (besides those for ``target_kl``)."""
+        measures, flags = log.on_host()
+        counts, finite = flags["counts"] > 0, flags["finite"] > 0
+        if not finite.all():
+            first = int(np.argmin(finite))
+            actor = measures["policy_loss"] + self.ent_coef * measures["entropy_loss"]
+            losses = {"critic": measures["value_loss"][first].tolist(), "actor": actor[first].tolist()}
+            statuses = {side: Status(int(flags[f"{side}_status"][first])) for side in losses}
+            epoch, batch = (number + 1 for number in divmod(first, batches_per_epoch))
+            where = f"in minibatch {batch} of epoch {epoch}; neither its step nor any later one was applied"
+            self._raise_non_finite(losses, statuses, where)
+        measured = {name: column[counts] for name, column in measures.items()}
+        measured["approx_kl"] = measured["approx_kl"][-counts[-batches_per_epoch:].sum() :]  # of the last epoch, as SB3
+        for name, tag in TAGS.items():
+            self._record(tag, measured[name].mean(0))
+        last = {name: column[-1].mean() for name, column in measured.items()}
+        regularised = last["policy_loss"] + self.ent_coef * last["entropy_loss"]
+        self.logger.record("train/loss", float(regularised + self.vf_coef * last["value_loss"]))
+        self._record("explained_variance", self._explained_variances())
+        self._record("std", self.actor.log_std.weight.detach().exp().mean(1).cpu().numpy())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        settings = self._settings()
+        self.logger.record("train/clip_range", settings.clip_range)
+        if settings.clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", settings.clip_range_vf)
+
+    def _record(self, tag: str, by_task: np.ndarray) -> None:
+        """The mean under SB3's tag, each task's value under ``<tag>/<task>``, off the printed table."""
+        self.logger.record(f"train/{tag}", float(np.mean(by_task)))
+        if self.num_tasks > 1:
+            record_per_task(self.logger, f"train/{tag}", self.tasks.names, by_task, on_screen=False)
+
+    def _explained_variances(self) -> np.ndarray:
+        """Of each task's value targets by the values predicted when acting, ``[K]``."""
+        buffer = self.rollout_buffer
+        both = zip(buffer.task_major(buffer.values), buffer.task_major(buffer.returns), strict=True)
+        return np.array([explained_variance(values, returns) for values, returns in both])
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write SB3's rollout logs and each task's success rate."""
+        self._record_success_rates()
+        super().dump_logs(iteration)
+
+    # ------------------------------------------------------------------ save and load
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "critic", "last_report", "update"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor.optimizer", "critic.optimizer"], []
+
+
+def _schedule(value: float | Schedule) -> FloatSchedule:
+    """As SB3 keeps scheduled arguments; NumPy's numbers, which it refuses, are numbers here."""
+    return FloatSchedule(value if callable(value) else float(value))
+
+
+class _TrainingLog:
+    """Collects on the device what the updates of a training measured, and copies it to the host once."""
+
+    def __init__(self) -> None:
+        self._measures: list[Tensor] = []
+        self._flags: list[Tensor] = []
+
+    def add(self, report: PPOReport) -> None:
+        """Keep the numbers; the combinations, which hold gradients, are let go."""
+        self._measures.append(torch.stack(report.measures))
+        flags = (report.counts, report.finite, report.actor.status_code, report.critic.status_code)
+        self._flags.append(torch.stack([flag.long() for flag in flags]))
+
+    def on_host(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The columns of `TaskMeasures`, each ``[updates, K]``, and the numbers of `FLAGS`, each ``[updates]``."""
+        measures, flags = torch.stack(self._measures), torch.stack(self._flags)
+        flat = torch.cat([measures.flatten(1), flags.to(measures.dtype)], dim=1).cpu().double().numpy()
+        split = measures[0].numel()
+        columns = flat[:, :split].reshape(measures.shape).swapaxes(0, 1)
+        return dict(zip(TaskMeasures._fields, columns, strict=True)), dict(zip(FLAGS, flat[:, split:].T, strict=True))

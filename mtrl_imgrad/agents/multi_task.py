@@ -1,0 +1,147 @@
+"""What all multi-task agents share beside SB3's: their tasks, the logs of single tasks, combinations to look at."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NoReturn, Protocol
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.utils import safe_mean
+
+from mtrl_imgrad.agents.callbacks import record_per_task
+from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
+from mtrl_imgrad.combiners import Combination, Combiner, Status
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
+
+__all__ = ["MultiTaskAlgorithm"]
+
+
+class CombinedUpdate(Protocol):
+    """The report of an update: one combination for each network."""
+
+    @property
+    def actor(self) -> Combination:
+        """Of the actor's gradients."""
+
+    @property
+    def critic(self) -> Combination:
+        """Of the critic's gradients."""
+
+
+class MultiTaskAlgorithm(BaseAlgorithm):
+    """Mixed in before one of SB3's algorithms; call `_setup_tasks` first in ``_setup_model``."""
+
+    update_unit: ClassVar[str] = "updates"
+    """What SB3's ``train/n_updates`` counts."""
+
+    tasks: TaskLayout
+    """The tasks and how the environments run them."""
+    actor_combiner: Combiner
+    critic_combiner: Combiner
+    wants_jacobian: bool
+    """Set to make the next training compute per-task gradients even where its combiner does without."""
+    last_report: CombinedUpdate | None
+
+    def _setup_tasks(self) -> None:
+        """Read the tasks off the environment and start their success windows."""
+        known = "tasks" in vars(self)  # a loaded agent knows its tasks
+        if self.env is None and not known:
+            raise ArgumentError("env must be given: the tasks and the networks' sizes come from it")
+        if self.env is not None:
+            layout = layout_of(self.env)
+            if known:
+                check_same_tasks(self.tasks, layout)
+            self.tasks = layout
+        self.task_success_buffers: dict[str, deque[float]] = {
+            name: deque(maxlen=self._stats_window_size) for name in self.tasks.names
+        }
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """As in SB3; the tasks must be the agent's.
+
+        Raises:
+            TaskMismatchError: if they are not, naming the first difference.
+        """
+        wrapped = self._wrap_env(env, verbose=0)
+        layout = layout_of(wrapped)
+        check_same_tasks(self.tasks, layout)
+        if layout.envs_per_task != self.tasks.envs_per_task:
+            raise TaskMismatchError(
+                f"env has {layout.envs_per_task} environments a task, the agent's buffer is for "
+                f"{self.tasks.envs_per_task}"
+            )
+        super().set_env(wrapped, force_reset)
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks K."""
+        return self.tasks.num_tasks
+
+    @property
+    def task_names(self) -> list[str]:
+        """The tasks, in the order of the one-hot."""
+        return list(self.tasks.names)
+
+    @property
+    def last_combinations(self) -> dict[str, Combination]:
+        """The combinations of the latest update by ``"actor"`` and ``"critic"``; empty before the first."""
+        if self.last_report is None:
+            return {}
+        return {"actor": self.last_report.actor, "critic": self.last_report.critic}
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        for index in [] if dones is None else np.flatnonzero(dones).tolist():
+            success = infos[index].get("is_success")
+            if success is not None:
+                self.task_success_buffers[self.tasks.task_of(index)].append(float(success))
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps:  # as SB3 forgets its own episodes then
+            for successes in self.task_success_buffers.values():
+                successes.clear()
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _raise_non_finite(
+        self, losses: Mapping[str, Sequence[float]], statuses: Mapping[str, Status], where: str
+    ) -> NoReturn:
+        """Say what was wrong with an update that was not applied.
+
+        Args:
+            losses: of each task, by ``"critic"`` and ``"actor"``.
+            statuses: of their combiners.
+            where: which update it was, and what became of it.
+        """
+        for side, row in losses.items():
+            for name, loss in zip(self.tasks.names, row, strict=True):
+                if not math.isfinite(loss):
+                    raise NonFiniteError(
+                        f"the {side} loss of task {name!r} is {loss} {where}. A smaller learning_rate or "
+                        "max_grad_norm=1.0 usually helps"
+                    )
+        for side, status in statuses.items():
+            if status == Status.NOT_POSITIVE:
+                name = (self.critic_combiner if side == "critic" else self.actor_combiner).name
+                raise NonFiniteError(
+                    f"combiner {name!r} cannot weigh the {side} losses, of which the lowest is "
+                    f"{min(losses[side]):.6g}, {where}. {status.sentence} Give a lower one in combiner_kwargs, or the {side} another combiner"
+                )
+        raise NonFiniteError(f"a gradient is NaN or infinite {where}, although all losses are finite")
+
+    def _record_success_rates(self) -> None:
+        """Record the success of each task's latest training episodes."""
+        if self.num_tasks > 1:
+            rates = {name: safe_mean(found) for name, found in self.task_success_buffers.items() if found}
+            record_per_task(self.logger, "rollout/success_rate", list(rates), rates.values())
