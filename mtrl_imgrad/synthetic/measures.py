@@ -75,7 +75,8 @@ class Curves:
         failures: ``[C, N]`` Pareto failures on the way so far.
         progress: ``[C, N, 2]``, see `Outcome`.
         similarity: ``[C, N]`` cosine of g_1 and g_2; zero where one vanishes.
-        cos_theta: ``[C, N]`` cosine of the mean gradient and the min-norm point, IMGrad's measure of imbalance.
+        cos_theta: ``[C, N]`` cosine of the mean gradient and the min-norm point, IMGrad's measure of imbalance; NaN
+            from the first arrival at the front on, where it is one rounding error over another.
     """
 
     steps: Tensor
@@ -96,7 +97,8 @@ def curves(run: Trajectories, method: int, scenario: int, count: int = 400) -> C
     """The curves of one method in one scenario, at up to ``count`` steps evenly apart."""
     positions = run.positions[:-1, method, scenario]
     steps = torch.linspace(0, run.steps - 1, min(count, run.steps), dtype=torch.float64).long()
-    failures = _failures(run, method, scenario, _arrival(distance_to_front(positions))).cumsum(0)
+    front_step = _arrival(distance_to_front(positions))
+    failures = _failures(run, method, scenario, front_step).cumsum(0)
     values, jacobian = _weighted(run, positions[steps], scenario)
     problem = normalise(jacobian @ jacobian.mT)
     return Curves(
@@ -104,7 +106,7 @@ def curves(run: Trajectories, method: int, scenario: int, count: int = 400) -> C
         failures=failures[steps],
         progress=_progress(run, values),
         similarity=problem.cosines[..., 0, 1],
-        cos_theta=plumb_line(problem, min_norm_point(problem)),
+        cos_theta=torch.where(steps[:, None] < front_step, plumb_line(problem, min_norm_point(problem)), torch.nan),
     )
 
 

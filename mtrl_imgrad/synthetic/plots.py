@@ -26,7 +26,7 @@ from mtrl_imgrad.synthetic.run import Trajectories
 __all__ = ["plot_failures", "plot_progress", "plot_trajectories"]
 
 _INK, _QUIET, _FRONT, _STAR = "#1A1A1A", "#6B6B6B", "#1A1A1A", "#F5C518"
-_DPI = 110
+_DPI = 90
 _REACH = 10.5
 _LINE_POINTS = 3000
 
@@ -48,7 +48,7 @@ def plot_trajectories(
     s = run.shares[scenario]
     columns = min(len(run.methods), 4)
     rows = -(-len(run.methods) // columns)
-    figure = Figure(figsize=(3.0 * columns, 3.1 * rows + 0.7), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(3.0 * columns, 3.2 * rows + 0.6), dpi=_DPI, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for panel in panels.flat[len(run.methods) :]:
         panel.set_axis_off()
@@ -62,8 +62,8 @@ def plot_trajectories(
             panel.plot(*start, marker="o", markersize=5, color=_INK, markeredgecolor="white", zorder=5)
         own = [outcome for outcome in outcomes if (outcome.method, outcome.s) == (method.label, s)]
         count = f"optimum {sum(o.at_optimum for o in own)}/{len(own)}, front {sum(o.at_front for o in own)}/{len(own)}"
-        panel.set_title(f"{method.label}\n", loc="left", fontsize=10, fontweight="bold", color=_INK)
-        panel.set_title(count, loc="left", fontsize=8, color=_QUIET)
+        panel.set_title(method.label, loc="left", fontsize=10, fontweight="bold", color=_INK)
+        panel.set_xlabel(count, fontsize=8, color=_INK)
     _entitle(figure, run, s, "circles: starts, diamonds: ends, line: Pareto front, star: optimum")
     return _save(figure, path)
 

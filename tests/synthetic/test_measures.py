@@ -85,7 +85,9 @@ def test_pareto_failures_are_those_before_the_front():
     assert curve.steps.tolist() == list(range(60))
     assert curve.failures[:40, 0].tolist() == torch.tensor(expected).cumsum(0).tolist()
     assert (curve.failures[40:, 0] == sum(expected)).all()
-    torch.testing.assert_close(curve.similarity[:40, 0], torch.tensor(similarity).double())
+    torch.testing.assert_close(curve.similarity[:40, 0], torch.tensor(similarity, dtype=torch.float64))
+    assert curve.cos_theta[:40].isfinite().all()
+    assert curve.cos_theta[40:].isnan().all()
 
 
 def test_progress_is_one_at_the_start_and_zero_at_a_tasks_best():
