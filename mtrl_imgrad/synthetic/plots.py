@@ -97,7 +97,7 @@ def plot_progress(run: Trajectories, scenario: int, path: str | os.PathLike[str]
 def _plot_over_steps(run: Trajectories, scenario: int, path: str | os.PathLike[str], rows: Sequence[Any]) -> Path:
     """A grid of panels: ``rows`` are pairs of an axis label and what to draw of a method's curves for start n."""
     columns = len(run.starts)
-    figure = Figure(figsize=(2.6 * columns + 0.6, 1.8 * len(rows) + 1.3), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(max(2.6 * columns + 0.6, 6.5), 1.8 * len(rows) + 1.3), dpi=_DPI, layout="constrained")
     panels = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey="row")
     found = [curves(run, m, scenario) for m in range(len(run.methods))]
     for n, start in enumerate(run.starts):

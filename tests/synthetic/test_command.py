@@ -13,7 +13,7 @@ SMALL = ["--steps", "30", "--no-progress-bar"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy") / "out"
-    methods = ["--methods", "linear_scalarization", "cagrad", "cagrad:c=0.8", "pcgrad"]
+    methods = ["--methods", "linear_scalarization", "cagrad:c=0.8"]
     assert (
         main(["toy", *methods, "--s", "0.9", "0.25", "--starts", "(9,-1)", "(0,0)", *SMALL, "--out-dir", str(folder)])
         == 0
@@ -23,10 +23,10 @@ def folder(tmp_path_factory):
 
 def test_results_hold_every_trajectory_and_what_repeats_them(folder):
     kept = json.loads((folder / "results.json").read_text())
-    assert kept["settings"]["methods"] == ["linear_scalarization", "cagrad", "cagrad:c=0.8", "pcgrad"]
+    assert kept["settings"]["methods"] == ["linear_scalarization", "cagrad:c=0.8"]
     assert (kept["settings"]["steps"], kept["settings"]["s"]) == (30, [0.9, 0.25])
     assert "torch" in kept["settings"]["versions"]
-    assert len(kept["outcomes"]) == 4 * 2 * 2
+    assert len(kept["outcomes"]) == 2 * 2 * 2
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     for row, outcome in zip(rows, kept["outcomes"], strict=True):
         assert row["method"] == outcome["method"]
@@ -42,7 +42,7 @@ def test_pictures_are_there(folder):
         for what in ("trajectories", "failures", "progress"):
             head = (folder / f"{what}_s{s}.png").read_bytes()[:24]
             assert head[:8] == b"\x89PNG\r\n\x1a\n"
-            assert int.from_bytes(head[16:20], "big") > 600
+            assert int.from_bytes(head[16:20], "big") > 500
 
 
 def test_tables_fit_a_terminal_and_results_are_not_overwritten(folder, capsys, tmp_path):
