@@ -22,7 +22,7 @@ from mtrl_imgrad.combiners import (
 )
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["DEFAULT_METHODS", "Method", "Updates", "check_methods", "parse_method"]
+__all__ = ["DEFAULT_METHODS", "Method", "Updates", "check_methods", "is_proven", "parse_method"]
 
 DEFAULT_METHODS = ("linear_scalarization", "pcgrad", "cagrad", "imtl_g", "nash_mtl", "imgrad")
 """Those of IMGrad's figures 2 and 4."""
