@@ -1,4 +1,4 @@
-"""The command line: ``mtrl-imgrad train | evaluate | combiners | presets | doctor``."""
+"""The command line: ``mtrl-imgrad train | evaluate | toy | combiners | presets | doctor``."""
 
 from __future__ import annotations
 
@@ -111,6 +111,13 @@ def _evaluate(arguments: list[str]) -> None:
     )
 
 
+def _toy(arguments: list[str]) -> None:
+    """Follow methods over the two-objective landscape of CAGrad, Nash-MTL and IMGrad; draw and count."""
+    from mtrl_imgrad.experiments.toy import ToyConfig, run_toy
+
+    run_toy(tyro.cli(ToyConfig, prog="mtrl-imgrad toy", description=_toy.__doc__, args=arguments))
+
+
 def _combiners(arguments: list[str]) -> None:
     """List the combiners: what a step needs and keeps, and the paper; or say all of one (combiners NAME)."""
     from mtrl_imgrad.catalogue import print_combiner, print_combiners
@@ -148,6 +155,7 @@ def _doctor(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "toy": _toy,
     "combiners": _combiners,
     "presets": _presets,
     "doctor": _doctor,

@@ -1,0 +1,55 @@
+"""The outcomes on the synthetic problem as files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtrl_imgrad.synthetic.measures import Outcome
+from mtrl_imgrad.synthetic.tables import TextTable
+
+__all__ = ["save_outcomes", "save_tables"]
+
+
+def save_outcomes(outcomes: Sequence[Outcome], settings: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write ``results.json`` (settings and outcomes) and ``results.csv`` (a row a trajectory).
+
+    A number that is not finite (the imbalance beside a zero gradient; a mean over no steps) is null and an empty cell.
+    """
+    rows = [{key: _plain(value) for key, value in dataclasses.asdict(outcome).items()} for outcome in outcomes]
+    folder.mkdir(parents=True, exist_ok=True)
+    as_json, as_csv = folder / "results.json", folder / "results.csv"
+    lines = ",\n".join("  " + json.dumps(row, allow_nan=False) for row in rows)
+    head = json.dumps(dict(settings), indent=1, allow_nan=False)
+    as_json.write_text(f'{{"settings": {head},\n"outcomes": [\n{lines}\n]}}\n', encoding="utf-8")
+    with as_csv.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(_flat(rows[0])))
+        writer.writeheader()
+        writer.writerows(map(_flat, rows))
+    return [as_json, as_csv]
+
+
+def save_tables(tables: Sequence[TextTable], folder: Path) -> Path:
+    """Write ``tables.md``."""
+    path = folder / "tables.md"
+    path.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Pairs as two columns, ``_1`` and ``_2``."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        flat |= {f"{key}_{i}": part for i, part in enumerate(value, 1)} if isinstance(value, list) else {key: value}
+    return flat

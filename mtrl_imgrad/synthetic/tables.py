@@ -1,0 +1,115 @@
+"""The outcomes on the synthetic problem as tables, for the terminal and in markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as RichTable
+
+from mtrl_imgrad.synthetic.measures import Outcome
+
+__all__ = ["TextTable", "failure_table", "reached_table", "scenario_table"]
+
+_NEVER = "-"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of text: the first column names the method, the others are aligned to the right.
+
+    A header may have two lines.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def rich(self) -> RichTable:
+        """For a terminal, without the title, which rich would cut to the table's width."""
+        table = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for i, name in enumerate(self.header):
+            table.add_column(name, justify="right" if i else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """As GitHub markdown, the title a line of its own."""
+        rule = ["---", *("---:" for _ in self.header[1:])]
+        header = [" ".join(name.split("\n")) for name in self.header]
+        lines = ["| " + " | ".join(cells) + " |" for cells in (header, rule, *self.rows)]
+        return "\n".join([f"**{self.title}**", "", *lines, ""])
+
+
+def reached_table(outcomes: Sequence[Outcome], steps: int) -> TextTable:
+    """Who ended where: a row a method, a column a scenario."""
+    shares, methods = _in_order(outcomes)
+    starts = len({outcome.start for outcome in outcomes})
+    rows = [
+        [method, *(_reached([o for o in outcomes if (o.method, o.s) == (method, s)]) for s in shares)]
+        for method in methods
+    ]
+    for row, method in zip(rows, methods, strict=True):
+        row.append(_reached([o for o in outcomes if o.method == method]))
+    return _table(
+        f"at the optimum / on the front after {steps:,} steps, of {starts} starts a scenario",
+        ["method", *(f"s={s:g}" for s in shares), "all"],
+        rows,
+    )
+
+
+def failure_table(outcomes: Sequence[Outcome]) -> TextTable:
+    """Pareto failures in per cent of the steps on the way to the front: a row a method, a column a scenario."""
+    shares, methods = _in_order(outcomes)
+    rows = [
+        [method, *(_failure_rate([o for o in outcomes if (o.method, o.s) == (method, s)]) for s in shares)]
+        for method in methods
+    ]
+    for row, method in zip(rows, methods, strict=True):
+        all_of_it = [o for o in outcomes if o.method == method]
+        row += [_failure_rate(all_of_it), f"{sum(o.pareto_failures for o in all_of_it):,}"]
+    return _table(
+        "Pareto failures, % of the steps before the front",
+        ["method", *(f"s={s:g}" for s in shares), "all", "count"],
+        rows,
+    )
+
+
+def scenario_table(outcomes: Sequence[Outcome], s: float) -> TextTable:
+    """One scenario: a row a method, and by start the first step near the optimum, or else near the front."""
+    outcomes = [outcome for outcome in outcomes if outcome.s == s]
+    starts = list(dict.fromkeys(outcome.start for outcome in outcomes))
+    rows = []
+    for method in _in_order(outcomes)[1]:
+        own = [outcome for outcome in outcomes if outcome.method == method]
+        rows.append([method, *map(_arrival, own), _failure_rate(own)])
+    return _table(
+        f"s={s:g}: thousand steps to the optimum, by start; (to the front) where the optimum was never reached",
+        ["method", *(f"({x1:g},\n{x2:g})" for x1, x2 in starts), "Pareto\nfailures, %"],
+        rows,
+    )
+
+
+def _arrival(outcome: Outcome) -> str:
+    if outcome.optimum_step is not None:
+        return f"{outcome.optimum_step / 1000:.1f}"
+    return _NEVER if outcome.front_step is None else f"({outcome.front_step / 1000:.1f})"
+
+
+def _in_order(outcomes: Sequence[Outcome]) -> tuple[list[float], list[str]]:
+    return list(dict.fromkeys(o.s for o in outcomes)), list(dict.fromkeys(o.method for o in outcomes))
+
+
+def _reached(outcomes: Sequence[Outcome]) -> str:
+    return f"{sum(o.at_optimum for o in outcomes)} / {sum(o.at_front for o in outcomes)}"
+
+
+def _failure_rate(outcomes: Sequence[Outcome]) -> str:
+    steps = sum(o.steps_on_the_way for o in outcomes)
+    return f"{100 * sum(o.pareto_failures for o in outcomes) / steps:.1f}" if steps else _NEVER
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> TextTable:
+    return TextTable(title, tuple(header), tuple(tuple(row) for row in rows))
