@@ -136,7 +136,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
                 name = (self.critic_combiner if side == "critic" else self.actor_combiner).name
                 raise NonFiniteError(
                     f"combiner {name!r} cannot weigh the {side} losses, of which the lowest is "
-                    f"{min(losses[side]):.6g}, {where}. {status.sentence} Give a lower one in combiner_kwargs, or the {side} another combiner"
+                    f"{min(losses[side]):.6g}, {where}. {status.sentence} Give a lower one in combiner_kwargs, or the "
+                    f"{side} another combiner"
                 )
         raise NonFiniteError(f"a gradient is NaN or infinite {where}, although all losses are finite")
 

@@ -50,7 +50,7 @@ from mtrl_imgrad.combiners.rlw import RLW
 from mtrl_imgrad.combiners.sdmgrad import SDMGrad
 from mtrl_imgrad.combiners.sdmgrad_os import SDMGradOS
 from mtrl_imgrad.combiners.si import SI
-from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
+from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.stch import STCH
 from mtrl_imgrad.combiners.upgrad import UPGrad
 from mtrl_imgrad.combiners.uw import UW

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
-from mtrl_imgrad.combiners.normalised import normalise
 from mtrl_imgrad.combiners.pareto_safe import harmless
-from mtrl_imgrad.combiners.solver_choice import check_choice
-from mtrl_imgrad.combiners.spectrum import Spectrum, decompose
+from mtrl_imgrad.combiners.solvers.choice import check_choice
+from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
 
 __all__ = ["AlignedMTL"]
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids
 from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
-from mtrl_imgrad.combiners.state import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 if TYPE_CHECKING:

@@ -32,9 +32,9 @@ from torch import Tensor
 from mtrl_imgrad.combiners.backward import Heads, Pending, backward
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
+from mtrl_imgrad.combiners.memory.frozen_weights import FrozenWeights
+from mtrl_imgrad.combiners.memory.tables import Kept, TaskIds
 from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
-from mtrl_imgrad.combiners.refresh import FrozenWeights
-from mtrl_imgrad.combiners.state import Kept, TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [

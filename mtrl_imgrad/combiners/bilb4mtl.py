@@ -28,11 +28,11 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import LossCombiner, Reduction
 from mtrl_imgrad.combiners.loss_weights import are_finite
+from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
+from mtrl_imgrad.combiners.memory.task_adam import TaskAdam
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.combiners.positive import weights_above
 from mtrl_imgrad.combiners.ranges import check_number
-from mtrl_imgrad.combiners.state import TaskIds, TaskTable
-from mtrl_imgrad.combiners.task_adam import TaskAdam
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["BiLB4MTL"]

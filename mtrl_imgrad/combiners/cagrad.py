@@ -28,11 +28,11 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction, Weights
-from mtrl_imgrad.combiners.dual_cone import correct, relative_length
-from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.pareto_safe import projection_status, where
-from mtrl_imgrad.combiners.solver_choice import SolverName, check_solver, solve_dual
-from mtrl_imgrad.combiners.solvers import SimplexSolution
+from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual
+from mtrl_imgrad.combiners.solvers.dual_cone import correct, relative_length
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
 from mtrl_imgrad.combiners.task_sampling import TaskSampler
 from mtrl_imgrad.errors import ArgumentError
 

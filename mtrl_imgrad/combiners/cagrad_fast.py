@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.cagrad import CAGrad
-from mtrl_imgrad.combiners.solver_choice import SolverName
+from mtrl_imgrad.combiners.solvers.choice import SolverName
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["CAGradFast"]

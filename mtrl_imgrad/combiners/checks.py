@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.gramian import rows_of
-from mtrl_imgrad.combiners.state import TaskIds, check_task_ids
+from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 __all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses", "check_number"]

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Status, TaskIds, Weights
-from mtrl_imgrad.combiners.normalised import normalise
-from mtrl_imgrad.combiners.optimality import VANISHING
-from mtrl_imgrad.combiners.spectrum import decompose
+from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.optimality import VANISHING
+from mtrl_imgrad.combiners.solvers.spectrum import decompose
 
 __all__ = ["ConFIG"]
 

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import LossCombiner, Reduction
 from mtrl_imgrad.combiners.loss_weights import weights_from
+from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.combiners.ranges import check_number, check_positive
-from mtrl_imgrad.combiners.state import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["CoTBal", "cotbal_weights"]

@@ -24,7 +24,7 @@ from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, T
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_number
 from mtrl_imgrad.combiners.entrywise import BlockTable, combination, row_norms, scale_rows, wide
 from mtrl_imgrad.combiners.gramian import combine_blocks
-from mtrl_imgrad.combiners.state import TaskTable
+from mtrl_imgrad.combiners.memory.tables import TaskTable
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["DBMTL"]

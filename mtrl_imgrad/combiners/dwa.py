@@ -18,10 +18,10 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import LossCombiner, Reduction
 from mtrl_imgrad.combiners.loss_weights import are_finite, weights_from
+from mtrl_imgrad.combiners.memory.parts import Parts
+from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.outcome import Weights
-from mtrl_imgrad.combiners.parts import Parts
 from mtrl_imgrad.combiners.ranges import check_count, check_positive
-from mtrl_imgrad.combiners.state import TaskIds, TaskTable
 
 __all__ = ["DWA"]
 

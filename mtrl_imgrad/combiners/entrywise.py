@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.checks import Jacobian
 from mtrl_imgrad.combiners.gramian import rows_of
+from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.outcome import Combination, Status
-from mtrl_imgrad.combiners.state import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["BlockTable", "combination", "row_norms", "scale_rows", "wide"]

@@ -25,8 +25,8 @@ import math
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
-from mtrl_imgrad.combiners.normalised import normalise
-from mtrl_imgrad.combiners.power_fair import power_fair
+from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["FairGrad"]

@@ -19,10 +19,10 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import check_losses
 from mtrl_imgrad.combiners.loss_weights import are_finite
+from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
+from mtrl_imgrad.combiners.memory.task_adam import TaskAdam
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.combiners.positive import LowerBound, PositiveLossCombiner, are_usable, weights_above
-from mtrl_imgrad.combiners.state import TaskIds, TaskTable
-from mtrl_imgrad.combiners.task_adam import TaskAdam
 
 __all__ = ["FAMO"]
 

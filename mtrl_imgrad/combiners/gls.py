@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.combiners.positive import PositiveLossCombiner, weights_above
-from mtrl_imgrad.combiners.state import TaskIds
 
 __all__ = ["GLS"]
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_number
 from mtrl_imgrad.combiners.entrywise import combination, row_norms, scale_rows, wide
-from mtrl_imgrad.combiners.random_order import check_seed, uniform
+from mtrl_imgrad.combiners.memory.randomness import check_seed, uniform
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["GradDrop"]

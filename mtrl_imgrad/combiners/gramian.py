@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.dual_cone import c_min
+from mtrl_imgrad.combiners.solvers.dual_cone import c_min
 
 __all__ = [
     "combine_blocks",

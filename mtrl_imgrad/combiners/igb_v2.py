@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
-from mtrl_imgrad.combiners.base_losses import BaseLosses
 from mtrl_imgrad.combiners.igb_agent import CAPACITY, WeightAgent
 from mtrl_imgrad.combiners.igb_v1 import IGBv1
+from mtrl_imgrad.combiners.memory.base_losses import BaseLosses
+from mtrl_imgrad.combiners.memory.randomness import check_seed
+from mtrl_imgrad.combiners.memory.tables import Counter, TaskIds
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.combiners.positive import LowerBound, PositiveLossCombiner, are_usable, weights_above
-from mtrl_imgrad.combiners.random_order import check_seed
 from mtrl_imgrad.combiners.ranges import check_count
-from mtrl_imgrad.combiners.state import Counter, TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["IGBv2"]

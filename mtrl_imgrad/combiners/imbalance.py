@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.normalised import NormalisedGramian
-from mtrl_imgrad.combiners.optimality import VANISHING
-from mtrl_imgrad.combiners.solvers import SimplexSolution
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.optimality import VANISHING
+from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
 
 __all__ = ["MEASURES", "direct", "plumb_line", "smallest_norm"]
 
@@ -36,7 +36,7 @@ def plumb_line(problem: NormalisedGramian, shortest: SimplexSolution) -> Tensor:
 
     Args:
         problem: the Gramian, ``[..., K, K]``.
-        shortest: its `mtrl_imgrad.combiners.solvers.min_norm_point`.
+        shortest: its `mtrl_imgrad.combiners.solvers.simplex_problems.min_norm_point`.
 
     Returns:
         ``[...]`` in [0, 1].

@@ -15,7 +15,7 @@ c`` with ``kappa = mu / (a - mu)``: balanced tasks are treated as by MGDA, unbal
 correction on the task least aligned with the mean.
 
 On Nash-MTL (``base="nash_mtl"``, the paper's appendix) mu weighs the two terms of that method's program instead, see
-`mtrl_imgrad.combiners.nash_imbalance`; c has no part in it, and the update is a unit vector.
+`mtrl_imgrad.combiners.solvers.nash_imbalance`; c has no part in it, and the update is a unit vector.
 
 Departures from the authors' code (which exists for CAGrad only): exact solvers on a normalised Gramian for both
 problems; any number of tasks; no epsilons; for two tasks their code multiplies only a part of the linear term by
@@ -34,16 +34,16 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Reduction, Weights
 from mtrl_imgrad.combiners.cagrad import check_radius, corrected_mean
 from mtrl_imgrad.combiners.imbalance import MEASURES, direct, plumb_line, smallest_norm
-from mtrl_imgrad.combiners.nash_imbalance import imbalanced_bargain
-from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.pareto_safe import harmless
-from mtrl_imgrad.combiners.solver_choice import (
+from mtrl_imgrad.combiners.solvers.choice import (
     SolverName,
     check_choice,
     check_solver,
     solve_dual,
     solve_min_norm,
 )
+from mtrl_imgrad.combiners.solvers.nash_imbalance import imbalanced_bargain
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.task_sampling import TaskSampler
 from mtrl_imgrad.errors import ArgumentError
 

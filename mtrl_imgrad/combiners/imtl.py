@@ -18,9 +18,9 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction
 from mtrl_imgrad.combiners.imtl_g import IMTLG
 from mtrl_imgrad.combiners.loss_weights import are_finite
+from mtrl_imgrad.combiners.memory.tables import TaskIds
+from mtrl_imgrad.combiners.memory.task_adam import TaskAdam
 from mtrl_imgrad.combiners.outcome import Status, Weights
-from mtrl_imgrad.combiners.state import TaskIds
-from mtrl_imgrad.combiners.task_adam import TaskAdam
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["IMTL"]

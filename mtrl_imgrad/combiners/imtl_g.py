@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Status, TaskIds, Weights
-from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
-from mtrl_imgrad.combiners.spectrum import decompose
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.spectrum import decompose
 
 __all__ = ["IMTLG"]
 

@@ -26,9 +26,9 @@ from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, T
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_number
 from mtrl_imgrad.combiners.entrywise import BlockTable, combination, row_norms, scale_rows, wide
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
-from mtrl_imgrad.combiners.simplex import SimplexTable, project_simplex
-from mtrl_imgrad.combiners.solver_choice import check_choice
-from mtrl_imgrad.combiners.state import TaskTable
+from mtrl_imgrad.combiners.memory.simplex_table import SimplexTable, project_simplex
+from mtrl_imgrad.combiners.memory.tables import TaskTable
+from mtrl_imgrad.combiners.solvers.choice import check_choice
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MoCo"]

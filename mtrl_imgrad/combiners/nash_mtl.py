@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
-from mtrl_imgrad.combiners.normalised import normalise
-from mtrl_imgrad.combiners.solver_choice import SolverName, check_solver, solve_bargain
+from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_bargain
+from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["NashMTL"]

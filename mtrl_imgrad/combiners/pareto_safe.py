@@ -1,6 +1,6 @@
 """What ``pareto_safe=True`` does: where a combination is uphill for a task, the nearest that is not takes its place.
 
-That is its projection onto the dual cone, see `mtrl_imgrad.combiners.dual_cone`. A task counts as harmed
+That is its projection onto the dual cone, see `mtrl_imgrad.combiners.solvers.dual_cone`. A task counts as harmed
 where its loss is beyond what rounding may do; what harms none stays as it is, bit for bit. Afterwards
 ``g_i . d >= -1e-12 |g_i| sum_j |v_j| |g_j|`` for every task, d being the combination with weights v.
 """
@@ -12,9 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.dual_cone import Correction, correct
-from mtrl_imgrad.combiners.normalised import NormalisedGramian
 from mtrl_imgrad.combiners.outcome import Status, Weights
+from mtrl_imgrad.combiners.solvers.dual_cone import Correction, correct
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
 
 __all__ = ["harmless", "projection_status", "where"]
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
-from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.memory.randomness import check_seed, in_order, random_orders
 from mtrl_imgrad.combiners.pareto_safe import harmless
-from mtrl_imgrad.combiners.random_order import check_seed, in_order, random_orders
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 
 __all__ = ["PCGrad"]
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import LossCombiner, Reduction
 from mtrl_imgrad.combiners.loss_weights import weights_from
+from mtrl_imgrad.combiners.memory.randomness import check_seed
+from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.outcome import Weights
-from mtrl_imgrad.combiners.random_order import check_seed
-from mtrl_imgrad.combiners.state import TaskIds
 
 __all__ = ["RLW"]
 

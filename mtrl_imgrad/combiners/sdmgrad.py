@@ -27,9 +27,9 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.checks import check_number
-from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
-from mtrl_imgrad.combiners.simplex import SimplexTable, project_simplex
-from mtrl_imgrad.combiners.solvers import SimplexSolution, min_norm_point
+from mtrl_imgrad.combiners.memory.simplex_table import SimplexTable, project_simplex
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, min_norm_point
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["SDMGrad", "direction_oriented", "drawn_to_mean"]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
-from mtrl_imgrad.combiners.random_order import check_seed
+from mtrl_imgrad.combiners.memory.randomness import check_seed
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["TaskSampler"]

@@ -6,7 +6,7 @@ Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", 2024, arXi
 with ``y = argmin over y >= 0 of |g_k + G'y|^2``: K non-negative quadratic programs that share one Gramian. The cone is
 convex, so d is in it: no task is harmed to first order. Without conflicts d is the mean.
 
-The K programs share one matrix and are solved together, see `mtrl_imgrad.combiners.dual_cone`.
+The K programs share one matrix and are solved together, see `mtrl_imgrad.combiners.solvers.dual_cone`.
 
 Departures from the authors' code: the programs are solved exactly in units of the cosines; no ridge (theirs adds
 1e-4 to the normalised Gramian), no threshold below which gradients count as zero. A task whose gradient is zero is left
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.base import GramianCombiner, Status, TaskIds, Weights
-from mtrl_imgrad.combiners.dual_cone import correct
-from mtrl_imgrad.combiners.normalised import normalise
+from mtrl_imgrad.combiners.solvers.dual_cone import correct
+from mtrl_imgrad.combiners.solvers.normalised import normalise
 
 __all__ = ["UPGrad"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners import min_norm_point
 from mtrl_imgrad.combiners.imbalance import plumb_line
-from mtrl_imgrad.combiners.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.synthetic.optima import distance_to_front, lowest_loss, minimiser
 from mtrl_imgrad.synthetic.problem import Start, evaluate, task_weights
 from mtrl_imgrad.synthetic.run import Trajectories

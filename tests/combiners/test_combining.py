@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mtrl_imgrad.combiners import IMGrad, active_set, make_combiner
+from mtrl_imgrad.combiners import IMGrad, make_combiner
+from mtrl_imgrad.combiners.solvers import active_set
 from mtrl_imgrad.errors import ArgumentError
 
 METHODS = ["linear_scalarization", "mgda", "cagrad", "imgrad"]

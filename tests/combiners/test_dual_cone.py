@@ -8,8 +8,9 @@ import torch
 from gradient_problems import families, gramians
 from scipy.optimize import nnls
 
-from mtrl_imgrad.combiners import CAGrad, Status, dual_cone, gramian_diagnostics, make_combiner
-from mtrl_imgrad.combiners.normalised import normalise
+from mtrl_imgrad.combiners import CAGrad, Status, gramian_diagnostics, make_combiner
+from mtrl_imgrad.combiners.solvers import dual_cone
+from mtrl_imgrad.combiners.solvers.normalised import normalise
 
 FAMILIES = list(families(2, 1))
 SAFE = [("cagrad", {"c": 0.05}), ("cagrad", {}), ("imgrad", {}), ("pcgrad", {}), ("gradvac", {"beta": 0.5})]

@@ -7,10 +7,11 @@ import pytest
 import torch
 from gradient_problems import best_by_enumeration, families, gramians, objective
 
-from mtrl_imgrad.combiners import Status, active_set, conflict_averse_dual, min_norm_point
-from mtrl_imgrad.combiners.cvxpy_solvers import cvxpy_dual
-from mtrl_imgrad.combiners.normalised import normalise
-from mtrl_imgrad.combiners.solvers import check_dual
+from mtrl_imgrad.combiners import Status, conflict_averse_dual, min_norm_point
+from mtrl_imgrad.combiners.solvers import active_set
+from mtrl_imgrad.combiners.solvers.conic import cvxpy_dual
+from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.simplex_problems import check_dual
 
 FAMILIES = list(families(2, 1))
 HARD_TO_SCALE = ("imbalance 1e9", "mean zero", "mean tiny", "thin half circle")

@@ -7,8 +7,8 @@ import torch
 
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
-from mtrl_imgrad.combiners.normalised import normalise
-from mtrl_imgrad.combiners.solvers import min_norm_point
+from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 
 G3 = torch.tensor([[1, 0, 2, 0], [0, 3, -1, 0], [-1, 1, 0, 0.5]], dtype=torch.float64)
 G2 = torch.tensor([[2, 0], [-1, 1]], dtype=torch.float64)

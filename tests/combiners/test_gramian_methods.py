@@ -6,7 +6,8 @@ import pytest
 import torch
 from gradient_problems import families, gramians
 
-from mtrl_imgrad.combiners import Status, active_set, make_combiner, power_fair
+from mtrl_imgrad.combiners import Status, make_combiner
+from mtrl_imgrad.combiners.solvers import active_set, power_fair
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 METHODS = {

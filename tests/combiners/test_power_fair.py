@@ -8,8 +8,9 @@ import pytest
 import torch
 from gradient_problems import families, gramians
 
-from mtrl_imgrad.combiners import FairGrad, NashMTL, Status, min_norm_point, power_fair
-from mtrl_imgrad.combiners.normalised import normalise
+from mtrl_imgrad.combiners import FairGrad, NashMTL, Status, min_norm_point
+from mtrl_imgrad.combiners.solvers import power_fair
+from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.errors import ArgumentError
 
 FAMILIES = list(families(2, 1))

@@ -10,7 +10,7 @@ import pytest
 from examples import make_example
 from mtrl_imgrad import combiners
 from mtrl_imgrad.combiners import IMGrad, list_combiners, make_combiner
-from mtrl_imgrad.combiners.cvxpy_solvers import require_cvxpy
+from mtrl_imgrad.combiners.solvers.conic import require_cvxpy
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from mtrl_imgrad.combiners import Status, make_combiner
-from mtrl_imgrad.combiners.normalised import normalise
-from mtrl_imgrad.combiners.solver_choice import solve_bargain, solve_dual, solve_min_norm
+from mtrl_imgrad.combiners.solvers.choice import solve_bargain, solve_dual, solve_min_norm
+from mtrl_imgrad.combiners.solvers.normalised import normalise
 
 cp = pytest.importorskip("cvxpy")
 

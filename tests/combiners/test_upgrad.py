@@ -8,7 +8,8 @@ import pytest
 import torch
 from gradient_problems import families, gramians
 
-from mtrl_imgrad.combiners import Status, UPGrad, dual_cone
+from mtrl_imgrad.combiners import Status, UPGrad
+from mtrl_imgrad.combiners.solvers import dual_cone
 
 FAMILIES = list(families(2, 1))
 

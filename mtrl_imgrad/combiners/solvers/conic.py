@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.normalised import NormalisedGramian
 from mtrl_imgrad.combiners.outcome import Status
-from mtrl_imgrad.combiners.power_fair import PowerFairSolution, check_balance
-from mtrl_imgrad.combiners.solvers import SimplexSolution, check_dual
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, check_balance
+from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, check_dual
 from mtrl_imgrad.errors import MissingDependencyError
 
 __all__ = ["cvxpy_bargain", "cvxpy_dual", "require_cvxpy"]

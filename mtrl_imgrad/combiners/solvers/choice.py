@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.normalised import NormalisedGramian
-from mtrl_imgrad.combiners.power_fair import PowerFairSolution, power_fair
-from mtrl_imgrad.combiners.solvers import SimplexSolution, conflict_averse_dual, min_norm_point
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, power_fair
+from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["SolverName", "check_choice", "check_solver", "solve_bargain", "solve_dual", "solve_min_norm"]
@@ -36,7 +36,7 @@ def check_solver(solver: SolverName) -> SolverName:
     """
     check_choice("solver", solver, ("exact", "cvxpy"))
     if solver == "cvxpy":
-        from mtrl_imgrad.combiners.cvxpy_solvers import require_cvxpy
+        from mtrl_imgrad.combiners.solvers.conic import require_cvxpy
 
         require_cvxpy()
     return solver
@@ -53,7 +53,7 @@ def solve_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor, solve
     """`conflict_averse_dual` by the solver asked for."""
     if solver == "exact":
         return conflict_averse_dual(problem, linear, radius)
-    from mtrl_imgrad.combiners.cvxpy_solvers import cvxpy_dual
+    from mtrl_imgrad.combiners.solvers.conic import cvxpy_dual
 
     return cvxpy_dual(problem, linear, radius)
 
@@ -62,6 +62,6 @@ def solve_bargain(problem: NormalisedGramian, solver: SolverName) -> PowerFairSo
     """`power_fair` for alpha = 1, Nash-MTL's problem, by the solver asked for."""
     if solver == "exact":
         return power_fair(problem, 1.0)
-    from mtrl_imgrad.combiners.cvxpy_solvers import cvxpy_bargain
+    from mtrl_imgrad.combiners.solvers.conic import cvxpy_bargain
 
     return cvxpy_bargain(problem)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.parts import Parts
+from mtrl_imgrad.combiners.memory.parts import Parts
+from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.ranges import check_number
-from mtrl_imgrad.combiners.state import TaskIds, TaskTable
 
 __all__ = ["TaskAdam"]
 

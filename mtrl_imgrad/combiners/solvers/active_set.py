@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.optimality import (
+from mtrl_imgrad.combiners.solvers.optimality import (
     ROUNDING,
     Found,
     Problem,
@@ -28,7 +28,7 @@ from mtrl_imgrad.combiners.optimality import (
     pose,
     proof,
 )
-from mtrl_imgrad.combiners.proposals import propose, propose_minimum
+from mtrl_imgrad.combiners.solvers.proposals import propose, propose_minimum
 
 __all__ = ["Systems", "certify", "may_ask", "minimise", "substitute"]
 
@@ -41,10 +41,10 @@ _STEPS = (0.5, 0.25, 0.0625)
 def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
     """Minimise ``(b'z + q |z|_C) / a'z`` over z >= 0.
 
-    Arguments as for `mtrl_imgrad.combiners.optimality.pose`.
+    Arguments as for `mtrl_imgrad.combiners.solvers.optimality.pose`.
 
     On a CPU the loop ends when all problems of the batch are solved, and one problem alone is first tried by a quicker
-    method, see `mtrl_imgrad.combiners.proposals`. Elsewhere, in a compiled graph and inside
+    method, see `mtrl_imgrad.combiners.solvers.proposals`. Elsewhere, in a compiled graph and inside
     ``torch.vmap`` it takes a fixed number of steps, so that the host need not wait for an answer.
     """
     problem = pose(C, a, b, q)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.state import TaskIds, TaskTable
+from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
 
 __all__ = ["SimplexTable", "project_simplex"]
 

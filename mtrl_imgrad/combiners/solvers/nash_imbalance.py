@@ -27,10 +27,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.active_set import may_ask, substitute
-from mtrl_imgrad.combiners.normalised import NormalisedGramian
 from mtrl_imgrad.combiners.outcome import Status
-from mtrl_imgrad.combiners.power_fair import power_fair
+from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 
 __all__ = ["ImbalancedBargain", "imbalanced_bargain"]
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.active_set import may_ask, substitute
-from mtrl_imgrad.combiners.normalised import NormalisedGramian
-from mtrl_imgrad.combiners.optimality import ROUNDING
 from mtrl_imgrad.combiners.outcome import Status
-from mtrl_imgrad.combiners.proposals import propose, propose_balance
+from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.optimality import ROUNDING
+from mtrl_imgrad.combiners.solvers.proposals import propose, propose_balance
 
 __all__ = ["PowerFairSolution", "check_balance", "power_fair"]
 
@@ -56,7 +56,7 @@ def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
     """Solve ``M w = w^(-1/alpha)`` for the tasks whose gradient is not zero.
 
     On a CPU the loop ends when all problems of the batch are solved, and for one problem alone it starts from where a
-    quicker method ended, see `mtrl_imgrad.combiners.proposals`. Elsewhere, in a compiled graph and inside
+    quicker method ended, see `mtrl_imgrad.combiners.solvers.proposals`. Elsewhere, in a compiled graph and inside
     ``torch.vmap`` it takes a fixed number of steps, so that the host need not wait for an answer.
 
     Args:

@@ -5,8 +5,8 @@ The dual cone of the task gradients is ``{d: g_i . d >= 0 for all i}``. The near
 
     gain = M (u + y) >= 0,   y >= 0,   y_i gain_i = 0 for all i
 
-proves a y right. As in `mtrl_imgrad.combiners.active_set` coefficients are those of the unit gradients, so that norms
-that differ by orders of magnitude do no harm: C, the cosines, takes the place of M.
+proves a y right. As in `mtrl_imgrad.combiners.solvers.active_set` coefficients are those of the unit gradients, so that
+norms that differ by orders of magnitude do no harm: C, the cosines, takes the place of M.
 
 Two methods, one after the other. Exchanging whole sets (block pivoting) solves on the tasks pushed against, drops those
 pushed the wrong way and takes in all that lose: three to six steps where gradients are independent, but it may go round
@@ -25,8 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.active_set import Systems, may_ask
-from mtrl_imgrad.combiners.optimality import ROUNDING, VANISHING, dot
+from mtrl_imgrad.combiners.solvers.active_set import Systems, may_ask
+from mtrl_imgrad.combiners.solvers.optimality import ROUNDING, VANISHING, dot
 
 __all__ = ["Correction", "c_min", "correct", "relative_length"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtrl_imgrad.combiners.state import Kept
+from mtrl_imgrad.combiners.memory.tables import Kept
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["Parts"]

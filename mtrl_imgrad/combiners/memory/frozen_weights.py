@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.outcome import Weights
-from mtrl_imgrad.combiners.state import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["FrozenWeights"]

@@ -1,7 +1,7 @@
 """Exact solvers for the two convex problems on the simplex that MGDA, CAGrad and IMGrad are made of.
 
 Both are ``min over w in the simplex of  b'w + q sqrt(w'Mw)``:  the min-norm point with b = 0 and q = 1, the
-conflict-averse dual with the method's own b and q. `mtrl_imgrad.combiners.active_set` solves them; this
+conflict-averse dual with the method's own b and q. `mtrl_imgrad.combiners.solvers.active_set` solves them; this
 module puts problems into its units and answers into ours.
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.active_set import certify, minimise
-from mtrl_imgrad.combiners.normalised import NormalisedGramian, normalise
-from mtrl_imgrad.combiners.optimality import VANISHING, Found
 from mtrl_imgrad.combiners.outcome import Status
+from mtrl_imgrad.combiners.solvers.active_set import certify, minimise
+from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Found
 
 __all__ = ["SimplexSolution", "check_dual", "conflict_averse_dual", "min_norm_point"]
 

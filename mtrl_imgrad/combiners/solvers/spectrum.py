@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.optimality import ROUNDING
+from mtrl_imgrad.combiners.solvers.optimality import ROUNDING
 
 __all__ = ["Spectrum", "decompose"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.parts import Parts
-from mtrl_imgrad.combiners.state import TaskIds, TaskTable
+from mtrl_imgrad.combiners.memory.parts import Parts
+from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
 
 __all__ = ["BaseLosses"]
 

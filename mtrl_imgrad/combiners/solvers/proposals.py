@@ -49,7 +49,7 @@ def propose_minimum(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray) 
     """Where ``(b'z + q |z|_C) / a'z`` may have its minimum over z >= 0: exchange of whole sets of tasks.
 
     From the best single task on: the closed form of the optimum on a set of tasks says which of them are not wanted,
-    and its multipliers which others are. Arguments as for `mtrl_imgrad.combiners.active_set.minimise`.
+    and its multipliers which others are. Arguments as for `mtrl_imgrad.combiners.solvers.active_set.minimise`.
 
     Returns:
         ``[K + 1]``: the z of length q, and the objective there.
@@ -92,7 +92,7 @@ def propose_minimum(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray) 
 
 
 def propose_balance(C: np.ndarray, log_b: np.ndarray, p: float) -> np.ndarray | None:
-    """Where ``C z = b z^(-p)`` may hold: Newton's method, shortened as in `mtrl_imgrad.combiners.power_fair`.
+    """Where ``C z = b z^(-p)`` may hold: Newton's method, shortened as in `mtrl_imgrad.combiners.solvers.power_fair`.
 
     Args:
         C: ``[K, K]`` positive semi-definite.
