@@ -16,20 +16,22 @@ __all__ = ["print_combiner", "print_combiners", "short_reference"]
 COSTS = {
     "losses": "1 backward",
     "gramian": "K gradients",
-    "matrix": "K gradients, entry by entry",
+    "matrix": "K gradients, entrywise",
 }
 """What a step costs, by what a method needs, beside K-sized work. Rows of tasks give K gradients in one backward."""
 
 
 def print_combiners(console: Console) -> None:
     """A table of all combiners: name, what a step needs and keeps, paper."""
-    table = Table("name", "step needs", "keeps", "paper", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "a step needs", "keeps", "paper"):
+        table.add_column(column, no_wrap=column in ("name", "a step needs"))
     for name in list_combiners():
         combiner = combiner_class(name)
         kept = ", ".join(part.replace("_", " ") for part in combiner.keeps) or "-"
         table.add_row(name, COSTS[combiner.needs], kept, short_reference(combiner.paper))
     console.print(table)
-    console.print("\n`mtrl-imgrad combiners NAME` says more of one: arguments, departures from its authors, BibTeX.")
+    console.print("\n`mtrl-imgrad combiners NAME` says more of one: arguments, paper, departures, BibTeX.")
 
 
 def print_combiner(name: str, console: Console) -> None:
@@ -54,21 +56,18 @@ def print_combiner(name: str, console: Console) -> None:
 
 
 def short_reference(paper: str) -> str:
-    """First author, venue and arXiv number of a reference.
+    """First author and venue of a reference.
 
     >>> short_reference("Ada One and Bob Two. A Title. NeurIPS 2021. arXiv:2110.14048")
-    'One et al., NeurIPS 2021, arXiv:2110.14048'
+    'One et al., NeurIPS 2021'
     """
-    arxiv = re.search(r"arXiv:[0-9.]+[0-9]", paper)
-    body = paper[: arxiv.start()] if arxiv else paper
+    body = re.sub(r"arXiv:[0-9.]+$", "", paper)
     authors, _, venue = body.strip(" .").rpartition(". ")
     if not re.search(r"(19|20)[0-9]{2}$", venue):
         return paper
-    authors = authors.split(". ")[0]
-    names = re.split(r", | and ", authors)
+    names = re.split(r", | and ", authors.split(". ")[0])
     surname = names[0].split()[-1]
-    parts = [f"{surname} et al." if len(names) > 1 else surname, venue, arxiv[0] if arxiv else ""]
-    return ", ".join(part for part in parts if part)
+    return f"{surname} et al., {venue}" if len(names) > 1 else f"{surname}, {venue}"
 
 
 def _arguments(combiner: type[Combiner]) -> str:

@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+
+from mtrl_imgrad import make_combiner
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -30,8 +33,20 @@ def test_training_lines(tmp_path, monkeypatch):
     assert (tmp_path / "mt10_imgrad.zip").exists()
 
 
+def test_backward_lines():
+    trunk, heads = torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)
+    outputs = heads(trunk(torch.ones(5, 3)).tanh())
+    losses = {"loss_a": outputs[:, 0].square().mean(), "loss_b": (outputs[:, 1] - 1).square().mean()}
+    optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.1)
+    before = trunk.weight.detach().clone()
+    combiner = make_combiner("imgrad")
+    names = {"combiner": combiner, "trunk": trunk, "heads": heads, "optimizer": optimizer, **losses}
+    exec(compile(_blocks()[1], "README.md", "exec"), names)
+    assert not torch.equal(trunk.weight, before)
+
+
 def test_combiner_lines():
     found = {}
-    exec(compile(_blocks()[1], "README.md", "exec"), found)
+    exec(compile(_blocks()[2], "README.md", "exec"), found)
     assert found["out"].status.name == "SOLVED"
     assert found["out"].weights.tolist() == pytest.approx([0.496080, 0.287356, 0.494504], abs=1e-4)

@@ -85,7 +85,7 @@ class NormalisedGramian:
         """
         return Weights(
             values=self.nan_unless_finite(torch.where(self.zero[..., None], base, values)),
-            residual=self.nan_unless_finite(residual),
+            residual=self.nan_unless_finite(torch.where(self.zero, 0.0, residual)),
             status_code=self.status_code(status_code),
             extras={name: self.nan_unless_finite(value) for name, value in (extras or {}).items()},
         )
