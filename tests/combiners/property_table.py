@@ -133,7 +133,7 @@ LAWS: dict[str, tuple[Law, tuple[str, ...], int, float]] = {
     "rotation": (rotation, GENERAL, 4, 1e-5),
     "task unit": (task_unit, GENERAL, 4, 1e-5),
     "listed twice": (twice, GENERAL, 4, 1e-5),
-    "uphill for none": (harmless, HARD + DEGENERATE, 40, 1e-6),
+    "uphill for none": (harmless, HARD + DEGENERATE, 16, 1e-6),
     "rests": (stationary, DEGENERATE, 4, 1e-4),
     "moves": (moves, GENERAL + DEGENERATE, 4, 0.5),
 }
