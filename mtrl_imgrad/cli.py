@@ -1,4 +1,4 @@
-"""The command line: ``mtrl-imgrad train | evaluate | combiners | presets | doctor``."""
+"""The command line: ``mtrl-imgrad train | evaluate | supervised | combiners | presets | doctor``."""
 
 from __future__ import annotations
 
@@ -108,6 +108,13 @@ def _evaluate(arguments: list[str]) -> None:
     )
 
 
+def _supervised(arguments: list[str]) -> None:
+    """Train on images, compare methods, draw analyses (mtrl-imgrad supervised --help)."""
+    from mtrl_imgrad.supervised.commands import supervised
+
+    supervised(arguments)
+
+
 def _combiners(arguments: list[str]) -> None:
     """List the combiners: name, what a step needs, paper."""
     from mtrl_imgrad.combiners import combiner_class, list_combiners
@@ -143,6 +150,7 @@ def _doctor(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "supervised": _supervised,
     "combiners": _combiners,
     "presets": _presets,
     "doctor": _doctor,
