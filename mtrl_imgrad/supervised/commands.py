@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import tyro
@@ -82,4 +82,69 @@ def _with_own_kwargs(config: SupervisedConfig, default: SupervisedConfig) -> Sup
     return config
 
 
-SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {}
+def _compare(arguments: list[str]) -> None:
+    """Run methods by seeds and print a table with standard errors, beside the published rows."""
+    from mtrl_imgrad.supervised.compare import compare
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--methods", nargs="+", default=["stl", "ls", "cagrad", "imgrad"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--no-progress-bar", action="store_true")
+    given, rest = parser.parse_known_args(arguments)
+    summary = (
+        "Run methods by seeds, each run only once. --methods stl ls cagrad imgrad:measure=lm,update_every=4 (a combiner "
+        "with its arguments; stl is one network a task), --seeds 0 1 2, --out FOLDER (default: comparisons/DATA)."
+    )
+    config = _config(rest, "mtrl-imgrad supervised compare", summary)
+    out = given.out or Path("comparisons") / (config.data.simulate or config.data.format)
+    compare(config, given.methods, given.seeds, out, progress=not given.no_progress_bar)
+
+
+def _analyse(arguments: list[str]) -> None:
+    """Draw imbalance, cos theta, Pareto failures and the tasks' progress of finished runs."""
+    from mtrl_imgrad.supervised.analysis import analyse
+
+    parser = argparse.ArgumentParser(prog="mtrl-imgrad supervised analyse", description=_analyse.__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders of comparisons")
+    parser.add_argument("--out", type=Path, default=Path("analysis"), help="folder for the pictures")
+    given = parser.parse_args(arguments)
+    analyse(given.runs, given.out)
+
+
+def _make_data(arguments: list[str]) -> None:
+    """Make a folder of simulated scenes with true labels."""
+    from mtrl_imgrad.supervised.data import SCENE_KINDS, make_scenes
+
+    kinds = "; ".join(f"{name}: {words}" for name, words in SCENE_KINDS.items())
+    parser = argparse.ArgumentParser(
+        prog="mtrl-imgrad supervised make-data", description=_make_data.__doc__, epilog=kinds
+    )
+    parser.add_argument("kind", choices=SCENE_KINDS)
+    parser.add_argument("--root", type=Path, help="folder to make (default: data/KIND)")
+    parser.add_argument("--train", type=int, help="scenes for training")
+    parser.add_argument("--val", type=int, help="scenes for validation")
+    parser.add_argument("--test", type=int, help="scenes for test")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--colour", choices=("auto", "gl", "rays"), default="auto")
+    given = parser.parse_args(arguments)
+    counts = {split: getattr(given, split) for split in ("train", "val", "test") if getattr(given, split) is not None}
+    height, width = given.size or (None, None)
+    root = make_scenes(
+        given.kind,
+        given.root or Path("data") / given.kind,
+        counts=counts or None,
+        height=height,
+        width=width,
+        seed=given.seed,
+        colour=given.colour,
+    )
+    Console(file=sys.stdout, highlight=False).print(f"{given.kind} scenes are in {escape(str(root))}", soft_wrap=True)
+
+
+SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "compare": _compare,
+    "analyse": _analyse,
+    "make-data": _make_data,
+}
