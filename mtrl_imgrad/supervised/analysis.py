@@ -254,11 +254,10 @@ def _smooth(values: Floats, window: int = 15) -> Floats:
 
 
 def _print(summaries: Mapping[str, Summary], console: Console) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run")
-    names = ("steps", "cos θ", "imbalance", "Spearman", "conflicts", "Pareto failures", "progress gap")
-    for name in names:
-        table.add_column(name, justify="right")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("run", overflow="fold")
+    for name in ("steps", "cos θ", "imba-\nlance", "Spear-\nman", "con-\nflicts", "Pareto\nfailures", "progress\ngap"):
+        table.add_column(name, justify="right", no_wrap=True)
     for label, found in summaries.items():
         table.add_row(
             label,

@@ -119,7 +119,7 @@ def compare(
         published=None if data.simulated or config.data.tasks else published_table(config.data.format),
     )
     report.save(folder)
-    _draw_panel(jobs, seeds[0], data, config.reporting.panel_images, folder / "panel.png")
+    _draw_panel(jobs, seeds[0], data, min(2, config.reporting.panel_images), folder / "panel.png")
     report.print(console)
     console.print(f"\nEverything is in {escape(str(folder))}", style="bold")
     return report

@@ -147,18 +147,19 @@ class ComparisonReport:
         return file.getvalue()
 
     def print(self, console: Console) -> None:
-        """The table and the statements, for the terminal."""
+        """The table and the statements, for the terminal; columns that do not fit go to a table below."""
         header, rows = self.table()
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=self._title(), title_justify="left", title_style="bold")
-        table.add_column(header[0], no_wrap=True)
-        for name in header[1:]:
-            table.add_column(name, justify="right")
-        own = len(self.methods)
-        for i, row in enumerate(rows):
-            if i == own:
-                table.add_section()
-            table.add_row(*row, style="dim" if i >= own else None)
-        console.print(table)
+        console.print(self._title(), style="bold")
+        sizes = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        for columns in _that_fit(sizes, console.width):
+            table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+            for i in columns:
+                table.add_column(header[i], justify="right" if i else "left", no_wrap=True)
+            for place, row in enumerate(rows):
+                if place == len(self.methods):
+                    table.add_section()
+                table.add_row(*(row[i] for i in columns), style="dim" if place >= len(self.methods) else None)
+            console.print(table)
         for sentence in self.statements():
             console.print(f"  {sentence}")
 
@@ -204,24 +205,38 @@ class ComparisonReport:
 
 
 def difference_is_noise(first: Sequence[float], second: Sequence[float]) -> bool | None:
-    """Whether the 95 % interval of the difference of two means holds 0 (Welch); None with less than two values each.
+    """Whether the 95 % interval of the mean difference of two methods holds 0; None with less than two seeds.
 
-    The degrees of freedom are rounded down, which errs towards noise.
+    Differences are taken seed by seed (Student's t): the same seed gives both methods the same order of images and, but
+    for single-task networks, the same first weights.
+
+    Args:
+        first: a number for each seed.
+        second: of the other method, for the same seeds in the same order.
     """
-    if min(len(first), len(second)) < 2:
+    differences = np.subtract(first, second)
+    if len(differences) < 2:
         return None
-    shares = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
-    difference = abs(float(np.mean(first) - np.mean(second)))
-    if sum(shares) == 0:
-        return difference == 0
-    parts = sum(share**2 / (len(v) - 1) for share, v in zip(shares, (first, second), strict=True))
-    freedom = sum(shares) ** 2 / parts
-    return difference <= student_95(math.floor(freedom)) * math.sqrt(sum(shares))
+    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+    return bool(abs(differences.mean()) <= student_95(len(differences) - 1) * error)
 
 
 def student_95(freedom: int) -> float:
     """Two-sided 95 % point of Student's t; above 30 degrees of freedom that of 30, which errs upwards."""
     return _T_95[min(max(freedom, 1), len(_T_95)) - 1]
+
+
+def _that_fit(sizes: Sequence[int], width: int) -> list[list[int]]:
+    """Columns of each table: the first and as many others as a line holds."""
+    tables: list[list[int]] = []
+    used = width + 1
+    for i, size in enumerate(sizes[1:], start=1):
+        if used + size + 2 > width:
+            tables.append([0])
+            used = sizes[0] + 1
+        tables[-1].append(i)
+        used += size + 2
+    return tables
 
 
 def _ranking(deltas: Mapping[str, Sequence[float]]) -> list[str]:
@@ -239,8 +254,8 @@ def _ranking(deltas: Mapping[str, Sequence[float]]) -> list[str]:
         said.append(f"Within seed noise of it: {', '.join(within)}: no order among them can be claimed.")
     if beyond:
         said.append(f"Worse than it beyond seed noise: {', '.join(beyond)}.")
-    rule = "Seed noise: the 95 % interval of the difference of two means (Welch) holds 0; the best was picked afterwards, "
-    return [*said, rule + "and nothing is corrected for the number of comparisons."]
+    rule = "Seed noise: the 95 % interval of the mean difference, seed by seed (Student's t), holds 0. "
+    return [*said, rule + "The best was picked afterwards, and nothing is corrected for the number of comparisons."]
 
 
 def _mean_and_error(values: Sequence[float], signed: bool = False) -> str:
@@ -255,7 +270,7 @@ def _mean_and_error(values: Sequence[float], signed: bool = False) -> str:
 def _draw_deltas(deltas: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
     """A point for each seed, the mean with its standard error, best on top."""
     order = sorted(deltas, key=lambda label: float(np.mean(deltas[label])), reverse=True)
-    figure = Figure(figsize=(7.5, 1.3 + 0.38 * len(order)), dpi=130, layout="constrained")
+    figure = Figure(figsize=(7.5, 1.8 + 0.38 * len(order)), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     for place, label in enumerate(order):
         values = np.asarray(deltas[label])
@@ -267,6 +282,6 @@ def _draw_deltas(deltas: Mapping[str, Sequence[float]], title: str, path: Path) 
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlabel("Δm in %, negative is better; points are seeds, bars standard errors")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title.replace("; ", "\n", 1), fontsize=7.5, loc="left")
+    axes.set_title(title.replace("; ", "\n"), fontsize=7.5, loc="left")
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png", facecolor="white")

@@ -38,7 +38,7 @@ def draw_panel(
     predictions: Mapping[str, Maps],
     tasks: Sequence[TaskSpec],
 ) -> Path:
-    """Each image with the truth and, below it, what each method predicts; a column for each task.
+    """Each image beside the truth and, below, what each method predicts; a column for each task.
 
     Classes have colours of their own, black is unlabelled; depth goes from dark (near) to light, with the truth's
     range, black is unmeasured; normals show x, y, z as red, green, blue. Attributes are listed: those that an image has,
@@ -72,9 +72,11 @@ def draw_panel(
             axes = grid[b * len(rows) + r]
             for cell in axes:
                 cell.set_axis_off()
-            _label(axes[0], row)
             if r == 0:
                 axes[0].imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
+            else:
+                name = row.replace(":", ":\n").replace(",", ",\n")
+                axes[0].text(0.96, 0.5, name, va="center", ha="right", fontsize=8, transform=axes[0].transAxes)
             for axis, task in zip(axes[1:], dense, strict=False):
                 truth = targets[task.name][b]
                 picture = _truth(task, truth) if r == 0 else _prediction(task, predictions[row][task.name][b], truth)
@@ -108,10 +110,6 @@ def sample_items(split: ItemDataset, count: int) -> tuple[Tensor, dict[str, Tens
     items = [split[int(place)] for place in places]
     targets = {name: torch.stack([target[name] for _, target in items]) for name in items[0][1]}
     return torch.stack([image for image, _ in items]), targets
-
-
-def _label(axis: Axes, text: str) -> None:
-    axis.text(-0.04, 0.5, text, rotation=90, va="center", ha="right", fontsize=7, transform=axis.transAxes)
 
 
 def _truth(task: TaskSpec, target: Tensor) -> NDArray[Any]:
