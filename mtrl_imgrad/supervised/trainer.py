@@ -5,6 +5,7 @@ Losses go to the combiner as a list, one scalar a task, so that a task's backwar
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
-from mtrl_imgrad.combiners import Combiner, make_combiner
+from mtrl_imgrad.combiners import Combiner, combiner_class, make_combiner
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.supervised.losses import make_loss
@@ -145,6 +146,7 @@ class MultiTaskTrainer:
             [*self._shared, *self._own],
             lr=self.optimisation.learning_rate,
             weight_decay=self.optimisation.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
         )
         self._scaler = torch.amp.GradScaler("cuda") if self.optimisation.amp == "fp16" else None
 
@@ -292,9 +294,9 @@ class MultiTaskTrainer:
 
     def _probe(self, losses: list[Tensor], features: Tensor | None) -> Tensor | None:
         """The Gramian, unless the combiner is about to form it."""
-        if self.combiner.needs == "gramian" and self.combiner.needs_jacobian():
-            if self.combiner.draw_groups.__func__ is Combiner.draw_groups:
-                return None
+        samples = getattr(self.combiner, "tasks_per_step", None) is not None
+        if self.combiner.needs == "gramian" and self.combiner.needs_jacobian() and not samples:
+            return None
         scale = self._scaler.get_scale() if self._scaler is not None else 1.0
         return probe_gramian(losses, self._shared if features is None else [features], scale)
 
@@ -357,10 +359,6 @@ class MultiTaskTrainer:
 def _make_combiner(combiner: str | Combiner, kwargs: Mapping[str, Any], seed: int) -> Combiner:
     if isinstance(combiner, Combiner):
         return make_combiner(combiner, **kwargs)
-    import inspect
-
-    from mtrl_imgrad.combiners import combiner_class
-
     accepted = inspect.signature(combiner_class(combiner)).parameters
     added = {name: value for name, value in {"seed": seed, "reduction": "sum"}.items() if name in accepted}
     return make_combiner(combiner, **{**added, **kwargs})
