@@ -337,7 +337,7 @@ def save_config(config: Config, path: Path, ran_with: dict[str, Any]) -> None:
         path: of the YAML file.
         ran_with: versions, back-ends and device, kept as a record.
     """
-    data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))  # type: ignore[type-var]
+    data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))  # type: ignore[type-var, call-overload]
     path.write_text(yaml.safe_dump({**data, "ran_with": ran_with}, sort_keys=False), encoding="utf-8")
 
 

@@ -129,7 +129,8 @@ def spearman(first: Floats, second: Floats) -> float:
     ranks = [_ranks(values) for values in (first, second)]
     if min(np.ptp(rank) for rank in ranks) == 0:
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (rank - rank.mean() for rank in ranks)
+    return float(first @ second / np.sqrt((first @ first) * (second @ second)))
 
 
 def analyse(folders: Sequence[Path], out: Path, console: Console | None = None) -> dict[str, Summary]:

@@ -40,7 +40,9 @@ def _train(arguments: list[str]) -> None:
             raise ArgumentError(f"--resume takes everything from the run's config.yaml; got {' '.join(rest)} as well")
         result = resume(given.resume, progress=not given.no_progress_bar)
     else:
-        config = _config(rest, "mtrl-imgrad supervised", "Train one network; commands below this one: compare, analyse, make-data.")
+        config = _config(
+            rest, "mtrl-imgrad supervised", "Train one network; commands below this one: compare, analyse, make-data."
+        )
         result = train(config, progress=not given.no_progress_bar)
     console = Console(file=sys.stdout, highlight=False)
     console.print(escape(f"result: {result.how}"), style="bold")
@@ -65,8 +67,8 @@ def _config(arguments: list[str], prog: str, summary: str) -> SupervisedConfig:
         SupervisedConfig,
         prog=prog,
         description=(
-            f"{summary} --data NAME ({', '.join(list_presets())}) takes the data set and its paper's settings, --config "
-            "FILE those of a run; both set the defaults of all options below. --no-progress-bar prints no progress."
+            f"{summary} --data NAME ({', '.join(list_presets())}) takes the data set and its paper's settings, "
+            "--config FILE those of a run; both set the defaults of all options below. --no-progress-bar prints no progress."
         ),
         default=default,
         args=rest,
@@ -93,8 +95,8 @@ def _compare(arguments: list[str]) -> None:
     parser.add_argument("--no-progress-bar", action="store_true")
     given, rest = parser.parse_known_args(arguments)
     summary = (
-        "Run methods by seeds, each run only once. --methods stl ls cagrad imgrad:measure=lm,update_every=4 (a combiner "
-        "with its arguments; stl is one network a task), --seeds 0 1 2, --out FOLDER (default: comparisons/DATA)."
+        "Run methods by seeds, each run only once. --methods stl ls cagrad imgrad:measure=lm,update_every=4 (a "
+        "combiner with its arguments; stl is one network a task), --seeds 0 1 2, --out FOLDER (default: comparisons/DATA)."
     )
     config = _config(rest, "mtrl-imgrad supervised compare", summary)
     out = given.out or Path("comparisons") / (config.data.simulate or config.data.format)

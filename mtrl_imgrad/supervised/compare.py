@@ -125,9 +125,7 @@ def compare(
     return report
 
 
-def _jobs(
-    config: SupervisedConfig, spec: MethodSpec, seed: int, data: Splits, folder: Path
-) -> list[SupervisedConfig]:
+def _jobs(config: SupervisedConfig, spec: MethodSpec, seed: int, data: Splits, folder: Path) -> list[SupervisedConfig]:
     """The runs that a method needs for a seed: one, or one a task."""
     if spec.combiner == SINGLE_TASK:
         return [

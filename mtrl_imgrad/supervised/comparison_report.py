@@ -116,7 +116,9 @@ class ComparisonReport:
         rows = []
         for method in self.methods:
             cells = [
-                _mean_and_error([float(np.mean([result[t][m] for t, m in places])) for result in method.results.values()])
+                _mean_and_error(
+                    [float(np.mean([result[t][m] for t, m in places])) for result in method.results.values()]
+                )
                 for _, places in columns.values()
             ]
             delta = _mean_and_error(deltas[method.label], signed=True) if method.label in deltas else ""
@@ -195,11 +197,14 @@ class ComparisonReport:
     def _published_rows(self, columns: Mapping[str, tuple[bool, list[tuple[str, str]]]]) -> list[list[str]]:
         if self.published is None:
             return []
-        quoted = [("single task", self.published.baselines, None)]
+        quoted: list[tuple[str, Results, float | None]] = [("single task", self.published.baselines, None)]
         quoted += [(name, row.results, row.delta_m) for name, row in self.published.rows.items()]
         rows = []
         for name, results, delta in quoted:
-            cells = [f"{np.mean([results[t][m] for t, m in places]):.4g}" if results else "" for _, places in columns.values()]
+            cells = [
+                f"{np.mean([results[t][m] for t, m in places]):.4g}" if results else ""
+                for _, places in columns.values()
+            ]
             rows.append([f"published: {name}", *cells, "" if delta is None else f"{delta:+.2f}", "", ""])
         return rows
 

@@ -96,7 +96,9 @@ def reported_result(
         how = f"{split}, epoch {chosen[0].epoch + 1}, the best of {len(records)} by {rule} in val"
     else:
         chosen = list(records[-reporting.last_epochs :])
-        how = f"{split}, mean of the last {len(chosen)} of {len(records)} epochs" if len(chosen) > 1 else f"{split}, last"
+        how = (
+            f"{split}, mean of the last {len(chosen)} of {len(records)} epochs" if len(chosen) > 1 else f"{split}, last"
+        )
     return RunResult(
         results={
             task: {

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -41,8 +40,8 @@ def draw_panel(
     """Each image beside the truth and, below, what each method predicts; a column for each task.
 
     Classes have colours of their own, black is unlabelled; depth goes from dark (near) to light, with the truth's
-    range, black is unmeasured; normals show x, y, z as red, green, blue. Attributes are listed: those that an image has,
-    and those that are predicted.
+    range, black is unmeasured; normals show x, y, z as red, green, blue. Attributes are listed: those that an image
+    has, and those that are predicted.
 
     Args:
         path: of the PNG; folders are made.
@@ -85,7 +84,9 @@ def draw_panel(
                 found = targets if r == 0 else predictions[row]
                 present = [name for name in attributes if float(found[name][b]) > (0.5 if r == 0 else 0.0)]
                 axes[-1].text(0, 1, "\n".join(present) or "none", va="top", fontsize=6, transform=axes[-1].transAxes)
-    for axis, title in zip(grid[0], ["image", *(task.name for task in dense), *["attributes"][: bool(attributes)]], strict=True):
+    for axis, title in zip(
+        grid[0], ["image", *(task.name for task in dense), *["attributes"][: bool(attributes)]], strict=True
+    ):
         axis.set_title(title, fontsize=9)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

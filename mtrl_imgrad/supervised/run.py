@@ -7,7 +7,6 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -169,7 +168,12 @@ class _Run:
     def _train(self, writer: SummaryWriter) -> None:
         left = self.config.optimisation.epochs - self.trainer.epoch
         live = self.progress and self.console.is_terminal
-        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[news]}"))
+        columns = (
+            *Progress.get_default_columns()[:2],
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[news]}"),
+        )
         with Progress(*columns, console=self.console, disable=not live) as bar:
             task = bar.add_task(_name(self.config), total=left * self.trainer.steps_per_epoch, news="")
             said = time.monotonic()
@@ -185,7 +189,10 @@ class _Run:
         """Everything that an epoch leaves goes to the folder; the checkpoint last."""
         self.records.append(record)
         self.rows += record.diagnostics
-        if self.config.reporting.report == "best" and best_epoch(self.records, self.data.tasks) == len(self.records) - 1:
+        if (
+            self.config.reporting.report == "best"
+            and best_epoch(self.records, self.data.tasks) == len(self.records) - 1
+        ):
             self._save_model()
         for row in record.diagnostics:
             for name, value in row.items():
@@ -256,5 +263,3 @@ def _free_folder(config: SupervisedConfig) -> Path:
     if (folder / "config.yaml").exists():
         raise ArgumentError(f"run_dir {folder} holds a run already; --resume {folder} continues it")
     return folder
-
-

@@ -84,7 +84,7 @@ class MultiTaskTrainer:
         heads: gradient of a task's own parameters: its plain gradient, or that times the task's weight.
         sharing: which parameters are shared, see `split_parameters`.
         max_grad_norm: shorten the combined gradient of the shared parameters to this norm.
-        protocol: of losses and metrics. Under ``"fixed"`` a second look at a batch (`Combiner.wants_losses_after`) leaves
+        protocol: of losses and metrics. Under ``"fixed"`` a second look at a batch (`Combiner.after_step`) leaves
             the running statistics of batch norm alone; under ``"paper"`` it updates them a second time.
         evaluation_mode: ``"train"`` evaluates with the batch's statistics, as the single-task code behind CelebA's
             published baselines does.
@@ -275,7 +275,9 @@ class MultiTaskTrainer:
                 grad_scaler=self._scaler,
             )
         except NonFiniteError as error:
-            raise NonFiniteError(f"epoch {self.epoch}, step {self.step}, tasks {list(self._losses)}: {error}") from error
+            raise NonFiniteError(
+                f"epoch {self.epoch}, step {self.step}, tasks {list(self._losses)}: {error}"
+            ) from error
         assert combination is not None, "micro-batches are not used here"
         if self._scaler is None:
             self._optimizer.step()

@@ -201,7 +201,7 @@ def test_losses_after_the_step_are_those_of_the_same_batch_in_training_mode(root
         predictions = twin(images)
     losses = [make_loss(task, protocol)(predictions[task.name], targets[task.name]) for task in data.tasks]
     torch.testing.assert_close(combiner.after[0], torch.stack(losses))
-    # With the momentum of 0.1, one look leaves a tenth of the batch's mean, two looks 0.19 of it (almost the same mean).
+    # With the momentum of 0.1, one look leaves a tenth of the mean, two looks 0.19 of it (the mean hardly moves).
     share = float((once / (twin_mean(twin, images))).median())
     assert share == pytest.approx(0.1 if protocol == "fixed" else 0.19, rel=0.1)
 
