@@ -68,7 +68,8 @@ def _config(arguments: list[str], prog: str, summary: str) -> SupervisedConfig:
         prog=prog,
         description=(
             f"{summary} --data NAME ({', '.join(list_presets())}) takes the data set and its paper's settings, "
-            "--config FILE those of a run; both set the defaults of all options below. --no-progress-bar prints no progress."
+            "--config FILE those of a run; both set the defaults of all options below. --no-progress-bar prints no "
+            "progress."
         ),
         default=default,
         args=rest,
@@ -96,7 +97,8 @@ def _compare(arguments: list[str]) -> None:
     given, rest = parser.parse_known_args(arguments)
     summary = (
         "Run methods by seeds, each run only once. --methods stl ls cagrad imgrad:measure=lm,update_every=4 (a "
-        "combiner with its arguments; stl is one network a task), --seeds 0 1 2, --out FOLDER (default: comparisons/DATA)."
+        "combiner with its arguments; stl is one network a task), --seeds 0 1 2, --out FOLDER (default: "
+        "comparisons/DATA)."
     )
     config = _config(rest, "mtrl-imgrad supervised compare", summary)
     out = given.out or Path("comparisons") / (config.data.simulate or config.data.format)
