@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import io
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -283,3 +285,11 @@ def test_wrong_commands_are_one_line(tmp_path, capsys):
     ):
         assert main(["supervised", *arguments]) == 1
         assert expected in capsys.readouterr().err
+
+
+def test_lines_of_the_page(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[2] / "docs" / "supervised.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, page.name, "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1].startswith("0 {'segmentation'")
