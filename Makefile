@@ -6,10 +6,10 @@ STAMP := $(VENV)/installed
 # Two threads of a small matrix product wait for each other on shared cores; one is faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all lint type format bench clean
+.PHONY: help setup demo demo-supervised test test-all lint type format bench clean
 
 help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -21,6 +21,9 @@ setup: $(STAMP) ## make .venv and install everything
 
 demo: $(STAMP) ## train on MT10 for about eight minutes, before and after in a table
 	$(BIN)/mtrl-imgrad train --preset mt10_demo
+
+demo-supervised: $(STAMP) ## four methods on simulated scenes in about a minute: a table and a panel of predictions
+	$(BIN)/mtrl-imgrad supervised compare --data demo --methods stl ls cagrad imgrad --seeds 0
 
 test: $(STAMP) ## the fast tests, a few minutes
 	$(BIN)/python -m pytest -q -m "not slow"

@@ -1,4 +1,4 @@
-"""The command line: ``mtrl-imgrad train | evaluate | toy | combiners | presets | doctor``."""
+"""The command line: ``mtrl-imgrad train | evaluate | supervised | toy | combiners | presets | doctor``."""
 
 from __future__ import annotations
 
@@ -111,6 +111,13 @@ def _evaluate(arguments: list[str]) -> None:
     )
 
 
+def _supervised(arguments: list[str]) -> None:
+    """Train on images, compare methods, draw analyses (mtrl-imgrad supervised --help)."""
+    from mtrl_imgrad.supervised.commands import supervised
+
+    supervised(arguments)
+
+
 def _toy(arguments: list[str]) -> None:
     """Follow methods over the two-objective landscape of CAGrad, Nash-MTL and IMGrad; draw and count."""
     from mtrl_imgrad.experiments.toy import ToyConfig, run_toy
@@ -155,6 +162,7 @@ def _doctor(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "supervised": _supervised,
     "toy": _toy,
     "combiners": _combiners,
     "presets": _presets,

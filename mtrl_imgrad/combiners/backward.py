@@ -137,11 +137,17 @@ class _Step:
     check_finite: bool
 
     def by_weights(self) -> Combination:
-        """One backward of the weighted sum, and one through the heads alone where they are not weighted."""
+        """One backward of the weighted sum, and one down to the tasks' own parameters where these are not weighted.
+
+        Weights that are all the same, as those of linear scalarization, need no second one: dividing by them does.
+        """
         self._check_losses()
         found = self.combiner.weights_of_losses(self.losses.values, self.losses.tasks)
         self._check_status(found, self.losses.values)
-        plain = self.heads == "unweighted" and bool(self.own)
+        unweighted = self.heads == "unweighted" and bool(self.own)
+        first = found.values[0]
+        uniform = unweighted and bool((found.values == first).all() & (first != 0))
+        plain = unweighted and not uniform
         inputs = self.trunk if plain else self.trunk + self.own
         gradients = torch.autograd.grad(
             self.losses.weighted(found.values), inputs, retain_graph=plain, allow_unused=True
@@ -150,6 +156,8 @@ class _Step:
         own: list[Tensor | None] = list(gradients[len(self.trunk) :])
         if plain:
             own = self._head_gradients(torch.ones_like(found.values))
+        elif uniform:
+            own = [None if gradient is None else gradient / first.to(gradient.dtype) for gradient in own]
         self._check_gradient(trunk)
         self._write(trunk, own)
         zeros = (torch.zeros_like(parameter) for parameter in self.trunk)

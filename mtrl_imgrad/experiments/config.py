@@ -44,6 +44,8 @@ __all__ = [
     "train_config_class",
 ]
 
+Config = TypeVar("Config")
+
 STRICT = pydantic.ConfigDict(extra="forbid")
 """A key of a configuration file that no field has is an error, not a silent default."""
 
@@ -63,7 +65,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-def _parse_options(arguments: list[str]) -> dict[str, Any]:
+def parse_options(arguments: list[str]) -> dict[str, Any]:
     """``["c=0.4", "form=paper"]`` to ``{"c": 0.4, "form": "paper"}``; values are read as YAML scalars."""
     options = {}
     for argument in arguments:
@@ -90,7 +92,7 @@ Options = Annotated[
     tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
         metavar="[KEY=VALUE ...]",
-        instance_from_str=_parse_options,
+        instance_from_str=parse_options,
         is_instance=lambda value: isinstance(value, dict),
         str_from_instance=lambda options: [f"{key}={value}" for key, value in options.items()],
     ),
@@ -424,6 +426,11 @@ def load_config(path: str | Path) -> TrainConfig:
     Raises:
         ArgumentError: if the file cannot be read, or holds a key or a value that does not exist, naming it.
     """
+    return read_config(path, TrainConfig)
+
+
+def read_config(path: str | Path, kind: type[Config]) -> Config:
+    """`load_config` for any configuration that is a tree of dataclasses."""
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
@@ -443,21 +450,22 @@ def load_config(path: str | Path) -> TrainConfig:
         raise ArgumentError(f"config {path}: {problems}") from None
 
 
-def save_config(config: TrainConfig, path: Path, ran_with: dict[str, Any]) -> None:
+def save_config(config: Config, path: Path, ran_with: dict[str, Any]) -> None:
     """Write a configuration so that `load_config` repeats it.
 
     Args:
-        config: its ``run_dir`` is left out, since a repetition has a folder of its own.
+        config: a dataclass; its ``run_dir`` is left out, since a repetition has a folder of its own.
         path: of the YAML file.
         ran_with: versions, back-ends and device, kept as a record.
     """
-    data = _plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))
+    data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))  # type: ignore[type-var, call-overload]
     path.write_text(yaml.safe_dump({**data, "ran_with": ran_with}, sort_keys=False), encoding="utf-8")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As YAML writes it: lists for tuples, text for paths."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,73 @@
+"""How the task gradients stand to each other in a training step: IMGrad's appendix, step by step.
+
+Taken from the K x K Gramian. A method that forms it anyway pays nothing; for the others (and for steps between two
+solves) it is probed by K backwards over the same graph, in the steps that are logged only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.gramian import gramian_diagnostics, gramian_of_blocks
+from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
+from mtrl_imgrad.combiners.normalised import normalise
+from mtrl_imgrad.combiners.solvers import min_norm_point
+
+__all__ = ["probe_gramian", "step_diagnostics"]
+
+
+def probe_gramian(losses: Sequence[Tensor], inputs: Sequence[Tensor], scale: float = 1.0) -> Tensor:
+    """Inner products of the K task gradients, leaving the graph for the update that follows.
+
+    Args:
+        losses: K scalars with a graph.
+        inputs: what to differentiate by: shared parameters, or the representation.
+        scale: the losses are multiplied by it for the backward, against underflow in half precision.
+
+    Returns:
+        ``[K, K]`` float64, of the losses as they are.
+    """
+    rows = [torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True) for loss in losses]
+    blocks = []
+    for i, tensor in enumerate(inputs):
+        column = [row[i] for row in rows]
+        if any(gradient is not None for gradient in column):
+            blocks.append(torch.stack([torch.zeros_like(tensor) if g is None else g for g in column]))
+    return gramian_of_blocks(blocks) / scale**2
+
+
+def step_diagnostics(gramian: Tensor, weights: Tensor | None, names: Sequence[str]) -> dict[str, float]:
+    """One row of a run's ``diagnostics.csv``.
+
+    Args:
+        gramian: ``[K, K]`` of the task gradients.
+        weights: ``[K]`` of the update, or None where it is not a weighted sum.
+        names: of the K tasks.
+
+    Returns:
+        ``imbalance`` (largest norm over smallest), the measures ``cos_theta`` (IMGrad's PM), ``lm`` and ``dc``,
+        ``cos_min``, ``conflict_fraction``, ``c_min``, a norm for every task; with weights also every task's weight and
+        ``direction_cosine``, and whether the update is a ``pareto_failure`` (0 or 1).
+    """
+    found = gramian_diagnostics(gramian, weights)
+    problem = normalise(gramian)
+    row = {
+        "imbalance": found["imbalance"],
+        "cos_theta": plumb_line(problem, min_norm_point(problem.values)),
+        "lm": smallest_norm(problem),
+        "dc": direct(problem),
+        **{name: found[name] for name in ("cos_min", "conflict_fraction", "c_min")},
+        **_by_task("norm", found["norms"], names),
+    }
+    if weights is not None:
+        row["pareto_failure"] = found["pareto_failure"]
+        row |= _by_task("weight", weights, names) | _by_task("direction_cosine", found["direction_cosines"], names)
+    values = torch.stack([value.double() for value in row.values()]).tolist()
+    return dict(zip(row, values, strict=True))
+
+
+def _by_task(what: str, values: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    return {f"{what}/{name}": value for name, value in zip(names, values.unbind(), strict=True)}

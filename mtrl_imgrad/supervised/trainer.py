@@ -1,0 +1,389 @@
+"""Train a network on several visual tasks at once with any combiner; with one task, its single-task baseline.
+
+Losses go to the combiner as a list, one scalar a task, so that a task's backward visits its own branch only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
+
+from mtrl_imgrad.combiners import Combiner, combiner_class, make_combiner
+from mtrl_imgrad.combiners.backward import Heads
+from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.supervised.losses import make_loss
+from mtrl_imgrad.supervised.metrics import MetricSet
+from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
+from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
+from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
+from mtrl_imgrad.supervised.training_config import OptimisationConfig, ReportConfig
+
+__all__ = ["EpochRecord", "MultiTaskTrainer"]
+
+_ORDER, _TORCH = 0, 1
+"""Streams of random numbers that a run's seed is split into (augmentation has its own, see the datasets)."""
+
+_AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What an epoch left behind.
+
+    Attributes:
+        epoch: counted from 0.
+        step: updates so far.
+        learning_rate: of this epoch.
+        train_losses: mean over the epoch's images, by task.
+        losses: by split, then by task; empty where the epoch was not evaluated.
+        results: ``{split: {task: {metric: value}}}``; empty where the epoch was not evaluated.
+        seconds: that training took.
+        diagnostics: a row for every logged step, see `step_diagnostics`.
+    """
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train_losses: dict[str, float]
+    losses: dict[str, dict[str, float]]
+    results: dict[str, dict[str, dict[str, float]]]
+    seconds: float
+    diagnostics: list[dict[str, float]] = field(default_factory=list)
+
+
+class MultiTaskTrainer:
+    """Adam on the combined task gradients, epoch by epoch.
+
+        trainer = MultiTaskTrainer(model, splits, "imgrad", combiner_kwargs={"c": 0.4})
+        for record in trainer.epochs():
+            print(record.epoch, record.results["val"])
+
+    Given the same seed (and first weights), two runs on one machine's CPU agree bit for bit, also when one of them was
+    stopped after an epoch and continued from `state_dict`: every epoch's random numbers follow from seed and epoch.
+
+    Args:
+        model: moved to ``device``.
+        data: its tasks must be the model's.
+        combiner: a `Combiner`, or its registry name. With one task it has no part in the update.
+        combiner_kwargs: arguments for a registry name. ``seed`` and ``reduction`` (``"sum"``, as in the papers) are
+            added where the combiner takes them.
+        optimisation: Adam, its schedule, epochs, batches, mixed precision.
+        reporting: which epochs are evaluated and which steps logged.
+        gradients: ``"features"`` combines at the model's representation, with one backward through the trunk.
+        heads: gradient of a task's own parameters: its plain gradient, or that times the task's weight.
+        sharing: which parameters are shared, see `split_parameters`.
+        max_grad_norm: shorten the combined gradient of the shared parameters to this norm.
+        protocol: of losses and metrics. Under ``"fixed"`` a second look at a batch (`Combiner.after_step`) leaves
+            the running statistics of batch norm alone; under ``"paper"`` it updates them a second time.
+        evaluation_mode: ``"train"`` evaluates with the batch's statistics, as the single-task code behind CelebA's
+            published baselines does.
+        seed: of the order of images, of dropout, and of the combiner.
+        device: ``"auto"`` takes a GPU if there is one.
+        num_workers: processes that read images.
+
+    Raises:
+        ArgumentError: if an argument is wrong, or two do not go together.
+        TaskMismatchError: if the data's tasks are not the model's.
+        UnknownNameError: for an unknown combiner, rule or protocol.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        data: Splits,
+        combiner: str | Combiner = "imgrad",
+        *,
+        combiner_kwargs: Mapping[str, Any] | None = None,
+        optimisation: OptimisationConfig | None = None,
+        reporting: ReportConfig | None = None,
+        gradients: Literal["losses", "features"] = "losses",
+        heads: Heads = "unweighted",
+        sharing: SharingRule = "cagrad",
+        max_grad_norm: float | None = None,
+        protocol: Protocol = "fixed",
+        evaluation_mode: Literal["eval", "train"] = "eval",
+        seed: int = 0,
+        device: str | torch.device = "auto",
+        num_workers: int = 0,
+    ) -> None:
+        if model.tasks != data.tasks:
+            raise TaskMismatchError(f"the model's tasks are {model.tasks}, the data's {data.tasks}")
+        if gradients not in ("losses", "features"):
+            raise ArgumentError(f"gradients must be 'losses' or 'features', got {gradients!r}")
+        if gradients == "features" and not isinstance(model, FeatureModel):
+            raise ArgumentError(f"gradients='features' needs one representation for all heads; {model.name} has none")
+        if evaluation_mode not in ("eval", "train"):
+            raise ArgumentError(f"evaluation_mode must be 'eval' or 'train', got {evaluation_mode!r}")
+        self.optimisation = optimisation or OptimisationConfig()
+        self.reporting = reporting or ReportConfig()
+        self.device = _device(device)
+        if self.optimisation.amp == "fp16" and self.device.type != "cuda":
+            raise ArgumentError(f"amp='fp16' needs a GPU, the device is {self.device}; 'bf16' works on both")
+        self.model, self.data, self.protocol = model.to(self.device), data, protocol
+        self.combiner = _make_combiner(combiner, combiner_kwargs or {}, seed)
+        self.gradients, self.heads, self.max_grad_norm = gradients, heads, max_grad_norm
+        self.evaluation_mode, self.seed, self.num_workers = evaluation_mode, seed, num_workers
+        self.epoch = 0
+        """Epochs that are done."""
+        self.step = 0
+        """Updates that are done."""
+        self._losses = {task.name: make_loss(task, protocol) for task in model.tasks}
+        split = split_parameters(model, sharing)
+        self._shared = split.shared
+        self._own = [parameter for parameters in split.own.values() for parameter in parameters]
+        self._optimizer = torch.optim.Adam(
+            [*self._shared, *self._own],
+            lr=self.optimisation.learning_rate,
+            weight_decay=self.optimisation.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self._scaler = torch.amp.GradScaler("cuda") if self.optimisation.amp == "fp16" else None
+
+    def epochs(self, advance: Callable[[], object] = lambda: None) -> Iterator[EpochRecord]:
+        """Train to the last epoch, and hand out each one's record when it is done.
+
+        Args:
+            advance: called after every update, for a progress bar.
+
+        Raises:
+            NonFiniteError: if a loss or a gradient is NaN or infinite; names the epoch and the step.
+        """
+        while self.epoch < self.optimisation.epochs:
+            yield self._run_epoch(advance)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates of an epoch."""
+        count, size = length(self.data.train), self.optimisation.batch_size
+        return count // size if self._drops_last() else math.ceil(count / size)
+
+    def evaluate(self, split: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        """Metrics by task and mean losses by task, over a split of ``data.evaluation``."""
+        metrics = MetricSet(self.model.tasks, self.protocol)
+        totals, count = torch.zeros(len(self._losses), dtype=torch.float64, device=self.device), 0
+        self.model.train(self.evaluation_mode == "train")
+        with torch.no_grad():
+            for images, targets in self._batches(self.data.evaluation[split]):
+                predictions, _ = self._predict(images)
+                metrics.update(predictions, targets)
+                totals += torch.stack(self._task_losses(predictions, targets)).double() * len(images)
+                count += len(images)
+        return metrics.compute(), dict(zip(self._losses, (totals / count).tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What continues the run bit for bit after an epoch."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "combiner": self.combiner.state_dict(),
+            "scaler": self._scaler.state_dict() if self._scaler is not None else {},
+            "epoch": self.epoch,
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`.
+
+        Raises:
+            CheckpointError: if it is that of another model, optimizer or combiner.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.combiner.load_state_dict(state["combiner"])
+            if self._scaler is not None:
+                self._scaler.load_state_dict(state["scaler"])
+            self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"the state is not that of this run: {error}") from error
+
+    def _run_epoch(self, advance: Callable[[], object]) -> EpochRecord:
+        learning_rate = self.optimisation.learning_rate_at(self.epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        if hasattr(self.data.train, "set_epoch"):
+            self.data.train.set_epoch(self.epoch)
+        began = time.perf_counter()
+        with self._own_random_numbers():
+            train_losses, diagnostics = self._train(advance)
+        seconds = time.perf_counter() - began
+        found = {}
+        if self.reporting.is_evaluated(self.epoch, self.optimisation.epochs):
+            found = {split: self.evaluate(split) for split in self.data.evaluation}
+        self.epoch += 1
+        return EpochRecord(
+            epoch=self.epoch - 1,
+            step=self.step,
+            learning_rate=learning_rate,
+            train_losses=train_losses,
+            losses={split: losses for split, (_, losses) in found.items()},
+            results={split: results for split, (results, _) in found.items()},
+            seconds=seconds,
+            diagnostics=diagnostics,
+        )
+
+    def _train(self, advance: Callable[[], object]) -> tuple[dict[str, float], list[dict[str, float]]]:
+        """One pass over the training images."""
+        self.model.train()
+        totals, count = torch.zeros(len(self._losses), dtype=torch.float64, device=self.device), 0
+        rows: list[dict[str, float]] = []
+        for images, targets in self._batches(self.data.train, shuffle=True):
+            every = self.reporting.log_every
+            losses, row = self.update(images, targets, log=bool(every) and self.step % every == 0)
+            totals += losses.double() * len(images)
+            count += len(images)
+            if row is not None:
+                rows.append({"epoch": self.epoch, "step": self.step, **row})
+            self.step += 1
+            advance()
+        return dict(zip(self._losses, (totals / count).tolist(), strict=True)), rows
+
+    def update(
+        self, images: Tensor, targets: Mapping[str, Tensor], log: bool = False
+    ) -> tuple[Tensor, dict[str, float] | None]:
+        """One step of the optimizer on a batch that lies on the device.
+
+        Returns:
+            The K losses before the step, detached, and with ``log`` the step's diagnostics.
+
+        Raises:
+            NonFiniteError: if a loss or a gradient is NaN or infinite; names the epoch and the step.
+        """
+        predictions, features = self._predict(images)
+        losses = self._task_losses(predictions, targets)
+        gramian = self._probe(losses, features) if log else None
+        self._optimizer.zero_grad()
+        try:
+            combination = self.combiner.backward(
+                losses,
+                self._shared,
+                self._own,
+                features=features,
+                heads=self.heads,
+                max_grad_norm=self.max_grad_norm,
+                grad_scaler=self._scaler,
+            )
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"epoch {self.epoch}, step {self.step}, tasks {list(self._losses)}: {error}"
+            ) from error
+        assert combination is not None, "micro-batches are not used here"
+        if self._scaler is None:
+            self._optimizer.step()
+        else:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        values = torch.stack([loss.detach() for loss in losses])
+        if self.combiner.wants_losses_after:
+            self.combiner.after_step(self._losses_again(images, targets))
+        if not log:
+            return values, None
+        gramian = combination.gramian if gramian is None else gramian
+        assert gramian is not None, "probed where the combiner does not bring it"
+        row = dict(zip((f"loss/{name}" for name in self._losses), values.tolist(), strict=True))
+        return values, {**row, **step_diagnostics(gramian, combination.weights, list(self._losses))}
+
+    def _probe(self, losses: list[Tensor], features: Tensor | None) -> Tensor | None:
+        """The Gramian, unless the combiner is about to form it."""
+        samples = getattr(self.combiner, "tasks_per_step", None) is not None
+        if self.combiner.needs == "gramian" and self.combiner.needs_jacobian() and not samples:
+            return None
+        scale = self._scaler.get_scale() if self._scaler is not None else 1.0
+        return probe_gramian(losses, self._shared if features is None else [features], scale)
+
+    def _predict(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Predictions in float32, and the representation if gradients are combined there."""
+        amp = self.optimisation.amp
+        with nullcontext() if amp == "none" else torch.autocast(self.device.type, _AMP_TYPES[amp]):
+            features = None
+            if self.gradients == "features" and isinstance(self.model, FeatureModel):
+                features = self.model.features(images)
+                predictions = self.model.heads(features)
+            else:
+                predictions = self.model(images)
+        return {name: prediction.float() for name, prediction in predictions.items()}, features
+
+    def _task_losses(self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> list[Tensor]:
+        return [loss(predictions[name], targets[name]) for name, loss in self._losses.items()]
+
+    def _losses_again(self, images: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        """The batch's losses after the step, in training mode, as FAMO's authors take them."""
+        once = _frozen_statistics(self.model) if self.protocol == "fixed" else nullcontext()
+        with torch.no_grad(), once:
+            return torch.stack(self._task_losses(self._predict(images)[0], targets))
+
+    def _batches(self, split: ItemDataset, shuffle: bool = False) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        generator = torch.Generator().manual_seed(self._number(_ORDER))
+        loader = DataLoader(
+            split,
+            batch_size=self.optimisation.batch_size,
+            sampler=RandomSampler(split, generator=generator) if shuffle else None,  # type: ignore[arg-type]
+            drop_last=shuffle and self._drops_last(),
+            num_workers=self.num_workers,
+            generator=generator,
+            pin_memory=self.device.type == "cuda",
+        )
+        for images, targets in loader:
+            wanted = {name: targets[name].to(self.device, non_blocking=True) for name in self._losses}
+            yield images.to(self.device, non_blocking=True), wanted
+
+    def _drops_last(self) -> bool:
+        """Whether the last batch is left out: one vector alone has no variance that batch norm could use."""
+        return (
+            all(task.kind == "attribute" for task in self.model.tasks)
+            and length(self.data.train) % self.optimisation.batch_size == 1
+        )
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Torch's global generators follow from seed and epoch inside, and are as they were afterwards."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self._number(_TORCH))
+            yield
+
+    def _number(self, stream: int) -> int:
+        state = np.random.SeedSequence(self.seed, spawn_key=(stream, self.epoch)).generate_state(1, np.uint64)
+        return int(state[0] >> 1)
+
+
+def _make_combiner(combiner: str | Combiner, kwargs: Mapping[str, Any], seed: int) -> Combiner:
+    if isinstance(combiner, Combiner):
+        return make_combiner(combiner, **kwargs)
+    accepted = inspect.signature(combiner_class(combiner)).parameters
+    added = {name: value for name, value in {"seed": seed, "reduction": "sum"}.items() if name in accepted}
+    return make_combiner(combiner, **{**added, **kwargs})
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
+
+
+@contextmanager
+def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norm uses the batch's statistics as in training, but does not take them into the running ones."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
