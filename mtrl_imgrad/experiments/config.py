@@ -426,11 +426,18 @@ def load_config(path: str | Path) -> TrainConfig:
     Raises:
         ArgumentError: if the file cannot be read, or holds a key or a value that does not exist, naming it.
     """
-    return read_config(path, TrainConfig)
+    data = _read_sections(path)
+    agent = data.get("agent")
+    name = agent.get("name", "mtsac") if isinstance(agent, dict) else "mtsac"
+    return _validated(path, data, train_config_class(name))
 
 
 def read_config(path: str | Path, kind: type[Config]) -> Config:
     """`load_config` for any configuration that is a tree of dataclasses."""
+    return _validated(path, _read_sections(path), kind)
+
+
+def _read_sections(path: str | Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
@@ -438,8 +445,10 @@ def read_config(path: str | Path, kind: type[Config]) -> Config:
     if not isinstance(data, dict):
         raise ArgumentError(f"config {path}: expected sections such as 'env:' and 'agent:', got {data!r}")
     data.pop("ran_with", None)  # a record, not a setting
-    agent = data.get("agent")
-    kind = train_config_class(agent.get("name", "mtsac") if isinstance(agent, dict) else "mtsac")
+    return data
+
+
+def _validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Config:
     try:
         return pydantic.TypeAdapter(kind).validate_python(data)
     except pydantic.ValidationError as error:

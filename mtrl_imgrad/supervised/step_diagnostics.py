@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics, gramian_of_blocks
 from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
-from mtrl_imgrad.combiners.normalised import normalise
-from mtrl_imgrad.combiners.solvers import min_norm_point
+from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 
 __all__ = ["probe_gramian", "step_diagnostics"]
 
