@@ -116,5 +116,16 @@ def test_combiners_import_neither_simulators_nor_agents():
     assert found.stdout.strip() == "[] []"
 
 
+def test_without_torchjd_everything_else_works_and_the_adapters_say_what_to_install():
+    code = (
+        "import sys; sys.modules['torchjd'] = None; import mtrl_imgrad.combiners\n"
+        "from mtrl_imgrad.errors import MissingDependencyError\n"
+        "try: import mtrl_imgrad.combiners.torchjd\n"
+        "except MissingDependencyError as error: print(error)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'pip install "mtrl-imgrad[torchjd]"' in found.stdout
+
+
 def test_public_names_exist():
     assert all(hasattr(combiners, name) for name in combiners.__all__)
