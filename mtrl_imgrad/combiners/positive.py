@@ -39,7 +39,7 @@ class PositiveLossCombiner(LossCombiner):
 
     def __init__(self, *, lower_bound: LowerBound = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        if isinstance(lower_bound, Sequence):
+        if isinstance(lower_bound, Sequence) and not isinstance(lower_bound, str):
             self.lower_bound: LowerBound = check_numbers("lower_bound", lower_bound)
         else:
             self.lower_bound = check_number("lower_bound", lower_bound)
