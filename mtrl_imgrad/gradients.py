@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from mtrl_imgrad.combiners import Combination, Combiner, Weights
+from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.errors import ArgumentError
 
@@ -194,6 +195,7 @@ def combined_by_rows(
         heads: whether an own parameter takes its task's plain gradient (``"unweighted"``) or that gradient times
             the task's weight (``"weighted"``). Published codes differ, see the combiners' pages.
     """
+    check_choice("heads", heads, get_args(Heads))
     if not combiner.needs_jacobian():
         return _by_weighted_loss(combiner, loss, parameters, *rows, heads=heads)
     return combine_rows(combiner, by_rows(loss, parameters, *rows), heads)

@@ -26,11 +26,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
-from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_number
+from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.entrywise import BlockTable, combination, row_norms, scale_rows, wide
 from mtrl_imgrad.combiners.memory.tables import TaskTable
-from mtrl_imgrad.combiners.solvers.choice import check_choice
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["AdaTask"]

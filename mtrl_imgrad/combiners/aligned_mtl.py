@@ -22,9 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.pareto_safe import harmless
-from mtrl_imgrad.combiners.solvers.choice import check_choice
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
 
@@ -95,7 +95,7 @@ class AlignedMTL(GramianCombiner):
         found = problem.weights(
             torch.where(problem.alive, balance.sum(-1) / problem.num_tasks, 0.0),
             base=1 / problem.num_tasks,
-            residual=torch.where(problem.zero, 0.0, residual),
+            residual=residual,
             status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),
             extras={"condition": (spectrum.values[..., -1] / smallest).sqrt()},
         )

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids
 from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
@@ -50,7 +51,7 @@ class _Losses:
         return torch.stack([part.detach() for part in self.parts])
 
     def weighted(self, weights: Tensor) -> Tensor:
-        """Scaled sum of the losses times ``weights`` [K]; a weight of exactly zero keeps its task's graph out."""
+        """Scaled sum of the losses times ``weights`` [K]."""
         weights = weights.detach().to(self.parts[0].dtype)
         total = torch.stack([part * weight for part, weight in zip(self.parts, weights, strict=True)]).sum()
         return self.scaled(total)
@@ -183,9 +184,7 @@ class _Step:
             pending.add(row, torch.autograd.grad(mean, self.trunk, retain_graph=keep, allow_unused=True), [])
         blocks = self._unscaled_blocks(pending)
         self._check_blocks(blocks)
-        combination = self.combiner.combine_groups(
-            [block for block in blocks if block is not None], groups, self.losses.values, self.losses.tasks
-        )
+        combination = self.combiner.combine_groups(self._used(blocks), groups, self.losses.values, self.losses.tasks)
         weights = self._head_weights(combination)
         own = self._head_gradients(weights) if self.own else []
         self._write(self._scaled(self._spread(combination, blocks)), own)
@@ -222,12 +221,8 @@ class _Step:
         blocks = self._unscaled_blocks(pending)
         self._check_losses()
         self._check_blocks(blocks)
-        used = [block for block in blocks if block is not None]
-        if not used:
-            what = "features" if self.taps else "parameter of shared"
-            raise ArgumentError(f"no loss depends on any {what}")
         assert isinstance(pending.losses, Tensor), "a step has at least one loss"
-        combination = self.combiner.combine(used, pending.losses, pending.tasks)
+        combination = self.combiner.combine(self._used(blocks), pending.losses, pending.tasks)
         self._check_status(combination, pending.losses)
         weights = self._head_weights(combination)
         gradients = self._scaled(self._spread(combination, blocks))
@@ -244,6 +239,23 @@ class _Step:
         ]
         self._write(gradients, own)
         return combination
+
+    def _used(self, blocks: Found) -> list[Tensor]:
+        """The blocks to combine.
+
+        A method that remembers every entry tells blocks apart by their place, so an unused one must not be left out.
+        """
+        used = [block for block in blocks if block is not None]
+        if not used:
+            raise ArgumentError(f"no loss depends on any {'features' if self.taps else 'parameter of shared'}")
+        if self.combiner.needs != "matrix":
+            return used
+        count = len(used[0])
+        inputs = self.taps or self.trunk
+        return [
+            one.new_zeros(count, *one.shape) if block is None else block
+            for one, block in zip(inputs, blocks, strict=True)
+        ]
 
     def _head_weights(self, combination: Combination) -> Tensor:
         """``[K]``: what a task's own parameters multiply its gradient with."""
@@ -262,8 +274,11 @@ class _Step:
 
     def _spread(self, combination: Combination, blocks: Found) -> list[Tensor | None]:
         """The combined gradient with None for the blocks that no task used."""
-        found = iter(combination.gradient)
-        return [None if block is None else next(found) for block in blocks]
+        found = list(combination.gradient)
+        if len(found) == len(blocks):
+            return [None if block is None else part for block, part in zip(blocks, found, strict=True)]
+        parts = iter(found)
+        return [None if block is None else next(parts) for block in blocks]
 
     def _unscaled(self, gradient: Tensor) -> Tensor:
         return gradient if self.losses.scale is None else gradient / self.losses.scale.to(gradient.dtype)
@@ -322,10 +337,9 @@ class _Step:
 
 
 def _check_options(heads: str, max_grad_norm: float | None) -> None:
-    if heads not in ("unweighted", "weighted"):
-        raise ArgumentError(f"heads must be 'unweighted' or 'weighted', got {heads!r}")
-    if max_grad_norm is not None and not (isinstance(max_grad_norm, (int, float)) and max_grad_norm > 0):
-        raise ArgumentError(f"max_grad_norm must be positive or None, got {max_grad_norm!r}")
+    check_choice("heads", heads, get_args(Heads))
+    if max_grad_norm is not None:
+        check_number("max_grad_norm", max_grad_norm, 0, closed=False)
 
 
 def _parameters(name: str, given: Iterable[Tensor]) -> list[Tensor]:

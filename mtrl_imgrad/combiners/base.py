@@ -29,8 +29,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_choice, check_count
 from mtrl_imgrad.combiners.backward import Heads, Pending, backward
-from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
+from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses, check_tensor
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.memory.frozen_weights import FrozenWeights
 from mtrl_imgrad.combiners.memory.tables import Kept, TaskIds
@@ -80,8 +81,7 @@ class Combiner(ABC):
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
-        if reduction not in ("mean", "sum"):
-            raise ArgumentError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
+        check_choice("reduction", reduction, ("mean", "sum"))
         self.reduction = reduction
         self._kept: dict[str, Kept] = {}
         self._pending: Pending | None = None
@@ -233,6 +233,8 @@ class Combiner(ABC):
         Raises:
             ArgumentError: if ``state`` is not that of a combiner with the same arguments.
         """
+        if not isinstance(state, Mapping):
+            raise ArgumentError(f"state must be a mapping from names to parts, got {type(state).__name__}")
         if not self._kept and state:
             raise ArgumentError(f"{self.name} keeps no state, but state has {sorted(state)}")
         if set(state) != set(self._kept):
@@ -247,7 +249,7 @@ class Combiner(ABC):
                 part.set_state(
                     value.cpu() if isinstance(part, torch.Generator) and isinstance(value, Tensor) else value
                 )
-        except (ArgumentError, TypeError, RuntimeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
             for other, part in self._kept.items():
                 part.set_state(before[other])
             raise ArgumentError(f"the state of {self.name} has a wrong part {name!r}: {error}") from error
@@ -288,10 +290,8 @@ class GramianCombiner(Combiner):
 
     def __init__(self, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        if not isinstance(update_every, int) or isinstance(update_every, bool) or update_every < 1:
-            raise ArgumentError(f"update_every must be an integer >= 1, got {update_every!r}")
-        self.update_every = update_every
-        self._frozen = FrozenWeights(update_every) if update_every > 1 else None
+        self.update_every = check_count("update_every", update_every)
+        self._frozen = FrozenWeights(self.update_every) if self.update_every > 1 else None
         if self._frozen is not None:
             self._kept["frozen"] = self._frozen
 
@@ -317,8 +317,10 @@ class GramianCombiner(Combiner):
             `Weights`, in float64 on the Gramian's device.
 
         Raises:
-            ArgumentError: if the Gramian is not square, or the method takes one at a time and there are several.
+            ArgumentError: if the Gramian is not square and floating point, or there are several and the method takes
+                one at a time.
         """
+        check_tensor("gramian", gramian)
         if self._frozen is None:
             return self._reduced(self.solve(gramian, losses, tasks))
         if gramian.ndim != 2:

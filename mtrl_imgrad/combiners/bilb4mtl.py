@@ -26,14 +26,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.base import LossCombiner, Reduction
 from mtrl_imgrad.combiners.loss_weights import are_finite
 from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.memory.task_adam import TaskAdam
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.combiners.positive import weights_above
-from mtrl_imgrad.combiners.ranges import check_number
-from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["BiLB4MTL"]
 
@@ -90,9 +89,8 @@ class BiLB4MTL(LossCombiner):
     ) -> None:
         super().__init__(reduction=reduction)
         for name, value, known in (("router", router, Router), ("gap", gap, Gap), ("scale", scale, Scale)):
-            if value not in get_args(known):
-                raise ArgumentError(f"{name} must be one of {', '.join(map(repr, get_args(known)))}, got {value!r}")
-        self.lam = check_number("lam", lam, lowest=0)
+            check_choice(name, value, get_args(known))
+        self.lam = check_number("lam", lam, 0)
         self.learning_rate = learning_rate
         self.router = router
         self.gap = gap

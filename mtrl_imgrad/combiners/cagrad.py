@@ -27,6 +27,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction, Weights
 from mtrl_imgrad.combiners.pareto_safe import projection_status, where
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual
@@ -34,7 +35,6 @@ from mtrl_imgrad.combiners.solvers.dual_cone import correct, relative_length
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
 from mtrl_imgrad.combiners.task_sampling import TaskSampler
-from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["CAGrad"]
 
@@ -89,7 +89,7 @@ class CAGrad(TaskSampler):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
-        self.c = check_radius(c)
+        self.c = check_number("c", c, 0)
         self.rescale = bool(rescale)
         self.pareto_safe = bool(pareto_safe)
         self.solver = check_solver(solver)
@@ -114,17 +114,6 @@ class CAGrad(TaskSampler):
     def _divisor(self) -> float:
         """What ``rescale`` divides the combination by."""
         return 1 + self.c * self.c if self.rescale else 1.0
-
-
-def check_radius(c: float) -> float:
-    """``c`` as a float.
-
-    Raises:
-        ArgumentError: if it is not a number, negative or not finite.
-    """
-    if not isinstance(c, (int, float)) or not 0 <= c < float("inf"):
-        raise ArgumentError(f"c must be finite and >= 0, got {c!r}")
-    return float(c)
 
 
 def corrected_mean(problem: NormalisedGramian, found: SimplexSolution, radius: Tensor, c: float) -> Tensor:

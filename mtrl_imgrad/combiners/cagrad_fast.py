@@ -14,10 +14,10 @@ the wrong number); exact solver.
 
 from __future__ import annotations
 
+from mtrl_imgrad.combiners.arguments import check_count, check_seed
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.cagrad import CAGrad
 from mtrl_imgrad.combiners.solvers.choice import SolverName
-from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["CAGradFast"]
 
@@ -56,11 +56,9 @@ class CAGradFast(CAGrad):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(c, rescale=rescale, solver=solver, update_every=update_every, reduction=reduction)
-        if tasks_per_step is None:
-            raise ArgumentError("tasks_per_step must be an integer >= 2, got None")
-        self.tasks_per_step = tasks_per_step
-        self.seed = seed
-        self._sample_tasks(tasks_per_step, seed)
+        self.tasks_per_step = check_count("tasks_per_step", tasks_per_step, 2)
+        self.seed = check_seed(seed)
+        self._sample_tasks(self.tasks_per_step, self.seed)
 
     def _divisor(self) -> float:
         return 1 + self.c if self.rescale else 1.0

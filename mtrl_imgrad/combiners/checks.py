@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +11,7 @@ from mtrl_imgrad.combiners.gramian import rows_of
 from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
-__all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses", "check_number"]
+__all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses", "check_tensor"]
 
 Jacobian = Tensor | Sequence[Tensor]
 
@@ -22,6 +21,18 @@ def blocks_of(jacobian: Jacobian) -> list[Tensor]:
     return [jacobian] if isinstance(jacobian, Tensor) else list(jacobian)
 
 
+def check_tensor(argument: str, value: object) -> None:
+    """Check that ``value`` is a dense tensor of floating point numbers.
+
+    Raises:
+        ArgumentError: if it is something else.
+    """
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        raise ArgumentError(f"{argument} must be a dense tensor, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise ArgumentError(f"{argument} must be floating point, got {value.dtype}")
+
+
 def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> int:
     """Check a Jacobian, its losses and its task ids; return K.
 
@@ -29,11 +40,15 @@ def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None, tasks: Task
         ArgumentError: if a shape is wrong, naming the block, or the ids are not K different numbers >= 0.
         NonFiniteError: if an entry is NaN or infinite, naming the task row and the block.
     """
+    if not isinstance(jacobian, (Tensor, Sequence)) or isinstance(jacobian, (str, bytes)):
+        raise ArgumentError(f"jacobian must be a tensor [K, P] or a sequence of blocks, got {type(jacobian).__name__}")
     blocks = blocks_of(jacobian)
     if not blocks:
         raise ArgumentError("jacobian must hold at least one block, got an empty sequence")
     if isinstance(jacobian, Tensor) and jacobian.ndim != 2:
         raise ArgumentError(f"jacobian must be [K, P], got shape {tuple(jacobian.shape)}")
+    for i, block in enumerate(blocks):
+        check_tensor(f"jacobian block {i}", block)
     num_tasks = blocks[0].shape[0] if blocks[0].ndim else 0
     for i, block in enumerate(blocks):
         if block.ndim < 1 or block.shape[0] != num_tasks or num_tasks == 0:
@@ -41,10 +56,9 @@ def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None, tasks: Task
                 f"jacobian block {i} must have one row for each of {num_tasks or 'K >= 1'} tasks, "
                 f"got shape {tuple(block.shape)}"
             )
-        if not block.is_floating_point():
-            raise ArgumentError(f"jacobian block {i} must be floating point, got {block.dtype}")
         _check_finite(rows_of(block), f"jacobian block {i}")
     if losses is not None:
+        check_tensor("losses", losses)
         if losses.shape != (num_tasks,):
             raise ArgumentError(f"losses must have shape ({num_tasks},), got {tuple(losses.shape)}")
         _check_finite(losses[:, None], "losses")
@@ -62,30 +76,9 @@ def check_losses(losses: Tensor, one_step: bool) -> None:
     Raises:
         ArgumentError: if they are not floating point, or of another shape.
     """
+    check_tensor("losses", losses)
     if losses.ndim < 1 or losses.shape[-1] == 0 or (one_step and losses.ndim != 1):
         raise ArgumentError(f"losses must be {'[K]' if one_step else '[..., K]'}, got shape {tuple(losses.shape)}")
-    if not losses.is_floating_point():
-        raise ArgumentError(f"losses must be floating point, got {losses.dtype}")
-
-
-def check_number(argument: str, value: float, low: float, high: float = math.inf, *, closed: bool = True) -> float:
-    """``value`` as a float, if it lies in ``[low, high]`` and is finite.
-
-    Args:
-        argument: name for the message.
-        value: what to check.
-        low: least value.
-        high: largest value.
-        closed: whether ``low`` itself will do.
-
-    Raises:
-        ArgumentError: if it does not.
-    """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high or (value == low and not closed):
-        interval = f"{'[' if closed else '('}{low:g}, {high:g}{')' if math.isinf(high) else ']'}"
-        raise ArgumentError(f"{argument} must be a number in {interval}, got {value!r}")
-    return float(value)
 
 
 def _check_finite(rows: Tensor, what: str) -> None:

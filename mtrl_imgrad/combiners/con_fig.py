@@ -76,6 +76,6 @@ class ConFIG(GramianCombiner):
         return problem.weights(
             values,
             base=1 / problem.num_tasks,
-            residual=torch.where(problem.zero, 0.0, residual),
+            residual=residual,
             status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),
         )

@@ -37,8 +37,8 @@ import math
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
-from mtrl_imgrad.combiners.checks import check_number
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import conflict_averse_dual, min_norm_point

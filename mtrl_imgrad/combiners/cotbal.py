@@ -24,11 +24,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number, check_numbers
 from mtrl_imgrad.combiners.base import LossCombiner, Reduction
 from mtrl_imgrad.combiners.loss_weights import weights_from
 from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.outcome import Weights
-from mtrl_imgrad.combiners.ranges import check_number, check_positive
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["CoTBal", "cotbal_weights"]
@@ -57,11 +57,11 @@ def cotbal_weights(
             positive, or another argument is not one of those listed.
     """
     few, full = _tables(mini, single)
-    temperature = check_positive("temperature", temperature)
+    temperature = check_number("temperature", temperature, 0, closed=False)
     parts = _shares(shares)
     num_tasks = len(few)
     own = full.diagonal()
-    gain = torch.maximum(own - few, check_positive("smallest_gain", smallest_gain) * own)
+    gain = torch.maximum(own - few, check_number("smallest_gain", smallest_gain, 0, closed=False) * own)
     contribution = (full - few) / gain
     contribution.fill_diagonal_(0.0)
     others = max(num_tasks - 1, 1)
@@ -158,7 +158,7 @@ def _tables(mini: Sequence[float], single: Sequence[Sequence[float]]) -> tuple[T
 
 
 def _shares(shares: Sequence[float]) -> list[float]:
-    parts = [check_number("shares", share, lowest=0) for share in shares]
+    parts = list(check_numbers("shares", shares, 0))
     if len(parts) != 3 or not math.isclose(sum(parts), 1.0, abs_tol=1e-9):
         raise ArgumentError(f"shares must be three numbers of sum 1, got {shares!r}")
     return parts

@@ -20,8 +20,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
-from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_number
+from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.entrywise import BlockTable, combination, row_norms, scale_rows, wide
 from mtrl_imgrad.combiners.gramian import combine_blocks
 from mtrl_imgrad.combiners.memory.tables import TaskTable

@@ -16,12 +16,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_count, check_number
 from mtrl_imgrad.combiners.base import LossCombiner, Reduction
 from mtrl_imgrad.combiners.loss_weights import are_finite, weights_from
 from mtrl_imgrad.combiners.memory.parts import Parts
 from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.outcome import Weights
-from mtrl_imgrad.combiners.ranges import check_count, check_positive
 
 __all__ = ["DWA"]
 
@@ -60,7 +60,7 @@ class DWA(LossCombiner):
     def __init__(self, window: int = 25, *, temperature: float = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         self.window = check_count("window", window)
-        self.temperature = check_positive("temperature", temperature)
+        self.temperature = check_number("temperature", temperature, 0, closed=False)
         self._windows = self._keep("windows", _TwoWindows(self.window))
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:

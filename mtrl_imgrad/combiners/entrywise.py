@@ -42,7 +42,7 @@ def combination(
     gradient: Sequence[Tensor],
     finite: Tensor,
     *,
-    zero: Tensor | bool = False,
+    zero: Tensor | None = None,
     weights: Tensor | None = None,
     extras: Mapping[str, Tensor] | None = None,
 ) -> Combination:
@@ -52,18 +52,20 @@ def combination(
         jacobian: what came in; the gradient has its form and dtypes.
         gradient: tensors ``[*shape]``, one a block.
         finite: scalar, whether the input was finite.
-        zero: whether the answer is zero because every gradient is.
+        zero: scalar, whether the answer is zero because every gradient is; None where it is not.
         weights: ``[K]`` where the method is linear in the rows.
         extras: what the method reports, by name.
     """
     like = [jacobian] if isinstance(jacobian, Tensor) else jacobian
     parts = [torch.where(finite, part, torch.nan).to(block.dtype) for part, block in zip(gradient, like, strict=True)]
-    solved = torch.where(torch.as_tensor(zero, device=finite.device), int(Status.ZERO_GRADIENTS), int(Status.SOLVED))
+    status = torch.where(finite, int(Status.SOLVED), int(Status.NON_FINITE))
+    if zero is not None:
+        status = torch.where(zero, int(Status.ZERO_GRADIENTS), status)
     return Combination(
         gradient=parts[0] if isinstance(jacobian, Tensor) else parts,
         weights=None if weights is None else torch.where(finite, weights, torch.nan),
         residual=torch.where(finite, 0.0, torch.nan).double(),
-        status_code=torch.where(finite, solved, int(Status.NON_FINITE)),
+        status_code=status,
         extras=dict(extras or {}),
     )
 

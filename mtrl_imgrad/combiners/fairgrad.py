@@ -20,14 +20,12 @@ squares that fails on small gradients, or (reinforcement learning) twenty steps 
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
-from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["FairGrad"]
 
@@ -57,9 +55,7 @@ class FairGrad(GramianCombiner):
 
     def __init__(self, alpha: float = 1.0, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        if not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
-            raise ArgumentError(f"alpha must be finite and positive, got {alpha!r}")
-        self.alpha = float(alpha)
+        self.alpha = check_number("alpha", alpha, 0, closed=False)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`."""

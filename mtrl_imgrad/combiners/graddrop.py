@@ -23,10 +23,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number, check_numbers, check_seed
 from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
-from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_number
+from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.entrywise import combination, row_norms, scale_rows, wide
-from mtrl_imgrad.combiners.memory.randomness import check_seed, uniform
+from mtrl_imgrad.combiners.memory.randomness import uniform
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["GradDrop"]
@@ -101,9 +102,7 @@ class GradDrop(MatrixCombiner):
 
 
 def _check_leak(leak: float | Sequence[float]) -> float | tuple[float, ...]:
-    if isinstance(leak, Sequence) and not isinstance(leak, str):
-        return tuple(check_number("leak", one, 0, 1) for one in leak)
-    return check_number("leak", leak, 0, 1)
+    return check_numbers("leak", leak, 0, 1) if isinstance(leak, Sequence) else check_number("leak", leak, 0, 1)
 
 
 def _picked(block: Tensor, number: Tensor, leak: float | list[float]) -> Tensor:

@@ -25,10 +25,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
-from mtrl_imgrad.combiners.checks import check_number
 from mtrl_imgrad.combiners.memory.tables import TaskTable
-from mtrl_imgrad.combiners.solvers.choice import check_choice
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.errors import ArgumentError
 

@@ -21,8 +21,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number, check_seed
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
-from mtrl_imgrad.combiners.memory.randomness import check_seed, random_orders
+from mtrl_imgrad.combiners.memory.randomness import random_orders
 from mtrl_imgrad.combiners.memory.tables import PairTable
 from mtrl_imgrad.combiners.pareto_safe import harmless
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
@@ -71,9 +72,7 @@ class GradVac(GramianCombiner):
         self, beta: float = 0.01, *, seed: int = 0, pareto_safe: bool = False, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
-        if not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
-            raise ArgumentError(f"beta must be in [0, 1], got {beta!r}")
-        self.beta = float(beta)
+        self.beta = check_number("beta", beta, 0, 1)
         self.seed = check_seed(seed)
         self.pareto_safe = bool(pareto_safe)
         self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))

@@ -22,15 +22,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_count, check_seed
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.igb_agent import CAPACITY, WeightAgent
 from mtrl_imgrad.combiners.igb_v1 import IGBv1
 from mtrl_imgrad.combiners.memory.base_losses import BaseLosses
-from mtrl_imgrad.combiners.memory.randomness import check_seed
-from mtrl_imgrad.combiners.memory.tables import Counter, TaskIds
+from mtrl_imgrad.combiners.memory.tables import Counter, TaskIds, index_of
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.combiners.positive import LowerBound, PositiveLossCombiner, are_usable, weights_above
-from mtrl_imgrad.combiners.ranges import check_count
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["IGBv2"]
@@ -90,7 +89,7 @@ class IGBv2(PositiveLossCombiner):
             ArgumentError: if the tasks are not 0 to K - 1, or not as many as before.
         """
         order = self._order(losses, tasks)
-        ordered = losses[order] if order is not None else losses
+        ordered = losses[index_of(order, losses.device)] if order is not None else losses
         above = self.above(ordered, None)
         usable = are_usable(ordered, above)
         shares = self._shares(above, usable)
@@ -98,7 +97,7 @@ class IGBv2(PositiveLossCombiner):
         self._steps.value += 1
         found = weights_above(shares / above, ordered, above)
         if tasks is not None:
-            found = weights_above(found.values[list(tasks)], losses, above)
+            found = weights_above(found.values[index_of(tasks, losses.device)], losses, above)
         return found
 
     def _shares(self, above: Tensor, usable: Tensor) -> Tensor:

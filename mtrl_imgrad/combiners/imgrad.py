@@ -31,17 +31,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.base import Reduction, Weights
-from mtrl_imgrad.combiners.cagrad import check_radius, corrected_mean
+from mtrl_imgrad.combiners.cagrad import corrected_mean
 from mtrl_imgrad.combiners.imbalance import MEASURES, direct, plumb_line, smallest_norm
 from mtrl_imgrad.combiners.pareto_safe import harmless
-from mtrl_imgrad.combiners.solvers.choice import (
-    SolverName,
-    check_choice,
-    check_solver,
-    solve_dual,
-    solve_min_norm,
-)
+from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual, solve_min_norm
 from mtrl_imgrad.combiners.solvers.nash_imbalance import imbalanced_bargain
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.task_sampling import TaskSampler
@@ -134,7 +129,7 @@ class IMGrad(TaskSampler):
             raise ArgumentError("official_k2_quirk must go with form='authors': the paper's form has none")
         if pareto_safe and tasks_per_step is not None:
             raise ArgumentError("pareto_safe cannot go with tasks_per_step: the tasks of a group are not seen singly")
-        self.c = check_radius(DEFAULT_C if c is None else c) if base == "cagrad" else None
+        self.c = check_number("c", DEFAULT_C if c is None else c, 0) if base == "cagrad" else None
         self.form = form
         self.measure = measure
         self.base = base

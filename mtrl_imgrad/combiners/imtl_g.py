@@ -78,7 +78,7 @@ class IMTLG(GramianCombiner):
         return problem.weights(
             values,
             base=1 / problem.num_tasks,
-            residual=torch.where(problem.zero, 0.0, residual),
+            residual=residual,
             status_code=torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE)),
         )
 

@@ -6,13 +6,13 @@ codes minimise the *sum* of the losses instead: ``reduction="sum"``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_numbers
 from mtrl_imgrad.combiners.base import Combination, LossCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.checks import Jacobian
 from mtrl_imgrad.combiners.loss_weights import weights_from
@@ -40,9 +40,7 @@ class LinearScalarization(LossCombiner):
     def __init__(self, task_weights: Sequence[float] | None = None, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         if task_weights is not None:
-            task_weights = tuple(float(weight) for weight in task_weights)
-            if not all(math.isfinite(t) and t > 0 for t in task_weights):
-                raise ArgumentError(f"task_weights must be finite and positive, got {task_weights}")
+            task_weights = check_numbers("task_weights", task_weights, 0, closed=False)
         self.task_weights = task_weights
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:

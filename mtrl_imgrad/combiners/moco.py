@@ -22,13 +22,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
-from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_number
+from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.entrywise import BlockTable, combination, row_norms, scale_rows, wide
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.memory.simplex_table import SimplexTable, project_simplex
 from mtrl_imgrad.combiners.memory.tables import TaskTable
-from mtrl_imgrad.combiners.solvers.choice import check_choice
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MoCo"]
@@ -48,8 +48,8 @@ class MoCo(MatrixCombiner):
         sigma_beta: exponent of beta's decay, >= 0.
         sigma_gamma: exponent of gamma's decay, >= 0.
         rho: weight of ``|w|^2``, >= 0; draws the weights to equality.
-        normalisation: ``"loss"`` scales each gradient to the length of its loss first, an option of the authors'
-            code; it needs the losses.
+        normalisation: ``"loss"`` scales each gradient to the length of its loss first (of its size, where it is
+            below zero), an option of the authors' code; it needs the losses.
         reduction: ``"mean"`` (weights of sum 1) or ``"sum"``.
 
     Raises:
@@ -108,7 +108,7 @@ class MoCo(MatrixCombiner):
         if self.normalisation == "loss":
             if losses is None:
                 raise ArgumentError("losses must be given: normalisation='loss' scales the gradients to them")
-            lengths = losses.detach().double()
+            lengths = losses.detach().double().abs()
             finite = finite & torch.isfinite(lengths).all()
             factors = torch.where(norms > 0, lengths / norms, 0.0)
             blocks = [scale_rows(block, factors) for block in blocks]

@@ -19,15 +19,13 @@ the clipping is a factor of the weights. A task whose gradient is zero is left o
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_bargain
 from mtrl_imgrad.combiners.solvers.normalised import normalise
-from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["NashMTL"]
 
@@ -72,11 +70,7 @@ class NashMTL(GramianCombiner):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
-        if max_norm is not None:
-            if not isinstance(max_norm, (int, float)) or not 0 < max_norm < math.inf:
-                raise ArgumentError(f"max_norm must be finite and positive, or None, got {max_norm!r}")
-            max_norm = float(max_norm)
-        self.max_norm = max_norm
+        self.max_norm = None if max_norm is None else check_number("max_norm", max_norm, 0, closed=False)
         self.solver = check_solver(solver)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:

@@ -16,8 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
-from mtrl_imgrad.combiners.memory.randomness import check_seed, in_order, random_orders
+from mtrl_imgrad.combiners.memory.randomness import in_order, random_orders
 from mtrl_imgrad.combiners.pareto_safe import harmless
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 

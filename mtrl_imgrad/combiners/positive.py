@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number, check_numbers
 from mtrl_imgrad.combiners.base import Combination, LossCombiner, Reduction, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.checks import Jacobian, check_jacobian
 from mtrl_imgrad.combiners.loss_weights import are_finite, weights_from
-from mtrl_imgrad.combiners.ranges import check_number
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["LowerBound", "PositiveLossCombiner", "are_usable", "weights_above"]
@@ -40,7 +40,7 @@ class PositiveLossCombiner(LossCombiner):
     def __init__(self, *, lower_bound: LowerBound = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         if isinstance(lower_bound, Sequence) and not isinstance(lower_bound, str):
-            self.lower_bound: LowerBound = tuple(check_number("lower_bound", bound) for bound in lower_bound)
+            self.lower_bound: LowerBound = check_numbers("lower_bound", lower_bound)
         else:
             self.lower_bound = check_number("lower_bound", lower_bound)
 

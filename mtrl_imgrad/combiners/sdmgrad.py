@@ -25,8 +25,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
-from mtrl_imgrad.combiners.checks import check_number
 from mtrl_imgrad.combiners.memory.simplex_table import SimplexTable, project_simplex
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, min_norm_point

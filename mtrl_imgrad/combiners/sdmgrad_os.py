@@ -17,10 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number, check_seed
 from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Reduction, TaskIds, Weights
-from mtrl_imgrad.combiners.checks import check_number
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
-from mtrl_imgrad.combiners.memory.randomness import check_seed
 from mtrl_imgrad.combiners.sdmgrad import SDMGrad, direction_oriented, drawn_to_mean
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_count, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.memory.base_losses import BaseLosses
 from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.combiners.positive import LowerBound, PositiveLossCombiner, are_usable, weights_above
-from mtrl_imgrad.combiners.ranges import check_count, check_positive
 
 __all__ = ["STCH"]
 
@@ -69,8 +69,8 @@ class STCH(PositiveLossCombiner):
     ) -> None:
         super().__init__(lower_bound=lower_bound, reduction=reduction)
         self.window = check_count("window", window)
-        self.warm_up = check_count("warm_up", warm_up, lowest=0)
-        self.mu = check_positive("mu", mu)
+        self.warm_up = check_count("warm_up", warm_up, 0)
+        self.mu = check_number("mu", mu, 0, closed=False)
         early = BaseLosses(skip=self.warm_up * self.window, window=self.window)
         self._base_losses = self._keep("base_losses", early)
 

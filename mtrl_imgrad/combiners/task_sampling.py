@@ -17,10 +17,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_count, check_seed
 from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
-from mtrl_imgrad.combiners.memory.randomness import check_seed
-from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["TaskSampler"]
 
@@ -37,11 +36,9 @@ class TaskSampler(GramianCombiner):
         Raises:
             ArgumentError: if ``rows`` is not an integer >= 2, or ``seed`` cannot seed a generator.
         """
-        if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 2):
-            raise ArgumentError(f"tasks_per_step must be an integer >= 2 or None, got {rows!r}")
-        check_seed(seed)
-        self._rows = rows
+        seed = check_seed(seed)
         if rows is not None:
+            self._rows = check_count("tasks_per_step", rows, 2)
             self._generator = self._keep("generator", torch.Generator().manual_seed(seed))
 
     @abstractmethod

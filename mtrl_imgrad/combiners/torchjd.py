@@ -6,8 +6,8 @@ or multiplies by the number of tasks. Our combiners keep theirs, the unit of the
 ``reduction="sum"``.
 
 Needs ``pip install "mtrl-imgrad[torchjd]"``. Some aggregators need more: ``CAGrad`` cvxpy, ``NashMTL`` cvxpy and ecos,
-``FairGrad`` scipy, ``UPGrad`` and ``DualProj`` quadprog and qpsolvers; ``pip install "torchjd[full]"`` brings all of
-them.
+``FairGrad`` scipy, ``UPGrad`` and ``DualProj`` quadprog and qpsolvers. ``pip install "torchjd[full]"`` brings all of
+them; its ecos has no wheel for Python 3.13 and later, where it must be compiled.
 """
 
 from __future__ import annotations

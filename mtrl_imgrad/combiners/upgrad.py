@@ -62,6 +62,6 @@ class UPGrad(GramianCombiner):
         return problem.weights(
             (1 + added) / problem.num_tasks,
             base=1 / problem.num_tasks,
-            residual=torch.where(problem.zero, 0.0, residual),
+            residual=residual,
             status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),
         )

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import LossCombiner, Reduction
 from mtrl_imgrad.combiners.loss_weights import are_finite, weights_from
 from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.memory.task_adam import TaskAdam
 from mtrl_imgrad.combiners.outcome import Weights
-from mtrl_imgrad.combiners.ranges import check_number
 
 __all__ = ["UW"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtrl_imgrad.combiners import IMGrad, LinearScalarization, make_combiner
+from mtrl_imgrad.combiners import IMGrad, LinearScalarization, Status, make_combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 METHODS = ["linear_scalarization", "cagrad", "imgrad", "mgda", "nash_mtl", "upgrad"]
@@ -222,6 +222,61 @@ def test_kept_weights_continue_from_a_state_and_know_their_tasks():
         second.load_state_dict({"frozen": {"age": 1}})
 
 
+def test_a_step_that_is_not_finite_leaves_no_weights_behind():
+    M = torch.tensor([[4.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+    combiner, lost = IMGrad(update_every=2), torch.full((2, 2), torch.nan)
+    assert combiner.weights(lost).status == Status.NON_FINITE
+    assert combiner.needs_jacobian()  # nothing to go on with: solve again
+    good = combiner.weights(M).values
+    assert torch.equal(combiner.weights(lost).values, good)  # a step between looks at no gradient
+    assert combiner.weights(lost).values.isnan().all()  # this one does
+    found = combiner.weights(lost)
+    assert torch.equal(found.values, good)
+    assert found.status == Status.SOLVED
+
+
+def test_kept_weights_survive_a_gradient_scaler_that_starts_too_high():
+    """Gradients overflow at first and the scaler skips those steps, no more of them than if every step solved."""
+
+    def scale_after(combiner):
+        net = Net().float()
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-6)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+        z = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+        for _ in range(18):
+            losses = [1e3 * head(net.trunk(z)).square().mean() for head in net.heads]
+            found = combiner.backward(losses, net.trunk.parameters(), net.heads.parameters(), grad_scaler=scaler)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        assert found.weights.isfinite().all()
+        return scaler.get_scale()
+
+    expected = scale_after(IMGrad())
+    assert expected < 2.0**120
+    assert scale_after(IMGrad(update_every=16)) == expected
+
+
+def test_unused_parameters_keep_their_place_in_the_memory():
+    """Two parameters of one shape, of which each step uses one: their moments must not be mistaken for each other."""
+    combiner = make_combiner("adatask")
+    first, second = (nn.Parameter(torch.ones(2, dtype=torch.float64)) for _ in range(2))
+    combiner.backward([3 * first.sum()], [first, second])
+    assert second.grad is None
+    combiner.backward([5 * second.sum()], [first, second])
+    m, v = combiner.state_dict()["first_moments"], combiner.state_dict()["second_moments"]
+    torch.testing.assert_close(m[0], torch.full((1, 2), 0.9 * 0.1 * 3, dtype=torch.float64))
+    torch.testing.assert_close(m[1], torch.full((1, 2), 0.1 * 5, dtype=torch.float64))
+    torch.testing.assert_close(v[1], torch.full((1, 2), 0.001 * 25, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["imgrad", "sdmgrad_os", "adatask"])
+def test_losses_that_reach_no_shared_parameter_are_refused(name):
+    own, shared = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    with pytest.raises(ArgumentError, match="no loss depends on any parameter of shared"):
+        make_combiner(name).backward([own.sum(), own.square().sum()], [shared])
+
+
 @pytest.mark.parametrize("heads", ["unweighted", "weighted"])
 @pytest.mark.parametrize("name", ["imgrad", "linear_scalarization"])
 def test_a_gradient_scaler_changes_nothing_but_its_scale(name, heads):
@@ -281,6 +336,7 @@ def test_a_gradient_that_is_not_finite_names_its_task_and_leaves_grad_alone(name
     [
         ({"heads": "both"}, "heads must be"),
         ({"max_grad_norm": 0}, "max_grad_norm must be"),
+        ({"tasks": 3}, "tasks must hold one id for each of 3"),
         ({"tasks": [0, 1]}, "tasks must hold one id for each of 3"),
         ({"tasks": [0, 1, 1]}, "a task twice"),
         ({"losses": torch.ones(2, 2)}, "losses must be"),

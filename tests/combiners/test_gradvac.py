@@ -143,5 +143,5 @@ def test_batches_are_refused():
 
 @pytest.mark.parametrize("beta", [-0.1, 1.1, math.nan, "x"])
 def test_a_rate_is_between_zero_and_one(beta):
-    with pytest.raises(ArgumentError, match="beta must be in"):
+    with pytest.raises(ArgumentError, match="beta must be a finite number in"):
         GradVac(beta=beta)

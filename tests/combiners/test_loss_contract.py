@@ -188,16 +188,6 @@ def test_losses_must_be_there(name):
         make_example(name, 5)(ROWS)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_no_step_looks_at_the_device(name):
-    """Tensors without data raise on any copy to the host."""
-    combiner = make_example(name, 3)
-    for _ in range(2):
-        found = combiner.combine([torch.empty(3, 2, device="meta")], torch.ones(3, device="meta"))
-        combiner.after_step(torch.ones(3, device="meta"))
-    assert found.weights.device.type == "meta"
-
-
 @pytest.mark.parametrize("name", POSITIVE)
 @pytest.mark.parametrize(("bound", "low"), [(0.0, 0.0), (-2.0, -2.5), ((0.0, -1.0, 1.0), -1.0)])
 def test_a_call_refuses_losses_below_the_bound_and_names_the_row(name, bound, low):

@@ -73,7 +73,7 @@ def test_present_tasks_divide_their_joint_weight():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"beta": 0}, r"beta must be a number in \(0, 1\]"),
+        ({"beta": 0}, r"beta must be a finite number in \(0, 1\]"),
         ({"beta": 1.1}, "beta must be"),
         ({"gamma": -1}, "gamma must be"),
         ({"rho": float("inf")}, "rho must be"),
@@ -84,3 +84,10 @@ def test_present_tasks_divide_their_joint_weight():
 def test_a_bad_value_names_the_argument(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         MoCo(**arguments)
+
+
+def test_a_loss_below_zero_scales_by_its_size():
+    """A negative length would turn the gradient round."""
+    G = torch.tensor([[3.0, 4.0], [0.0, 2.0]], dtype=torch.float64)
+    found = MoCo(beta=1.0, gamma=0.0, normalisation="loss")(G, torch.tensor([-10.0, 3.0], dtype=torch.float64))
+    torch.testing.assert_close(found.gradient, torch.tensor([3.0, 5.5], dtype=torch.float64))

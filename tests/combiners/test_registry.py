@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from examples import make_example
@@ -52,9 +53,19 @@ def test_an_unknown_argument_lists_the_accepted():
         ("imgrad", {"measure": "xx"}, "measure must be one of 'pm', 'lm', 'dc'"),
         ("imgrad", {"base": "mgda"}, "base must be one of 'cagrad', 'nash_mtl', got 'mgda'"),
         ("imgrad", {"solver": "slsqp"}, "solver must be one of 'exact', 'cvxpy'"),
-        ("cagrad", {"c": -0.1}, "c must be finite and >= 0"),
-        ("cagrad", {"c": float("nan")}, "c must be finite"),
-        ("cagrad", {"c": "0.4"}, "c must be finite"),
+        ("cagrad", {"c": -0.1}, "c must be a finite number >= 0"),
+        ("cagrad", {"c": float("nan")}, "c must be a finite"),
+        ("cagrad", {"c": "0.4"}, "c must be a finite"),
+        ("cagrad", {"c": True}, "c must be a finite"),
+        ("cagrad", {"c": 10**400}, "c must be a finite"),
+        ("cagrad", {"update_every": 0.5}, "update_every must be an integer >= 1"),
+        ("conicgrad", {"c": 1.5}, r"c must be a finite number in \[0, 1\], got 1.5"),
+        ("moco", {"beta": 0}, r"beta must be a finite number in \(0, 1\], got 0"),
+        ("fairgrad", {"alpha": 0}, "alpha must be a finite number > 0"),
+        ("nash_mtl", {"max_norm": "1"}, "max_norm must be a finite number > 0"),
+        ("cagrad_fast", {"tasks_per_step": 1}, "tasks_per_step must be an integer >= 2"),
+        ("linear_scalarization", {"task_weights": 2.0}, "task_weights must be a sequence of numbers"),
+        ("linear_scalarization", {"task_weights": []}, "task_weights must be a sequence of numbers"),
         ("cagrad", {"reduction": "max"}, "reduction must be"),
         ("mgda", {"normalisation": "norm"}, "normalisation must be one of 'none', 'l2'"),
         ("linear_scalarization", {"task_weights": [0, 0]}, "task_weights must be"),
@@ -79,6 +90,11 @@ def test_a_bad_value_names_the_argument(name, arguments, message):
         make_combiner(name, **arguments)
 
 
+def test_numpy_numbers_are_numbers():
+    found = make_combiner("cagrad", c=np.float32(0.5), update_every=np.int64(2))
+    assert (found.c, found.update_every) == (0.5, 2)
+
+
 def test_cvxpy_is_asked_for_only_when_it_is_used(monkeypatch):
     monkeypatch.setitem(sys.modules, "cvxpy", None)
     make_combiner("imgrad")
@@ -98,6 +114,17 @@ def test_combiners_import_neither_simulators_nor_agents():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[] []"
+
+
+def test_without_torchjd_everything_else_works_and_the_adapters_say_what_to_install():
+    code = (
+        "import sys; sys.modules['torchjd'] = None; import mtrl_imgrad.combiners\n"
+        "from mtrl_imgrad.errors import MissingDependencyError\n"
+        "try: import mtrl_imgrad.combiners.torchjd\n"
+        "except MissingDependencyError as error: print(error)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'pip install "mtrl-imgrad[torchjd]"' in found.stdout
 
 
 def test_public_names_exist():

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.memory.tables import TaskIds
-from mtrl_imgrad.combiners.outcome import Weights
+from mtrl_imgrad.combiners.memory.tables import TaskIds, index_of
+from mtrl_imgrad.combiners.outcome import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["FrozenWeights"]
@@ -22,6 +22,10 @@ __all__ = ["FrozenWeights"]
 
 class FrozenWeights:
     """The weights of the last solved step; a part of a combiner's state.
+
+    A step whose gradients were not finite leaves no weights behind: those of the solve before stay, or, if there was
+    none for its tasks, the next step solves again. For that alone the host looks at a status: once, after the first
+    solve.
 
     Args:
         period: steps from one solve to the next, n.
@@ -32,18 +36,33 @@ class FrozenWeights:
         self._age = 0
         self._tasks: list[int] = []
         self._found: Weights | None = None
+        self._looked = False
 
     def due(self, tasks: TaskIds | None) -> bool:
         """Whether the next step must solve."""
+        if self._found is not None and not self._looked:
+            self._looked = True
+            if self._found.status == Status.NON_FINITE:
+                self._found = None
         if self._found is None or self._age >= self.period:
             return True
         return tasks is not None and not set(tasks) <= set(self._tasks)
 
     def keep(self, found: Weights, tasks: TaskIds | None) -> Weights:
         """Take over the answer of a solved step, and hand it on."""
-        self._age = 1
-        self._tasks = list(range(found.values.shape[-1])) if tasks is None else list(tasks)
-        self._found = dataclasses.replace(found, extras={})
+        ids = list(range(found.values.shape[-1])) if tasks is None else list(tasks)
+        before = self._found
+        if before is None or ids != self._tasks:
+            self._looked = False
+            self._found = dataclasses.replace(found, extras={})
+        else:
+            device, lost = found.values.device, found.status_code == int(Status.NON_FINITE)
+            self._found = Weights(
+                values=torch.where(lost, before.values.to(device), found.values),
+                residual=torch.where(lost, before.residual.to(device), found.residual),
+                status_code=torch.where(lost, before.status_code.to(device), found.status_code),
+            )
+        self._age, self._tasks = 1, ids
         return found
 
     def recall(self, like: Tensor, tasks: TaskIds | None) -> Weights:
@@ -65,7 +84,7 @@ class FrozenWeights:
         found = self._found
         values = found.values.to(like.device)
         return Weights(
-            values=values if tasks is None else values[[self._tasks.index(task) for task in tasks]],
+            values=values if tasks is None else values[index_of(map(self._tasks.index, tasks), like.device)],
             residual=found.residual.to(like.device),
             status_code=found.status_code.to(like.device),
         )
@@ -93,7 +112,7 @@ class FrozenWeights:
         if values is not None and not (isinstance(values, Tensor) and values.shape == (len(tasks),)):
             raise ArgumentError(f"frozen weights must hold one value for each of {len(tasks)} tasks")
         self._age, self._tasks = int(new_state["age"]), [int(task) for task in tasks]
-        self._found = None
+        self._found, self._looked = None, False
         if values is not None:
             residual, status_code = new_state["residual"].clone(), new_state["status_code"].clone()
             self._found = Weights(values.to(torch.float64, copy=True), residual, status_code)

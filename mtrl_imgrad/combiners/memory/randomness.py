@@ -5,20 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.errors import ArgumentError
-
-__all__ = ["check_seed", "in_order", "random_orders", "uniform"]
-
-
-def check_seed(seed: int) -> int:
-    """``seed``, if it can seed a generator.
-
-    Raises:
-        ArgumentError: if it is not an integer in [0, 2^63).
-    """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise ArgumentError(f"seed must be an integer in [0, 2^63), got {seed!r}")
-    return seed
+__all__ = ["in_order", "random_orders", "uniform"]
 
 
 def random_orders(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ all that `mtrl_imgrad.combiners.base.Combiner` needs for its ``state_dict``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Counter", "Kept", "PairTable", "TaskIds", "TaskTable", "check_task_ids"]
+__all__ = ["Counter", "Kept", "PairTable", "TaskIds", "TaskTable", "check_task_ids", "index_of"]
 
 TaskIds = Sequence[int]
 """Which task each row is of; numbers from 0 on, no number twice."""
@@ -78,7 +78,7 @@ class TaskTable:
         """
         self._grow(like, tasks)
         assert self.values is not None, "made by _grow"
-        return self.values[: like.shape[0]] if tasks is None else self.values[list(tasks)]
+        return self.values[: like.shape[0]] if tasks is None else self.values[index_of(tasks, like.device)]
 
     def write(self, rows: Tensor, tasks: TaskIds | None, where: Tensor | None = None) -> None:
         """Set the rows of ``tasks``.
@@ -95,9 +95,11 @@ class TaskTable:
         if tasks is None and len(self.values) == len(new):
             self.values = new
         else:
-            index = list(range(len(new))) if tasks is None else list(tasks)
             self.values = self.values.clone()
-            self.values[index] = new
+            if tasks is None:
+                self.values[: len(new)] = new
+            else:
+                self.values[index_of(tasks, new.device)] = new
 
     def knows(self, tasks: TaskIds) -> bool:
         """Whether there is a row for each of these tasks."""
@@ -124,8 +126,7 @@ class TaskTable:
         """Make the table large enough, and bring it to the device of ``like``."""
         needed = like.shape[0] if tasks is None else max(tasks) + 1
         if self.values is None:
-            empty = torch.empty(0, *like.shape[1:], dtype=self.dtype or like.dtype)
-            self.values = empty.to(like.device)
+            self.values = like.new_empty(0, *like.shape[1:], dtype=self.dtype or like.dtype)
         if self.values.shape[1:] != like.shape[1:]:
             raise ArgumentError(
                 f"rows of shape {tuple(self.values.shape[1:])} are kept of every task, got {tuple(like.shape[1:])}"
@@ -153,7 +154,10 @@ class PairTable:
         """
         values = self._grown(like, tasks)
         count = like.shape[0]
-        return values[:count, :count] if tasks is None else values[list(tasks)][:, list(tasks)]
+        if tasks is None:
+            return values[:count, :count]
+        index = index_of(tasks, values.device)
+        return values[index[:, None], index]
 
     def write(self, block: Tensor, tasks: TaskIds | None) -> None:
         """Set the numbers of the pairs among ``tasks`` to ``block`` [K, K]."""
@@ -161,7 +165,7 @@ class PairTable:
         if tasks is None:
             values[: len(block), : len(block)] = block
         else:
-            index = torch.tensor(list(tasks), device=block.device)
+            index = index_of(tasks, values.device)
             values[index[:, None], index] = block
         self.values = values
 
@@ -188,6 +192,11 @@ class PairTable:
         return torch.nn.functional.pad(self.values.to(like.device), (0, more, 0, more))
 
 
+def index_of(tasks: Iterable[int], device: torch.device) -> Tensor:
+    """Task ids as an index on ``device``, copied there without a wait (indexing by a list would wait)."""
+    return torch.tensor(list(tasks), dtype=torch.int64).to(device, non_blocking=True)
+
+
 def check_task_ids(tasks: TaskIds | None, num_rows: int) -> None:
     """Check the task ids of a step.
 
@@ -196,6 +205,8 @@ def check_task_ids(tasks: TaskIds | None, num_rows: int) -> None:
     """
     if tasks is None:
         return
+    if not isinstance(tasks, Iterable):
+        raise ArgumentError(f"tasks must hold one id for each of {num_rows} rows, got {tasks!r}")
     numbers = list(tasks)
     if len(numbers) != num_rows:
         raise ArgumentError(f"tasks must hold one id for each of {num_rows} rows, got {len(numbers)}")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.memory.parts import Parts
 from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
-from mtrl_imgrad.combiners.ranges import check_number
 
 __all__ = ["TaskAdam"]
 
@@ -33,8 +33,8 @@ class TaskAdam(Parts):
     """
 
     def __init__(self, first: float, learning_rate: float, weight_decay: float = 0.0) -> None:
-        self.learning_rate = check_number("learning_rate", learning_rate, lowest=0)
-        self.weight_decay = check_number("weight_decay", weight_decay, lowest=0)
+        self.learning_rate = check_number("learning_rate", learning_rate, 0)
+        self.weight_decay = check_number("weight_decay", weight_decay, 0)
         self._numbers = TaskTable(first)
         self._means, self._squares, self._steps = TaskTable(), TaskTable(), TaskTable()
         super().__init__(numbers=self._numbers, means=self._means, squares=self._squares, steps=self._steps)

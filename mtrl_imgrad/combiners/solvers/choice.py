@@ -7,24 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, power_fair
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
-from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["SolverName", "check_choice", "check_solver", "solve_bargain", "solve_dual", "solve_min_norm"]
+__all__ = ["SolverName", "check_solver", "solve_bargain", "solve_dual", "solve_min_norm"]
 
 SolverName = Literal["exact", "cvxpy"]
-
-
-def check_choice(argument: str, value: object, accepted: tuple[str, ...]) -> None:
-    """Check an argument that takes one of a few names.
-
-    Raises:
-        ArgumentError: if ``value`` is not accepted; lists what is.
-    """
-    if value not in accepted:
-        raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
 
 
 def check_solver(solver: SolverName) -> SolverName:

@@ -173,15 +173,17 @@ def _minimise_linear(C: Tensor, cost: Tensor, start: Tensor, can_stop: bool) -> 
     values = _constraints(C, z)[0]
     multipliers = (z * cost).sum(-1, keepdim=True).abs() / z.shape[-1] / values.clamp_min(0.1)
     point = _Point(z, multipliers, torch.full_like(cost[..., 0], torch.inf))
+    # Filled on the device: numbers that come as a list would have to be copied there, for which the host waits.
+    trials = torch.stack([z.new_full((1,), fraction) for fraction in _TRIALS])
     for _ in range(_steps(can_stop)):
-        moved = _interior_step(C, cost, point)
+        moved = _interior_step(C, cost, point, trials)
         point = _where(point.residual <= 0.01 * TOLERANCE, point, moved)
         if can_stop and bool((point.residual <= 0.01 * TOLERANCE).all()):
             break
     return point
 
 
-def _interior_step(C: Tensor, cost: Tensor, point: _Point) -> _Point:
+def _interior_step(C: Tensor, cost: Tensor, point: _Point, trials: Tensor) -> _Point:
     z, multipliers, _ = point
     values, jacobian = _constraints(C, z)
     product = _times(C, z)
@@ -198,14 +200,13 @@ def _interior_step(C: Tensor, cost: Tensor, point: _Point) -> _Point:
     factor = torch.linalg.cholesky_ex(hessian / (root[..., :, None] * root[..., None, :]))[0]
     move = substitute(factor, (right / root)[..., None])[..., 0] / root
     push = (tau - multipliers * values - multipliers * _times(jacobian, move)) / values
-    return _longest_step(C, cost, point, move, push)
+    return _longest_step(C, cost, point, move, push, trials)
 
 
-def _longest_step(C: Tensor, cost: Tensor, point: _Point, move: Tensor, push: Tensor) -> _Point:
-    """The longest of the trial steps that stays inside; none at all where no trial does."""
-    fraction = torch.tensor(_TRIALS, dtype=torch.float64, device=move.device)[:, None]
-    z = point.z[..., None, :] + fraction * move[..., None, :]
-    multipliers = point.multipliers[..., None, :] + fraction * push[..., None, :]
+def _longest_step(C: Tensor, cost: Tensor, point: _Point, move: Tensor, push: Tensor, trials: Tensor) -> _Point:
+    """The longest of the ``trials`` [N, 1], fractions of a step, that stays inside; none at all where none does."""
+    z = point.z[..., None, :] + trials * move[..., None, :]
+    multipliers = point.multipliers[..., None, :] + trials * push[..., None, :]
     product = z @ C
     inside = (z > 0) & (product > 0) & (multipliers > 0)
     inside &= torch.where(inside, z * product, 0.0) > 1

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Status, Weights
+from mtrl_imgrad.combiners.checks import check_tensor
 from mtrl_imgrad.combiners.gramian import ZERO_NORM
+from mtrl_imgrad.combiners.outcome import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["NormalisedGramian", "normalise"]
@@ -79,7 +80,7 @@ class NormalisedGramian:
         Args:
             values: ``[..., K]`` coefficients found.
             base: ``[..., K]`` coefficients where every gradient is zero.
-            residual: ``[...]`` of the method's optimality conditions.
+            residual: ``[...]`` of the method's optimality conditions; 0 is reported where every gradient is zero.
             status_code: ``[...]`` of the solver.
             extras: what else the method reports, by name.
         """
@@ -109,12 +110,11 @@ def normalise(gramian: Tensor, mean: Tensor | None = None) -> NormalisedGramian:
         mean: ``[K]`` weights of the mean gradient, sum 1; None weighs all rows alike.
 
     Raises:
-        ArgumentError: if the last two dimensions are not equal and at least 1, or the dtype is not floating.
+        ArgumentError: if the last two dimensions are not equal and at least 1, or the it is no floating point tensor.
     """
+    check_tensor("gramian", gramian)
     if gramian.ndim < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
         raise ArgumentError(f"gramian must be [..., K, K] with K >= 1, got shape {tuple(gramian.shape)}")
-    if not gramian.is_floating_point():
-        raise ArgumentError(f"gramian must be floating point, got {gramian.dtype}")
     gramian = gramian.detach().double()
     gramian = 0.5 * (gramian + gramian.mT)
     scale = gramian.diagonal(dim1=-2, dim2=-1).sum(-1) / gramian.shape[-1]

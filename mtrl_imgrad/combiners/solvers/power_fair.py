@@ -66,10 +66,10 @@ def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
     p = 1 / alpha
     cosines = problem.cosines[..., None, :, :]
     eye = torch.eye(problem.num_tasks, dtype=torch.float64, device=cosines.device)
-    ridges = torch.tensor([0.0, RIDGE], dtype=torch.float64, device=cosines.device)[:, None, None]
     # A task left out has the equation z = 1 / z^p, on its own.
     alive = problem.alive[..., None, :]
-    systems = torch.where(alive[..., None], cosines, eye) + ridges * eye
+    plain = torch.where(alive[..., None], cosines, eye)
+    systems = torch.cat([plain, plain + RIDGE * eye], -3)
     log_b = (p - 1) * torch.where(alive, problem.norms[..., None, :], 1.0).log()
     z = (log_b / (1 + p)).exp()
     can_stop = may_ask(cosines)
