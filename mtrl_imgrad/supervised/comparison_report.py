@@ -238,7 +238,7 @@ def _that_fit(sizes: Sequence[int], width: int) -> list[list[int]]:
     for i, size in enumerate(sizes[1:], start=1):
         if used + size + 2 > width:
             tables.append([0])
-            used = sizes[0] + 1
+            used = sizes[0] + 3  # the edges of the table, and a space behind
         tables[-1].append(i)
         used += size + 2
     return tables
