@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from combiner_examples import example_arguments
 from stable_baselines3.common.callbacks import CheckpointCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
-from examples import example_arguments
 from mtrl_imgrad import MTPPO
 from mtrl_imgrad.agents import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.encoders import list_encoders

@@ -5,12 +5,12 @@ import io
 import numpy as np
 import pytest
 import torch
+from combiner_examples import example_arguments
 from stable_baselines3.common.callbacks import CheckpointCallback, EveryNTimesteps, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
-from examples import example_arguments
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.encoders import Encoder, list_encoders, make_encoder
 from mtrl_imgrad.agents.encoders.layers import mlp

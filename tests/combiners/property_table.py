@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
+from combiner_examples import make_example
 from gradient_problems import families
 from torch import Tensor
 
-from examples import make_example
 from mtrl_imgrad.combiners import Status, list_combiners, min_norm_point
 
 GENERAL = ("independent", "common", "conflict")

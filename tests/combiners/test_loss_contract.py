@@ -7,8 +7,8 @@ import pickle
 
 import pytest
 import torch
+from combiner_examples import make_example
 
-from examples import make_example
 from mtrl_imgrad.combiners import Combiner, LossCombiner, Status, combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 

@@ -7,8 +7,8 @@ import itertools
 import loss_oracles
 import pytest
 import torch
+from combiner_examples import example_arguments, make_example
 
-from examples import example_arguments, make_example
 from mtrl_imgrad.combiners import Combiner, make_combiner
 
 CASES = {

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from combiner_examples import make_example
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from examples import make_example
 from mtrl_imgrad.combiners import Combiner, list_combiners, make_combiner
 
 CASES: dict[str, Callable[[], Combiner]] = {

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from combiner_examples import make_example
 
-from examples import make_example
 from mtrl_imgrad import combiners
 from mtrl_imgrad.combiners import IMGrad, list_combiners, make_combiner
 from mtrl_imgrad.combiners.solvers.conic import require_cvxpy
