@@ -69,16 +69,21 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], arrays: Mapping[str
         if not ARRAY_NAME.fullmatch(name) or name in SUFFIXES or array.dtype.kind not in "biuf":
             raise ArgumentError(f"a checkpoint cannot hold the array {name!r} of {array.dtype}")
     _check_folder(folder)
+    there = set(os.listdir(folder)) if folder.is_dir() else set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        members = {
-            "state": _write_member(folder, "state", _canonical(plain)),
-            "tensors": _write_member(folder, "tensors", safetensors.torch.save(tensors)),
-            **{name: _write_member(folder, name, _npy(array)) for name, array in arrays.items()},
-        }
-        manifest = {"format": FORMAT, "version": VERSION, "members": members}
-        signed = _canonical({**manifest, "sha256": _digest(_canonical(manifest))})
-        write_atomically(folder / MANIFEST, lambda file: file.write(signed))
+        try:
+            members = {
+                "state": _write_member(folder, "state", _canonical(plain)),
+                "tensors": _write_member(folder, "tensors", safetensors.torch.save(tensors)),
+                **{name: _write_member(folder, name, _npy(array)) for name, array in arrays.items()},
+            }
+            manifest = {"format": FORMAT, "version": VERSION, "members": members}
+            signed = _canonical({**manifest, "sha256": _digest(_canonical(manifest))})
+            write_atomically(folder / MANIFEST, lambda file: file.write(signed))
+        except BaseException:
+            _sweep(folder, keep=there)
+            raise
         _sweep(folder, keep={member["file"] for member in members.values()})
     except OSError as error:
         path = error.filename or folder
@@ -262,6 +267,7 @@ def _read_array(folder: Path, name: str, entry: dict[str, Any]) -> NDArray:
     except Exception as error:  # NumPy documents ValueError; a crafted header also raises others
         raise CheckpointError(f"{place} is not an npy file: {error}") from error
     start = stream.tell()
-    if dtype.kind not in "biuf" or fortran or math.prod(shape) * dtype.itemsize != len(content) - start:
+    fits = min(shape, default=0) >= 0 and math.prod(shape) * dtype.itemsize == len(content) - start
+    if dtype.kind not in "biuf" or fortran or not fits:
         raise CheckpointError(f"{place} says it holds {dtype}{list(shape)}, which its {len(content)} bytes do not")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+    return np.ndarray(shape, dtype, buffer=content, offset=start)
