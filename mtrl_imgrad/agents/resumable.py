@@ -29,7 +29,7 @@ from mtrl_imgrad.agents.randomness import (
 from mtrl_imgrad.agents.settings import UnknownValueError, from_plain, to_plain
 from mtrl_imgrad.agents.tasks import TaskLayout
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.errors import CheckpointError, EnvironmentFaultError, MtrlImgradError, TaskMismatchError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError, MtrlImgradError, TaskMismatchError
 
 __all__ = ["ResumableAlgorithm"]
 
@@ -116,10 +116,10 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         }
 
     def _episodes_state(self) -> dict[str, Any] | None:
-        """The running episodes; None where the environment cannot restore them."""
-        state = self.env.get_state() if isinstance(self.env, MultiTaskVecEnv) else None
-        if state is None or self._last_obs is None:
+        """The running episodes, with None for those that the environment cannot restore; None before the first."""
+        if self._last_obs is None:
             return None
+        state = self.env.get_state() if isinstance(self.env, MultiTaskVecEnv) else None
         return {"environment": state, "last_obs": self._last_obs, "starts": self._last_episode_starts}
 
     def _arguments(self) -> dict[str, Any]:
@@ -170,10 +170,9 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
                 as schedules that are functions.
 
         Raises:
-            CheckpointError: if the checkpoint is missing, damaged, of another kind of agent, or cannot be restored;
-                names the member or the argument.
+            CheckpointError: if the checkpoint is missing, damaged, of another kind of agent, or cannot be restored
+                (also because ``env`` or an argument does not fit); names the member or the argument.
             TaskMismatchError: if ``env`` has other tasks.
-            ArgumentError: if ``env`` or an argument does not fit.
         """
         folder = Path(path)
         state, arrays = read_checkpoint(folder)
@@ -185,10 +184,10 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         try:
             agent = cls._from_state(folder, state, env, device, arguments)
             agent._restore(state, arrays, folder, new_episodes)
-        except (CheckpointError, TaskMismatchError, EnvironmentFaultError):
+        except (CheckpointError, TaskMismatchError, Warning):
             raise
         except MtrlImgradError as error:
-            raise type(error)(f"{folder}: {error}") from error
+            raise CheckpointError(f"{folder} cannot be restored: {error}") from error
         except Exception as error:  # a state that does not fit fails wherever it is first used
             raise CheckpointError(
                 f"{folder}: member 'state' does not fit a {cls.__name__}: {type(error).__name__}: {error}"
@@ -263,6 +262,8 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
 
     def _restore_episodes(self, episodes: dict[str, Any] | None, folder: Path) -> None:
         if episodes is None:
+            return
+        if episodes["environment"] is None:
             _warn(folder, "the environment's episodes could not be saved; new ones begin")
             return
         if not isinstance(self.env, MultiTaskVecEnv):
@@ -287,12 +288,12 @@ def _check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
     """An optimizer takes over any state and fails at its next step; so look at it now.
 
     Raises:
-        CheckpointError: if a moment does not have the shape of its parameter.
+        ArgumentError: if a moment does not have the shape of its parameter.
     """
     for parameter, moments in optimizer.state.items():
         for key, value in moments.items():
             if isinstance(value, torch.Tensor) and value.shape not in ((), parameter.shape):
-                raise CheckpointError(
+                raise ArgumentError(
                     f"{name}: {key} of shape {tuple(value.shape)} for a parameter of shape {tuple(parameter.shape)}"
                 )
 
@@ -300,7 +301,7 @@ def _check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
 @torch.no_grad()
 def _overwrite(tensor: torch.Tensor, value: torch.Tensor) -> None:
     if tensor.shape != value.shape:
-        raise CheckpointError(f"a tensor of shape {tuple(value.shape)} was saved, {tuple(tensor.shape)} expected")
+        raise ArgumentError(f"a tensor of shape {tuple(value.shape)} was saved, {tuple(tensor.shape)} expected")
     tensor.copy_(value)
 
 
