@@ -148,9 +148,11 @@ def _run(
         if checkpoint is None:
             before = evaluate_success(agent, eval_env, config.evaluation.eval_episodes, progress_bar=progress_bar)
             before.save(folder / "evaluation_before")
-            evaluation.evaluations.append(0, before)
         else:
             before = SuccessReport.load(folder / "evaluation_before")
+        evaluation.evaluations.append(0, before)
+        if checkpoint is None:
+            evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
         _learn(agent, config, folder, evaluation, console, progress_bar)
         after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
         after.save(folder / "evaluation_after")
