@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.errors import MtrlImgradError
+from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, MtrlImgradError
 
 __all__ = ["main"]
 
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = parser.parse_args(arguments[:1]).command
     try:
         COMMANDS[command](arguments[1:])
+    except LearningInterruptedError as error:
+        print(error, file=sys.stderr)
+        return 128 + error.number
     except MtrlImgradError as error:
         console = Console(stderr=True, highlight=False)
         console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
@@ -49,15 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(arguments: list[str]) -> None:
     """Train an agent (--preset NAME or --config FILE set the defaults of all other options)."""
     from mtrl_imgrad.experiments.config import list_presets, load_config, preset_path, train_config_class
-    from mtrl_imgrad.experiments.train import train
+    from mtrl_imgrad.experiments.train import resume, train
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--preset")
     source.add_argument("--config")
+    source.add_argument("--resume", type=Path)
     parser.add_argument("--no-progress-bar", action="store_true")
     parser.add_argument("--agent")
     given, rest = parser.parse_known_args(arguments)
+    if given.resume is not None:
+        if rest or given.agent is not None:
+            raise ArgumentError(f"a run goes on as it began: --resume RUN takes no other options, got {' '.join(rest)}")
+        resume(given.resume, progress_bar=not given.no_progress_bar)
+        return
     default = train_config_class(given.agent or "mtsac")()
     if given.preset is not None:
         default = load_config(preset_path(given.preset))
@@ -70,7 +79,8 @@ def _train(arguments: list[str]) -> None:
         prog="mtrl-imgrad train",
         description=(
             f"Train an agent. --preset NAME ({', '.join(list_presets())}) or --config FILE (a run's config.yaml) "
-            "sets the defaults of all options below; --no-progress-bar prints no progress; "
+            "sets the defaults of all options below; --resume RUN goes on with a run that was interrupted, from its "
+            "latest checkpoint; --no-progress-bar prints no progress; "
             "--agent mtppo lists the options of the other agent."
         ),
         default=default,

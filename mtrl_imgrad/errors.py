@@ -15,6 +15,7 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "EnvironmentFaultError",
+    "LearningInterruptedError",
     "MissingDependencyError",
     "MtrlImgradError",
     "NonFiniteError",
@@ -73,6 +74,19 @@ class WorkerError(MtrlImgradError, RuntimeError):
 
 class CheckpointError(MtrlImgradError, RuntimeError):
     """A checkpoint cannot be written or read; the message names the file and the member."""
+
+
+class LearningInterruptedError(MtrlImgradError, KeyboardInterrupt):
+    """Learning was told to stop by a signal, and stopped where a checkpoint could be written.
+
+    Args:
+        message: what was saved where.
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class DatasetError(MtrlImgradError, ValueError):

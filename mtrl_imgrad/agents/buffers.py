@@ -10,12 +10,13 @@ Differences from SB3's buffer, each with its reason:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
@@ -218,6 +219,35 @@ class TaskReplayBuffer(ReplayBuffer):
     def seed(self, seed: int) -> None:
         """Restart the sampling generator."""
         self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+    def arrays(self) -> dict[str, NDArray]:
+        """What is stored, for `set_arrays` of an equal buffer: rows, position, and the moments of the rewards."""
+        moments = torch.stack([self._moments.mean, self._moments.sum_of_squares])
+        return {
+            "replay_rows": self._rows[: self.size()].cpu().numpy(),
+            "replay_position": np.array([self.pos, self.full, self._moments.count], dtype=np.int64),
+            "replay_moments": moments.cpu().numpy(),
+        }
+
+    def set_arrays(self, arrays: Mapping[str, NDArray]) -> None:
+        """Restore `arrays`.
+
+        Raises:
+            ArgumentError: if they are of a buffer of another size, or malformed.
+        """
+        rows, position, moments = (
+            arrays.get(name, np.zeros(0)) for name in ("replay_rows", "replay_position", "replay_moments")
+        )
+        if position.shape != (3,) or position.dtype != np.int64 or moments.shape != (2, self.num_tasks):
+            raise ArgumentError("the arrays of the replay are malformed")
+        pos, full, count = position.tolist()
+        size = self.buffer_size if full else pos
+        shape = (size, *self._rows.shape[1:])
+        if not 0 <= pos < self.buffer_size or rows.shape != shape or rows.dtype != np.float32 or count < 0:
+            raise ArgumentError(f"the replay has rows {rows.dtype}{list(rows.shape)}, this one takes {list(shape)}")
+        self._rows[:size] = torch.tensor(rows, device=self.device)
+        self.pos, self.full, self._moments.count = pos, bool(full), count
+        self._moments.mean[:], self._moments.sum_of_squares[:] = torch.tensor(moments, device=self.device)
 
     def __repr__(self) -> str:
         return (

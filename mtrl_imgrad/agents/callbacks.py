@@ -235,6 +235,10 @@ class GradientDiagnosticsCallback(BaseCallback):
         if not hasattr(self.model, "last_combinations"):
             raise ArgumentError(f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner")
 
+    def _on_training_start(self) -> None:
+        if self.n_calls == 0:  # a training that goes on keeps its rhythm
+            self.n_calls = self.num_timesteps // self.training_env.num_envs
+
     def _on_step(self) -> bool:
         if (self.n_calls + 1) % self.log_freq == 0 and hasattr(self.model, "wants_jacobian"):
             self.model.wants_jacobian = True  # a combiner that does without it would leave nothing to measure

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from mtrl_imgrad.agents.arguments import PPO_ARGUMENTS, check_arguments, check_keywords, check_schedule, two_combiners
 from mtrl_imgrad.agents.callbacks import record_per_task
-from mtrl_imgrad.agents.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.ppo_policy import MTPPOPolicy
 from mtrl_imgrad.agents.ppo_update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate, TaskMeasures
 from mtrl_imgrad.agents.progress import task_progress
+from mtrl_imgrad.agents.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.rollouts import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError
@@ -45,7 +45,7 @@ FLAGS = ("counts", "finite", "actor_status", "critic_status")
 """What is known of an update beside its measures: whether it counts and was finite, and its combiners' statuses."""
 
 
-class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
+class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
     """Multi-task PPO: PPO (Schulman et al., arXiv 1707.06347) whose K task gradients go through a combiner.
 
     Use it as SB3's PPO. What differs: every minibatch holds equally many rows of each task; actor and critic are two
@@ -104,6 +104,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTPPOPolicy}
     update_unit = "epochs of updates"
+    set_by_agent: ClassVar[dict[str, set[str]]] = {"policy_kwargs": POLICY_ARGUMENTS}
     policy: MTPPOPolicy  # type: ignore[assignment]
     rollout_buffer: TaskRolloutBuffer
 
@@ -352,6 +353,12 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"minibatches": self.rollout_buffer.generator.get_state()}
+
+    def _set_own_state(self, state: dict[str, Any]) -> None:
+        self.rollout_buffer.generator.set_state(state["minibatches"])
 
 
 def _schedule(value: float | Schedule) -> FloatSchedule:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -24,9 +27,9 @@ from mtrl_imgrad.agents.arguments import (
 )
 from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.callbacks import record_per_task
-from mtrl_imgrad.agents.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.progress import task_progress
+from mtrl_imgrad.agents.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
@@ -42,7 +45,7 @@ ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
 
 
-class MTSAC(MultiTaskAlgorithm, OffPolicyAlgorithm):
+class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
     """Multi-task SAC: SAC (Haarnoja et al., arXiv 1812.05905) whose K task gradients go through a combiner.
 
     Use it as SB3's SAC. What differs: the replay is a ring a task and batches are balanced; every task has its own
@@ -90,6 +93,10 @@ class MTSAC(MultiTaskAlgorithm, OffPolicyAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTSACPolicy}
+    set_by_agent: ClassVar[dict[str, set[str]]] = {
+        "policy_kwargs": {"task_names", "one_hot"},
+        "replay_buffer_kwargs": BUFFER_ARGUMENTS | {"sampling", "reward_normalization"},
+    }
     policy: MTSACPolicy
     replay_buffer: TaskReplayBuffer
 
@@ -336,3 +343,23 @@ class MTSAC(MultiTaskAlgorithm, OffPolicyAlgorithm):
         if self.ent_coef_optimizer is not None:
             state_dicts.append("ent_coef_optimizer")
         return state_dicts, ["log_ent_coef"]
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"noise": self.noise_generator.get_state(), "sampling": self.replay_buffer.generator.get_state()}
+
+    def _set_own_state(self, state: dict[str, Any]) -> None:
+        self.noise_generator.set_state(state["noise"])
+        self.replay_buffer.generator.set_state(state["sampling"])
+
+    def _replay_arrays(self) -> dict[str, NDArray]:
+        return self.replay_buffer.arrays()
+
+    def _set_replay_arrays(self, arrays: dict[str, NDArray], source: Path) -> None:
+        if arrays:
+            self.replay_buffer.set_arrays(arrays)
+        elif self.num_timesteps > 0:
+            warnings.warn(
+                f"{source} was saved without its replay: learning goes on with an empty one, from few transitions at "
+                "first, and not as if nothing had happened",
+                stacklevel=4,
+            )

@@ -105,6 +105,7 @@ class EnvPoolVecEnv(MultiTaskVecEnv):
             self._make_pool(name, [row_seed(seed, task, copy) for copy in copies])
             for task, name in enumerate(self.task_names)
         ]
+        self._resets = np.zeros(self.num_envs, dtype=np.int64)
 
     def _make_pool(self, name: str, seeds: list[int]) -> Any:
         return self._envpool.make_gymnasium(
@@ -132,7 +133,16 @@ class EnvPoolVecEnv(MultiTaskVecEnv):
             order = np.argsort(rows[asked])
             states[asked[order]] = observations[np.argsort(info["env_id"])]
         self._interrupted = False
+        self._resets[rows] += 1
         return states
+
+    def _get_streams(self) -> npt.NDArray[np.int64]:
+        return self._resets.copy()  # a generator cannot be read; only resets draw from it
+
+    def _set_streams(self, streams: npt.NDArray[np.int64]) -> None:
+        self._seed_rows(self.initial_seed)
+        for number in range(1, int(streams.max())):
+            self._reset_rows(np.flatnonzero(streams > number))
 
     def _send(self, actions: npt.NDArray[np.float32]) -> None:
         self._interrupted = True

@@ -36,6 +36,16 @@ class Episodes:
         """New episodes begin in ``rows``."""
         self._returns[rows], self.lengths[rows], self._succeeded[rows] = 0.0, 0, False
 
+    def get_state(self) -> dict[str, npt.NDArray[Any]]:
+        """Length, return and success so far of each row's episode."""
+        state = {"lengths": self.lengths, "returns": self._returns, "succeeded": self._succeeded}
+        return {name: values.copy() for name, values in state.items()}
+
+    def set_state(self, state: dict[str, npt.NDArray[Any]]) -> None:
+        """Restore `get_state`."""
+        self.lengths[:], self._returns[:] = state["lengths"], state["returns"]
+        self._succeeded[:] = state["succeeded"]
+
     def advance(self, rewards: FloatArray, success: BoolArray) -> tuple[BoolArray, list[dict[str, Any]]]:
         """Account for a step that ``lengths`` counts already.
 

@@ -122,6 +122,16 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
     def _reset_rows(self, rows: IntArray) -> FloatArray:
         return np.concatenate(self._ask("reset", rows.tolist()))
 
+    def _get_streams(self) -> list[Any]:
+        return self._ask_rows("get_stream", range(self.num_envs))
+
+    def _set_streams(self, streams: list[Any]) -> None:
+        shares = [(streams[a:b],) for a, b in zip(self._starts, self._stops, strict=True)]
+        self._pool.request("set_streams", shares)
+
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "num_goals": self.num_goals, "reward_version": self.reward_version}
+
     def _send(self, actions: npt.NDArray[np.float32]) -> None:
         self._pool.send("step", [(actions[a:b],) for a, b in zip(self._starts, self._stops, strict=True)])
 

@@ -73,6 +73,7 @@ class MetaWorldRows:
         """Draw the lists of goals and start every stream anew."""
         streams = list(zip(self._config.tasks, self._config.copies, strict=True))
         self._generators = [row_generator(seed, task, copy) for task, copy in streams]
+        self._before = [generator.bit_generator.state for generator in self._generators]
         self.goals: list[list[FloatArray] | None] = [None] * len(self.envs)
         if self._config.num_goals is not None:
             for row, (task, _) in enumerate(streams):
@@ -84,10 +85,20 @@ class MetaWorldRows:
         observations = np.empty((len(rows), STATE_SIZE))
         for at, row in enumerate(rows):
             env, goals, generator = self.envs[row], self.goals[row], self._generators[row]
+            self._before[row] = generator.bit_generator.state
             vector = draw_task_vector(env, generator) if goals is None else goals[generator.integers(len(goals))]
             set_task_vector(env, self._config.task_names[row], vector)
             observations[at] = env.reset()[0]
         return observations
+
+    def get_stream(self, rows: Sequence[int]) -> list[Any]:
+        """What the last reset of each of ``rows`` drew from."""
+        return [self._before[row] for row in rows]
+
+    def set_streams(self, streams: Sequence[Any]) -> None:
+        """Have the next reset of every row draw from there."""
+        for generator, state in zip(self._generators, streams, strict=True):
+            generator.bit_generator.state = state
 
     def step(self, actions: npt.NDArray[np.float32]) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
         """Step every row; observations ``[n, 39]``, rewards and successes ``[n]``.

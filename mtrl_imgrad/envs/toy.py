@@ -80,11 +80,20 @@ class ToyReachVecEnv(MultiTaskVecEnv):
     def _seed_rows(self, seed: int) -> None:
         copies = range(self.num_envs_per_task)
         self._generators = [row_generator(seed, task, copy) for task in range(self.num_tasks) for copy in copies]
+        self._before = [generator.bit_generator.state for generator in self._generators]
 
     def _reset_rows(self, rows: IntArray) -> FloatArray:
         for row in rows.tolist():
+            self._before[row] = self._generators[row].bit_generator.state
             self._state[row] = self._generators[row].uniform(-1.0, 1.0, size=4)
         return self._state[rows]
+
+    def _get_streams(self) -> list[Any]:
+        return list(self._before)
+
+    def _set_streams(self, streams: list[Any]) -> None:
+        for generator, state in zip(self._generators, streams, strict=True):
+            generator.bit_generator.state = state
 
     def _send(self, actions: npt.NDArray[np.float32]) -> None:
         self._actions = np.clip(actions, -1.0, 1.0).astype(float)

@@ -11,6 +11,11 @@ A back-end implements five methods about *rows* (environment i is row i):
 - ``_send(actions)``: begin a step of all rows; ``_recv()``: finish it, return observations, rewards,
   successes;
 - ``_close_rows()``: let go of what it holds.
+
+A back-end that can repeat its resets implements two more, and its episodes can then be saved and restored:
+
+- ``_get_streams()``: what the last reset of each row drew from;
+- ``_set_streams(streams)``: have the next reset of each row draw that again.
 """
 
 from __future__ import annotations
@@ -24,13 +29,13 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtrl_imgrad.envs.episodes import BoolArray, Episodes, FloatArray, IntArray
-from mtrl_imgrad.envs.row_access import RowAccess
+from mtrl_imgrad.envs.restoring import RestorableEpisodes, to_float32
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError, NonFiniteError
 
 __all__ = ["MultiTaskVecEnv"]
 
 
-class MultiTaskVecEnv(RowAccess):
+class MultiTaskVecEnv(RestorableEpisodes):
     """K tasks with n environments each, task-major: row i is of task ``i // n``.
 
     Observations are float32 ``[num_envs, state + K]``, the one-hot of the task last (``[num_envs, state]``
@@ -87,6 +92,7 @@ class MultiTaskVecEnv(RowAccess):
         self.action_space.seed(seed)
         self._episodes = Episodes(self.num_envs, horizon, terminate_on_success)
         self._all_rows = np.arange(self.num_envs)
+        self._make_action_log()
 
     # What a back-end implements
 
@@ -126,12 +132,13 @@ class MultiTaskVecEnv(RowAccess):
         self.reset_infos = [{} for _ in range(self.num_envs)]
         observations = self._with_one_hot(self._start(self._all_rows))
         self._running = True
+        self._last_observations = observations.copy()
         return observations
 
     def _start(self, rows: IntArray) -> npt.NDArray[np.float32]:
         """Start episodes in ``rows``; their first states ``[len(rows), state]``."""
         self._episodes.start(rows)
-        states = _to_float32(self._reset_rows(rows))
+        states = to_float32(self._reset_rows(rows))
         self._check_finite(states, rows)
         return states
 
@@ -152,7 +159,9 @@ class MultiTaskVecEnv(RowAccess):
             raise EnvironmentFaultError("step_async called before the previous step's step_wait")
         if not self._running:
             raise EnvironmentFaultError("no episode is under way: call reset first (also after a step that failed)")
-        self._send(self._checked_actions(actions))
+        checked = self._checked_actions(actions)
+        self._send(checked)
+        self._log_actions(checked)
         self._stepping = True
 
     def step_wait(
@@ -169,7 +178,7 @@ class MultiTaskVecEnv(RowAccess):
             raise EnvironmentFaultError("step_wait called without a step_async before it")
         self._running = self._stepping = False
         raw_states, raw_rewards, success = self._recv()
-        states, rewards = _to_float32(raw_states), _to_float32(raw_rewards)
+        states, rewards = to_float32(raw_states), to_float32(raw_rewards)
         self._episodes.lengths += 1
         self._check_finite(states, self._all_rows, rewards)
         dones, infos = self._episodes.advance(raw_rewards, success)
@@ -179,6 +188,7 @@ class MultiTaskVecEnv(RowAccess):
             self._episodes.finish(ended, observations[ended], infos)
             observations[ended, : self.state_size] = self._start(ended)
         self._running = True
+        self._last_observations = observations.copy()
         return observations, rewards, dones, infos
 
     def _with_one_hot(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -252,9 +262,3 @@ class MultiTaskVecEnv(RowAccess):
         if not self._closed:
             self._closed = True
             self._close_rows()
-
-
-def _to_float32(values: FloatArray) -> npt.NDArray[np.float32]:
-    """As float32; what is too large becomes infinite and is refused with the rest of its kind."""
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)

@@ -26,6 +26,7 @@ from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 __all__ = [
     "TRAIN_CONFIGS",
     "AgentConfig",
+    "CheckpointConfig",
     "EnvConfig",
     "EvaluationConfig",
     "MTPPOConfig",
@@ -328,6 +329,20 @@ class MTPPOConfig(AgentConfig):
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints while learning, from which ``train --resume`` goes on."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    checkpoint_every: int = 1_000_000
+    """Environment steps between checkpoints; 0 keeps none."""
+    checkpoints_kept: int = 2
+    """How many of the latest to keep."""
+    checkpoint_replay: bool = True
+    """Whether they hold the replay, their largest part."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """How the run is evaluated, on environments of its own."""
 
@@ -360,6 +375,7 @@ class TrainConfig:
     agent: Annotated[AgentConfig, Flat] = field(default_factory=AgentConfig)
     policy: Annotated[PolicyConfig, Flat] = field(default_factory=PolicyConfig)
     evaluation: Annotated[EvaluationConfig, Flat] = field(default_factory=EvaluationConfig)
+    checkpoint: Annotated[CheckpointConfig, Flat] = field(default_factory=CheckpointConfig)
     total_timesteps: int = 20_000_000
     """Environment steps over all tasks."""
     seed: int = 0

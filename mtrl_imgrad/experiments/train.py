@@ -1,8 +1,12 @@
-"""Train an agent from a configuration, evaluate it before and after, and leave a run folder behind."""
+"""Train an agent from a configuration, evaluate it before and after, and leave a run folder behind.
+
+A run that was interrupted goes on from its latest checkpoint, in the same folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,10 +17,11 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.agents.callbacks import GradientDiagnosticsCallback, MTEvalCallback
+from mtrl_imgrad.agents.checkpoint_callback import MTCheckpointCallback, latest_checkpoint
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError
@@ -24,13 +29,15 @@ from mtrl_imgrad.evaluation.plots import plot_per_task_bars, plot_success_curve
 from mtrl_imgrad.evaluation.reports import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
-from mtrl_imgrad.experiments.config import TRAIN_CONFIGS, EnvConfig, TrainConfig, save_config
+from mtrl_imgrad.experiments.config import TRAIN_CONFIGS, EnvConfig, TrainConfig, load_config, save_config
 from mtrl_imgrad.experiments.versions import installed_versions
 
-__all__ = ["TrainResult", "make_env", "make_eval_env", "train"]
+__all__ = ["TrainResult", "make_env", "make_eval_env", "resume", "train"]
 
 AGENTS: dict[str, type[MTSAC] | type[MTPPO]] = {"mtsac": MTSAC, "mtppo": MTPPO}
 """By ``agent.name`` of a configuration."""
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints within the run's."""
 EVALUATION_SEED_OFFSET = 10_000
 """Evaluations run on goals and episodes that training has not seen."""
 
@@ -80,6 +87,8 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
     training), ``evaluation_before`` and ``evaluation_after`` (``.npz`` and ``.json``), ``success_curve.png``,
     ``success_per_task.png``, ``best_model.zip`` (by success) and ``model.zip`` (at the end, also when interrupted).
 
+    Checkpoints lie in ``checkpoints``, see `resume`.
+
     Args:
         config: what to run.
         console: where to print.
@@ -87,25 +96,63 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
 
     Raises:
         ArgumentError: if the run folder holds a run already, or the configuration is wrong.
+        LearningInterruptedError: if a signal stopped learning; a checkpoint was saved.
     """
-    console = console or Console(highlight=False)
+    return _run(config, _free_folder(config), None, console or Console(highlight=False), progress_bar)
+
+
+def resume(folder: Path, console: Console | None = None, progress_bar: bool = True) -> TrainResult:
+    """Go on with an interrupted run, from its latest checkpoint to its end, in its folder.
+
+    With the same versions on the same machine and a back-end that restores its episodes (all of ours do), the agent
+    that comes out is bit for bit that of the run without a break. Logs go on in a ``progress_<timesteps>.csv``.
+
+    Args:
+        folder: run folder of `train`.
+        console: where to print.
+        progress_bar: show progress while learning.
+
+    Raises:
+        ArgumentError: if the folder holds no run, no checkpoint, or a run that is at its end.
+        CheckpointError: if the latest checkpoint is damaged; remove it to go on from the one before.
+        LearningInterruptedError: as `train`.
+    """
+    config = dataclasses.replace(load_config(folder / "config.yaml"), run_dir=folder)
+    if (folder / "evaluation_after.npz").exists():
+        raise ArgumentError(f"run {folder} is at its end: there is nothing to resume")
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    return _run(config, folder, checkpoint, console or Console(highlight=False), progress_bar)
+
+
+def _run(
+    config: TrainConfig, folder: Path, checkpoint: Path | None, console: Console, progress_bar: bool
+) -> TrainResult:
+    """From the start, or from a checkpoint."""
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
-    folder = _free_folder(config)
     with contextlib.ExitStack() as stack:
         env = stack.enter_context(contextlib.closing(make_env(config.env, config.seed)))
         eval_env = stack.enter_context(contextlib.closing(make_eval_env(config)))
-        agent = make_agent(config, env)
-        # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
-        folder.mkdir(parents=True, exist_ok=True)
-        save_config(config, folder / "config.yaml", _ran_with(agent, env, eval_env))
-        agent.set_logger(configure(str(folder), ["csv", "tensorboard"]))
+        if checkpoint is None:
+            agent = make_agent(config, env)
+            # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
+            folder.mkdir(parents=True, exist_ok=True)
+            save_config(config, folder / "config.yaml", _ran_with(agent, env, eval_env))
+        else:
+            agent = agent_class(config).load_checkpoint(checkpoint, env, config.agent.device)
+            console.print(escape(f"resumed from {checkpoint}"))
+        agent.set_logger(_logger(folder, agent.num_timesteps))
         stack.callback(agent.logger.close)
         _introduce(console, config, folder, agent, env, eval_env)
         evaluation = _evaluation_callback(config, folder, env, eval_env)
-        before = evaluate_success(agent, eval_env, config.evaluation.eval_episodes, progress_bar=progress_bar)
-        before.save(folder / "evaluation_before")
+        if checkpoint is None:
+            before = evaluate_success(agent, eval_env, config.evaluation.eval_episodes, progress_bar=progress_bar)
+            before.save(folder / "evaluation_before")
+        else:
+            before = SuccessReport.load(folder / "evaluation_before")
         evaluation.evaluations.append(0, before)
+        if checkpoint is None:
+            evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
         _learn(agent, config, folder, evaluation, console, progress_bar)
         after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
         after.save(folder / "evaluation_after")
@@ -170,10 +217,15 @@ def _learn(
     clock = _StopAfter(config.max_minutes) if config.max_minutes is not None else None
     if clock is not None:
         callbacks.append(clock)
-    began = time.monotonic()
+    checkpoints = _checkpoint_callback(config, folder, agent.n_envs)
+    if checkpoints is not None:
+        callbacks.append(checkpoints)
+    began, steps = time.monotonic(), config.total_timesteps - agent.num_timesteps
     try:
-        agent.learn(config.total_timesteps, callbacks, log_interval=10, progress_bar=progress_bar)
+        agent.learn(steps, callbacks, 10, reset_num_timesteps=agent.num_timesteps == 0, progress_bar=progress_bar)
     finally:
+        if checkpoints is not None:
+            checkpoints.release()
         agent.save(folder / "model")
     console.print(
         f"learned for {(time.monotonic() - began) / 60:.1f} minutes: {agent.num_timesteps:,} environment steps, "
@@ -219,6 +271,22 @@ def _evaluation_callback(
         best_model_save_path=folder,
         verbose=0,
     )
+
+
+def _checkpoint_callback(config: TrainConfig, folder: Path, num_envs: int) -> MTCheckpointCallback | None:
+    options = config.checkpoint
+    if not options.checkpoint_every:
+        return None
+    freq = max(1, options.checkpoint_every // num_envs)
+    return MTCheckpointCallback(freq, folder / CHECKPOINTS, options.checkpoints_kept, options.checkpoint_replay)
+
+
+def _logger(folder: Path, timesteps: int) -> Logger:
+    """``progress.csv`` and TensorBoard; a run that goes on has a table of its own, for SB3's would be overwritten."""
+    suffix = f"_{timesteps}" if timesteps else ""
+    formats: list[KVWriter] = [CSVOutputFormat(str(folder / f"progress{suffix}.csv"))]
+    formats.append(TensorBoardOutputFormat(str(folder)))
+    return Logger(str(folder), formats)
 
 
 def _introduce(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import torch
 
 from mtrl_imgrad.errors import CheckpointError
+from mtrl_imgrad.files import write_atomically
 
 __all__ = ["load_checkpoint", "save_checkpoint", "write_text", "write_whole"]
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Replace a file at once: a crash, or a full disk, leaves the old one.
 
     Args:
@@ -25,15 +25,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         CheckpointError: if it cannot be written.
     """
-    place = path.with_name(f".{path.name}.new")
     try:
-        with place.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        place.replace(path)
+        write_atomically(path, write)
     except OSError as error:
-        place.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
 
 

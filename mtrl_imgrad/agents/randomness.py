@@ -1,0 +1,53 @@
+"""The states of the global random generators, which SB3 and PyTorch draw from, and of an action space's."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["global_generators", "restore_global_generators", "restore_space", "space_generator"]
+
+
+def global_generators(device: torch.device) -> dict[str, Any]:
+    """The states of PyTorch's, NumPy's and Python's generators, and of PyTorch's on a CUDA device."""
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002, the one that SB3 and others draw from
+        "python": {"version": version, "numbers": np.array(numbers, dtype=np.int64), "gauss": gauss},
+    }
+
+
+def restore_global_generators(state: dict[str, Any], device: torch.device) -> None:
+    """Restore `global_generators`; CUDA's where both have one.
+
+    Raises:
+        ArgumentError: if a state is malformed (NumPy would read beyond its end).
+    """
+    twister = state["numpy"]["state"]
+    key = twister["key"]
+    if key.shape != (624,) or key.dtype != np.uint32 or not 0 <= twister["pos"] <= 624:
+        raise ArgumentError("the state of NumPy's generator is malformed")
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    python = state["python"]
+    random.setstate((python["version"], tuple(python["numbers"].tolist()), python["gauss"]))
+
+
+def space_generator(space: spaces.Space) -> dict[str, Any]:
+    """The state of the generator that ``space.sample`` draws from."""
+    return dict(space.np_random.bit_generator.state)
+
+
+def restore_space(space: spaces.Space, state: dict[str, Any]) -> None:
+    """Restore `space_generator`."""
+    space.np_random.bit_generator.state = state

@@ -1,0 +1,52 @@
+"""Files that are there whole or not at all, whatever kills the process or fills the disk."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["TEMPORARY", "sync_folder", "write_atomically"]
+
+TEMPORARY = ".tmp-"
+"""Part of the name of a file that is being written; one that is left over was never finished."""
+
+
+def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file beside its target, bring it to the disk, and put it in the target's place.
+
+    A reader finds the old file or the new one. After a return the new one survives a loss of power.
+
+    Args:
+        target: in a folder that exists.
+        write: gets the open file.
+
+    Raises:
+        OSError: if the file cannot be written; the target is as it was.
+    """
+    temporary = target.with_name(f".{target.name}{TEMPORARY}{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
+    if os.name == "nt":  # which cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

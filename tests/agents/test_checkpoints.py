@@ -1,0 +1,260 @@
+"""Agents that go on from a checkpoint, in another process, as if nothing had happened."""
+
+import subprocess
+import sys
+import textwrap
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from mtrl_imgrad.agents import MTPPO, MTSAC, TaskReplayBuffer
+from mtrl_imgrad.agents.checkpoint import read_checkpoint, write_checkpoint
+from mtrl_imgrad.combiners import CAGrad
+from mtrl_imgrad.envs import list_tasks, make_vec_env
+from mtrl_imgrad.errors import CheckpointError, TaskMismatchError
+
+SMALL = {"net_arch": [16, 16]}
+SAC = {"policy_kwargs": SMALL, "learning_starts": 80, "batch_size": 32, "buffer_size": 240, "seed": 3, "device": "cpu"}
+PPO = {"policy_kwargs": SMALL, "n_steps": 20, "batch_size": 32, "n_epochs": 2, "seed": 3, "device": "cpu"}
+PAIRS = {
+    "gradvac-famo": ({"actor": "gradvac", "critic": "famo"}, {}),
+    "imgrad-moco": ({"actor": "imgrad", "critic": "moco"}, {"actor": {"update_every": 3}, "critic": {}}),
+}
+"""Combiners with tables, counters, logits, frozen weights and generators."""
+
+
+def _flat(value, place="", found=None):
+    """Every leaf of a state by its place."""
+    found = {} if found is None else found
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else None
+    )
+    if entries is None:
+        found[place] = value
+    else:
+        for key, entry in entries:
+            _flat(entry, f"{place}/{key}", found)
+    return found
+
+
+def _bits(value):
+    """Equal for equal values only, NaN among them."""
+    is_array = isinstance(value, (torch.Tensor, np.ndarray))
+    return (str(value.dtype), value.shape, np.asarray(value).tobytes()) if is_array else repr(value)
+
+
+def _assert_equal_states(ours, theirs):
+    """All that a checkpoint holds is equal bit for bit, but for the seconds that episodes took."""
+    (a, arrays), (b, other) = read_checkpoint(ours), read_checkpoint(theirs)
+    a, b = _flat(a), _flat(b)
+    assert a.keys() == b.keys()
+    for place, value in a.items():
+        if place.startswith("/progress/episodes/") and place.endswith("/t"):
+            continue
+        assert type(value) is type(b[place]), place
+        assert _bits(value) == _bits(b[place]), place
+    assert arrays.keys() == other.keys()
+    for name, array in arrays.items():
+        assert np.array_equal(array, other[name]), name
+
+
+def _whole_run(kind, folder, steps, rest, env, **arguments):
+    """Learn, save as ``half``, go on, save as ``whole``; the line of a program that does the second part anew."""
+    agent = kind("MlpPolicy", env, **arguments)
+    agent.learn(steps)
+    agent.save_checkpoint(folder / "half")
+    agent.learn(rest, reset_num_timesteps=False)
+    agent.save_checkpoint(folder / "whole")
+    return f"go_on({kind.__name__}, {str(folder)!r}, {rest}, {env.num_envs_per_task})"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Every run in two ways: in one go, and with a break after which another process goes on."""
+    root = tmp_path_factory.mktemp("runs")
+    lines = []
+    for name, (combiner, kwargs) in PAIRS.items():
+        chosen = {"combiner": combiner, "combiner_kwargs": kwargs}
+        # The break lies within episodes of 25 steps, and the rings of 60 rows are filled after it.
+        env = make_vec_env("toy-reach", seed=0)
+        lines.append(_whole_run(MTSAC, root / f"mtsac-{name}", 40 * 4, 70 * 4, env, **chosen, **SAC))
+        env = make_vec_env("toy-reach", seed=0, num_envs_per_task=2)
+        chosen["value_normalization"] = "popart"
+        lines.append(_whole_run(MTPPO, root / f"mtppo-{name}", 320, 320, env, **chosen, **PPO))
+    program = """
+        import torch
+        from mtrl_imgrad.agents import MTPPO, MTSAC
+        from mtrl_imgrad.envs import make_vec_env
+
+        def go_on(kind, folder, steps, copies):
+            env = make_vec_env("toy-reach", seed=0, num_envs_per_task=copies)
+            agent = kind.load_checkpoint(folder + "/half", env, device="cpu")
+            agent.learn(steps, reset_num_timesteps=False)
+            agent.save_checkpoint(folder + "/resumed")
+    """
+    code = "\n".join([textwrap.dedent(program), f"torch.set_num_threads({torch.get_num_threads()})", *lines])
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("agent", ["mtsac", "mtppo"])
+def test_another_process_goes_on_bit_for_bit(agent, pair, folders):
+    folder = folders / f"{agent}-{pair}"
+    (state, arrays), (half, _) = read_checkpoint(folder / "whole"), read_checkpoint(folder / "half")
+    assert state["progress"]["counters"]["num_timesteps"] > half["progress"]["counters"]["num_timesteps"]
+    assert ("replay_rows" in arrays) == (agent == "mtsac")
+    _assert_equal_states(folder / "whole", folder / "resumed")
+
+
+def test_the_test_above_can_fail(folders):
+    with pytest.raises(AssertionError):
+        _assert_equal_states(folders / "mtsac-gradvac-famo" / "whole", folders / "mtsac-gradvac-famo" / "half")
+
+
+# ---------------------------------------------------------------------- what a checkpoint is asked for
+
+
+def _agent(env=None, **kwargs):
+    return MTSAC("MlpPolicy", env or make_vec_env("toy-reach", seed=0), **{**SAC, **kwargs})
+
+
+def test_saving_and_loading_changes_nothing(tmp_path):
+    agent = _agent().learn(120)
+    agent.save_checkpoint(tmp_path / "a")
+    MTSAC.load_checkpoint(tmp_path / "a", make_vec_env("toy-reach", seed=9), device="cpu").save_checkpoint(
+        tmp_path / "b"
+    )
+    _assert_equal_states(tmp_path / "a", tmp_path / "b")
+
+
+def test_without_an_environment_it_predicts_and_draws_no_global_number(tmp_path):
+    agent = _agent().learn(120)
+    agent.save_checkpoint(tmp_path / "it")
+    observations = agent.get_env().reset()
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    loaded = MTSAC.load_checkpoint(tmp_path / "it", device="cpu")
+    assert np.array_equal(
+        loaded.predict(observations, deterministic=True)[0], agent.predict(observations, deterministic=True)[0]
+    )
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+
+
+def test_a_missing_replay_is_said(tmp_path):
+    agent = _agent().learn(120)
+    agent.save_checkpoint(tmp_path / "it", replay=False)
+    with pytest.warns(UserWarning, match="saved without its replay"):
+        loaded = MTSAC.load_checkpoint(tmp_path / "it", make_vec_env("toy-reach", seed=0), device="cpu")
+    assert loaded.replay_buffer.size() == 0
+    loaded.learn(40, reset_num_timesteps=False)
+
+
+def test_arguments_come_back_as_they_are_now(tmp_path):
+    policy_kwargs = {"net_arch": {"pi": [8], "qf": [12]}, "activation_fn": torch.nn.Tanh, "encoder": "film"}
+    agent = _agent(
+        policy_kwargs=policy_kwargs,
+        learning_rate=LinearSchedule(1e-3, 1e-4, 0.5),
+        combiner={"actor": CAGrad(c=0.7), "critic": "upgrad"},
+        train_freq=(2, "step"),
+        stats_window_size=7,
+        reward_normalization="std",
+        ent_coef="shared_0.2",
+        replay_buffer_class=TaskReplayBuffer,
+    )
+    agent.gamma = 0.5
+    agent.save_checkpoint(tmp_path / "it")
+    loaded = MTSAC.load_checkpoint(tmp_path / "it", make_vec_env("toy-reach", seed=0), device="cpu", tau=0.1)
+    assert (loaded.gamma, loaded.tau, loaded._stats_window_size) == (0.5, 0.1, 7)
+    assert repr(loaded.actor_combiner) == "CAGrad(c=0.7)"
+    assert loaded.critic_combiner.name == "upgrad"
+    assert loaded.policy_kwargs["activation_fn"] is torch.nn.Tanh
+    assert loaded.replay_buffer.reward_normalization == "std"
+    assert [loaded.lr_schedule(left) for left in (1, 0.75, 0)] == pytest.approx([1e-3, 5.5e-4, 1e-4])
+    loaded.learn(120)
+
+
+def test_functions_must_be_given_again(tmp_path):
+    agent = _agent(learning_rate=lambda left: 1e-3 * left)
+    agent.save_checkpoint(tmp_path / "it")
+    env = make_vec_env("toy-reach", seed=0)
+    with pytest.raises(CheckpointError, match="cannot hold what learning_rate was: give it again"):
+        MTSAC.load_checkpoint(tmp_path / "it", env, device="cpu")
+    loaded = MTSAC.load_checkpoint(tmp_path / "it", env, device="cpu", learning_rate=lambda left: 2e-3 * left)
+    assert loaded.lr_schedule(0.5) == 1e-3
+
+
+def test_another_agent_or_environment_is_refused(tmp_path):
+    agent = _agent().learn(120)
+    agent.save_checkpoint(tmp_path / "it")
+    with pytest.raises(CheckpointError, match="a checkpoint of 'MTSAC', not of MTPPO"):
+        MTPPO.load_checkpoint(tmp_path / "it")
+    names = list_tasks("toy-reach")
+    with pytest.raises(TaskMismatchError, match="env's task 0"):
+        MTSAC.load_checkpoint(tmp_path / "it", make_vec_env(names[::-1], seed=0), device="cpu")
+    with pytest.raises(TaskMismatchError, match="8 environments, the agent had 4"):
+        MTSAC.load_checkpoint(tmp_path / "it", make_vec_env("toy-reach", seed=0, num_envs_per_task=2), device="cpu")
+    longer = make_vec_env("toy-reach", seed=0, horizon=30)
+    with pytest.raises(CheckpointError, match="horizon=25, this one has 30"):
+        MTSAC.load_checkpoint(tmp_path / "it", longer, device="cpu")
+    MTSAC.load_checkpoint(tmp_path / "it", longer, device="cpu", new_episodes=True).learn(40, reset_num_timesteps=False)
+
+
+def test_a_foreign_environment_begins_new_episodes_and_it_is_said(tmp_path):
+    def make():
+        return DummyVecEnv([lambda: Monitor(gym.make("Pendulum-v1"))])
+
+    MTSAC("MlpPolicy", make(), **{**SAC, "batch_size": 8}).learn(20).save_checkpoint(tmp_path / "it")
+    with pytest.warns(UserWarning, match="new ones begin"):
+        loaded = MTSAC.load_checkpoint(tmp_path / "it", make(), device="cpu")
+    loaded.learn(20, reset_num_timesteps=False)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("generators", "numpy", "state", "pos"), 10**9),
+        (("generators", "torch"), torch.zeros(3, dtype=torch.uint8)),
+        (("generators", "actions", "state"), 3),
+        (("parameters", "policy"), {}),
+        (("parameters", "actor.optimizer", "state", 0, "exp_avg"), torch.zeros(3)),
+        (("variables", "log_ent_coef"), torch.zeros(2)),
+        (("combiners", "actor"), {"a": 1}),
+        (("progress", "counters"), {}),
+        (("tasks",), None),
+        (("arguments", "values", "buffer_size"), 10**18),
+        (("arguments", "values", "gamma"), "x"),
+        (("arguments", "values", "env"), "CartPole-v1"),
+        (("arguments", "values", "tensorboard_log"), "/"),
+        (("arguments", "values", "policy"), "os.system"),
+        (("arguments", "values", "policy_kwargs"), {"activation_fn": {"=class": "os.system"}}),
+        (("episodes", "environment", "episodes", "lengths"), np.full(4, 24)),
+        (("episodes", "environment", "actions"), np.zeros((1, 1), np.float32)),
+        (("episodes", "environment", "streams"), []),
+    ],
+)
+def test_forged_states_are_refused(place, value, tmp_path):
+    _agent().learn(120).save_checkpoint(tmp_path / "it")
+    state, arrays = read_checkpoint(tmp_path / "it")
+    inner = state
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    write_checkpoint(tmp_path / "forged", state, arrays)
+    with pytest.raises(CheckpointError, match=str(tmp_path / "forged")):
+        MTSAC.load_checkpoint(tmp_path / "forged", make_vec_env("toy-reach", seed=0), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["replay_rows", "replay_position", "replay_moments"])
+def test_forged_replays_are_refused(name, tmp_path):
+    _agent().learn(120).save_checkpoint(tmp_path / "it")
+    state, arrays = read_checkpoint(tmp_path / "it")
+    write_checkpoint(tmp_path / "forged", state, {**arrays, name: arrays[name][:1]})
+    with pytest.raises(CheckpointError, match="replay"):
+        MTSAC.load_checkpoint(tmp_path / "forged", make_vec_env("toy-reach", seed=0), device="cpu")

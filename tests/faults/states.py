@@ -1,0 +1,55 @@
+"""A small checkpoint of every kind of member, and programs that save it in other processes."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mtrl_imgrad.agents.checkpoint import write_checkpoint
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import sys
+import os
+import signal
+from pathlib import Path
+import numpy as np
+import torch
+from mtrl_imgrad.agents.checkpoint import write_checkpoint
+
+def state_of(number, size=2000):
+    state = {
+        "number": number,
+        "moments": {0: {"step": torch.tensor(float(number)), "exp_avg": torch.full((size,), float(number))}},
+        "betas": (0.9, 0.999), "nothing": None, "odd": [float("nan"), float("inf")], "key/with~signs": np.arange(3),
+    }
+    return state, {"replay_rows": np.full((size, 3), number, dtype=np.float32)}
+"""
+exec(PROGRAM, namespace := {})
+state_of = namespace["state_of"]
+
+
+def save_small(folder, number=1):
+    """Write checkpoint ``number``; its files by member."""
+    write_checkpoint(folder, *state_of(number, size=20))
+    return sorted(path for path in folder.iterdir())
+
+
+def number_in(state, arrays):
+    """Which checkpoint this is, if it is one from beginning to end."""
+    number = state["number"]
+    assert state["moments"][0]["step"] == number
+    assert torch.equal(state["moments"][0]["exp_avg"], torch.full_like(state["moments"][0]["exp_avg"], number))
+    assert np.array_equal(arrays["replay_rows"], np.full_like(arrays["replay_rows"], number))
+    return number
+
+
+def run(code):
+    """Run ``code`` after `PROGRAM` in another process; what it printed."""
+    command = [sys.executable, "-c", PROGRAM + textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
