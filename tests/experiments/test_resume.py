@@ -48,7 +48,8 @@ def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
     out = capsys.readouterr().out.replace("\n", "")
     assert f"step_{stopped:012d}" in out
     agents = [
-        MTSAC.load_checkpoint(latest_checkpoint(runs / name / "checkpoints"), device="cpu") for name in ("broken", "whole")
+        MTSAC.load_checkpoint(latest_checkpoint(runs / name / "checkpoints"), device="cpu")
+        for name in ("broken", "whole")
     ]
     assert [agent.num_timesteps for agent in agents] == [2400, 2400]
     for ours, theirs in zip(*(agent.policy.state_dict().values() for agent in agents), strict=True):
