@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.evaluation.statistics import Interval, success_interval, wilson_interval
+from mtrl_imgrad.files import write_atomically
 
 __all__ = ["EvaluationHistory", "SuccessReport"]
 
@@ -116,7 +117,7 @@ class SuccessReport:
         arrays = {name: getattr(self, name) for name in _MEMBERS[1:]}
         _save_npz(target, task_names=np.array(self.task_names), confidence=self.confidence, **arrays)
         summary = self.to_json().encode() + b"\n"
-        _write_atomically(_with_suffix(path, ".json"), lambda file: file.write(summary))
+        _write_whole(_with_suffix(path, ".json"), lambda file: file.write(summary))
         return target
 
     @classmethod
@@ -249,22 +250,13 @@ def _with_suffix(path: PathLike, suffix: str) -> Path:
     return path.with_name(stem + suffix)
 
 
-def _write_atomically(path: Path, write: Callable[[Any], object]) -> None:
-    """Write beside ``path``, then rename: readers, and crashes, find the old file or the new one, no half."""
+def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, write)
 
 
 def _save_npz(path: Path, **arrays: Any) -> None:
-    _write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+    _write_whole(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 def _load_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
