@@ -332,6 +332,7 @@ def _take_leave(console: Console, folder: Path, agent: MTSAC | MTPPO) -> None:
         "best_model.zip": "the best by success while training",
         "progress.csv": "all logs; TensorBoard's are beside it",
         "config.yaml": "repeats this run",
+        CHECKPOINTS: f"with the replay; {type(agent).__name__}.load_checkpoint(...) learns on. Else remove them",
     }
     console.print(f"\nEverything is in {escape(str(folder))}", style="bold")
     for name, what in contents.items():
