@@ -85,8 +85,8 @@ class ComparisonReport:
         return own if own is not None else self.published.baselines if self.published is not None else None
 
     def deltas(self) -> dict[str, list[float]]:
-        """Δm in per cent (negative is better), by method and seed; empty without a baseline."""
-        if self.baselines is None:
+        """Δm in per cent (negative is better), by method and seed; empty where the baseline is missing or holds a 0."""
+        if self.baselines is None or self._zeros():
             return {}
         return {
             method.label: [delta_m(run, self.baselines, self.higher_is_better) for run in method.results.values()]
@@ -94,11 +94,18 @@ class ComparisonReport:
             if method.label != STL
         }
 
+    def _zeros(self) -> list[str]:
+        """Metrics of the baseline that are 0, so that nothing can be relative to them."""
+        baselines = self.baselines or {}
+        return [f"{task}/{name}" for task, metrics in baselines.items() for name, v in metrics.items() if v == 0]
+
     def statements(self) -> list[str]:
         """What the seeds allow to say about Δm, and the baseline, in sentences."""
         deltas = self.deltas()
         if self.baselines is None:
             return ["No Δm: there is no single-task baseline; add the method stl."]
+        if zeros := self._zeros():
+            return [f"No Δm: {', '.join(zeros)} of the baseline is 0, and Δm divides by it. Train longer."]
         own = any(method.label == STL for method in self.methods)
         source = "this table's stl" if own else "the published single-task networks, which were trained by others"
         said = [f"Δm in per cent against {source}; negative is better; ± is the standard error over seeds."]

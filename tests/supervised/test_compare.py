@@ -97,6 +97,16 @@ def test_the_table_has_means_standard_errors_and_delta_m():
     assert found == pytest.approx(deltas)
 
 
+def test_a_baseline_of_zero_leaves_delta_m_out_and_says_so():
+    results = {task: dict.fromkeys(metrics, 0.5) for task, metrics in SIGNS.items()}
+    task, metric = next((task, metric) for task in SIGNS for metric in SIGNS[task])
+    zero = {**results, task: {**results[task], metric: 0.0}}
+    report = _report(MethodRuns("stl", {0: zero}, {0: 1.0}), MethodRuns("ls", {0: results}, {0: 1.0}))
+    assert report.deltas() == {}
+    assert any(f"{task}/{metric} of the baseline is 0" in sentence for sentence in report.statements())
+    assert report.table()[1][1][0] == "ls"
+
+
 def test_published_rows_are_quoted_beside_ones_own():
     table = published_table("nyuv2")
     own = MethodRuns("imgrad", {0: table.rows["IMGrad"].results}, {0: 1.0})
@@ -154,7 +164,7 @@ def test_method_specifications():
 def _scene(seed):
     rng = np.random.default_rng(seed)
     label = np.repeat(rng.permutation(3), [10, 11, 11])[:, None].repeat(32, 1)
-    return DenseSample(np.eye(3)[label], label, 1.0 + label, np.eye(3)[label])
+    return DenseSample(np.eye(3)[label], label, 1.0 + label, np.broadcast_to([0.0, 0.0, 1.0], (*label.shape, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +177,7 @@ def small(tmp_path_factory):
         config,
         data=dataclasses.replace(config.data, root=root),
         model=dataclasses.replace(config.model, model="segnet", width=1 / 16),
-        optimisation=dataclasses.replace(config.optimisation, epochs=2, batch_size=4, learning_rate=5e-3),
+        optimisation=dataclasses.replace(config.optimisation, epochs=3, batch_size=4, learning_rate=1e-2),
         reporting=dataclasses.replace(config.reporting, last_epochs=1, log_every=1),
         device="cpu",
     )
