@@ -248,7 +248,7 @@ def test_analyse_draws_and_summarises(compared, tmp_path, capsys):
     losses = {name: log.epochs[name] for name in log.epochs if name.startswith("train/loss/")}
     ratios = [values[-1] / values[0] for values in losses.values()]
     assert found.progress_gap == pytest.approx(max(ratios) - min(ratios))
-    assert found.logged == 4
+    assert found.logged == 6  # every step of three epochs
     with pytest.raises(ArgumentError, match="no run of several tasks"):
         find_runs([folder / "runs/stl-depth-seed0"])
 
