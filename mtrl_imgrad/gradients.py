@@ -25,6 +25,14 @@ from torch import Tensor, nn
 from mtrl_imgrad.combiners import Combination, Combiner, Weights
 from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.backward import Heads
+from mtrl_imgrad.combiners.memory.tables import TaskIds, index_of
+from mtrl_imgrad.combiners.non_finite import (
+    OnNonFinite,
+    check_on_nonfinite,
+    finite_rows,
+    no_step,
+    with_absent_tasks,
+)
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [
@@ -81,7 +89,7 @@ class CombinedGradients:
     """One gradient for every parameter, ready for an optimizer.
 
     Attributes:
-        gradients: by parameter name, shaped as the parameter.
+        gradients: by parameter name, shaped as the parameter; none if the step is left out (``combination.skipped``).
         losses: ``[K]``.
         aux: the auxiliary tensors of the loss, with a leading task axis.
         combination: the combiner's answer, for logs and diagnostics.
@@ -180,12 +188,17 @@ def by_rows(loss: TaskLoss, parameters: Parameters, *rows: Any) -> RowGradients:
 
 
 def combined_by_rows(
-    combiner: Combiner, loss: TaskLoss, parameters: Parameters, *rows: Any, heads: Heads = "unweighted"
+    combiner: Combiner,
+    loss: TaskLoss,
+    parameters: Parameters,
+    *rows: Any,
+    heads: Heads = "unweighted",
+    on_nonfinite: OnNonFinite = "raise",
 ) -> CombinedGradients:
     """Per-task gradients through a combiner, own parameters by their own task's gradient.
 
     Where the combiner can do without the Jacobian (`Combiner.needs_jacobian`) it gets one plain backward of the
-    weighted loss instead.
+    weighted loss instead, unless the tasks must be told apart for ``on_nonfinite``.
 
     Args:
         combiner: what turns K gradients (or losses) into one.
@@ -194,15 +207,58 @@ def combined_by_rows(
         rows: pytrees of tensors ``[K, ...]``.
         heads: whether an own parameter takes its task's plain gradient (``"unweighted"``) or that gradient times
             the task's weight (``"weighted"``). Published codes differ, see the combiners' pages.
+        on_nonfinite: what becomes of a step with a NaN or an infinity, see `mtrl_imgrad.combiners.non_finite`. Under
+            ``"raise"`` nothing is raised here, to spare the wait: the gradients are then not finite, and the caller's
+            to check.
     """
     check_choice("heads", heads, get_args(Heads))
-    if not combiner.needs_jacobian():
+    check_on_nonfinite(on_nonfinite, combiner)
+    if on_nonfinite == "raise" and not combiner.needs_jacobian():
         return _by_weighted_loss(combiner, loss, parameters, *rows, heads=heads)
-    return combine_rows(combiner, by_rows(loss, parameters, *rows), heads)
+    return combine_rows(combiner, by_rows(loss, parameters, *rows), heads, on_nonfinite)
 
 
-def combine_rows(combiner: Combiner, jacobian: RowGradients, heads: Heads = "unweighted") -> CombinedGradients:
+def combine_rows(
+    combiner: Combiner, jacobian: RowGradients, heads: Heads = "unweighted", on_nonfinite: OnNonFinite = "raise"
+) -> CombinedGradients:
     """The second half of `combined_by_rows`: per-task gradients through the combiner."""
+    if on_nonfinite == "raise":
+        return _combine(combiner, jacobian, heads)
+    finite = finite_rows([*jacobian.shared.values(), *jacobian.own.values()], jacobian.losses).tolist()
+    if all(finite):
+        return _combine(combiner, jacobian, heads)
+    present = [task for task, well in enumerate(finite) if well]
+    if on_nonfinite == "skip" or not present:
+        lost = [task for task, well in enumerate(finite) if not well]
+        return CombinedGradients({}, jacobian.losses, jacobian.aux, no_step(jacobian.losses, lost))
+    return _combine_some(combiner, jacobian, heads, present)
+
+
+def _combine_some(combiner: Combiner, jacobian: RowGradients, heads: Heads, present: list[int]) -> CombinedGradients:
+    """Without the other tasks, whose own parameters take a gradient of zero."""
+    index = index_of(present, jacobian.losses.device)
+    some = RowGradients(
+        losses=jacobian.losses[index],
+        shared={name: block[index] for name, block in jacobian.shared.items()},
+        own={name: block[index] for name, block in jacobian.own.items()},
+        aux=jacobian.aux,
+    )
+    found = _combine(combiner, some, heads, present)
+    own = {
+        name: torch.zeros_like(block).index_copy(0, index, found.gradients[name])
+        for name, block in jacobian.own.items()
+    }
+    return CombinedGradients(
+        gradients={**found.gradients, **own},
+        losses=jacobian.losses,
+        aux=jacobian.aux,
+        combination=with_absent_tasks(found.combination, present, range(len(jacobian.losses))),
+    )
+
+
+def _combine(
+    combiner: Combiner, jacobian: RowGradients, heads: Heads, tasks: TaskIds | None = None
+) -> CombinedGradients:
     names = list(jacobian.shared)
     if not names:  # every task has a network of its own: there is nothing to combine
         zero = torch.zeros_like(jacobian.losses[0])
@@ -210,7 +266,7 @@ def combine_rows(combiner: Combiner, jacobian: RowGradients, heads: Heads = "unw
         return CombinedGradients(dict(jacobian.own), jacobian.losses, jacobian.aux, combination)
     if combiner.rows_per_task != 1:
         raise ArgumentError(f"{combiner!r} asks for {combiner.rows_per_task} rows a task, got 1: see combiner.backward")
-    combination = combiner.combine([jacobian.shared[name] for name in names], jacobian.losses)
+    combination = combiner.combine([jacobian.shared[name] for name in names], jacobian.losses, tasks)
     own = jacobian.own
     if heads == "weighted":
         if combination.weights is None:

@@ -211,6 +211,8 @@ class GradientDiagnosticsCallback(BaseCallback):
       ``combiner/<network>/status`` (0 is solved), and every scalar that the method reports of itself as
       ``combiner/<network>/<name>``.
 
+    A step from which tasks were left out (``on_nonfinite``) is not recorded.
+
     The same names without a network (``grad/cos_min``) repeat those of ``main``, so that what reads the
     library's plain tags finds them, whatever networks an agent has. These, and the values of single tasks, go
     to TensorBoard, CSV and JSON, not to the printed table, which they would flood.
@@ -244,6 +246,8 @@ class GradientDiagnosticsCallback(BaseCallback):
             self.model.wants_jacobian = True  # a combiner that does without it would leave nothing to measure
         if self.n_calls % self.log_freq == 0:
             for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]
+                if combination.non_finite:
+                    continue
                 found = _scalars_on_host(combination)
                 self._record(f"/{network}", found)
                 if network == self.main:

@@ -22,6 +22,7 @@ from mtrl_imgrad.agents.progress import task_progress
 from mtrl_imgrad.agents.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.rollouts import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads
 
@@ -82,6 +83,9 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         vf_coef: weight of the value loss. The critic's optimizer is its own, so that with Adam it only matters to
             clipping and to combiners that look at scales.
         max_grad_norm: clip each network's combined gradient to this length; None does not clip.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
+            ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
+            without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
         target_kl: stop a training before the first update at which the approximate KL divergence, over all tasks,
             exceeds 1.5 times this. Costs one copy to the host an epoch. None (default) makes all epochs.
         combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
@@ -127,6 +131,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         ent_coef: float = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float | None = 0.5,
+        on_nonfinite: OnNonFinite = "raise",
         target_kl: float | None = None,
         combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
         combiner_kwargs: Mapping[str, Any] | None = None,
@@ -176,12 +181,14 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         self.value_normalization = value_normalization
         self.value_normalization_kwargs = value_normalization_kwargs
         self.target_kl = target_kl
+        self.on_nonfinite = on_nonfinite
         self.combiner = combiner
         self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
         self.heads = heads
         self.trace = trace
         self.wants_jacobian = False
         self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs)
+        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
         self.last_report: PPOReport | None = None
         if _init_setup_model:
             self._setup_model()
@@ -274,6 +281,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             for batch in batches:
                 report = self.update(batch, jacobian=jacobian and batch is batches[-1])
                 log.add(report)
+                self._count_non_finite(report, self._n_updates + 1)
             self._n_updates += 1
             if self.target_kl is not None and not bool(self.update.going_on):
                 if self.verbose >= 1:
@@ -297,6 +305,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             advantage_scope=self.advantage_scope,
             heads=self.heads,
             max_grad_norm=self.max_grad_norm,
+            on_nonfinite=self.on_nonfinite,
             target_kl=self.target_kl,
         )
 
@@ -317,10 +326,11 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         measured = {name: column[counts] for name, column in measures.items()}
         measured["approx_kl"] = measured["approx_kl"][-counts[-batches_per_epoch:].sum() :]  # of the last epoch, as SB3
         for name, tag in TAGS.items():
-            self._record(tag, measured[name].mean(0))
-        last = {name: column[-1].mean() for name, column in measured.items()}
+            self._record(tag, _finite_mean(measured[name], 0))
+        last = {name: _finite_mean(column[-1], 0) for name, column in measured.items()}
         regularised = last["policy_loss"] + self.ent_coef * last["entropy_loss"]
         self.logger.record("train/loss", float(regularised + self.vf_coef * last["value_loss"]))
+        self._record_non_finite()
         self._record("explained_variance", self._explained_variances())
         self._record("std", self.actor.log_std.weight.detach().exp().mean(1).cpu().numpy())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -331,7 +341,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
 
     def _record(self, tag: str, by_task: np.ndarray) -> None:
         """The mean under SB3's tag, each task's value under ``<tag>/<task>``, off the printed table."""
-        self.logger.record(f"train/{tag}", float(np.mean(by_task)))
+        self.logger.record(f"train/{tag}", float(_finite_mean(by_task, 0)))
         if self.num_tasks > 1:
             record_per_task(self.logger, f"train/{tag}", self.tasks.names, by_task, on_screen=False)
 
@@ -364,6 +374,13 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
 def _schedule(value: float | Schedule) -> FloatSchedule:
     """As SB3 keeps scheduled arguments; NumPy's numbers, which it refuses, are numbers here."""
     return FloatSchedule(value if callable(value) else float(value))
+
+
+def _finite_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of the finite values; NaN where there is none. Tasks that were left out of a step have others."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis)
+    return np.where(count > 0, np.where(finite, values, 0.0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
 class _TrainingLog:

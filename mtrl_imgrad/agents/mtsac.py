@@ -32,6 +32,7 @@ from mtrl_imgrad.agents.progress import task_progress
 from mtrl_imgrad.agents.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
 from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
 
@@ -71,6 +72,9 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
             task's combination weight.
         max_grad_norm: clip each network's combined gradient to this length; None (default) does not clip.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
+            ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
+            without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
         ent_coef: ``"auto"``: a learned temperature for each task, initially 1 (``"auto_0.1"``: initially 0.1);
             ``"shared"`` or ``"shared_0.1"``: a learned one for all; a number: fixed.
         target_entropy: ``"auto"`` is minus the number of action dimensions.
@@ -116,6 +120,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         combiner_kwargs: Mapping[str, Any] | None = None,
         heads: Heads = "unweighted",
         max_grad_norm: float | None = None,
+        on_nonfinite: OnNonFinite = "raise",
         ent_coef: str | float = "auto",
         target_entropy: str | float = "auto",
         target_update_interval: int = 1,
@@ -164,6 +169,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
         self.heads = heads
         self.max_grad_norm = max_grad_norm
+        self.on_nonfinite = on_nonfinite
         self.ent_coef = ent_coef
         self.target_entropy = target_entropy
         self.target_update_interval = target_update_interval
@@ -172,6 +178,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         self.trace = trace
         self.wants_jacobian = False
         self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs)
+        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
         self.last_report: UpdateReport | None = None
         if _init_setup_model:
             self._setup_model()
@@ -208,7 +215,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
             Temperature(self.log_ent_coef, float(self.target_entropy), self.ent_coef_optimizer),
             self.critic_combiner,
             self.actor_combiner,
-            UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm),
+            self._settings(),
             trace=self.trace,
         )
         self.noise_generator = torch.Generator(device=self.device)
@@ -273,7 +280,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         self.policy.set_training_mode(True)
         optimizers: list[Any] = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
-        self.update.begin(UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm))
+        self.update.begin(self._settings())
         jacobian, self.wants_jacobian = self.wants_jacobian, False
         good = torch.zeros((), device=self.device)  # updates before the first that was not finite
         losses = torch.zeros(2, self.num_tasks, device=self.device)  # of that update, or else of the last
@@ -291,8 +298,12 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
             statuses = torch.where(good == step, found, statuses)
             good = good + report.finite
             self._n_updates += 1
+            self._count_non_finite(report, self._n_updates)
         self.last_report = report
         self._log_update(report, losses, statuses, gradient_steps - good)
+
+    def _settings(self) -> UpdateSettings:
+        return UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm, self.on_nonfinite)
 
     def _draw_noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
@@ -301,7 +312,8 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
 
     def _log_update(self, report: UpdateReport, losses: Tensor, statuses: Tensor, skipped: Tensor) -> None:
         """Record the latest update: the one copy from the device that a training makes."""
-        tensors = (report.temperatures, losses.mean(1), report.temperature_loss, skipped)
+        means = torch.where(losses.isfinite(), losses, torch.nan).nanmean(1)  # of those that are
+        tensors = (report.temperatures, means, report.temperature_loss, skipped)
         values = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).tolist()
         temperatures = values[: self.num_tasks]
         critic_loss, actor_loss, temperature_loss, num_skipped = values[self.num_tasks :]
@@ -317,6 +329,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         self.logger.record("train/ent_coef", float(np.mean(temperatures)))
         if self.ent_coef_optimizer is not None:
             self.logger.record("train/ent_coef_loss", temperature_loss)
+        self._record_non_finite()
         if self.num_tasks > 1:
             record_per_task(self.logger, "train/ent_coef", self.tasks.names, temperatures)
 

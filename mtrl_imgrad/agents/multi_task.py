@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import safe_mean
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.combiners import Combination, Combiner, Status
+from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 
 __all__ = ["MultiTaskAlgorithm"]
@@ -46,6 +47,9 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     wants_jacobian: bool
     """Set to make the next training compute per-task gradients even where its combiner does without."""
     last_report: CombinedUpdate | None
+    on_nonfinite: OnNonFinite
+    non_finite: NonFiniteCounts
+    """What `on_nonfinite` left out so far."""
 
     def _setup_tasks(self) -> None:
         """Read the tasks off the environment and start their success windows."""
@@ -60,6 +64,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         self.task_success_buffers: dict[str, deque[float]] = {
             name: deque(maxlen=self._stats_window_size) for name in self.tasks.names
         }
+        self.non_finite = NonFiniteCounts(self.tasks.names)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As in SB3; the tasks must be the agent's.
@@ -129,7 +134,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
                 if not math.isfinite(loss):
                     raise NonFiniteError(
                         f"the {side} loss of task {name!r} is {loss} {where}. A smaller learning_rate or "
-                        "max_grad_norm=1.0 usually helps"
+                        "max_grad_norm=1.0 usually helps; on_nonfinite='skip' or 'drop_task' goes on without it"
                     )
         for side, status in statuses.items():
             if status == Status.NOT_POSITIVE:
@@ -140,6 +145,21 @@ class MultiTaskAlgorithm(BaseAlgorithm):
                     f"{side} another combiner"
                 )
         raise NonFiniteError(f"a gradient is NaN or infinite {where}, although all losses are finite")
+
+    def _count_non_finite(self, report: CombinedUpdate, update: int) -> None:
+        """Count what was left out of one update."""
+        for network, combination in (("critic", report.critic), ("actor", report.actor)):
+            self.non_finite.add(combination, f"{network}, update {update}")
+
+    def _record_non_finite(self) -> None:
+        """Record the counts, where something can be left out."""
+        if self.on_nonfinite == "raise":
+            return
+        counts = self.non_finite.tasks
+        self.logger.record("train/non_finite", sum(counts.values()))
+        self.logger.record("train/skipped_steps", self.non_finite.skipped_steps)
+        if self.num_tasks > 1:
+            record_per_task(self.logger, "train/non_finite", list(counts), counts.values(), on_screen=False)
 
     def _record_success_rates(self) -> None:
         """Record the success of each task's latest training episodes."""

@@ -27,6 +27,8 @@ from mtrl_imgrad.agents.ppo_policy import MTPPOPolicy
 from mtrl_imgrad.agents.rollouts import TaskRollout
 from mtrl_imgrad.agents.stepping import step_where
 from mtrl_imgrad.combiners import Combination, Combiner
+from mtrl_imgrad.combiners.memory.tables import index_of
+from mtrl_imgrad.combiners.non_finite import OnNonFinite, tell_losses_after
 from mtrl_imgrad.gradients import (
     CombinedGradients,
     Heads,
@@ -59,6 +61,7 @@ class PPOSettings:
         advantage_scope: over which rows, see `whitened`.
         heads: how own parameters take their gradient, see `mtrl_imgrad.gradients.combined_by_rows`.
         max_grad_norm: clip the combined gradient of a network to this length; None does not clip.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is not finite.
         target_kl: stop before the first step at which the KL divergence exceeds 1.5 times this; None does not stop.
     """
 
@@ -70,6 +73,7 @@ class PPOSettings:
     advantage_scope: AdvantageScope
     heads: Heads
     max_grad_norm: float | None
+    on_nonfinite: OnNonFinite
     target_kl: float | None
 
 
@@ -159,21 +163,25 @@ class PPOUpdate:
             batch: task-major rows.
             jacobian: compute per-task gradients even for a combiner that does without, for diagnostics.
 
-        Where a gradient is not finite, neither network moves, nor does anything up to the next `begin` (``finite`` of
-        the report). The same holds from the first minibatch on whose KL divergence is too large.
+        Where a combined gradient is not finite, neither network moves, nor does anything up to the next `begin`
+        (``finite`` of the report). The same holds from the first minibatch on whose KL divergence is too large. With
+        ``on_nonfinite`` other than ``"raise"`` the former is left for faults of the combiner itself: a network whose
+        step is skipped stays as it is, the other one goes on.
         """
+        # Only its own gradients tell whose is not finite.
+        jacobian = jacobian or self.settings.on_nonfinite != "raise"
         actor_rows, critic_rows = self._rows_of_actor(batch), self._rows_of_critic(batch)
         actor = self._actor_gradients(actor_rows, jacobian)
         critic = self._critic_gradients(critic_rows, jacobian)
         aux: _ActorAux = actor.aux
         counts = self.going_on
         if self.settings.target_kl is not None:
-            self.going_on = counts & (aux.approx_kl.mean() <= 1.5 * self.settings.target_kl)
+            self.going_on = counts & (_mean_of_present(aux.approx_kl, actor) <= 1.5 * self.settings.target_kl)
         finite = self._hand_over(self._actor, actor) & self._hand_over(self._critic, critic)
         self._alive = self._alive & (finite | ~counts)
         for network in (self.policy.actor, self.policy.critic):
             step_where(network.optimizer, self._alive & self.going_on)
-        self._tell_losses_after(actor_rows, critic_rows)
+        self._tell_losses_after(actor, actor_rows, critic, critic_rows)
         measures = TaskMeasures(aux.policy_loss, critic.aux, aux.entropy_loss, aux.approx_kl, aux.clip_fraction)
         return PPOReport(measures, actor.combination, critic.combination, counts, self._alive)
 
@@ -193,25 +201,37 @@ class PPOUpdate:
         parameters, heads = self._actor.split(), self.settings.heads
         if not (jacobian or self.actor_combiner.needs_jacobian()):
             return combined_by_rows(self.actor_combiner, self._actor_loss, parameters, *rows, heads=heads)
-        return combine_rows(self.actor_combiner, self._actor_rows(parameters, *rows), heads)
+        jacobians = self._actor_rows(parameters, *rows)
+        return combine_rows(self.actor_combiner, jacobians, heads, self.settings.on_nonfinite)
 
     def _critic_gradients(self, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
         """The gradients, with the value losses ``[K]`` as auxiliary tensor."""
         parameters, heads = self._critic.split(), self.settings.heads
         if not (jacobian or self.critic_combiner.needs_jacobian()):
             return combined_by_rows(self.critic_combiner, self._critic_loss, parameters, *rows, heads=heads)
-        return combine_rows(self.critic_combiner, self._critic_rows(parameters, *rows), heads)
+        jacobians = self._critic_rows(parameters, *rows)
+        return combine_rows(self.critic_combiner, jacobians, heads, self.settings.on_nonfinite)
 
-    def _tell_losses_after(self, actor_rows: tuple[Any, ...], critic_rows: tuple[Any, ...]) -> None:
+    def _tell_losses_after(
+        self,
+        actor: CombinedGradients,
+        actor_rows: tuple[Any, ...],
+        critic: CombinedGradients,
+        critic_rows: tuple[Any, ...],
+    ) -> None:
         """The losses of the same minibatch after the step, for combiners that look at them."""
-        if self.actor_combiner.wants_losses_after:
-            self.actor_combiner.after_step(over_tasks(self._actor_loss, self._actor.split(), *actor_rows)[0])
-        if self.critic_combiner.wants_losses_after:
-            self.critic_combiner.after_step(over_tasks(self._critic_loss, self._critic.split(), *critic_rows)[0])
+        if self.actor_combiner.wants_losses_after and not actor.combination.skipped:
+            after = over_tasks(self._actor_loss, self._actor.split(), *actor_rows)[0]
+            tell_losses_after(self.actor_combiner, actor.combination, after)
+        if self.critic_combiner.wants_losses_after and not critic.combination.skipped:
+            after = over_tasks(self._critic_loss, self._critic.split(), *critic_rows)[0]
+            tell_losses_after(self.critic_combiner, critic.combination, after)
 
     def _hand_over(self, index: ParameterIndex, found: CombinedGradients) -> Tensor:
         """Put the gradients, clipped, where the optimizer takes them; whether they are finite."""
         parameters = index.assign(found.gradients)
+        if not parameters:  # a step that is skipped, which an optimizer that finds no gradient does
+            return torch.ones_like(self._alive)
         length = nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
         if self.settings.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, length)
@@ -265,6 +285,14 @@ class PPOUpdate:
             value = old_value + torch.clamp(value - old_value, -limit, limit)
         loss = (target - value).square().mean()
         return vf_coef * loss, loss
+
+
+def _mean_of_present(values: Tensor, found: CombinedGradients) -> Tensor:
+    """Mean of ``[K]`` over the tasks that were not left out of a step."""
+    lost = found.combination.non_finite
+    if not lost:
+        return values.mean()
+    return values.index_fill(0, index_of(lost, values.device), 0.0).sum() / max(len(values) - len(lost), 1)
 
 
 def whitened(advantages: Tensor, scope: AdvantageScope) -> Tensor:

@@ -113,6 +113,7 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             "episodes": None if self.ep_info_buffer is None else [dict(info) for info in self.ep_info_buffer],
             "successes": None if self.ep_success_buffer is None else [float(won) for won in self.ep_success_buffer],
             "task_successes": {name: list(found) for name, found in self.task_success_buffers.items()},
+            "non_finite": self.non_finite.get_state(),
         }
 
     def _episodes_state(self) -> dict[str, Any] | None:
@@ -259,6 +260,8 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             self.ep_success_buffer = deque(map(float, progress["successes"]), maxlen=window)
         for name, successes in self.task_success_buffers.items():
             successes.extend(map(float, progress["task_successes"][name]))
+        if "non_finite" in progress:  # those of before 2026-11-22 have none
+            self.non_finite.set_state(progress["non_finite"])
 
     def _restore_episodes(self, episodes: dict[str, Any] | None, folder: Path) -> None:
         if episodes is None:

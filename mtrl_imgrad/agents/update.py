@@ -21,6 +21,8 @@ from mtrl_imgrad.agents.buffers import TaskBatch
 from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.stepping import step_where
 from mtrl_imgrad.combiners import Combination, Combiner
+from mtrl_imgrad.combiners.memory.tables import index_of
+from mtrl_imgrad.combiners.non_finite import OnNonFinite, tell_losses_after
 from mtrl_imgrad.gradients import (
     CombinedGradients,
     Heads,
@@ -54,12 +56,14 @@ class UpdateSettings:
         tau: step of the target critic towards the critic.
         heads: how own parameters take their gradient, see `mtrl_imgrad.gradients.combined_by_rows`.
         max_grad_norm: clip the combined gradient of a network to this length; None does not clip.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is not finite.
     """
 
     gamma: float
     tau: float
     heads: Heads
     max_grad_norm: float | None
+    on_nonfinite: OnNonFinite = "raise"
 
 
 @dataclass
@@ -147,9 +151,13 @@ class SACUpdate:
             update_target: whether the target critic moves.
             jacobian: compute per-task gradients even for a combiner that does without, for diagnostics.
 
-        Where a gradient is not finite, neither this network nor anything after it moves, up to the next `begin`
-        (``finite`` of the report). Only the critic of the same update may have moved before an actor's fault.
+        Where a combined gradient is not finite, neither this network nor anything after it moves, up to the next
+        `begin` (``finite`` of the report). Only the critic of the same update may have moved before an actor's fault.
+        With ``on_nonfinite`` other than ``"raise"`` that is left for faults of the combiner itself: a network whose
+        step is skipped stays as it is (with the actor, the temperatures), everything else goes on.
         """
+        # Only its own gradients tell whose is not finite.
+        jacobian = jacobian or self.settings.on_nonfinite != "raise"
         alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
         gamma = torch.full((), self.settings.gamma, dtype=batch.rewards.dtype, device=alpha.device)
         targets = self._targets(
@@ -157,7 +165,7 @@ class SACUpdate:
         )
         critic = self._step_critic(batch, targets, jacobian)
         actor = self._step_actor(batch, noise.action, alpha, jacobian)
-        temperature_loss = _update_temperature(self.temperature, batch, actor.aux, self._alive)
+        temperature_loss = _update_temperature(self.temperature, batch, actor.aux, actor.combination, self._alive)
         if update_target:
             self._move_target()
         return UpdateReport(
@@ -168,8 +176,9 @@ class SACUpdate:
         rows = (batch.observations, batch.actions, targets, batch.weights)
         found = self._critic_gradients(rows, jacobian)
         self._apply(self.policy.critic, self._critic, found)
-        if self.critic_combiner.wants_losses_after:
-            self.critic_combiner.after_step(self._critic_losses(self._critic.split(), *rows))
+        if self.critic_combiner.wants_losses_after and not found.combination.skipped:
+            after = self._critic_losses(self._critic.split(), *rows)
+            tell_losses_after(self.critic_combiner, found.combination, after)
         return found
 
     def _step_actor(self, batch: TaskBatch, noise: Tensor, alpha: Tensor, jacobian: bool) -> CombinedGradients:
@@ -177,25 +186,30 @@ class SACUpdate:
         rows = (batch.observations, noise, batch.weights, alpha, critic.own)
         found = self._actor_gradients(critic, rows, jacobian)
         self._apply(self.policy.actor, self._actor, found)
-        if self.actor_combiner.wants_losses_after:
-            self.actor_combiner.after_step(self._actor_losses(self._actor.split(), critic, *rows))
+        if self.actor_combiner.wants_losses_after and not found.combination.skipped:
+            after = self._actor_losses(self._actor.split(), critic, *rows)
+            tell_losses_after(self.actor_combiner, found.combination, after)
         return found
 
     def _critic_gradients(self, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
         critic = self._critic.split()
         if not (jacobian or self.critic_combiner.needs_jacobian()):
             return combined_by_rows(self.critic_combiner, self._critic_loss, critic, *rows, heads=self.settings.heads)
-        return combine_rows(self.critic_combiner, self._critic_rows(critic, *rows), self.settings.heads)
+        jacobians = self._critic_rows(critic, *rows)
+        return combine_rows(self.critic_combiner, jacobians, self.settings.heads, self.settings.on_nonfinite)
 
     def _actor_gradients(self, critic: Parameters, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
         actor = self._actor.split()
         if not (jacobian or self.actor_combiner.needs_jacobian()):
             loss = self._actor_loss(critic)
             return combined_by_rows(self.actor_combiner, loss, actor, *rows, heads=self.settings.heads)
-        return combine_rows(self.actor_combiner, self._actor_rows(actor, critic, *rows), self.settings.heads)
+        jacobians = self._actor_rows(actor, critic, *rows)
+        return combine_rows(self.actor_combiner, jacobians, self.settings.heads, self.settings.on_nonfinite)
 
     def _apply(self, network: nn.Module, index: ParameterIndex, found: CombinedGradients) -> None:
         """Hand the gradients to the network's optimizer, and step if all have been finite so far."""
+        if found.combination.skipped:
+            return
         parameters = index.assign(found.gradients)
         length = nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
         if self.settings.max_grad_norm is not None:
@@ -289,12 +303,21 @@ def _smallest(values: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(values).amin(0)
 
 
-def _update_temperature(temperature: Temperature, batch: TaskBatch, log_prob: Tensor, finite: Tensor) -> Tensor:
-    """Step towards the target entropy; the gradient of the loss is written down, so no graph is needed."""
+def _update_temperature(
+    temperature: Temperature, batch: TaskBatch, log_prob: Tensor, actor: Combination, finite: Tensor
+) -> Tensor:
+    """Step towards the target entropy; the gradient of the loss is written down, so no graph is needed.
+
+    Tasks that were left out of the actor's step are left out here; with a skipped one the temperatures stay.
+    """
     surplus = (batch.weights * (log_prob + temperature.target_entropy)).sum(1)  # [K], or its mean for one temperature
-    gradient = -surplus if temperature.log_value.numel() == surplus.numel() else -surplus.mean(0, keepdim=True)
+    count = len(surplus) - len(actor.non_finite)
+    if actor.non_finite:
+        surplus = surplus.index_fill(0, index_of(actor.non_finite, surplus.device), 0.0)
+    own = temperature.log_value.numel() == surplus.numel()
+    gradient = -surplus if own else -surplus.sum(0, keepdim=True) / max(count, 1)
     loss = (temperature.log_value.detach() * gradient).mean()
-    if temperature.optimizer is not None:
+    if temperature.optimizer is not None and not actor.skipped:
         temperature.log_value.grad = gradient.to(temperature.log_value.dtype)
         step_where(temperature.optimizer, finite)
     return loss

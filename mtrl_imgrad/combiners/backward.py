@@ -15,15 +15,22 @@ In reinforcement learning, where every task owns its rows of the batch, `mtrl_im
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_number
-from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids
+from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids, index_of
+from mtrl_imgrad.combiners.non_finite import (
+    OnNonFinite,
+    check_on_nonfinite,
+    finite_rows,
+    no_step,
+    with_absent_tasks,
+)
 from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
@@ -49,6 +56,15 @@ class _Losses:
     def values(self) -> Tensor:
         """``[K]``, detached and not scaled."""
         return torch.stack([part.detach() for part in self.parts])
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Whose losses they are."""
+        return range(len(self.parts)) if self.tasks is None else self.tasks
+
+    def some(self, rows: Sequence[int]) -> _Losses:
+        """Those of a few rows."""
+        return _Losses([self.parts[row] for row in rows], [self.ids[row] for row in rows], self.scale)
 
     def weighted(self, weights: Tensor) -> Tensor:
         """Scaled sum of the losses times ``weights`` [K]."""
@@ -87,6 +103,26 @@ class Pending:
             if gradient is not None:
                 rows[row] = rows[row] + gradient if row in rows else gradient
 
+    def finite(self) -> list[bool]:
+        """For each row whether its loss and all of its gradients are finite. Waits for the device once."""
+        assert isinstance(self.losses, Tensor), "a step has at least one loss"
+        finite = finite_rows([block for block in self.blocks if block is not None], self.losses)
+        heads = [(row, gradient) for rows in self.heads for row, gradient in rows.items()]
+        if heads:
+            largest = torch.stack(torch._foreach_norm([gradient for _, gradient in heads], ord=float("inf")))
+            index = index_of((row for row, _ in heads), finite.device)
+            lost = (~torch.isfinite(largest)).to(finite.device, torch.int64)
+            finite = finite & (torch.zeros_like(finite, dtype=torch.int64).index_add(0, index, lost) == 0)
+        return finite.tolist()
+
+    def some(self, rows: Sequence[int], tasks: list[int]) -> Pending:
+        """The gradients of a few rows; ``tasks`` says whose these are."""
+        assert isinstance(self.losses, Tensor), "a step has at least one loss"
+        index = index_of(rows, self.losses.device)
+        blocks = [None if block is None else block[index] for block in self.blocks]
+        heads = [{new: found[old] for new, old in enumerate(rows) if old in found} for found in self.heads]
+        return Pending(tasks, len(rows), self.losses[index], blocks, heads)
+
 
 def backward(
     combiner: Combiner,
@@ -100,6 +136,7 @@ def backward(
     tasks: TaskIds | None = None,
     grad_scaler: torch.amp.GradScaler | None = None,
     combine: bool = True,
+    on_nonfinite: OnNonFinite = "raise",
 ) -> Combination | None:
     """Differentiate K losses and add the combined gradient to ``.grad``; see `Combiner.backward` for the arguments.
 
@@ -107,7 +144,7 @@ def backward(
     micro-batches (``combine=False``) the task gradients add up, as do the losses, so divide each loss by the number of
     micro-batches. Combining is not linear: this is not the sum of the micro-batches' combined gradients.
     """
-    _check_options(heads, max_grad_norm)
+    _check_options(combiner, heads, max_grad_norm, on_nonfinite, grad_scaler)
     trunk, own = _parameters("shared", shared), _parameters("task_specific", task_specific)
     if not trunk:
         raise ArgumentError("shared must hold at least one parameter that requires a gradient")
@@ -115,15 +152,13 @@ def backward(
         raise ArgumentError("task_specific must not hold a parameter that shared holds, too")
     present = _present(losses, tasks, grad_scaler)
     taps = _taps(features)
-    step = _Step(combiner, present, trunk, own, taps, heads, max_grad_norm, check_finite=grad_scaler is None)
+    check_finite = grad_scaler is None
+    step = _Step(combiner, present, trunk, own, taps, heads, max_grad_norm, check_finite, on_nonfinite)
     if taps and not (combine and combiner._pending is None):
         raise ArgumentError("combine=False does not go with features: another micro-batch has other ones")
     if not combine or combiner._pending is not None:
         return step.add_micro_batch(last=combine)
-    if not combiner.needs_jacobian(present.tasks):
-        return step.by_weights()
-    groups = None if taps else combiner.draw_groups(len(present.parts))
-    return step.by_losses() if groups is None else step.by_groups(groups)
+    return step.make()
 
 
 @dataclass(frozen=True)
@@ -136,6 +171,33 @@ class _Step:
     heads: Heads
     max_grad_norm: float | None
     check_finite: bool
+    on_nonfinite: OnNonFinite
+
+    def make(self) -> Combination:
+        """In the way that the combiner asks for, and without the tasks whose losses may be left out and are."""
+        if self.on_nonfinite != "raise":
+            finite = torch.isfinite(self.losses.values).tolist()
+            if not all(finite):
+                return self._of_some(finite, lambda step, _: step.make())
+        if not self.combiner.needs_jacobian(self.losses.ids):
+            return self.by_weights()
+        groups = None if self.taps else self.combiner.draw_groups(len(self.losses.parts))
+        return self.by_losses() if groups is None else self.by_groups(groups)
+
+    def _of_some(self, finite: Sequence[bool], make: Callable[[_Step, list[int]], Combination]) -> Combination:
+        """Leave tasks out, or the whole step, as ``on_nonfinite`` says.
+
+        Args:
+            finite: for each row whether all is well with it; not all are.
+            make: what makes the step of the rows left, given as a step of its own and by number.
+        """
+        ids = self.losses.ids
+        present = [row for row, well in enumerate(finite) if well]
+        if self.on_nonfinite == "skip" or not present:
+            lost = [task for task, well in zip(ids, finite, strict=True) if not well]
+            return no_step(self.losses.values, lost)
+        found = make(replace(self, losses=self.losses.some(present)), present)
+        return with_absent_tasks(found, present, ids)
 
     def by_weights(self) -> Combination:
         """One backward of the weighted sum, and one down to the tasks' own parameters where these are not weighted.
@@ -143,6 +205,7 @@ class _Step:
         Weights that are all the same, as those of linear scalarization, need no second one: dividing by them does.
         """
         self._check_losses()
+        before = self.combiner.state_dict()
         found = self.combiner.weights_of_losses(self.losses.values, self.losses.tasks)
         self._check_status(found, self.losses.values)
         unweighted = self.heads == "unweighted" and bool(self.own)
@@ -159,7 +222,9 @@ class _Step:
             own = self._head_gradients(torch.ones_like(found.values))
         elif uniform:
             own = [None if gradient is None else gradient / first.to(gradient.dtype) for gradient in own]
-        self._check_gradient(trunk)
+        if not self._is_finite(trunk + own):
+            self.combiner.load_state_dict(before)
+            return self._without_culprit("the weighted losses")
         self._write(trunk, own)
         zeros = (torch.zeros_like(parameter) for parameter in self.trunk)
         return Combination(
@@ -183,7 +248,8 @@ class _Step:
             keep = row < len(means) - 1 or bool(self.own)
             pending.add(row, torch.autograd.grad(mean, self.trunk, retain_graph=keep, allow_unused=True), [])
         blocks = self._unscaled_blocks(pending)
-        self._check_blocks(blocks)
+        if not self._is_finite(blocks):
+            return self._without_culprit("a group's mean loss")
         combination = self.combiner.combine_groups(self._used(blocks), groups, self.losses.values, self.losses.tasks)
         weights = self._head_weights(combination)
         own = self._head_gradients(weights) if self.own else []
@@ -218,9 +284,16 @@ class _Step:
         return pending
 
     def _combine(self, pending: Pending) -> Combination:
+        if self.on_nonfinite != "raise":
+            finite = pending.finite()
+            if not all(finite):
+                return self._of_some(
+                    finite, lambda step, rows: step._combine(pending.some(rows, list(step.losses.ids)))
+                )
         blocks = self._unscaled_blocks(pending)
         self._check_losses()
         self._check_blocks(blocks)
+        self._check_heads(pending)
         assert isinstance(pending.losses, Tensor), "a step has at least one loss"
         combination = self.combiner.combine(self._used(blocks), pending.losses, pending.tasks)
         self._check_status(combination, pending.losses)
@@ -317,8 +390,7 @@ class _Step:
             raise ArgumentError(f"{self.combiner.name} cannot weigh the losses {values}. {found.status.sentence}")
 
     def _check_blocks(self, blocks: Found) -> None:
-        used = [block for block in blocks if block is not None]
-        if not self.check_finite or not used or bool(torch.isfinite(nn.utils.get_total_norm(used))):
+        if self._is_finite(blocks):
             return
         for i, block in enumerate(blocks):
             bad = torch.zeros(()) if block is None else (~torch.isfinite(block.flatten(1))).any(1)
@@ -327,17 +399,41 @@ class _Step:
                 row = int(bad.nonzero()[0, 0])
                 raise NonFiniteError(f"the gradient of task {self._task(row)} is NaN or infinite in {what}[{i}]")
 
-    def _check_gradient(self, gradients: Found) -> None:
+    def _check_heads(self, pending: Pending) -> None:
+        if not self.check_finite or self._is_finite([g for rows in pending.heads for g in rows.values()]):
+            return
+        for i, rows in enumerate(pending.heads):
+            for row, gradient in rows.items():
+                if not bool(torch.isfinite(gradient).all()):
+                    raise NonFiniteError(
+                        f"the gradient of task {self._task(row)} is NaN or infinite in task_specific[{i}]"
+                    )
+
+    def _is_finite(self, gradients: Found) -> bool:
         used = [gradient for gradient in gradients if gradient is not None]
-        if self.check_finite and used and not bool(torch.isfinite(nn.utils.get_total_norm(used))):
-            raise NonFiniteError("the gradient of the weighted losses is NaN or infinite, though the losses are not")
+        return not (self.check_finite and used) or bool(torch.isfinite(nn.utils.get_total_norm(used)))
+
+    def _without_culprit(self, of: str) -> Combination:
+        """The gradient of several tasks together is not finite: nobody can say whose it was."""
+        if self.on_nonfinite == "raise":
+            raise NonFiniteError(f"the gradient of {of} is NaN or infinite, though the losses are not")
+        return no_step(self.losses.values, ())
 
     def _task(self, row: int) -> int:
         return row if self.losses.tasks is None else self.losses.tasks[row]
 
 
-def _check_options(heads: str, max_grad_norm: float | None) -> None:
+def _check_options(
+    combiner: Combiner,
+    heads: str,
+    max_grad_norm: float | None,
+    on_nonfinite: str,
+    scaler: torch.amp.GradScaler | None,
+) -> None:
     check_choice("heads", heads, get_args(Heads))
+    check_on_nonfinite(on_nonfinite, combiner)
+    if scaler is not None and on_nonfinite != "raise":
+        raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with a grad_scaler, which skips steps itself")
     if max_grad_norm is not None:
         check_number("max_grad_norm", max_grad_norm, 0, closed=False)
 

@@ -35,6 +35,7 @@ from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, ch
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.memory.frozen_weights import FrozenWeights
 from mtrl_imgrad.combiners.memory.tables import Kept, TaskIds
+from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
@@ -79,6 +80,8 @@ class Combiner(ABC):
     """Rows of the Jacobian for every task: those of independent parts of its batch, where a method asks for them."""
     wants_losses_after: ClassVar[bool] = False
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
+    needs_all_tasks: ClassVar[bool] = False
+    """Whether no task may be absent from a step."""
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         check_choice("reduction", reduction, ("mean", "sum"))
@@ -117,6 +120,7 @@ class Combiner(ABC):
         tasks: TaskIds | None = None,
         grad_scaler: torch.amp.GradScaler | None = None,
         combine: bool = True,
+        on_nonfinite: OnNonFinite = "raise",
     ) -> Combination | None:
         """Differentiate K losses and add the combined gradient to ``.grad``, in place of ``loss.backward()``.
 
@@ -140,6 +144,11 @@ class Combiner(ABC):
             grad_scaler: for mixed precision; step the optimizer with it as usual.
             combine: False only gathers the gradients of a micro-batch; the next call with True adds its own and
                 combines the sum.
+            on_nonfinite: what becomes of a NaN or an infinity in a task's loss or gradient: ``"raise"`` an error,
+                ``"skip"`` the step, or make it without these tasks, ``"drop_task"``. A skipped step leaves ``.grad`` as
+                it was, so that after ``optimizer.zero_grad()`` the optimizer's step moves nothing; the returned
+                ``skipped`` says so, its ``non_finite`` which tasks. Where the combiner needs no task gradients, only
+                a task's loss tells that it is to be dropped; if only the gradient does, the step is skipped.
 
         Returns:
             How the update came about; None with ``combine=False``.
@@ -148,7 +157,8 @@ class Combiner(ABC):
             ArgumentError: if an argument is wrong, no loss has a graph, or a loss is not above the bound of a method
                 that takes its logarithm.
             NonFiniteError: if a loss or a gradient is NaN or infinite; names the task. ``.grad`` is then as it was.
-                (With a ``grad_scaler`` nothing is raised: the scaler skips the step.)
+                (With a ``grad_scaler`` nothing is raised: the scaler skips the step.) Not with another
+                ``on_nonfinite``.
         """
         return backward(
             self,
@@ -161,6 +171,7 @@ class Combiner(ABC):
             tasks=tasks,
             grad_scaler=grad_scaler,
             combine=combine,
+            on_nonfinite=on_nonfinite,
         )
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
@@ -325,7 +336,7 @@ class GramianCombiner(Combiner):
             return self._reduced(self.solve(gramian, losses, tasks))
         if gramian.ndim != 2:
             raise ArgumentError(f"gramian must be [K, K] with update_every > 1, got shape {tuple(gramian.shape)}")
-        if self._frozen.due(tasks):
+        if self._frozen.due(_ids(gramian, tasks)):
             return self._frozen.keep(self._reduced(self.solve(gramian, losses, tasks)), tasks)
         return self._frozen.recall(gramian[0], tasks)
 
@@ -389,6 +400,11 @@ class LossCombiner(Combiner):
             raise ArgumentError(f"losses must be given: {self.name} finds its weights from them")
         blocks = blocks_of(jacobian)
         return _combination(jacobian, blocks, gramian_of_blocks(blocks), self.weights(losses, tasks))
+
+
+def _ids(rows: Tensor, tasks: TaskIds | None) -> TaskIds:
+    """Whose rows they are; those of all tasks are not those of the last step where one was absent then."""
+    return range(rows.shape[0]) if tasks is None else tasks
 
 
 def _combination(jacobian: Jacobian, blocks: Sequence[Tensor], gramian: Tensor, found: Weights) -> Combination:

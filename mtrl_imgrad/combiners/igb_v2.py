@@ -60,6 +60,7 @@ class IGBv2(PositiveLossCombiner):
 
     name = "igb_v2"
     keeps = ("steps", "base_losses", "generator", "agent")
+    needs_all_tasks = True
     departures = "Rewards are not scaled by the learning rate; the critics see the weights."
     paper = IGBv1.paper
     bibtex = IGBv1.bibtex

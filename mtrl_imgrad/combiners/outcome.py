@@ -74,6 +74,9 @@ class Combination:
         status_code: scalar int64 tensor of a `Status` value.
         gramian: ``[K, K]`` float64, or None where the method never formed it.
         extras: what the method found on its way, by name.
+        non_finite: tasks whose loss or gradient was not finite, where ``on_nonfinite`` made the step without them or
+            left it out.
+        skipped: whether it was left out; there is then no gradient.
     """
 
     gradient: Tensor | list[Tensor]
@@ -82,6 +85,8 @@ class Combination:
     status_code: Tensor
     gramian: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    non_finite: tuple[int, ...] = ()
+    skipped: bool = False
 
     @property
     def status(self) -> Status:

@@ -21,6 +21,7 @@ import tyro
 import yaml
 from stable_baselines3.common.utils import LinearSchedule
 
+from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = [
@@ -226,6 +227,8 @@ class AgentConfig:
     """Gradient of a task's own parameters."""
     max_grad_norm: float | None = None
     """Clip a network's combined gradient to this length."""
+    on_nonfinite: OnNonFinite = "raise"
+    """A step with a NaN or infinite gradient of some task: an error, no step, or a step without the task."""
     learning_rate: float = 3e-4
     """Of all Adam optimizers."""
     lr_schedule: Literal["constant", "linear"] = "constant"

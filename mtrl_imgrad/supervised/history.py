@@ -148,6 +148,9 @@ def epoch_row(record: EpochRecord) -> dict[str, float]:
     row: dict[str, float] = {"epoch": record.epoch, "step": record.step, "learning_rate": record.learning_rate}
     row["seconds"] = round(record.seconds, 3)
     row |= {f"train/loss/{task}": loss for task, loss in record.train_losses.items()}
+    if record.non_finite:
+        row["train/skipped_steps"] = record.skipped_steps
+        row |= {f"train/non_finite/{task}": count for task, count in record.non_finite.items()}
     for split, losses in record.losses.items():
         row |= {f"{split}/loss/{task}": loss for task, loss in losses.items()}
     for split, results in record.results.items():

@@ -123,6 +123,7 @@ def make_trainer(config: SupervisedConfig, data: Splits) -> MultiTaskTrainer:
         heads="unweighted" if single else method.heads or "unweighted",
         sharing=method.sharing or "cagrad",
         max_grad_norm=None if single else method.max_grad_norm,
+        on_nonfinite=method.on_nonfinite,
         protocol=config.protocol,
         evaluation_mode="train" if in_training_mode else "eval",
         seed=config.seed,

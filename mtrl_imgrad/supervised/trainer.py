@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from mtrl_imgrad.combiners import Combiner, combiner_class, make_combiner
 from mtrl_imgrad.combiners.backward import Heads
+from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.metrics import MetricSet
@@ -50,6 +51,8 @@ class EpochRecord:
         results: ``{split: {task: {metric: value}}}``; empty where the epoch was not evaluated.
         seconds: that training took.
         diagnostics: a row for every logged step, see `step_diagnostics`.
+        non_finite: by task, the steps for which its loss or gradient was not finite; empty where that raises.
+        skipped_steps: steps that were left out for that.
     """
 
     epoch: int
@@ -60,6 +63,8 @@ class EpochRecord:
     results: dict[str, dict[str, dict[str, float]]]
     seconds: float
     diagnostics: list[dict[str, float]] = field(default_factory=list)
+    non_finite: dict[str, int] = field(default_factory=dict)
+    skipped_steps: int = 0
 
 
 class MultiTaskTrainer:
@@ -84,6 +89,8 @@ class MultiTaskTrainer:
         heads: gradient of a task's own parameters: its plain gradient, or that times the task's weight.
         sharing: which parameters are shared, see `split_parameters`.
         max_grad_norm: shorten the combined gradient of the shared parameters to this norm.
+        on_nonfinite: what becomes of a step with a NaN or an infinity, see `Combiner.backward`. What is left out is
+            counted in the epoch's record.
         protocol: of losses and metrics. Under ``"fixed"`` a second look at a batch (`Combiner.after_step`) leaves
             the running statistics of batch norm alone; under ``"paper"`` it updates them a second time.
         evaluation_mode: ``"train"`` evaluates with the batch's statistics, as the single-task code behind CelebA's
@@ -111,6 +118,7 @@ class MultiTaskTrainer:
         heads: Heads = "unweighted",
         sharing: SharingRule = "cagrad",
         max_grad_norm: float | None = None,
+        on_nonfinite: OnNonFinite = "raise",
         protocol: Protocol = "fixed",
         evaluation_mode: Literal["eval", "train"] = "eval",
         seed: int = 0,
@@ -130,14 +138,19 @@ class MultiTaskTrainer:
         self.device = _device(device)
         if self.optimisation.amp == "fp16" and self.device.type != "cuda":
             raise ArgumentError(f"amp='fp16' needs a GPU, the device is {self.device}; 'bf16' works on both")
+        if self.optimisation.amp == "fp16" and on_nonfinite != "raise":
+            raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with amp='fp16', which skips steps itself")
+        self.on_nonfinite = on_nonfinite
         self.model, self.data, self.protocol = model.to(self.device), data, protocol
         self.combiner = _make_combiner(combiner, combiner_kwargs or {}, seed)
+        check_on_nonfinite(on_nonfinite, self.combiner)
         self.gradients, self.heads, self.max_grad_norm = gradients, heads, max_grad_norm
         self.evaluation_mode, self.seed, self.num_workers = evaluation_mode, seed, num_workers
         self.epoch = 0
         """Epochs that are done."""
         self.step = 0
-        """Updates that are done."""
+        """Batches that are done."""
+        self._left_out = NonFiniteCounts([task.name for task in model.tasks])
         self._losses = {task.name: make_loss(task, protocol) for task in model.tasks}
         split = split_parameters(model, sharing)
         self._shared = split.shared
@@ -157,7 +170,8 @@ class MultiTaskTrainer:
             advance: called after every update, for a progress bar.
 
         Raises:
-            NonFiniteError: if a loss or a gradient is NaN or infinite; names the epoch and the step.
+            NonFiniteError: if a loss or a gradient is NaN or infinite; names the epoch and the step. Not with another
+                ``on_nonfinite``, which warns of the first such step of an epoch.
         """
         while self.epoch < self.optimisation.epochs:
             yield self._run_epoch(advance)
@@ -215,6 +229,7 @@ class MultiTaskTrainer:
         if hasattr(self.data.train, "set_epoch"):
             self.data.train.set_epoch(self.epoch)
         began = time.perf_counter()
+        self._left_out = NonFiniteCounts(list(self._losses))
         with self._own_random_numbers():
             train_losses, diagnostics = self._train(advance)
         seconds = time.perf_counter() - began
@@ -231,23 +246,27 @@ class MultiTaskTrainer:
             results={split: results for split, (results, _) in found.items()},
             seconds=seconds,
             diagnostics=diagnostics,
+            non_finite={} if self.on_nonfinite == "raise" else self._left_out.tasks,
+            skipped_steps=self._left_out.skipped_steps,
         )
 
     def _train(self, advance: Callable[[], object]) -> tuple[dict[str, float], list[dict[str, float]]]:
         """One pass over the training images."""
         self.model.train()
-        totals, count = torch.zeros(len(self._losses), dtype=torch.float64, device=self.device), 0
+        totals = torch.zeros(len(self._losses), dtype=torch.float64, device=self.device)
+        counts = torch.zeros_like(totals)  # images with a finite loss: all, unless others may be left out
         rows: list[dict[str, float]] = []
         for images, targets in self._batches(self.data.train, shuffle=True):
             every = self.reporting.log_every
             losses, row = self.update(images, targets, log=bool(every) and self.step % every == 0)
-            totals += losses.double() * len(images)
-            count += len(images)
+            finite = losses.isfinite()
+            totals += torch.where(finite, losses.double(), 0.0) * len(images)
+            counts += finite * len(images)
             if row is not None:
                 rows.append({"epoch": self.epoch, "step": self.step, **row})
             self.step += 1
             advance()
-        return dict(zip(self._losses, (totals / count).tolist(), strict=True)), rows
+        return dict(zip(self._losses, (totals / counts).tolist(), strict=True)), rows
 
     def update(
         self, images: Tensor, targets: Mapping[str, Tensor], log: bool = False
@@ -255,7 +274,8 @@ class MultiTaskTrainer:
         """One step of the optimizer on a batch that lies on the device.
 
         Returns:
-            The K losses before the step, detached, and with ``log`` the step's diagnostics.
+            The K losses before the step, detached, and with ``log`` the step's diagnostics, unless something was left
+            out of it.
 
         Raises:
             NonFiniteError: if a loss or a gradient is NaN or infinite; names the epoch and the step.
@@ -273,21 +293,25 @@ class MultiTaskTrainer:
                 heads=self.heads,
                 max_grad_norm=self.max_grad_norm,
                 grad_scaler=self._scaler,
+                on_nonfinite=self.on_nonfinite,
             )
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"epoch {self.epoch}, step {self.step}, tasks {list(self._losses)}: {error}"
             ) from error
         assert combination is not None, "micro-batches are not used here"
+        values = torch.stack([loss.detach() for loss in losses])
+        self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
+        if combination.skipped:
+            return values, None
         if self._scaler is None:
             self._optimizer.step()
         else:
             self._scaler.step(self._optimizer)
             self._scaler.update()
-        values = torch.stack([loss.detach() for loss in losses])
         if self.combiner.wants_losses_after:
-            self.combiner.after_step(self._losses_again(images, targets))
-        if not log:
+            tell_losses_after(self.combiner, combination, self._losses_again(images, targets))
+        if not log or combination.non_finite:
             return values, None
         gramian = combination.gramian if gramian is None else gramian
         assert gramian is not None, "probed where the combiner does not bring it"

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from mtrl_imgrad.combiners.backward import Heads
+from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.config import STRICT, Options, read_config
 from mtrl_imgrad.supervised.protocol import Protocol
@@ -96,6 +97,8 @@ class MethodConfig:
     """Which parameters are shared, see `split_parameters`; None: cagrad."""
     max_grad_norm: float | None = None
     """Shorten the combined gradient to this norm; None: never, inf: never, whatever the preset says."""
+    on_nonfinite: OnNonFinite = "raise"
+    """A step with a NaN or infinite loss or gradient of some task: an error, no step, or a step without the task."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,7 @@ class SupervisedConfig:
             heads=method.heads or preset.get("heads", "unweighted"),
             sharing=method.sharing or preset.get("sharing", "cagrad"),
             max_grad_norm=_first(method.max_grad_norm, preset.get("max_grad_norm")),
+            on_nonfinite=method.on_nonfinite,
         )
 
 

@@ -13,7 +13,7 @@ from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.supervised.checkpoint import load_checkpoint, save_checkpoint
 from mtrl_imgrad.supervised.data import AttributeSample, DenseSample, write_celeba, write_nyuv2
-from mtrl_imgrad.supervised.history import RunResult, best_epoch, read_rows
+from mtrl_imgrad.supervised.history import RunResult, best_epoch, read_rows, write_epochs
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.run import load_model, make_trainer, resume, train
@@ -235,6 +235,44 @@ def test_a_loss_that_is_not_finite_is_named(root):
     images, targets = batch_of(trainer)
     with pytest.raises(NonFiniteError, match=r"epoch 0, step 0.*task 1"):
         trainer.update(images, {**targets, "depth": targets["depth"] * float("inf")})
+
+
+@pytest.mark.parametrize(
+    ("on_nonfinite", "combiner"), [("skip", "famo"), ("skip", "imgrad"), ("drop_task", "famo"), ("drop_task", "imgrad")]
+)
+def test_a_run_may_go_on_without_a_lost_task(root, tmp_path, monkeypatch, on_nonfinite, combiner):
+    """One batch has NaN for the depth: counted in the record and in epochs.csv, and all else stays finite."""
+    trainer = trainer_for(root, combiner=combiner, on_nonfinite=on_nonfinite)
+    task_losses, before = trainer._task_losses, []
+
+    def lossy(predictions, targets):
+        losses = task_losses(predictions, targets)
+        if trainer.step == 4 and trainer.model.training:
+            before[:] = before or [weights_of(trainer)]
+            losses[1] = losses[1] * torch.nan
+        return losses
+
+    monkeypatch.setattr(trainer, "_task_losses", lossy)
+    update, after = trainer.update, {}
+
+    def spied(*args, **kwargs):
+        found = update(*args, **kwargs)
+        after[trainer.step] = weights_of(trainer)
+        return found
+
+    monkeypatch.setattr(trainer, "update", spied)
+    with pytest.warns(UserWarning, match="epoch 1, step 4: a loss or gradient of 'depth' is NaN or infinite"):
+        records = list(trainer.epochs())
+    assert [record.non_finite["depth"] for record in records] == [0, 1, 0]
+    assert [record.skipped_steps for record in records] == [0, int(on_nonfinite == "skip"), 0]
+    assert all(record.non_finite["segmentation"] == 0 for record in records)
+    stood_still = all(torch.equal(one, other) for one, other in zip(before[0], after[4], strict=True))
+    assert stood_still == (on_nonfinite == "skip")
+    assert all(np.isfinite(list(record.train_losses.values())).all() for record in records)
+    assert all(bool(weight.isfinite().all()) for weight in weights_of(trainer))
+    assert [row["step"] for row in records[1].diagnostics] == [], "the step that was to be logged is not whole"
+    write_epochs(tmp_path / "epochs.csv", records)
+    assert [row["train/non_finite/depth"] for row in read_rows(tmp_path / "epochs.csv")] == [0, 1, 0]
 
 
 def test_a_batch_of_one_image_is_left_out_for_attributes(faces):
