@@ -314,7 +314,7 @@ class GramianCombiner(Combiner):
         """See `Combiner.weights_of_losses`."""
         if self._frozen is None or self._frozen.due(tasks):
             return super().weights_of_losses(losses, tasks)
-        return self._frozen.recall(losses, tasks)
+        return self._reduced(self._frozen.recall(losses, tasks))
 
     def weights(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """Solve for the coefficients of the combination, ``gradient = values @ jacobian``.
@@ -337,8 +337,8 @@ class GramianCombiner(Combiner):
         if gramian.ndim != 2:
             raise ArgumentError(f"gramian must be [K, K] with update_every > 1, got shape {tuple(gramian.shape)}")
         if self._frozen.due(_ids(gramian, tasks)):
-            return self._frozen.keep(self._reduced(self.solve(gramian, losses, tasks)), tasks)
-        return self._frozen.recall(gramian[0], tasks)
+            return self._reduced(self._frozen.keep(self.solve(gramian, losses, tasks), tasks))
+        return self._reduced(self._frozen.recall(gramian[0], tasks))
 
     @abstractmethod
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:

@@ -201,6 +201,17 @@ def test_weights_may_be_kept_for_some_steps():
                 parameter -= 0.05 * parameter.grad
 
 
+@pytest.mark.parametrize(("reduction", "of_three", "of_two"), [("mean", 1 / 3, 1 / 2), ("sum", 1.0, 1.0)])
+def test_kept_weights_of_fewer_tasks_are_in_their_unit(reduction, of_three, of_two):
+    """Of equal and orthogonal gradients any method takes the mean: of those present."""
+    combiner = make_combiner("mgda", update_every=3, reduction=reduction)
+    M = torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(combiner.weights(M).values, torch.full((3,), of_three, dtype=torch.float64))
+    two = torch.full((2,), of_two, dtype=torch.float64)
+    torch.testing.assert_close(combiner.weights_of_losses(torch.ones(2), [2, 0]).values, two)
+    torch.testing.assert_close(combiner.weights(M[:2, :2], tasks=[1, 0]).values, two)
+
+
 def test_kept_weights_continue_from_a_state_and_know_their_tasks():
     M = torch.tensor([[4.0, -1.0], [-1.0, 1.0]])
     combiner = IMGrad(update_every=3)
