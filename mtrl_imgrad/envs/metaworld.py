@@ -30,8 +30,9 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
-from mtrl_imgrad.envs.metaworld_rows import STATE_SIZE, MetaWorldRows, RowsConfig
+from mtrl_imgrad.envs.metaworld_rows import STATE_SIZE, MetaWorldRows
 from mtrl_imgrad.envs.restarting import RestartingPool
+from mtrl_imgrad.envs.rows_config import RowsConfig
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.envs.workers import InProcess, WorkerPool, available_cores
 

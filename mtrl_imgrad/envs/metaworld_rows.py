@@ -16,7 +16,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,38 +23,14 @@ import numpy.typing as npt
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.types import Task
 
+from mtrl_imgrad.envs.rows_config import RowsConfig
 from mtrl_imgrad.envs.seeding import goal_generator, row_generator
 from mtrl_imgrad.errors import EnvironmentFaultError
 
-__all__ = ["STATE_SIZE", "MetaWorldRows", "RowsConfig", "draw_task_vector"]
+__all__ = ["STATE_SIZE", "MetaWorldRows", "draw_task_vector"]
 
 STATE_SIZE = 39
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class RowsConfig:
-    """What a group of rows is built from; small and picklable, so that a worker can build its own.
-
-    Attributes:
-        rows: Environment indices of the group's rows, for messages.
-        task_names: The task of each row.
-        tasks: The task's index of each row; with ``copies`` it selects the random streams.
-        copies: Which copy of its task each row is.
-        seed: Seed that all streams are spawned from.
-        num_goals: Goals of each task, or None for a fresh one at every reset.
-        reward_version: ``"v2"`` or ``"v1"``.
-        render_mode: None or ``"rgb_array"``.
-    """
-
-    rows: tuple[int, ...]
-    task_names: tuple[str, ...]
-    tasks: tuple[int, ...]
-    copies: tuple[int, ...]
-    seed: int
-    num_goals: int | None
-    reward_version: str
-    render_mode: str | None
 
 
 class MetaWorldRows:

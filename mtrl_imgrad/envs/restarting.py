@@ -40,6 +40,7 @@ class RestartingPool:
         self._restarting = False
         self._changed_by: str | None = None
         self._last: tuple[Any, ...] = ()
+        self._failure: str | None = None
         self._pool = build()
 
     def __len__(self) -> int:
@@ -52,6 +53,8 @@ class RestartingPool:
 
     def send(self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None) -> None:
         """As ``WorkerPool.send``."""
+        if self._failure is not None:
+            raise WorkerError(self._failure)
         self._last = (method, arguments, only)
         try:
             self._pool.send(*self._last)
@@ -109,11 +112,11 @@ class RestartingPool:
             self._pool = self._build()
             self._bring_back()
         except (EnvironmentFaultError, WorkerError) as second:
-            self._left = 0
             self._pool.close()
-            raise WorkerError(
+            self._failure = (
                 f"{error}\nThe workers were restarted, but their episodes could not be brought back: {second}"
-            ) from error
+            )
+            raise WorkerError(self._failure) from error
         finally:
             self._restarting = False
         warnings.warn(
