@@ -38,10 +38,12 @@ class RestorableEpisodes(RowAccess):
     _last_observations: npt.NDArray[np.float32] | None
     _bringing_back = False
 
-    def get_state(self) -> dict[str, Any] | None:
+    def get_state(self, episodes: bool = True) -> dict[str, Any] | None:
         """What `set_state` of an equal environment needs to go on from here, between two steps.
 
-        After a step that failed no episode is under way; what the next `reset` draws is kept even so.
+        Args:
+            episodes: whether the running episodes are held, or only what the next `reset` draws; after a step that
+                failed there are none.
 
         Returns:
             Nested dicts of numbers, text and arrays; None before the first reset, or where the back-end cannot repeat
@@ -57,7 +59,7 @@ class RestorableEpisodes(RowAccess):
             "streams": streams,
             "episodes": None,
         }
-        if self._running:
+        if self._running and episodes:
             assert self._last_observations is not None
             state["episodes"] = self._episodes.get_state()
             state["actions"] = self._action_log[: self._episodes.lengths.max()].copy()
@@ -65,7 +67,9 @@ class RestorableEpisodes(RowAccess):
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from where `get_state` was called, in this or in another process; if no episode was running, by `reset`.
+        """Go on from where `get_state` was called, in this or in another process.
+
+        If no episode was under way there, the next `reset` draws what it would have drawn.
 
         Takes as long as the running episodes took to simulate; EnvPool also repeats all resets since the start.
 
