@@ -1,7 +1,7 @@
 """Train one agent on many tasks: gradient combiners (IMGrad and its baselines), agents, task sets, evaluation.
 
-The combiners are loaded at once and need only torch. Everything else is loaded when it is first asked for, so that
-who wants a combiner does not pay for simulators and Stable-Baselines3.
+Everything is loaded when it is first asked for, so that who wants a combiner does not pay for simulators and
+Stable-Baselines3, nor a simulator's worker process for torch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mtrl_imgrad import errors
-from mtrl_imgrad.combiners import Combiner, list_combiners, make_combiner
 
 if TYPE_CHECKING:
     from mtrl_imgrad.agents import MTPPO, MTSAC
+    from mtrl_imgrad.combiners import Combiner, list_combiners, make_combiner
     from mtrl_imgrad.envs import make_vec_env
     from mtrl_imgrad.evaluation import evaluate_success
 
@@ -34,6 +34,9 @@ __all__ = [
 _LAZY = {
     "MTPPO": "mtrl_imgrad.agents",
     "MTSAC": "mtrl_imgrad.agents",
+    "Combiner": "mtrl_imgrad.combiners",
+    "list_combiners": "mtrl_imgrad.combiners",
+    "make_combiner": "mtrl_imgrad.combiners",
     "make_vec_env": "mtrl_imgrad.envs",
     "evaluate_success": "mtrl_imgrad.evaluation",
 }

@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MtrlImgradError as error:
         console = Console(stderr=True, highlight=False)
         console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
+        for note in getattr(error, "__notes__", []):
+            console.print(escape(note), soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130

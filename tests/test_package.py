@@ -26,6 +26,12 @@ def test_agents_cost_no_simulator():
     assert not {"metaworld", "mujoco", "envpool", "cvxpy", "tyro"} & set(loaded)
 
 
+def test_a_worker_process_costs_no_torch():
+    loaded = _modules_after("import mtrl_imgrad.envs.workers, mtrl_imgrad.envs.metaworld_rows")
+    assert "metaworld" in loaded
+    assert not {"torch", "stable_baselines3"} & set(loaded)
+
+
 def test_public_names():
     for name in mtrl_imgrad.__all__:
         assert getattr(mtrl_imgrad, name) is not None

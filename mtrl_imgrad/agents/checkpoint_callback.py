@@ -1,4 +1,4 @@
-"""Checkpoints while learning, the last few of them, and one when the process is told to stop."""
+"""Checkpoints while learning, the last few of them, and one when a signal or a failing environment ends it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents.checkpoint import delete_checkpoint, is_checkpoint
 from mtrl_imgrad.agents.resumable import ResumableAlgorithm
-from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
+from mtrl_imgrad.errors import (
+    ArgumentError,
+    EnvironmentFaultError,
+    LearningInterruptedError,
+    MtrlImgradError,
+    WorkerError,
+)
 
 __all__ = ["MTCheckpointCallback", "latest_checkpoint", "list_checkpoints"]
 
@@ -32,6 +38,10 @@ class MTCheckpointCallback(BaseCallback):
     While learning, the first Ctrl-C (SIGINT) or SIGTERM is kept until there; then a checkpoint is saved and
     `LearningInterruptedError` raised. A second one interrupts at once, without a checkpoint. (Signals can be handled
     in the main thread only; in another one they are left alone.)
+
+    Where an environment fails (a NaN, a dead worker), nothing has learned from the step that failed, so one more
+    checkpoint is saved, and a note on the error names it. What goes on from it begins new episodes: those that failed
+    would fail again, to the bit.
 
     Args:
         save_freq: steps of the vector environment between checkpoints.
@@ -81,7 +91,7 @@ class MTCheckpointCallback(BaseCallback):
             print("stopping where the rollout ends, with a checkpoint; once more to stop at once")
 
     def release(self) -> None:
-        """Give the signals back to whoever had them. Called where learning ends; call it where it failed."""
+        """Give the signals back to whoever had them. Called where learning ends, also by an exception."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
@@ -104,6 +114,22 @@ class MTCheckpointCallback(BaseCallback):
     def _on_training_end(self) -> None:
         self.release()
         self._save()
+
+    def on_learning_failed(self, error: BaseException) -> None:
+        """Save what there is if an environment failed. `MTSAC` and `MTPPO` call it where learning ends by an error."""
+        self.release()
+        model = getattr(self, "model", None)  # None where the environment's first reset failed
+        if model is None or model.num_timesteps == model._num_timesteps_at_start:
+            return  # there is nothing new
+        if not isinstance(error, EnvironmentFaultError | WorkerError):
+            return
+        self.num_timesteps = self.model.num_timesteps
+        try:
+            self._save()
+        except MtrlImgradError as second:
+            error.add_note(f"No checkpoint could be saved: {second}")
+        else:
+            error.add_note(f"{self._target()} holds a checkpoint from before this step, with new episodes to come")
 
     def _target(self) -> Path:
         return self.path / f"step_{self.num_timesteps:012d}"

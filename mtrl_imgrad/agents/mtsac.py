@@ -270,9 +270,11 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
             progress_bar: show progress, success overall and of each task.
 
         Raises:
-            NonFiniteError: if an environment or an update produced a NaN or an infinity; parameters stay finite.
+            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming task, environment, step and
+                field. Nothing has learned from it, and another ``learn`` goes on with new episodes.
+            NonFiniteError: if an update produced one; parameters stay finite.
         """
-        with task_progress(callback, progress_bar) as callbacks:
+        with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(total_timesteps, callbacks, log_interval, tb_log_name, reset_num_timesteps)
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
@@ -14,10 +15,12 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 
 from mtrl_imgrad.agents.callbacks import record_per_task
+from mtrl_imgrad.agents.guards import FiniteCheck, as_callbacks, callbacks_hear_of_failure
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.combiners import Combination, Combiner, Status
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite
-from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
+from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, NonFiniteError, TaskMismatchError
 
 __all__ = ["MultiTaskAlgorithm"]
 
@@ -117,7 +120,25 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         if reset_num_timesteps:  # as SB3 forgets its own episodes then
             for successes in self.task_success_buffers.values():
                 successes.clear()
+        if not isinstance(self.env, MultiTaskVecEnv):  # which checks its own numbers, as they come
+            callback = [FiniteCheck(), *as_callbacks(callback)]
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    @contextmanager
+    def _failure_handled(self, callback: MaybeCallback) -> Iterator[None]:
+        """Around SB3's ``learn``: where it fails, the next one begins new episodes, and the callbacks hear of it.
+
+        For the environment may be a step ahead of the observation that the agent would act on. Not so where a signal
+        stopped learning between two rollouts, nor where an update was refused.
+        """
+        with callbacks_hear_of_failure(callback):
+            try:
+                yield
+            except (LearningInterruptedError, NonFiniteError):
+                raise
+            except BaseException:
+                self._last_obs = None
+                raise
 
     def _raise_non_finite(
         self, losses: Mapping[str, Sequence[float]], statuses: Mapping[str, Status], where: str

@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
+from mtrl_imgrad.agents.guards import as_callbacks
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.tables import rate_grid
 
@@ -138,9 +139,8 @@ def task_progress(callback: MaybeCallback, show: bool) -> Iterator[MaybeCallback
         yield callback
         return
     bar = MTProgressBarCallback()
-    given = callback if isinstance(callback, list) else [] if callback is None else [callback]
     try:
-        yield CallbackList([*(one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given), bar])
+        yield CallbackList([*as_callbacks(callback), bar])
     finally:
         bar.close()
 

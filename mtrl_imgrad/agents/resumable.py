@@ -117,10 +117,11 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         }
 
     def _episodes_state(self) -> dict[str, Any] | None:
-        """The running episodes, with None for those that the environment cannot restore; None before the first."""
-        if self._last_obs is None:
-            return None
-        state = self.env.get_state() if isinstance(self.env, MultiTaskVecEnv) else None
+        """The running episodes, with None for those that the environment cannot restore; None where new ones begin."""
+        known = self._last_obs is not None  # after a failure it is not; the environment knows what it would draw next
+        state = self.env.get_state(episodes=known) if isinstance(self.env, MultiTaskVecEnv) else None
+        if not known:
+            return None if state is None else {"environment": state, "last_obs": None, "starts": None}
         return {"environment": state, "last_obs": self._last_obs, "starts": self._last_episode_starts}
 
     def _arguments(self) -> dict[str, Any]:

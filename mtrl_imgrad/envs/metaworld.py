@@ -30,7 +30,9 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
-from mtrl_imgrad.envs.metaworld_rows import STATE_SIZE, MetaWorldRows, RowsConfig
+from mtrl_imgrad.envs.metaworld_rows import STATE_SIZE, MetaWorldRows
+from mtrl_imgrad.envs.restarting import RestartingPool
+from mtrl_imgrad.envs.rows_config import RowsConfig
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.envs.workers import InProcess, WorkerPool, available_cores
 
@@ -52,6 +54,7 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
         num_goals: Goals of each task; None draws a fresh one at every reset.
         num_workers: Worker processes for ``"async"``; None takes one a core.
         worker_timeout: Seconds within which a worker has to answer.
+        worker_restarts: How often the workers are started anew where one fails, see ``RestartingPool``.
         render_mode: None or ``"rgb_array"``.
 
     Raises:
@@ -76,6 +79,7 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
         num_goals: int | None = 50,
         num_workers: int | None = None,
         worker_timeout: float = 60.0,
+        worker_restarts: int = 0,
         render_mode: str | None = None,
     ) -> None:
         super().__init__(
@@ -94,13 +98,21 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
         self.reward_version = reward_version
         workers = 1 if vector_strategy == "sync" else min(num_workers or available_cores(), self.num_envs)
         self._starts, self._stops = _shares(self.num_envs, workers)
-        configs = [self._config(start, stop) for start, stop in zip(self._starts, self._stops, strict=True)]
-        self._pool: InProcess | WorkerPool
+        self._worker_timeout = worker_timeout
+        self._rows_seed = seed
+        self._streams: list[Any] = [None] * self.num_envs  # what the last reset of each row drew from
+        self._pool: InProcess | WorkerPool | RestartingPool
         if vector_strategy == "sync":
-            self._pool = InProcess(type(self).rows_factory(configs[0]))
+            self._pool = InProcess(type(self).rows_factory(self._config(0, self.num_envs)))
+        elif worker_restarts:
+            self._pool = RestartingPool(self._start_workers, self._bring_rows_back, worker_restarts)
         else:
-            words = [", ".join(dict.fromkeys(config.task_names)) for config in configs]
-            self._pool = WorkerPool(type(self).rows_factory, configs, words, worker_timeout)
+            self._pool = self._start_workers()
+
+    def _start_workers(self) -> WorkerPool:
+        configs = [self._config(start, stop) for start, stop in zip(self._starts, self._stops, strict=True)]
+        words = [", ".join(dict.fromkeys(config.task_names)) for config in configs]
+        return WorkerPool(type(self).rows_factory, configs, words, self._worker_timeout)
 
     def _config(self, start: int, stop: int) -> RowsConfig:
         """What rows ``start`` to ``stop`` are built from."""
@@ -110,20 +122,25 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
             task_names=tuple(self.task_names[task] for task in tasks),
             tasks=tuple(tasks),
             copies=tuple(row % self.num_envs_per_task for row in range(start, stop)),
-            seed=self.initial_seed,
+            seed=self._rows_seed,
             num_goals=self.num_goals,
             reward_version=self.reward_version,
             render_mode=self._render_mode,
         )
 
     def _seed_rows(self, seed: int) -> None:
+        self._rows_seed = seed
+        self._streams = [None] * self.num_envs
         self._pool.request("seed", [(seed,)] * len(self._pool))
 
     def _reset_rows(self, rows: IntArray) -> FloatArray:
-        return np.concatenate(self._ask("reset", rows.tolist()))
+        observations, streams = zip(*self._ask("reset", rows.tolist()), strict=True)
+        for row, stream in zip(rows.tolist(), itertools.chain(*streams), strict=True):
+            self._streams[row] = stream
+        return np.concatenate(observations)
 
-    def _get_streams(self) -> list[Any]:
-        return self._ask_rows("get_stream", range(self.num_envs))
+    def _get_streams(self) -> list[Any] | None:
+        return None if None in self._streams else list(self._streams)
 
     def _set_streams(self, streams: list[Any]) -> None:
         shares = [(streams[a:b],) for a, b in zip(self._starts, self._stops, strict=True)]

@@ -14,8 +14,8 @@ another.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,38 +23,14 @@ import numpy.typing as npt
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.types import Task
 
+from mtrl_imgrad.envs.rows_config import RowsConfig
 from mtrl_imgrad.envs.seeding import goal_generator, row_generator
 from mtrl_imgrad.errors import EnvironmentFaultError
 
-__all__ = ["STATE_SIZE", "MetaWorldRows", "RowsConfig", "draw_task_vector"]
+__all__ = ["STATE_SIZE", "MetaWorldRows", "draw_task_vector"]
 
 STATE_SIZE = 39
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class RowsConfig:
-    """What a group of rows is built from; small and picklable, so that a worker can build its own.
-
-    Attributes:
-        rows: Environment indices of the group's rows, for messages.
-        task_names: The task of each row.
-        tasks: The task's index of each row; with ``copies`` it selects the random streams.
-        copies: Which copy of its task each row is.
-        seed: Seed that all streams are spawned from.
-        num_goals: Goals of each task, or None for a fresh one at every reset.
-        reward_version: ``"v2"`` or ``"v1"``.
-        render_mode: None or ``"rgb_array"``.
-    """
-
-    rows: tuple[int, ...]
-    task_names: tuple[str, ...]
-    tasks: tuple[int, ...]
-    copies: tuple[int, ...]
-    seed: int
-    num_goals: int | None
-    reward_version: str
-    render_mode: str | None
 
 
 class MetaWorldRows:
@@ -73,27 +49,30 @@ class MetaWorldRows:
         """Draw the lists of goals and start every stream anew."""
         streams = list(zip(self._config.tasks, self._config.copies, strict=True))
         self._generators = [row_generator(seed, task, copy) for task, copy in streams]
-        self._before = [generator.bit_generator.state for generator in self._generators]
         self.goals: list[list[FloatArray] | None] = [None] * len(self.envs)
         if self._config.num_goals is not None:
             for row, (task, _) in enumerate(streams):
                 generator = goal_generator(seed, task)
                 self.goals[row] = [draw_task_vector(self.envs[row], generator) for _ in range(self._config.num_goals)]
 
-    def reset(self, rows: Sequence[int]) -> FloatArray:
-        """Start an episode in each of ``rows``, each with a goal drawn; observations ``[len(rows), 39]``."""
-        observations = np.empty((len(rows), STATE_SIZE))
+    def reset(self, rows: Sequence[int]) -> tuple[FloatArray, list[Any]]:
+        """Start an episode in each of ``rows``, each with a goal drawn.
+
+        Returns:
+            Observations ``[len(rows), 39]``, and for each of ``rows`` what this reset drew from, for ``set_streams``.
+
+        Raises:
+            EnvironmentFaultError: An environment raised; names its task and index.
+        """
+        observations, before = np.empty((len(rows), STATE_SIZE)), []
         for at, row in enumerate(rows):
             env, goals, generator = self.envs[row], self.goals[row], self._generators[row]
-            self._before[row] = generator.bit_generator.state
-            vector = draw_task_vector(env, generator) if goals is None else goals[generator.integers(len(goals))]
-            set_task_vector(env, self._config.task_names[row], vector)
-            observations[at] = env.reset()[0]
-        return observations
-
-    def get_stream(self, rows: Sequence[int]) -> list[Any]:
-        """What the last reset of each of ``rows`` drew from."""
-        return [self._before[row] for row in rows]
+            before.append(generator.bit_generator.state)
+            with self._named(row):
+                vector = draw_task_vector(env, generator) if goals is None else goals[generator.integers(len(goals))]
+                set_task_vector(env, self._config.task_names[row], vector)
+                observations[at] = env.reset()[0]
+        return observations, before
 
     def set_streams(self, streams: Sequence[Any]) -> None:
         """Have the next reset of every row draw from there."""
@@ -113,13 +92,19 @@ class MetaWorldRows:
             np.empty(count, dtype=bool),
         )
         for row, env in enumerate(self.envs):
-            try:
+            with self._named(row):
                 observations[row], rewards[row], _, _, info = env.step(actions[row])
-            except Exception as error:
-                place = f"task {self._config.task_names[row]!r}, environment {self._config.rows[row]}"
-                raise EnvironmentFaultError(f"{place} raised {type(error).__name__}: {error}") from error
             success[row] = info["success"] > 0.5
         return observations, rewards, success
+
+    @contextmanager
+    def _named(self, row: int) -> Iterator[None]:
+        """Whatever the environment raises says which it was."""
+        try:
+            yield
+        except Exception as error:
+            place = f"task {self._config.task_names[row]!r}, environment {self._config.rows[row]}"
+            raise EnvironmentFaultError(f"{place} raised {type(error).__name__}: {error}") from error
 
     def get(self, name: str, rows: Sequence[int]) -> list[Any]:
         """Attribute ``name`` of the environments in ``rows``."""

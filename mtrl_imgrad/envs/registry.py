@@ -38,6 +38,7 @@ class _Options:
     num_threads: int | None
     num_workers: int | None
     worker_timeout: float
+    worker_restarts: int
     render_mode: str | None
 
     def common(self) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def make_vec_env(
     num_threads: int | None = None,
     num_workers: int | None = None,
     worker_timeout: float = 60.0,
+    worker_restarts: int = 0,
     render_mode: str | None = None,
 ) -> MultiTaskVecEnv:
     """Build a multi-task vector environment that Stable-Baselines3's algorithms take as it is.
@@ -91,6 +93,10 @@ def make_vec_env(
             elsewhere.
         num_workers: Worker processes for ``"async"``; None takes one a core. Without effect elsewhere.
         worker_timeout: Seconds until a worker that does not answer counts as hung.
+        worker_restarts: How often, over the environment's life, workers of ``"async"`` are started anew after one
+            raised, exited, was killed or hung, and the running episodes are brought back to where they were, bit for
+            bit; a warning says so. What fails again at once is not tried a third time. 0: the first failure is an
+            error.
         render_mode: None or ``"rgb_array"`` (the reference only). Without a display set the environment
             variable ``MUJOCO_GL`` to ``egl`` or ``osmesa`` before mujoco is first imported.
 
@@ -123,8 +129,13 @@ def make_vec_env(
         num_threads=None if num_threads is None else _integer("num_threads", num_threads, 1),
         num_workers=None if num_workers is None else _integer("num_workers", num_workers, 1),
         worker_timeout=_positive("worker_timeout", worker_timeout),
+        worker_restarts=_integer("worker_restarts", worker_restarts, 0),
         render_mode=None if render_mode is None else _one_of("render_mode", render_mode, ("rgb_array",)),
     )
+    if options.worker_restarts and options.vector_strategy == "sync":
+        raise ArgumentError(
+            f"worker_restarts={worker_restarts} needs worker processes, vector_strategy='async'; it is 'sync'"
+        )
     chosen = _choose_backend(backend, options)
     if chosen == "toy":
         return _make_toy(options)
@@ -193,6 +204,7 @@ def _make_metaworld(options: _Options) -> MultiTaskVecEnv:
         num_goals=_DEFAULT_GOALS if options.num_goals == "auto" else options.num_goals,  # type: ignore[arg-type]
         num_workers=options.num_workers,
         worker_timeout=options.worker_timeout,
+        worker_restarts=options.worker_restarts,
         render_mode=options.render_mode,
         **options.common(),
     )

@@ -35,30 +35,41 @@ class RestorableEpisodes(RowAccess):
     _running: bool
     _stepping: bool
     _episodes: Episodes
-    _last_observations: npt.NDArray[np.float32]
+    _last_observations: npt.NDArray[np.float32] | None
+    _bringing_back = False
 
-    def get_state(self) -> dict[str, Any] | None:
+    def get_state(self, episodes: bool = True) -> dict[str, Any] | None:
         """What `set_state` of an equal environment needs to go on from here, between two steps.
 
+        Args:
+            episodes: whether the running episodes are held, or only what the next `reset` draws; after a step that
+                failed there are none.
+
         Returns:
-            Nested dicts of numbers, text and arrays; None where no episode is under way, or the back-end cannot repeat
+            Nested dicts of numbers, text and arrays; None before the first reset, or where the back-end cannot repeat
             its resets.
         """
-        streams = self._get_streams() if self._running else None
+        streams = self._get_streams() if self._used else None
         if streams is None:
             return None
-        return {
+        state = {
             "settings": self._settings(),
             "seed": self.initial_seed,
             "pending_seed": self._pending_seed,
             "streams": streams,
-            "episodes": self._episodes.get_state(),
-            "actions": self._action_log[: self._episodes.lengths.max()].copy(),
-            "observations": self._last_observations.copy(),
+            "episodes": None,
         }
+        if self._running and episodes:
+            assert self._last_observations is not None
+            state["episodes"] = self._episodes.get_state()
+            state["actions"] = self._action_log[: self._episodes.lengths.max()].copy()
+            state["observations"] = self._last_observations.copy()
+        return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from where `get_state` was called, in this or in another process.
+
+        If no episode was under way there, the next `reset` draws what it would have drawn.
 
         Takes as long as the running episodes took to simulate; EnvPool also repeats all resets since the start.
 
@@ -71,22 +82,72 @@ class RestorableEpisodes(RowAccess):
             theirs = state["settings"].get(name)
             if ours != theirs:
                 raise ArgumentError(f"the episodes are of an environment with {name}={theirs!r}, this one has {ours!r}")
-        lengths, actions = state["episodes"]["lengths"], state["actions"]
-        self._check_shapes(state)
+        if state["episodes"] is not None:
+            self._check_shapes(state)
         self._running = self._stepping = False
         self._used = True
         self.initial_seed = state["seed"]
         self._seed_rows(self.initial_seed)
-        if lengths.min() < lengths.max():
-            self._reset_rows(np.arange(self.num_envs))  # a row can then be stepped before its own episode begins
-        self._set_streams(state["streams"])
-        observations = self._repeat(lengths, actions)
-        self._check_same(observations, state["observations"][:, : self.state_size])
-        self._episodes.set_state(state["episodes"])
+        if state["episodes"] is None:
+            self._bring_back(state["streams"])
+        else:
+            self._resume(state)
         self._pending_seed = state["pending_seed"]
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        """Take up the episodes of a state."""
+        actions = state["actions"]
+        wrong = self._bring_back(state["streams"], state["episodes"]["lengths"], actions, state["observations"])
+        if wrong is not None:
+            raise EnvironmentFaultError(
+                f"the episodes cannot be restored: {wrong}. Was it saved with another version of the simulator?"
+            )
+        self._episodes.set_state(state["episodes"])
         self._action_log[: len(actions)] = actions
         self._last_observations = state["observations"].copy()
         self._running = True
+
+    def _bring_rows_back(self) -> None:
+        """Bring rows that were built anew, with the seed, to where the old ones were before a call that failed.
+
+        Raises:
+            EnvironmentFaultError: if that cannot be done, or they came out elsewhere.
+        """
+        if self._bringing_back:
+            raise EnvironmentFaultError("it failed while the episodes of a checkpoint were being restored")
+        streams = self._get_streams()
+        if streams is None:
+            return  # as they were built
+        if self._last_observations is None:
+            self._bring_back(streams)  # all rows were about to be reset
+            return
+        wrong = self._bring_back(streams, self._episodes.lengths, self._action_log, self._last_observations)
+        if wrong is not None:
+            raise EnvironmentFaultError(wrong)
+
+    def _bring_back(
+        self,
+        streams: Any,
+        lengths: IntArray | None = None,
+        actions: npt.NDArray[np.float32] | None = None,
+        expected: npt.NDArray[np.float32] | None = None,
+    ) -> str | None:
+        """Repeat the last reset of each row from ``streams`` and, where ``lengths`` are given, the actions since.
+
+        Returns:
+            None if the observations are those expected, or which row's are not, in words.
+        """
+        self._bringing_back = True
+        try:
+            if lengths is not None and lengths.min() < lengths.max():
+                self._reset_rows(np.arange(self.num_envs))  # a row can then be stepped before its own episode begins
+            self._set_streams(streams)
+            if lengths is None or actions is None or expected is None:
+                self._reset_rows(np.arange(self.num_envs))
+                return None
+            return self._difference(self._repeat(lengths, actions), expected[:, : self.state_size])
+        finally:
+            self._bringing_back = False
 
     def _repeat(self, lengths: IntArray, actions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Reset every row and step it ``lengths`` times, all ending together; the last observations."""
@@ -118,15 +179,14 @@ class RestorableEpisodes(RowAccess):
         if not fit:
             raise ArgumentError("the episodes' state is malformed: its arrays do not fit this environment")
 
-    def _check_same(self, found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
+    def _difference(self, found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> str | None:
+        """The first row whose observations are not bit for bit those expected, in words; None if all are."""
         wrong = np.flatnonzero((found != expected).any(axis=1))
-        if len(wrong):
-            row = int(wrong[0])
-            difference = float(np.abs(found[row] - expected[row]).max())
-            raise EnvironmentFaultError(
-                f"the episodes cannot be restored: task {self.task_names[self.task_ids[row]]!r}, environment {row}, is "
-                f"{difference:.3g} away from where it was. Was it saved with another version of the simulator?"
-            )
+        if not len(wrong):
+            return None
+        row = int(wrong[0])
+        away = float(np.abs(found[row] - expected[row]).max())
+        return f"task {self.task_names[self.task_ids[row]]!r}, environment {row}, is {away:.3g} away from where it was"
 
     def _settings(self) -> dict[str, Any]:
         """What an environment must have in common with one whose episodes it takes over."""

@@ -88,6 +88,7 @@ class MultiTaskVecEnv(RestorableEpisodes):
         self._render_mode = render_mode
         self._pending_seed: int | None = None
         self._used = self._running = self._stepping = self._closed = False
+        self._last_observations = None  # from which rows that failed are brought back; None: they need not be
         super().__init__(len(self.task_ids), self._observation_space(state_space), action_space)
         self.action_space.seed(seed)
         self._episodes = Episodes(self.num_envs, horizon, terminate_on_success)
@@ -127,6 +128,7 @@ class MultiTaskVecEnv(RestorableEpisodes):
             self._seed_rows(self._pending_seed)
             self.initial_seed, self._pending_seed = self._pending_seed, None
         self._used = True
+        self._last_observations = None
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [{} for _ in range(self.num_envs)]
@@ -137,8 +139,8 @@ class MultiTaskVecEnv(RestorableEpisodes):
 
     def _start(self, rows: IntArray) -> npt.NDArray[np.float32]:
         """Start episodes in ``rows``; their first states ``[len(rows), state]``."""
-        self._episodes.start(rows)
         states = to_float32(self._reset_rows(rows))
+        self._episodes.start(rows)
         self._check_finite(states, rows)
         return states
 
@@ -160,9 +162,10 @@ class MultiTaskVecEnv(RestorableEpisodes):
         if not self._running:
             raise EnvironmentFaultError("no episode is under way: call reset first (also after a step that failed)")
         checked = self._checked_actions(actions)
+        self._running = False  # until all rows have their actions: some may, if this is interrupted
         self._send(checked)
         self._log_actions(checked)
-        self._stepping = True
+        self._running = self._stepping = True
 
     def step_wait(
         self,
@@ -183,12 +186,13 @@ class MultiTaskVecEnv(RestorableEpisodes):
         self._check_finite(states, self._all_rows, rewards)
         dones, infos = self._episodes.advance(raw_rewards, success)
         observations = self._with_one_hot(states)
+        self._last_observations = observations.copy()
         if dones.any():
             ended = np.flatnonzero(dones)
             self._episodes.finish(ended, observations[ended], infos)
             observations[ended, : self.state_size] = self._start(ended)
+            self._last_observations = observations.copy()
         self._running = True
-        self._last_observations = observations.copy()
         return observations, rewards, dones, infos
 
     def _with_one_hot(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -128,6 +128,8 @@ class EnvConfig:
     """End an episode at its first success."""
     num_threads: int | None = None
     """Threads of the envpool back-end."""
+    worker_restarts: int = 0
+    """How often worker processes are started anew after one failed, with the episodes as they were."""
 
 
 @dataclass(frozen=True)

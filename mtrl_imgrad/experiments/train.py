@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,10 +22,10 @@ from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, T
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.agents.callbacks import GradientDiagnosticsCallback, MTEvalCallback
-from mtrl_imgrad.agents.checkpoint_callback import MTCheckpointCallback, latest_checkpoint
+from mtrl_imgrad.agents.checkpoint_callback import MTCheckpointCallback, latest_checkpoint, list_checkpoints
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
 from mtrl_imgrad.evaluation.plots import plot_per_task_bars, plot_success_curve
 from mtrl_imgrad.evaluation.reports import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
@@ -97,6 +98,7 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
     Raises:
         ArgumentError: if the run folder holds a run already, or the configuration is wrong.
         LearningInterruptedError: if a signal stopped learning; a checkpoint was saved.
+        EnvironmentFaultError: if an environment failed; a note on it names the checkpoint saved and how to go on.
     """
     return _run(config, _free_folder(config), None, console or Console(highlight=False), progress_bar)
 
@@ -153,14 +155,28 @@ def _run(
         evaluation.evaluations.append(0, before)
         if checkpoint is None:
             evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
-        _learn(agent, config, folder, evaluation, console, progress_bar)
-        after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
+        with _failure_says_how_to_go_on(folder):
+            _learn(agent, config, folder, evaluation, console, progress_bar)
+            after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
         after.save(folder / "evaluation_after")
     evaluation.evaluations.save(folder / "evaluations.npz")
     _draw(config, folder, evaluation, before, after)
     print_success(after, before, console)
     _take_leave(console, folder, agent)
     return TrainResult(folder, agent, before, after)
+
+
+@contextlib.contextmanager
+def _failure_says_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Whatever ends a run before its time, its error names the command that goes on from the latest checkpoint."""
+    try:
+        yield
+    except LearningInterruptedError:  # which says so itself
+        raise
+    except Exception as error:
+        for latest in list_checkpoints(folder / CHECKPOINTS)[-1:]:
+            error.add_note(f"To go on from {latest.name}: mtrl-imgrad train --resume {folder}")
+        raise
 
 
 def make_agent(config: TrainConfig, env: MultiTaskVecEnv) -> MTSAC | MTPPO:
@@ -224,8 +240,6 @@ def _learn(
     try:
         agent.learn(steps, callbacks, 10, reset_num_timesteps=agent.num_timesteps == 0, progress_bar=progress_bar)
     finally:
-        if checkpoints is not None:
-            checkpoints.release()
         agent.save(folder / "model")
     console.print(
         f"learned for {(time.monotonic() - began) / 60:.1f} minutes: {agent.num_timesteps:,} environment steps, "

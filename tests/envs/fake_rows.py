@@ -25,9 +25,9 @@ class FakeRows:
     def seed(self, seed: int) -> None:
         self.counts[:] = 0
 
-    def reset(self, rows: list[int]) -> np.ndarray:
+    def reset(self, rows: list[int]) -> tuple[np.ndarray, list[int]]:
         self.counts[rows] = 0
-        return np.zeros((len(rows), WIDTH))
+        return np.zeros((len(rows), WIDTH)), [0] * len(rows)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         for row, action in enumerate(np.round(actions[:, 0], 3)):
