@@ -11,6 +11,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
 from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, make_encoder
+from mtrl_imgrad.agents.encoders.dropout import check_rate
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MTPolicy", "NetArch", "split_observation"]
@@ -38,6 +39,7 @@ class MTPolicy(BasePolicy):
         net_arch: hidden widths; or by side.
         activation_fn: class of the non-linearity.
         layer_norm: normalise every hidden layer before its activation; or by side.
+        dropout: rate at which units of every hidden layer are dropped in updates; or by side.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; or by side.
         encoder_kwargs: the encoder's own options; or by side.
         optimizer_class: of every network.
@@ -63,6 +65,7 @@ class MTPolicy(BasePolicy):
         net_arch: NetArch,
         activation_fn: type[nn.Module],
         layer_norm: bool | dict[str, bool],
+        dropout: float | dict[str, float],
         encoder: str | type[Encoder] | dict[str, Any],
         encoder_kwargs: dict[str, Any] | None,
         optimizer_class: type[torch.optim.Optimizer],
@@ -85,6 +88,7 @@ class MTPolicy(BasePolicy):
         self.net_arch = net_arch
         self.activation_fn = activation_fn
         self.layer_norm = layer_norm
+        self.dropout = dropout
         self.encoder = encoder
         self.encoder_kwargs = dict(encoder_kwargs or {})
 
@@ -110,6 +114,7 @@ class MTPolicy(BasePolicy):
             net_arch=self._hidden_widths(side),
             activation_fn=self.activation_fn,
             layer_norm=layer_norm,
+            dropout=check_rate(self._of_side("dropout", self.dropout, side)),
         )
         by_side = bool(self.encoder_kwargs) and set(self.encoder_kwargs) <= set(self.sides)
         kwargs = self.encoder_kwargs.get(side, {}) if by_side else self.encoder_kwargs
@@ -150,6 +155,7 @@ class MTPolicy(BasePolicy):
             "net_arch": self.net_arch,
             "activation_fn": self.activation_fn,
             "layer_norm": self.layer_norm,
+            "dropout": self.dropout,
             "encoder": self.encoder,
             "encoder_kwargs": self.encoder_kwargs,
             "optimizer_class": self.optimizer_class,

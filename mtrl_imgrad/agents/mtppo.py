@@ -226,7 +226,11 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         self.policy = policy.to(self.device)
         self.actor = self.policy.actor
         self.critic = self.policy.critic
-        self.update = PPOUpdate(self.policy, self.actor_combiner, self.critic_combiner, trace=self.trace)
+        self.mask_generator = torch.Generator(device=self.device)
+        self.mask_generator.manual_seed(int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0]))
+        self.update = PPOUpdate(
+            self.policy, self.actor_combiner, self.critic_combiner, trace=self.trace, generator=self.mask_generator
+        )
 
     def _setup_batches(self) -> None:
         if self.batch_size is None:
@@ -361,16 +365,21 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
     # ------------------------------------------------------------------ save and load
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "last_report", "update"]
+        return [*super()._excluded_save_params(), "actor", "critic", "last_report", "update", "mask_generator"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []
 
     def _own_state(self) -> dict[str, Any]:
-        return {"minibatches": self.rollout_buffer.generator.get_state()}
+        return {
+            "minibatches": self.rollout_buffer.generator.get_state(),
+            "masks": self.mask_generator.get_state(),
+        }
 
     def _set_own_state(self, state: dict[str, Any]) -> None:
         self.rollout_buffer.generator.set_state(state["minibatches"])
+        if "masks" in state:  # not in checkpoints that are older than dropout, whose agents draw none
+            self.mask_generator.set_state(state["masks"])
 
 
 def _schedule(value: float | Schedule) -> FloatSchedule:

@@ -107,6 +107,9 @@ class MTSACPolicy(MTPolicy):
         net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``. Default three layers of 400 (Meta-World's).
         activation_fn: class of the non-linearity.
         layer_norm: normalise every hidden layer before its activation; or ``dict(pi=..., qf=...)``.
+        dropout: rate in [0, 1) at which units of every hidden layer are dropped, before they are normalised; or
+            ``dict(pi=..., qf=...)``. In updates only, there in every pass: DroQ's critic is ``dropout=dict(pi=0.0,
+            qf=0.01), layer_norm=dict(pi=False, qf=True)``.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
             or ``dict(pi=..., qf=...)``.
         encoder_kwargs: the encoder's own options, or ``dict(pi=..., qf=...)`` of them.
@@ -133,6 +136,7 @@ class MTSACPolicy(MTPolicy):
         net_arch: NetArch = (400, 400, 400),
         activation_fn: type[nn.Module] = nn.ReLU,
         layer_norm: bool | dict[str, bool] = False,
+        dropout: float | dict[str, float] = 0.0,
         encoder: str | type[Encoder] | dict[str, Any] = "multi_head",
         encoder_kwargs: dict[str, Any] | None = None,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -149,6 +153,7 @@ class MTSACPolicy(MTPolicy):
             net_arch=net_arch,
             activation_fn=activation_fn,
             layer_norm=layer_norm,
+            dropout=dropout,
             encoder=encoder,
             encoder_kwargs=encoder_kwargs,
             optimizer_class=optimizer_class,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mtrl_imgrad.agents.arguments import check_keywords
 from mtrl_imgrad.agents.base_policy import MTPolicy, NetArch, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
+from mtrl_imgrad.agents.encoders.dropout import DropoutLayers
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.agents.popart import PopArt
 from mtrl_imgrad.errors import ArgumentError
@@ -137,6 +138,9 @@ class MTPPOPolicy(MTPolicy):
         net_arch: hidden widths, or ``dict(pi=[...], vf=[...])``. Default three layers of 400 (Meta-World's).
         activation_fn: class of the non-linearity. ReLU as for `MTSAC`, where SB3's PPO has tanh.
         layer_norm: normalise every hidden layer before its activation; or ``dict(pi=..., vf=...)``.
+        dropout: ``dict(pi=0.0, vf=rate)``: rate in [0, 1) at which units of every hidden layer of the critic are
+            dropped, before they are normalised. In updates only: values that advantages are made of come from the whole
+            network. The actor's must be 0.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
             or ``dict(pi=..., vf=...)``.
         encoder_kwargs: the encoder's own options, or ``dict(pi=..., vf=...)`` of them.
@@ -146,7 +150,7 @@ class MTPPOPolicy(MTPolicy):
 
     Raises:
         ArgumentError: if an argument is wrong, naming it; or if there are several tasks and observations do not
-            carry them: a task's own parameters could not be found when acting.
+            carry them: a task's own parameters could not be found when acting; or if the actor has dropout.
     """
 
     sides = ("pi", "vf")
@@ -166,6 +170,7 @@ class MTPPOPolicy(MTPolicy):
         net_arch: NetArch = (400, 400, 400),
         activation_fn: type[nn.Module] = nn.ReLU,
         layer_norm: bool | dict[str, bool] = False,
+        dropout: float | dict[str, float] = 0.0,
         encoder: str | type[Encoder] | dict[str, Any] = "multi_head",
         encoder_kwargs: dict[str, Any] | None = None,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -185,6 +190,7 @@ class MTPPOPolicy(MTPolicy):
             net_arch=net_arch,
             activation_fn=activation_fn,
             layer_norm=layer_norm,
+            dropout=dropout,
             encoder=encoder,
             encoder_kwargs=encoder_kwargs,
             optimizer_class=optimizer_class,
@@ -206,6 +212,14 @@ class MTPPOPolicy(MTPolicy):
             len(self.task_names),
             self.log_std_init,
         )
+        # The policy that acts has all units, or else every row would have to keep its masks. If units were dropped in
+        # updates alone, the ratio of probabilities would be off 1 before the first step, and clip_range and target_kl
+        # would look at the masks and not at the steps (Hausknecht, Wagener, arXiv 2202.11818).
+        if DropoutLayers(self.actor):
+            raise ArgumentError(
+                "MTPPO's actor takes no dropout: the ratio of its probabilities to those when acting would not be 1 "
+                f"before any step. Give it to the critic alone, dropout=dict(pi=0.0, vf=...); got {self.dropout!r}"
+            )
         encoder = self._make_encoder("vf", self.state_features, 1)
         self.critic = MTValueCritic(*spaces_of_both, encoder, self.task_features, self._make_popart())
         for network in (self.actor, self.critic):

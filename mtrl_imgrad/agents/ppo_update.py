@@ -23,12 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mtrl_imgrad.agents.encoders.dropout import NO_MASKS, DropoutLayers, Masks
 from mtrl_imgrad.agents.ppo_policy import MTPPOPolicy
 from mtrl_imgrad.agents.rollouts import TaskRollout
 from mtrl_imgrad.agents.stepping import step_where
 from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.combiners.memory.tables import index_of
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, tell_losses_after
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import (
     CombinedGradients,
     Heads,
@@ -119,6 +121,10 @@ class PPOUpdate:
         actor_combiner: for the gradients of the actor losses.
         critic_combiner: for the gradients of the critic losses.
         trace: record the gradients' operations once and replay them, see `mtrl_imgrad.tracing`.
+        generator: what the masks of the critic's dropout are drawn from, anew for each update; on its device.
+
+    Raises:
+        ArgumentError: if the critic has dropout and there is no generator.
     """
 
     settings: PPOSettings
@@ -126,12 +132,21 @@ class PPOUpdate:
     """scalar bool: False once `PPOSettings.target_kl` was exceeded."""
 
     def __init__(
-        self, policy: MTPPOPolicy, actor_combiner: Combiner, critic_combiner: Combiner, trace: bool = True
+        self,
+        policy: MTPPOPolicy,
+        actor_combiner: Combiner,
+        critic_combiner: Combiner,
+        trace: bool = True,
+        generator: torch.Generator | None = None,
     ) -> None:
         self.policy = policy
         self.actor_combiner = actor_combiner
         self.critic_combiner = critic_combiner
         self._actor, self._critic = ParameterIndex(policy.actor), ParameterIndex(policy.critic)
+        self._critic_dropout = DropoutLayers(policy.critic)
+        self.generator = generator
+        if self._critic_dropout and generator is None:
+            raise ArgumentError("generator must be given for the masks of a critic with dropout, got None")
         self._actor_rows = Traced(self._compute_actor_rows, trace)
         self._critic_rows = Traced(self._compute_critic_rows, trace)
 
@@ -195,7 +210,10 @@ class PPOUpdate:
         targets, values, popart = batch.returns, batch.values, self.policy.critic.popart
         if popart is not None:
             targets, values = popart.normalise(targets), popart.normalise(values)
-        return batch.observations, targets, values, self._clip_vf, self._vf_coef
+        return batch.observations, targets, values, self._clip_vf, self._vf_coef, self._draw_masks(batch)
+
+    def _draw_masks(self, batch: TaskRollout) -> Masks:
+        return NO_MASKS if self.generator is None else self._critic_dropout.draw(batch.observations, self.generator)
 
     def _actor_gradients(self, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
         parameters, heads = self._actor.split(), self.settings.heads
@@ -278,9 +296,10 @@ class PPOUpdate:
         old_value: Tensor,
         clip: tuple[Tensor, ...],
         vf_coef: Tensor,
+        masks: Masks,
     ) -> tuple[Tensor, Tensor]:
         """Of one task; ``clip`` holds the range or is empty."""
-        value = functional_call(self.policy.critic, parameters, (observation,))
+        value = functional_call(self.policy.critic, (parameters, masks), (observation,))
         for limit in clip:
             value = old_value + torch.clamp(value - old_value, -limit, limit)
         loss = (target - value).square().mean()

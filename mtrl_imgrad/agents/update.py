@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mtrl_imgrad.agents.buffers import TaskBatch
+from mtrl_imgrad.agents.encoders.dropout import NO_MASKS, DropoutLayers, Masks
 from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.stepping import step_where
 from mtrl_imgrad.combiners import Combination, Combiner
@@ -37,14 +38,36 @@ from mtrl_imgrad.gradients import (
 )
 from mtrl_imgrad.tracing import Traced
 
-__all__ = ["Noise", "SACUpdate", "Temperature", "UpdateReport", "UpdateSettings"]
+__all__ = ["Noise", "SACMasks", "SACUpdate", "Temperature", "UpdateReport", "UpdateSettings"]
+
+
+class SACMasks(NamedTuple):
+    """Dropout masks of one update, drawn anew for each pass of a network; empty for networks without dropout.
+
+    Where they count is DroQ's (Hiraoka et al., "Dropout Q-Functions for Doubly Efficient Reinforcement Learning", ICLR
+    2022, arXiv 2110.02034): in the target, the critic's loss and the actor's loss, the target critic dropping units as
+    the critic does. Its actor has no dropout; one that has drops units in the same three places.
+    """
+
+    next_actor: Masks = NO_MASKS
+    """Of the actor on the next observations, for the targets."""
+    target_critic: Masks = NO_MASKS
+    """Of the target critic."""
+    critic: Masks = NO_MASKS
+    """Of the critic in its own loss."""
+    actor: Masks = NO_MASKS
+    """Of the actor in its own loss."""
+    actors_critic: Masks = NO_MASKS
+    """Of the critic in the actor's loss."""
 
 
 class Noise(NamedTuple):
-    """Standard normal numbers of one update, both ``[K, B, A]``."""
+    """What is random in one update: standard normal numbers ``[K, B, A]``, and dropout masks."""
 
     action: Tensor
     next_action: Tensor
+    masks: SACMasks = SACMasks()
+    """Without them no unit is dropped."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +150,7 @@ class SACUpdate:
         self._actor, self._critic, self._critic_target = (
             ParameterIndex(network) for network in (policy.actor, policy.critic, policy.critic_target)
         )
+        self._actor_dropout, self._critic_dropout = DropoutLayers(policy.actor), DropoutLayers(policy.critic)
         self._alive = torch.ones((), dtype=torch.bool, device=temperature.log_value.device)
         self._targets = Traced(self._compute_targets, trace)
         self._critic_rows = Traced(self._compute_critic_rows, trace)
@@ -139,6 +163,21 @@ class SACUpdate:
         self.settings = settings
         self._alive = torch.ones_like(self._alive)
 
+    def draw_noise(self, batch: TaskBatch, generator: torch.Generator) -> Noise:
+        """What an update on this batch needs. Masks come last, so that without dropout nothing else is drawn."""
+        actions, observations = batch.actions, batch.observations
+        action, next_action = (torch.randn(actions.shape, generator=generator, device=actions.device) for _ in range(2))
+        actor, critic = self._actor_dropout, self._critic_dropout  # the target critic's layers are the critic's
+        layers = {
+            "next_actor": actor,
+            "target_critic": critic,
+            "critic": critic,
+            "actor": actor,
+            "actors_critic": critic,
+        }
+        masks = SACMasks(**{name: its.draw(observations, generator) for name, its in layers.items()})
+        return Noise(action, next_action, masks)
+
     @torch.no_grad()
     def __call__(
         self, batch: TaskBatch, noise: Noise, update_target: bool = True, jacobian: bool = False
@@ -147,7 +186,7 @@ class SACUpdate:
 
         Args:
             batch: task-major rows.
-            noise: for the actions of the current and of the next observations.
+            noise: for the actions of the current and of the next observations, and masks of dropout; see `draw_noise`.
             update_target: whether the target critic moves.
             jacobian: compute per-task gradients even for a combiner that does without, for diagnostics.
 
@@ -160,11 +199,9 @@ class SACUpdate:
         jacobian = jacobian or self.settings.on_nonfinite != "raise"
         alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
         gamma = torch.full((), self.settings.gamma, dtype=batch.rewards.dtype, device=alpha.device)
-        targets = self._targets(
-            self._actor.split(), self._critic_target.split(), alpha, gamma, noise.next_action, batch
-        )
-        critic = self._step_critic(batch, targets, jacobian)
-        actor = self._step_actor(batch, noise.action, alpha, jacobian)
+        targets = self._targets(self._actor.split(), self._critic_target.split(), alpha, gamma, noise, batch)
+        critic = self._step_critic(batch, targets, noise, jacobian)
+        actor = self._step_actor(batch, noise, alpha, jacobian)
         temperature_loss = _update_temperature(self.temperature, batch, actor.aux, actor.combination, self._alive)
         if update_target:
             self._move_target()
@@ -172,8 +209,8 @@ class SACUpdate:
             critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination, self._alive
         )
 
-    def _step_critic(self, batch: TaskBatch, targets: Tensor, jacobian: bool) -> CombinedGradients:
-        rows = (batch.observations, batch.actions, targets, batch.weights)
+    def _step_critic(self, batch: TaskBatch, targets: Tensor, noise: Noise, jacobian: bool) -> CombinedGradients:
+        rows = (batch.observations, batch.actions, targets, batch.weights, noise.masks.critic)
         found = self._critic_gradients(rows, jacobian)
         self._apply(self.policy.critic, self._critic, found)
         if self.critic_combiner.wants_losses_after and not found.combination.skipped:
@@ -181,9 +218,10 @@ class SACUpdate:
             tell_losses_after(self.critic_combiner, found.combination, after)
         return found
 
-    def _step_actor(self, batch: TaskBatch, noise: Tensor, alpha: Tensor, jacobian: bool) -> CombinedGradients:
+    def _step_actor(self, batch: TaskBatch, noise: Noise, alpha: Tensor, jacobian: bool) -> CombinedGradients:
         critic = self._critic.split()
-        rows = (batch.observations, noise, batch.weights, alpha, critic.own)
+        masks = (noise.masks.actor, noise.masks.actors_critic)
+        rows = (batch.observations, noise.action, batch.weights, alpha, critic.own, *masks)
         found = self._actor_gradients(critic, rows, jacobian)
         self._apply(self.policy.actor, self._actor, found)
         if self.actor_combiner.wants_losses_after and not found.combination.skipped:
@@ -233,20 +271,22 @@ class SACUpdate:
         critic_target: Parameters,
         alpha: Tensor,
         gamma: Tensor,
-        noise: Tensor,
+        noise: Noise,
         batch: TaskBatch,
     ) -> Tensor:
         """Soft one-step targets ``[K, B]``: bootstrapped through a time limit, not through an end."""
         observations = batch.next_observations
         actions, log_prob = over_tasks(
-            lambda parameters, *rows: functional_call(self.policy.actor, parameters, rows),
+            lambda parameters, masks, *rows: functional_call(self.policy.actor, (parameters, masks), rows),
             actor,
+            noise.masks.next_actor,
             observations,
-            noise,
+            noise.next_action,
         )
         values = over_tasks(
-            lambda parameters, *rows: functional_call(self.policy.critic_target, parameters, rows),
+            lambda parameters, masks, *rows: functional_call(self.policy.critic_target, (parameters, masks), rows),
             critic_target,
+            noise.masks.target_critic,
             observations,
             actions,
         )
@@ -274,9 +314,10 @@ class SACUpdate:
         action: Tensor,
         target: Tensor,
         weight: Tensor,
+        masks: Masks,
     ) -> tuple[Tensor, tuple[()]]:
         """Half the sum of the critics' mean squared errors, SB3's convention."""
-        values = functional_call(self.policy.critic, parameters, (observation, action))
+        values = functional_call(self.policy.critic, (parameters, masks), (observation, action))
         errors = torch.stack([(value - target).square() for value in values])
         return 0.5 * (errors * weight).sum(), ()
 
@@ -290,9 +331,12 @@ class SACUpdate:
             weight: Tensor,
             alpha: Tensor,
             critic_rows: dict[str, Tensor],
+            masks: Masks,
+            critic_masks: Masks,
         ) -> tuple[Tensor, Tensor]:
-            action, log_prob = functional_call(self.policy.actor, parameters, (observation, noise))
-            values = functional_call(self.policy.critic, critic.of_one_task(critic_rows), (observation, action))
+            action, log_prob = functional_call(self.policy.actor, (parameters, masks), (observation, noise))
+            fixed = (critic.of_one_task(critic_rows), critic_masks)
+            values = functional_call(self.policy.critic, fixed, (observation, action))
             return (weight * (alpha * log_prob - _smallest(values))).sum(), log_prob
 
         return loss

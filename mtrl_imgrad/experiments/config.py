@@ -150,6 +150,10 @@ class PolicyConfig:
     """Normalise every hidden layer before its activation."""
     critic_layer_norm: bool | None = None
     """That of the critics, where it differs."""
+    dropout: float = 0.0
+    """Rate at which units of hidden layers are dropped in updates (MTPPO: of the critic only, by critic_dropout)."""
+    critic_dropout: float | None = None
+    """That of the critics, where it differs."""
     encoder: str = "multi_head"
     """Task-conditioned encoder."""
     critic_encoder: str | None = None
@@ -172,6 +176,7 @@ class PolicyConfig:
             "net_arch": by_side(list(self.net_arch), critic_net_arch),
             "activation_fn": ACTIVATIONS[self.activation],
             "layer_norm": by_side(self.layer_norm, self.critic_layer_norm),
+            "dropout": by_side(self.dropout, self.critic_dropout),
             "encoder": by_side(self.encoder, self.critic_encoder),
             "encoder_kwargs": dict(self.encoder_kwargs),
             "optimizer_class": OPTIMIZERS[self.optimizer],

@@ -10,6 +10,7 @@ from torch import nn
 from mtrl_imgrad.agents.encoders.attention import AttentionEncoder
 from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.care import CAREEncoder
+from mtrl_imgrad.agents.encoders.dropout import Dropout, DropoutLayers
 from mtrl_imgrad.agents.encoders.embedding import EmbeddingEncoder
 from mtrl_imgrad.agents.encoders.film import FiLMEncoder
 from mtrl_imgrad.agents.encoders.moore import MOOREEncoder
@@ -20,7 +21,7 @@ from mtrl_imgrad.agents.encoders.residual import ResidualEncoder
 from mtrl_imgrad.agents.encoders.soft_modularization import SoftModularizationEncoder
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
-__all__ = ["ENCODERS", "Encoder", "NetworkSpec", "list_encoders", "make_encoder"]
+__all__ = ["ENCODERS", "Dropout", "Encoder", "NetworkSpec", "list_encoders", "make_encoder"]
 
 ENCODERS: dict[str, type[Encoder]] = {
     encoder.name: encoder
@@ -54,7 +55,8 @@ def make_encoder(encoder: str | type[Encoder], spec: NetworkSpec, **kwargs: Any)
 
     Raises:
         UnknownNameError: if there is no encoder of that name.
-        ArgumentError: if an option does not exist or is wrong.
+        ArgumentError: if an option does not exist or is wrong; if the encoder holds a layer that per-task gradients
+            cannot take; if there is a rate of dropout and nothing to drop.
     """
     if isinstance(encoder, str):
         if encoder not in ENCODERS:
@@ -75,10 +77,18 @@ def _checked(encoder: Encoder) -> Encoder:
     """Refuse what would go wrong in silence when all tasks' gradients are taken at once."""
     for name, layer in encoder.named_modules():
         if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
-            raise ArgumentError(f"encoder {encoder.name!r}: layer {name!r} is dropout; an update has no noise for it")
+            raise ArgumentError(
+                f"encoder {encoder.name!r}: layer {name!r} is PyTorch's dropout, which draws from the global generator "
+                "in the midst of an update; use mtrl_imgrad.agents.encoders.Dropout, whose masks are drawn before it"
+            )
         if list(layer.buffers(recurse=False)):
             raise ArgumentError(
                 f"encoder {encoder.name!r}: layer {name!r} keeps buffers (such as running statistics), which per-task "
                 "gradients would freeze; use parameters, or layer_norm in place of batch normalisation"
             )
+    if encoder.spec.dropout and not DropoutLayers(encoder):
+        raise ArgumentError(
+            f"dropout must be 0 for encoder {encoder.name!r} with net_arch={list(encoder.spec.net_arch)}, in which no "
+            f"hidden layer has a mtrl_imgrad.agents.encoders.Dropout; got {encoder.spec.dropout}"
+        )
     return encoder

@@ -7,9 +7,9 @@ its own affair: feed the one-hot into the trunk, choose a head, look up an embed
 A new encoder is one file with one class here, and one line in the registry. Inside ``forward`` plain PyTorch layers
 hold shared parameters; layers of `mtrl_imgrad.agents.encoders.layers` hold parameters of which every task owns a row.
 No loop over tasks is ever needed: rows of several tasks arrive mixed, with a one-hot row each. No Python branch may
-depend on a value. Dropout is refused: all noise of an update is an argument of it, drawn from the agent's own
-generator, and ``forward`` takes none. Buffers (running statistics) are refused as well. A constant, such as a table of
-task vectors, is a parameter with ``requires_grad=False``.
+depend on a value. Dropout is `mtrl_imgrad.agents.encoders.Dropout`: all noise of an update is an argument of it, drawn
+from the agent's own generator. PyTorch's own dropout, which draws from the global one, is refused, and so are buffers
+(running statistics). A constant, such as a table of task vectors, is a parameter with ``requires_grad=False``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class NetworkSpec:
         net_arch: widths of the hidden layers.
         activation_fn: class of the non-linearity.
         layer_norm: whether every hidden layer is normalised before its activation.
+        dropout: rate at which units of every hidden layer are dropped, before they are normalised.
     """
 
     in_features: int
@@ -46,6 +47,7 @@ class NetworkSpec:
     net_arch: tuple[int, ...]
     activation_fn: type[nn.Module] = nn.ReLU
     layer_norm: bool = False
+    dropout: float = 0.0
 
     @property
     def num_tasks(self) -> int:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtrl_imgrad.agents.encoders.base import NetworkSpec
+from mtrl_imgrad.agents.encoders.dropout import Dropout
 
-__all__ = ["ExpertLayerNorm", "ExpertLinear", "expert_mlp", "mix"]
+__all__ = ["ExpertLayerNorm", "ExpertLinear", "expert_layer", "expert_mlp", "mix"]
 
 
 class ExpertLinear(nn.Module):
@@ -59,18 +60,27 @@ def expert_mlp(
         num_experts: E.
         in_features: input width.
         widths: of the layers.
-        spec: its non-linearity and normalisation.
-        activated: whether the last layer is normalised and activated as the others are, or linear.
+        spec: its non-linearity, dropout and normalisation.
+        activated: whether the last layer is a hidden layer as the others are, or linear.
     """
     layers: list[nn.Module] = []
     for depth, width in enumerate(widths, start=1):
-        layers.append(ExpertLinear(num_experts, in_features, width))
         if activated or depth < len(widths):
-            if spec.layer_norm:
-                layers.append(ExpertLayerNorm(num_experts, width))
-            layers.append(spec.activation_fn())
+            layers += expert_layer(num_experts, in_features, width, spec)
+        else:
+            layers.append(ExpertLinear(num_experts, in_features, width))
         in_features = width
     return nn.Sequential(*layers)
+
+
+def expert_layer(num_experts: int, in_features: int, width: int, spec: NetworkSpec) -> list[nn.Module]:
+    """The parts of a hidden layer of E experts, in their order."""
+    layers: list[nn.Module] = [ExpertLinear(num_experts, in_features, width)]
+    if spec.dropout:
+        layers.append(Dropout(width, spec.dropout, num_experts))
+    if spec.layer_norm:
+        layers.append(ExpertLayerNorm(num_experts, width))
+    return [*layers, spec.activation_fn()]
 
 
 def mix(weights: Tensor, outputs: Tensor) -> Tensor:

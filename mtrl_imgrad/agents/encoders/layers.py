@@ -1,4 +1,4 @@
-"""Layers of which every task owns a row; see `mtrl_imgrad.gradients.TaskModule`."""
+"""Hidden layers, and layers of which every task owns a row; see `mtrl_imgrad.gradients.TaskModule`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtrl_imgrad.agents.encoders.base import NetworkSpec
+from mtrl_imgrad.agents.encoders.dropout import Dropout
 from mtrl_imgrad.gradients import TaskModule
 
 __all__ = ["TaskEmbedding", "TaskLinear", "mlp", "row_of_task", "rows_of_table"]
@@ -17,14 +18,18 @@ __all__ = ["TaskEmbedding", "TaskLinear", "mlp", "row_of_task", "rows_of_table"]
 def mlp(in_features: int, spec: NetworkSpec, out_features: int | None = None) -> nn.Sequential:
     """The hidden layers of a specification, layer for layer what SB3's ``create_mlp`` builds.
 
+    Dropout stands between the linear layer and the normalisation, as in DroQ (Hiraoka et al., arXiv 2110.02034).
+
     Args:
         in_features: input width.
-        spec: hidden widths, non-linearity, normalisation.
+        spec: hidden widths, non-linearity, dropout, normalisation.
         out_features: width of a last linear layer without activation; None ends with the activation.
     """
     layers: list[nn.Module] = []
     for width in spec.net_arch:
         layers.append(nn.Linear(in_features, width))
+        if spec.dropout:
+            layers.append(Dropout(width, spec.dropout))
         if spec.layer_norm:
             layers.append(nn.LayerNorm(width))
         layers.append(spec.activation_fn())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.dropout import Dropout
 from mtrl_imgrad.agents.encoders.experts import ExpertLinear, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 
@@ -41,6 +42,7 @@ class PaCoEncoder(Encoder):
         widths = (spec.in_features, *spec.net_arch, spec.out_features)
         layers = [_ComposedLinear(num_sets, *pair) for pair in pairwise(widths)]
         self.layers = nn.ModuleList(layers)
+        self.dropouts = nn.ModuleList(Dropout(width, spec.dropout) for width in spec.net_arch)
         norms = [nn.LayerNorm(width) if spec.layer_norm else nn.Identity() for width in spec.net_arch]
         self.norms = nn.ModuleList(norms)
         self.activation = spec.activation_fn()
@@ -49,8 +51,8 @@ class PaCoEncoder(Encoder):
         """See `Encoder.forward`."""
         composition = self.composition.vector(task)
         *hidden, output = self.layers
-        for layer, norm in zip(hidden, self.norms, strict=True):
-            inputs = self.activation(norm(layer(inputs, composition)))
+        for layer, dropout, norm in zip(hidden, self.dropouts, self.norms, strict=True):
+            inputs = self.activation(norm(dropout(layer(inputs, composition))))
         return output(inputs, composition)
 
 

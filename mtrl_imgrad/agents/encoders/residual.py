@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.dropout import Dropout
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.errors import ArgumentError
 
@@ -20,7 +21,7 @@ class ResidualEncoder(Encoder):
     Nauman et al. (NeurIPS 2024, arXiv 2405.16158) beside a learned task embedding of unit length. ``net_arch`` of
     three equal widths is its critic (two blocks), of two its actor (one block). Blocks are shared; a task's own is
     its embedding. Every linear layer but the last is normalised, whatever the policy's ``layer_norm``: without its
-    norms this is no BroNet.
+    norms this is no BroNet. With ``dropout`` each drops units before it is normalised; ``x`` itself passes whole.
 
     Args:
         spec: sizes and tasks; ``net_arch`` is the width of the first layer, then one width a block.
@@ -37,12 +38,11 @@ class ResidualEncoder(Encoder):
         self.embedding = TaskEmbedding(spec.num_tasks, embedding_dim)
         width = spec.net_arch[0]
         layers: list[nn.Module] = [
-            nn.Linear(spec.in_features + embedding_dim, width),
-            nn.LayerNorm(width),
+            *_normalised(spec.in_features + embedding_dim, width, spec.dropout),
             spec.activation_fn(),
         ]
         for next_width in spec.net_arch[1:]:
-            layers.append(_Block(width, next_width, spec.activation_fn))
+            layers.append(_Block(width, next_width, spec))
             width = next_width
         self.trunk = nn.Sequential(*layers, nn.Linear(width, spec.out_features))
 
@@ -55,16 +55,19 @@ class ResidualEncoder(Encoder):
 class _Block(nn.Module):
     """``x + norm(linear(activation(norm(linear(x)))))``; where the width changes, ``x`` goes through a linear layer."""
 
-    def __init__(self, in_features: int, width: int, activation: type[nn.Module]) -> None:
+    def __init__(self, in_features: int, width: int, spec: NetworkSpec) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            nn.Linear(in_features, width),
-            nn.LayerNorm(width),
-            activation(),
-            nn.Linear(width, width),
-            nn.LayerNorm(width),
+            *_normalised(in_features, width, spec.dropout),
+            spec.activation_fn(),
+            *_normalised(width, width, spec.dropout),
         )
         self.shortcut = nn.Identity() if in_features == width else nn.Linear(in_features, width, bias=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.shortcut(inputs) + self.branch(inputs)
+
+
+def _normalised(in_features: int, width: int, dropout: float) -> list[nn.Module]:
+    dropouts = [Dropout(width, dropout)] if dropout else []
+    return [nn.Linear(in_features, width), *dropouts, nn.LayerNorm(width)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
-from mtrl_imgrad.agents.encoders.experts import ExpertLayerNorm, ExpertLinear, mix
+from mtrl_imgrad.agents.encoders.experts import expert_layer, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
 from mtrl_imgrad.errors import ArgumentError
 
@@ -61,11 +61,13 @@ class SoftModularizationEncoder(Encoder):
         self.task = TaskEmbedding(spec.num_tasks, features)
         self.modules_in_layers = nn.ModuleDict(
             {
-                f"layer_{depth}": _module_layer(num_modules, module_width if depth else features, module_width, spec)
+                f"layer_{depth}": nn.Sequential(
+                    *expert_layer(num_modules, module_width if depth else features, module_width, spec)
+                )
                 for depth in range(num_module_layers)
             }
         )
-        plain = replace(spec, layer_norm=False, net_arch=(routing_width,) * (routing_depth - 1))
+        plain = replace(spec, layer_norm=False, dropout=0.0, net_arch=(routing_width,) * (routing_depth - 1))
         self.routing = _Routing(num_modules, num_module_layers, features, plain, routing_width)
         self.output = nn.Linear(module_width, spec.out_features)
         self.activation = spec.activation_fn()
@@ -103,8 +105,3 @@ class _Routing(nn.Module):
             seen = condition(weights.flatten(-2)) * trunk
             routings.append(weights)
         return routings, last(self.activation(seen)).softmax(-1)
-
-
-def _module_layer(modules: int, in_features: int, width: int, spec: NetworkSpec) -> nn.Sequential:
-    norms = [ExpertLayerNorm(modules, width)] if spec.layer_norm else []
-    return nn.Sequential(ExpertLinear(modules, in_features, width), *norms, spec.activation_fn())

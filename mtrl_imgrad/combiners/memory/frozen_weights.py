@@ -2,8 +2,8 @@
 
 Zhou et al. (IMGrad, arXiv 2503.08006) and Navon et al. (Nash-MTL, arXiv 2202.01017) speed training up in this way.
 What is frozen is the whole coefficient of each task (ours to choose for IMGrad, whose paper does not say): then a step
-between costs one backward of the weighted loss. A coefficient is that of a mean over tasks; where some are absent from a
-step between, those of the others grow as the mean's do, from one over all to one over those present.
+between costs one backward of the weighted loss. A coefficient is that of a mean over tasks; where some are absent from
+a step between, those of the others grow as the mean's do, from one over all to one over those present.
 """
 
 from __future__ import annotations
