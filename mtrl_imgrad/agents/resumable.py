@@ -7,6 +7,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -28,6 +29,7 @@ from mtrl_imgrad.agents.randomness import (
     restore_space,
     space_generator,
 )
+from mtrl_imgrad.agents.saved_size import build_as_saved
 from mtrl_imgrad.agents.settings import UnknownValueError, from_plain, to_plain
 from mtrl_imgrad.agents.tasks import TaskLayout
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
@@ -239,7 +241,11 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             agent.n_envs = agent.tasks.num_envs
         else:
             _check_env(agent, observation_space, action_space)
+        policy_class: Any = agent.policy_class
+        if not {"policy", "policy_kwargs"} & set(arguments):  # those of the caller are as they want them
+            agent.policy_class = partial(build_as_saved, policy_class, state["parameters"]["policy"])  # type: ignore[assignment]
         agent._setup_model()
+        agent.policy_class = policy_class
         return agent
 
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray], folder: Path, new_episodes: bool) -> None:
