@@ -5,35 +5,20 @@ Every combiner that keeps something from step to step is found in the registry, 
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
-from combiner_examples import example_arguments
+from combiner_examples import list_variants
 from resumed_runs import STEPS, Run, assert_equal_states, assert_the_same, run_in_both_ways
 
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.envs import list_tasks
 
 TASKS = len(list_tasks("toy-reach"))
-BY_OPTION = {"update_every": 3, "tasks_per_step": 2}
-"""Arguments with which a combiner without a memory gets one."""
-
-
-def _stateful():
-    """Every way in which a combiner of the registry has a state: name and arguments, by a word for it."""
-    found = {}
-    for name in list_combiners():
-        given = example_arguments(name, TASKS, any_losses=True)
-        if make_combiner(name, **given).state_dict():
-            found[name] = (name, given)
-        accepted = inspect.signature(combiner_class(name)).parameters
-        for option, value in BY_OPTION.items():
-            if option in accepted and option not in given:
-                found[f"{name}-{option}"] = (name, {**given, option: value})
-    return found
-
-
-STATEFUL = _stateful()
+STATEFUL = {
+    variant: (name, given)
+    for variant, (name, given) in list_variants(TASKS, any_losses=True).items()
+    if make_combiner(name, **given).state_dict()
+}
+"""Every way in which a combiner of the registry has a state: name and arguments, by a word for both."""
 BACKENDS = {
     "toy": ("toy-reach", {"num_envs_per_task": 2}),
     "metaworld": (["reach-v3", "push-v3"], {"backend": "metaworld", "num_envs_per_task": 2}),
