@@ -10,6 +10,7 @@ Differences from SB3's buffer, each with its reason:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -101,7 +102,7 @@ class TaskReplayBuffer(ReplayBuffer):
         self.sampling = sampling
         self.reward_normalization = reward_normalization
         self._widths = (self.obs_shape[0], self.obs_shape[0], self.action_dim, 1, 1)
-        self._rows = torch.zeros(self.buffer_size, n_envs, sum(self._widths), device=self.device)
+        self._rows = _make_rows((self.buffer_size, n_envs, sum(self._widths)), self.device)
         self._moments = _RewardMoments(self.num_tasks, self.device)
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
@@ -284,6 +285,21 @@ class TaskReplayBuffer(ReplayBuffer):
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> Any:
         raise ArgumentError("rows are drawn by task: use sample()")
+
+
+def _make_rows(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros. On the host they take no memory before they are written, so that a ring costs what it holds.
+
+    Raises:
+        ArgumentError: if there is no room for them.
+    """
+    try:
+        if device.type == "cpu":
+            return torch.from_numpy(np.zeros(shape, dtype=np.float32))
+        return torch.zeros(shape, device=device)
+    except (MemoryError, RuntimeError, ValueError) as error:
+        size = 4 * math.prod(shape) / 2**30
+        raise ArgumentError(f"buffer_size takes {size:.4g} GiB on {device}, which cannot be had: {error}") from error
 
 
 class _RewardMoments:

@@ -217,6 +217,9 @@ class GradientDiagnosticsCallback(BaseCallback):
     library's plain tags finds them, whatever networks an agent has. These, and the values of single tasks, go
     to TensorBoard, CSV and JSON, not to the printed table, which they would flood.
 
+    A record is of the first training after every ``log_freq`` steps, and made where that training is over. So a
+    `MTCheckpointCallback` that comes after this one in a list of callbacks finds it in the logs.
+
     Args:
         log_freq: calls between records, that is, steps of the vector environment. A record reads the device
             once for each network.
@@ -238,21 +241,28 @@ class GradientDiagnosticsCallback(BaseCallback):
             raise ArgumentError(f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner")
 
     def _on_training_start(self) -> None:
+        self._due = False
         if self.n_calls == 0:  # a training that goes on keeps its rhythm
             self.n_calls = self.num_timesteps // self.training_env.num_envs
 
     def _on_step(self) -> bool:
-        if (self.n_calls + 1) % self.log_freq == 0 and hasattr(self.model, "wants_jacobian"):
-            self.model.wants_jacobian = True  # a combiner that does without it would leave nothing to measure
-        if self.n_calls % self.log_freq == 0:
-            for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]
-                if combination.non_finite:
-                    continue
-                found = _scalars_on_host(combination)
-                self._record(f"/{network}", found)
-                if network == self.main:
-                    self._record("", found, on_screen=False)
+        if (self.n_calls + 1) % self.log_freq == 0:
+            self._due = True
+            if hasattr(self.model, "wants_jacobian"):
+                self.model.wants_jacobian = True  # a combiner that does without it would leave nothing to measure
         return True
+
+    def _on_rollout_start(self) -> None:
+        if not self._due:
+            return
+        self._due = False
+        for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]
+            if combination.non_finite:
+                continue
+            found = _scalars_on_host(combination)
+            self._record(f"/{network}", found)
+            if network == self.main:
+                self._record("", found, on_screen=False)
 
     def _record(self, network: str, found: dict[str, list[float]], on_screen: bool = True) -> None:
         names = task_names_of(self.model, self.training_env)

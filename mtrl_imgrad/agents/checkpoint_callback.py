@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents.checkpoint import delete_checkpoint, is_checkpoint
 from mtrl_imgrad.agents.resumable import ResumableAlgorithm
+from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import (
     ArgumentError,
     EnvironmentFaultError,
@@ -49,6 +50,7 @@ class MTCheckpointCallback(BaseCallback):
         keep: how many of the latest to keep.
         replay: whether they hold the replay.
         verbose: 1 prints a line a checkpoint.
+        eval_env: the environment of the run's evaluations, so that they go on as well.
 
     Raises:
         ArgumentError: if an argument is out of range; when learning starts, if the agent has no checkpoints.
@@ -56,7 +58,13 @@ class MTCheckpointCallback(BaseCallback):
     """
 
     def __init__(
-        self, save_freq: int, path: str | os.PathLike[str], keep: int = 3, replay: bool = True, verbose: int = 0
+        self,
+        save_freq: int,
+        path: str | os.PathLike[str],
+        keep: int = 3,
+        replay: bool = True,
+        verbose: int = 0,
+        eval_env: MultiTaskVecEnv | None = None,
     ) -> None:
         super().__init__(verbose)
         for name, value in (("save_freq", save_freq), ("keep", keep)):
@@ -66,6 +74,7 @@ class MTCheckpointCallback(BaseCallback):
         self.path = Path(path)
         self.keep = keep
         self.replay = replay
+        self.eval_env = eval_env
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
 
@@ -136,7 +145,7 @@ class MTCheckpointCallback(BaseCallback):
 
     def _save(self) -> None:
         assert isinstance(self.model, ResumableAlgorithm)
-        self.model.save_checkpoint(self._target(), self.replay)
+        self.model.save_checkpoint(self._target(), self.replay, self.eval_env)
         if self.verbose:
             print(f"saved {self._target()}")
         for old in list_checkpoints(self.path)[: -self.keep]:

@@ -251,7 +251,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         self: SelfMTPPO,
         total_timesteps: int,
         callback: MaybeCallback = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str = "MTPPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -261,7 +261,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         Args:
             total_timesteps: environment steps over all tasks; rounded up to whole rollouts.
             callback: SB3 callback or list of them.
-            log_interval: rollouts between logs.
+            log_interval: rollouts between logs, counted from the agent's first (SB3: from this call's first).
             tb_log_name: name of the TensorBoard run.
             reset_num_timesteps: whether to count from 0 again.
             progress_bar: show progress, success overall and of each task.
@@ -271,8 +271,9 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
                 field. Nothing has learned from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
+        self._log_interval = log_interval
         with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
-            return super().learn(total_timesteps, callbacks, log_interval, tb_log_name, reset_num_timesteps)
+            return super().learn(total_timesteps, callbacks, 1, tb_log_name, reset_num_timesteps)
 
     def train(self) -> None:
         """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""
@@ -358,7 +359,14 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         return np.array([explained_variance(values, returns) for values, returns in both])
 
     def dump_logs(self, iteration: int = 0) -> None:
-        """Write SB3's rollout logs and each task's success rate."""
+        """Write SB3's rollout logs and each task's success rate, where ``log_interval`` says so.
+
+        SB3's count of iterations begins anew with each `learn`; here it goes on, so that a resumed run logs as it
+        would have without the break.
+        """
+        iteration = self.num_timesteps // (self.n_steps * self.n_envs)
+        if self._log_interval is None or iteration % self._log_interval:
+            return
         self._record_success_rates()
         super().dump_logs(iteration)
 

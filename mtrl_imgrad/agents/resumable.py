@@ -7,6 +7,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,8 +15,10 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.save_util import recursive_getattr
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import check_for_correct_spaces
 
 from mtrl_imgrad.agents.checkpoint import read_checkpoint, write_checkpoint
@@ -26,6 +29,7 @@ from mtrl_imgrad.agents.randomness import (
     restore_space,
     space_generator,
 )
+from mtrl_imgrad.agents.saved_size import build_as_saved
 from mtrl_imgrad.agents.settings import UnknownValueError, from_plain, to_plain
 from mtrl_imgrad.agents.tasks import TaskLayout
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
@@ -46,6 +50,8 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
 
     set_by_agent: ClassVar[dict[str, set[str]]]
     """By constructor argument that is a dict: the keys that the agent itself adds."""
+    _unwritten: tuple[list[Any], ...] = ()
+    """Records of a checkpoint that the logger of the next `learn` takes over."""
 
     # ------------------------------------------------------------------ what an agent says
 
@@ -66,7 +72,9 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
 
     # ------------------------------------------------------------------ save
 
-    def save_checkpoint(self, path: str | os.PathLike[str], replay: bool = True) -> Path:
+    def save_checkpoint(
+        self, path: str | os.PathLike[str], replay: bool = True, eval_env: MultiTaskVecEnv | None = None
+    ) -> Path:
         """Save all that an exact resume needs: parameters, optimizers, combiners, replay, random states, episodes.
 
         To be called before or after `learn`, or as `MTCheckpointCallback` does where a rollout begins; within a rollout
@@ -77,6 +85,8 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             path: a folder, made if need be.
             replay: whether the replay is saved, by far the largest part; without it learning can go on, but not as if
                 nothing had happened.
+            eval_env: the environment of the run's evaluations, so that those to come will see the goals and episodes
+                that they would have seen.
 
         Returns:
             The path.
@@ -85,7 +95,8 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             CheckpointError: if it cannot be written.
         """
         folder = Path(path)
-        write_checkpoint(folder, self._checkpoint_state(), self._replay_arrays() if replay else {})
+        state = {**self._checkpoint_state(), "evaluation": None if eval_env is None else eval_env.get_state()}
+        write_checkpoint(folder, state, self._replay_arrays() if replay else {})
         return folder
 
     def _checkpoint_state(self) -> dict[str, Any]:
@@ -114,6 +125,7 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             "successes": None if self.ep_success_buffer is None else [float(won) for won in self.ep_success_buffer],
             "task_successes": {name: list(found) for name, found in self.task_success_buffers.items()},
             "non_finite": self.non_finite.get_state(),
+            "records": list(self._unwritten or _records(vars(self).get("_logger"))),
         }
 
     def _episodes_state(self) -> dict[str, Any] | None:
@@ -155,6 +167,7 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
         new_episodes: bool = False,
+        eval_env: MultiTaskVecEnv | None = None,
         **arguments: Any,
     ) -> Self:
         """An agent that goes on where `save_checkpoint` was called. Runs no code from the files.
@@ -168,6 +181,8 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             env: an environment like the one that the agent learned in; None is enough to predict.
             device: as in the constructor.
             new_episodes: start new episodes, in place of going on in those that were under way.
+            eval_env: the environment of the evaluations to come, like the one of `save_checkpoint`; with None, or where
+                none was given there, evaluations begin anew.
             arguments: of the constructor, in place of those saved; needed for those that a checkpoint cannot hold, such
                 as schedules that are functions.
 
@@ -186,6 +201,8 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         try:
             agent = cls._from_state(folder, state, env, device, arguments)
             agent._restore(state, arrays, folder, new_episodes)
+            if eval_env is not None and state["evaluation"] is not None and not new_episodes:
+                eval_env.set_state(state["evaluation"])
         except (CheckpointError, TaskMismatchError, Warning):
             raise
         except MtrlImgradError as error:
@@ -226,7 +243,11 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             agent.n_envs = agent.tasks.num_envs
         else:
             _check_env(agent, observation_space, action_space)
+        policy_class: Any = agent.policy_class
+        if not {"policy", "policy_kwargs"} & set(arguments):  # those of the caller are as they want them
+            agent.policy_class = partial(build_as_saved, policy_class, state["parameters"]["policy"])  # type: ignore[assignment]
         agent._setup_model()
+        agent.policy_class = policy_class
         return agent
 
     def _restore(self, state: dict[str, Any], arrays: dict[str, NDArray], folder: Path, new_episodes: bool) -> None:
@@ -263,6 +284,23 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             successes.extend(map(float, progress["task_successes"][name]))
         if "non_finite" in progress:  # those of before 2026-11-22 have none
             self.non_finite.set_state(progress["non_finite"])
+        self._unwritten = tuple(_checked_record(record) for record in progress["records"])
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        found = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        for key, value, count, excluded in self._unwritten:
+            self.logger.name_to_value[key] = value
+            self.logger.name_to_count[key] = count
+            self.logger.name_to_excluded[key] = tuple(excluded)
+        self._unwritten = ()
+        return found
 
     def _restore_episodes(self, episodes: dict[str, Any] | None, folder: Path) -> None:
         if episodes is None:
@@ -279,6 +317,28 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
 
 def _warn(folder: Path, what: str) -> None:
     warnings.warn(f"{folder}: {what}. Learning goes on, but not as if nothing had happened", stacklevel=5)
+
+
+def _records(logger: Logger | None) -> list[list[Any]]:
+    """What was recorded and not yet written: key, value, count of the mean, and where it is not to be written.
+
+    Numbers and text; pictures and the like are left out.
+    """
+    if logger is None:
+        return []
+    kinds = (bool, int, float, str, np.integer, np.floating)
+    return [
+        [key, value, logger.name_to_count[key], list(logger.name_to_excluded[key])]
+        for key, value in logger.name_to_value.items()
+        if isinstance(value, kinds)
+    ]
+
+
+def _checked_record(record: Any) -> list[Any]:
+    match record:
+        case [str(), bool() | int() | float() | str(), int(), [*places]] if all(isinstance(p, str) for p in places):
+            return record
+    raise ArgumentError(f"{record!r:.80} is no record of the logs")
 
 
 def _check_env(agent: ResumableAlgorithm, observation_space: spaces.Box, action_space: spaces.Box) -> None:

@@ -141,7 +141,7 @@ def _run(
             folder.mkdir(parents=True, exist_ok=True)
             save_config(config, folder / "config.yaml", _ran_with(agent, env, eval_env))
         else:
-            agent = agent_class(config).load_checkpoint(checkpoint, env, config.agent.device)
+            agent = agent_class(config).load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env)
             console.print(escape(f"resumed from {checkpoint}"))
         agent.set_logger(_logger(folder, agent.num_timesteps))
         stack.callback(agent.logger.close)
@@ -155,8 +155,9 @@ def _run(
         evaluation.evaluations.append(0, before)
         if checkpoint is None:
             evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
+        checkpoints = _checkpoint_callback(config, folder, agent.n_envs, eval_env)
         with _failure_says_how_to_go_on(folder):
-            _learn(agent, config, folder, evaluation, console, progress_bar)
+            _learn(agent, config, folder, evaluation, checkpoints, console, progress_bar)
             after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
         after.save(folder / "evaluation_after")
     evaluation.evaluations.save(folder / "evaluations.npz")
@@ -224,6 +225,7 @@ def _learn(
     config: TrainConfig,
     folder: Path,
     evaluation: MTEvalCallback,
+    checkpoints: MTCheckpointCallback | None,
     console: Console,
     progress_bar: bool,
 ) -> None:
@@ -233,7 +235,6 @@ def _learn(
     clock = _StopAfter(config.max_minutes) if config.max_minutes is not None else None
     if clock is not None:
         callbacks.append(clock)
-    checkpoints = _checkpoint_callback(config, folder, agent.n_envs)
     if checkpoints is not None:
         callbacks.append(checkpoints)
     began, steps = time.monotonic(), config.total_timesteps - agent.num_timesteps
@@ -287,12 +288,15 @@ def _evaluation_callback(
     )
 
 
-def _checkpoint_callback(config: TrainConfig, folder: Path, num_envs: int) -> MTCheckpointCallback | None:
+def _checkpoint_callback(
+    config: TrainConfig, folder: Path, num_envs: int, eval_env: MultiTaskVecEnv
+) -> MTCheckpointCallback | None:
     options = config.checkpoint
     if not options.checkpoint_every:
         return None
     freq = max(1, options.checkpoint_every // num_envs)
-    return MTCheckpointCallback(freq, folder / CHECKPOINTS, options.checkpoints_kept, options.checkpoint_replay)
+    kept, replay = options.checkpoints_kept, options.checkpoint_replay
+    return MTCheckpointCallback(freq, folder / CHECKPOINTS, kept, replay, eval_env=eval_env)
 
 
 def _logger(folder: Path, timesteps: int) -> Logger:

@@ -56,11 +56,22 @@ def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
         assert torch.equal(ours, theirs)
     a, b = (EvaluationHistory.load(runs / name / "evaluations.npz") for name in ("broken", "whole"))
     assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 800, 1600, 2400]
-    assert SuccessReport.load(broken / "evaluation_after").num_episodes == 3
+    for ours, theirs in zip(a.reports, b.reports, strict=True):
+        assert np.array_equal(ours.returns, theirs.returns), "evaluations go on where they were, too"
+    after, expected = (SuccessReport.load(runs / name / "evaluation_after") for name in ("broken", "whole"))
+    assert after.num_episodes == 3
+    assert np.array_equal(after.returns, expected.returns)
     assert (broken / "progress.csv").read_bytes() == first_table, "the first part's table is kept"
-    rows = list(csv.DictReader((broken / f"progress_{stopped}.csv").read_text().splitlines()))
-    assert int(rows[-1]["time/total_timesteps"]) > stopped
-    assert np.isfinite(float(rows[-1]["train/critic_loss"]))
+    rows, others = (_records(path) for path in (broken / f"progress_{stopped}.csv", runs / "whole" / "progress.csv"))
+    assert rows == [row for row in others if int(row["time/total_timesteps"]) > stopped]
+    assert {"train/critic_loss", "eval/success_rate", "grad/critic/cos_min"} <= set().union(*rows)
+
+
+def _records(table):
+    """The rows of a table of logs, without times."""
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    times = ("time/fps", "time/time_elapsed")
+    return [{key: text for key, text in row.items() if text and key not in times} for row in rows]
 
 
 def test_what_cannot_be_resumed_is_said(runs, tmp_path, capsys):
