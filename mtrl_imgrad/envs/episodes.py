@@ -46,21 +46,26 @@ class Episodes:
         self.lengths[:], self._returns[:] = state["lengths"], state["returns"]
         self._succeeded[:] = state["succeeded"]
 
-    def advance(self, rewards: FloatArray, success: BoolArray) -> tuple[BoolArray, list[dict[str, Any]]]:
+    def advance(
+        self, rewards: FloatArray, success: BoolArray, terminated: BoolArray, truncated: BoolArray
+    ) -> tuple[BoolArray, list[dict[str, Any]]]:
         """Account for a step that ``lengths`` counts already.
 
         Args:
             rewards: ``[rows]``.
             success: Success of this step ``[rows]``.
+            terminated: Which episodes the simulator itself terminated ``[rows]``.
+            truncated: Which it truncated ``[rows]``.
 
         Returns:
             Which episodes end with it ``[rows]``, and an info for each row.
         """
         self._returns += rewards
         self._succeeded |= success
-        dones = truncated = self.lengths >= self._horizon
         if self._terminate_on_success:
-            dones, truncated = truncated | success, truncated & ~success
+            terminated = terminated | success
+        truncated = (truncated | (self.lengths >= self._horizon)) & ~terminated
+        dones = terminated | truncated
         pairs = zip(success.tolist(), truncated.tolist(), strict=True)
         return dones, [{"success": won, "TimeLimit.truncated": late} for won, late in pairs]
 

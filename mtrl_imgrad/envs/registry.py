@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib.util
 import logging
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtrl_imgrad.envs.task_sets import TOY_TASKS, resolve_tasks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
 
+if TYPE_CHECKING:
+    from mtrl_imgrad.envs.own_tasks import MakeEnv
+
 __all__ = ["make_vec_env"]
 
 _LOG = logging.getLogger(__name__)
 
-_BACKENDS = ("auto", "metaworld", "envpool", "toy")
+_BACKENDS = ("auto", "metaworld", "envpool", "toy", "gymnasium")
 _MAX_HORIZON = 500  # Meta-World's own limit, max_path_length
 _DEFAULT_GOALS = 50  # a task, as in the Meta-World+ protocol
 
@@ -53,7 +56,7 @@ class _Options:
 
 
 def make_vec_env(
-    tasks: str | Sequence[str],
+    tasks: str | Sequence[str] | Mapping[str, MakeEnv],
     seed: int = 0,
     backend: str = "auto",
     num_envs_per_task: int = 1,
@@ -73,15 +76,19 @@ def make_vec_env(
 
     Args:
         tasks: A set (``"MT10"``, ``"MT25"``, ``"MT50"``, ``"toy-reach"``), one task (``"reach-v3"`` or
-            ``"reach"``), or a sequence of task names, whose order is that of the one-hot.
+            ``"reach"``), or a sequence of task names, whose order is that of the one-hot. Or tasks of your own: a
+            mapping from names to Gymnasium ids or to functions that build environments, see
+            `mtrl_imgrad.envs.own_tasks`.
         seed: Seed of all goals and episodes. The same seed and arguments give the same episodes, within a
             back-end.
         backend: ``"metaworld"`` (the reference), ``"envpool"`` (a faster port, optional package), ``"toy"``,
-            or ``"auto"``: EnvPool where it is installed and can do all that is asked for, the reference
-            otherwise. Which one it became is in the result's ``backend`` and in the log (INFO).
+            ``"gymnasium"`` (tasks of your own), or ``"auto"``: for Meta-World's tasks EnvPool where it is installed
+            and can do all that is asked for, the reference otherwise. Which one it became is in the result's
+            ``backend`` and in the log (INFO).
         num_envs_per_task: Environments of each task.
         vector_strategy: ``"sync"``, or ``"async"``: Meta-World in worker processes.
-        horizon: Steps of an episode, 1 to 500. None: 500 for Meta-World, 25 for the toy set.
+        horizon: Steps of an episode, for Meta-World 1 to 500. None: 500 for Meta-World, 25 for the toy set, what they
+            are registered with for tasks of your own.
         reward_version: ``"v2"`` or ``"v1"`` (Meta-World's reward functions; EnvPool has v2 only).
         num_goals: Goals of each task, drawn once from the seed, out of which every reset picks one: 1 to 50
             (the reference only). None: a fresh goal at every reset. ``"auto"``: what is usual for the
@@ -97,15 +104,17 @@ def make_vec_env(
             raised, exited, was killed or hung, and the running episodes are brought back to where they were, bit for
             bit; a warning says so. What fails again at once is not tried a third time. 0: the first failure is an
             error.
-        render_mode: None or ``"rgb_array"`` (the reference only). Without a display set the environment
-            variable ``MUJOCO_GL`` to ``egl`` or ``osmesa`` before mujoco is first imported.
+        render_mode: None or ``"rgb_array"`` (the reference, and tasks of your own that were made for it).
+            Without a display set the environment variable ``MUJOCO_GL`` to ``egl`` or ``osmesa`` before mujoco is
+            first imported.
 
     Returns:
         The environment; see ``MultiTaskVecEnv`` for its observations, rewards and infos.
 
     Raises:
         UnknownNameError: Unknown task, set or back-end.
-        ArgumentError: An argument is out of its range, or the back-end cannot do what it asks for.
+        ArgumentError: An argument is out of its range, or the back-end cannot do what it asks for; or a task of your
+            own cannot be built or has other spaces than it must.
         MissingDependencyError: The back-end's package is not installed.
         WorkerError: A worker process could not be started.
 
@@ -116,12 +125,13 @@ def make_vec_env(
     """
     if backend not in _BACKENDS:
         raise UnknownNameError("backend", backend, _BACKENDS)
+    own = dict(tasks) if isinstance(tasks, Mapping) else None
     options = _Options(
-        task_names=resolve_tasks(tasks),
+        task_names=resolve_tasks(tasks) if not isinstance(tasks, Mapping) else list(tasks),
         seed=_integer("seed", seed, 0),
         num_envs_per_task=_integer("num_envs_per_task", num_envs_per_task, 1),
         vector_strategy=_one_of("vector_strategy", vector_strategy, ("sync", "async")),
-        horizon=None if horizon is None else _integer("horizon", horizon, 1, _MAX_HORIZON),
+        horizon=None if horizon is None else _integer("horizon", horizon, 1, _MAX_HORIZON if own is None else None),
         reward_version=_one_of("reward_version", reward_version, ("v2", "v1")),
         num_goals=num_goals if num_goals in (None, "auto") else _integer("num_goals", num_goals, 1, _DEFAULT_GOALS),
         one_hot=_flag("one_hot", one_hot),
@@ -136,22 +146,24 @@ def make_vec_env(
         raise ArgumentError(
             f"worker_restarts={worker_restarts} needs worker processes, vector_strategy='async'; it is 'sync'"
         )
-    chosen = _choose_backend(backend, options)
+    chosen = _choose_backend(backend, options, own is not None)
+    if own is not None:
+        return _make_own(own, options)
     if chosen == "toy":
         return _make_toy(options)
     return _make_envpool(options) if chosen == "envpool" else _make_metaworld(options)
 
 
-def _choose_backend(backend: str, options: _Options) -> str:
+def _choose_backend(backend: str, options: _Options, own: bool) -> str:
     """The back-end to build; refuses one that cannot do what is asked for."""
-    first = options.task_names[0]
-    family = ("toy",) if first in TOY_TASKS else ("metaworld", "envpool")
+    first = next(iter(options.task_names), "")
+    family = ("gymnasium",) if own else ("toy",) if first in TOY_TASKS else ("metaworld", "envpool")
     if backend != "auto" and backend not in family:
         raise ArgumentError(f"backend={backend!r} does not have the task {first!r}, which backend={family[0]!r} has")
-    objections = _objections(options)
+    objections = _objections(options, renders=own)
     if backend == "metaworld":
         return backend
-    if backend == "envpool" or family == ("toy",):
+    if backend == "envpool" or len(family) == 1:
         if objections:
             raise ArgumentError(f"backend={family[-1]!r} cannot do what is asked for: {'; '.join(objections)}")
         return family[-1]
@@ -164,8 +176,8 @@ def _choose_backend(backend: str, options: _Options) -> str:
     return "envpool"
 
 
-def _objections(options: _Options) -> list[str]:
-    """What is asked for that the reference alone can do."""
+def _objections(options: _Options, renders: bool) -> list[str]:
+    """What is asked for that the reference alone can do (and render, where the back-end does not)."""
     objections = []
     if options.reward_version != "v2":
         objections.append(f"reward_version={options.reward_version!r} (has v2 only)")
@@ -173,9 +185,15 @@ def _objections(options: _Options) -> list[str]:
         objections.append(f"num_goals={options.num_goals} (draws a fresh goal at every reset, num_goals=None)")
     if options.vector_strategy != "sync":
         objections.append(f"vector_strategy={options.vector_strategy!r} (has no worker processes)")
-    if options.render_mode is not None:
+    if options.render_mode is not None and not renders:
         objections.append(f"render_mode={options.render_mode!r} (does not render)")
     return objections
+
+
+def _make_own(tasks: Mapping[str, MakeEnv], options: _Options) -> MultiTaskVecEnv:
+    from mtrl_imgrad.envs.own_tasks import OwnTasksVecEnv
+
+    return OwnTasksVecEnv(tasks, render_mode=options.render_mode, **options.common())
 
 
 def _make_toy(options: _Options) -> MultiTaskVecEnv:

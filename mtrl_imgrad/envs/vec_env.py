@@ -12,6 +12,8 @@ A back-end implements five methods about *rows* (environment i is row i):
   successes;
 - ``_close_rows()``: let go of what it holds.
 
+A back-end whose simulator ends episodes by itself says so by ``_endings()``.
+
 A back-end that can repeat its resets implements two more, and its episodes can then be saved and restored:
 
 - ``_get_streams()``: what the last reset of each row drew from;
@@ -113,6 +115,11 @@ class MultiTaskVecEnv(RestorableEpisodes):
     def _recv(self) -> tuple[FloatArray, FloatArray, BoolArray]:
         """Finish the step: observations ``[num_envs, state]``, rewards and successes ``[num_envs]``."""
 
+    def _endings(self) -> tuple[BoolArray, BoolArray]:
+        """Which episodes the simulator itself terminated and truncated in the last step, ``[num_envs]`` each."""
+        none = np.zeros(self.num_envs, dtype=bool)
+        return none, none
+
     def _close_rows(self) -> None:
         """Let go of simulators and processes; called once."""
 
@@ -184,7 +191,7 @@ class MultiTaskVecEnv(RestorableEpisodes):
         states, rewards = to_float32(raw_states), to_float32(raw_rewards)
         self._episodes.lengths += 1
         self._check_finite(states, self._all_rows, rewards)
-        dones, infos = self._episodes.advance(raw_rewards, success)
+        dones, infos = self._episodes.advance(raw_rewards, success, *self._endings())
         observations = self._with_one_hot(states)
         self._last_observations = observations.copy()
         if dones.any():
