@@ -153,8 +153,8 @@ class _WrongWidth(_OwnEncoder):
 
 def test_a_layer_of_an_encoder_of_the_users_own():
     agent = _sac(policy_kwargs={"encoder": _OwnEncoder})
-    noise = agent.update.draw_noise(agent.replay_buffer.sample(32), agent.noise_generator)
-    assert list(noise.masks.critic) == ["q_networks.0.drop.mask", "q_networks.1.drop.mask"]
+    masks = agent.update.draw_masks(agent.replay_buffer.sample(32), agent.noise_generator)
+    assert list(masks.critic) == ["q_networks.0.drop.mask", "q_networks.1.drop.mask"]
     agent.train(2)
     with pytest.raises(ArgumentError, match=r"Dropout\(1, rate=0.5.*\) has a mask of shape .*features and num_experts"):
         _sac(policy_kwargs={"encoder": _WrongWidth}).train(1)
@@ -179,9 +179,9 @@ def test_masks_keep_the_right_share_and_have_mean_one(rate, dtype):
 def test_masks_are_independent_over_critics_layers_tasks_rows_and_passes():
     agent = _sac(policy_kwargs={"dropout": RATE, "net_arch": [64, 64]})
     batch = agent.replay_buffer.sample(4 * 64)
-    noise = agent.update.draw_noise(batch, agent.noise_generator)
-    masks = [mask for one_pass in noise.masks for mask in one_pass.values()]
-    assert [len(one_pass) for one_pass in noise.masks] == [2, 4, 4, 2, 4]
+    passes = agent.update.draw_masks(batch, agent.noise_generator)
+    masks = [mask for one_pass in passes for mask in one_pass.values()]
+    assert [len(one_pass) for one_pass in passes] == [2, 4, 4, 2, 4]
     by_task = torch.stack([mask.flatten(1) for mask in masks]).flatten(0, 1)  # [16 masks * 4 tasks, rows * units]
     by_row = masks[0].flatten(0, 1)
     for rows in (by_task, by_row):
@@ -217,8 +217,8 @@ def _double(agent):
     agent.policy.double()
     batch = agent.replay_buffer.sample(agent.batch_size)
     batch = type(batch)(*(column.double() for column in batch))
-    noise = agent.update.draw_noise(batch, agent.noise_generator)
-    return batch, noise._replace(action=noise.action.double(), next_action=noise.next_action.double())
+    normal = (torch.randn(batch.actions.shape, dtype=torch.float64) for _ in range(2))
+    return batch, Noise(*normal, agent.update.draw_masks(batch, agent.noise_generator))
 
 
 def _critic_losses(critic, old, batch, noise):
@@ -302,7 +302,7 @@ def test_one_side_alone_drops_units(side):
     agent = _sac(policy_kwargs={"dropout": {"pi": 0.0, "qf": 0.0, side: RATE}})
     before = agent.noise_generator.get_state()
     batch = agent.replay_buffer.sample(32)
-    masks = agent.update.draw_noise(batch, agent.noise_generator).masks
+    masks = agent.update.draw_masks(batch, agent.noise_generator)
     with_masks = {name for name, found in masks._asdict().items() if found}
     assert with_masks == ({"next_actor", "actor"} if side == "pi" else {"target_critic", "critic", "actors_critic"})
     assert not torch.equal(before, agent.noise_generator.get_state())
