@@ -8,13 +8,14 @@ import platform
 
 import torch
 
-from benchmarks import encoders, gradients, simulators, solvers, supervised, training
+from benchmarks import dropout, encoders, gradients, simulators, solvers, supervised, training
 from mtrl_imgrad.experiments.versions import installed_versions
 
 PARTS = {
     "training": training.run,
     "gradients": gradients.run,
     "encoders": encoders.run,
+    "dropout": dropout.run,
     "solvers": solvers.run,
     "simulators": simulators.run,
     "supervised": supervised.run,

@@ -30,7 +30,7 @@ from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.progress import task_progress
 from mtrl_imgrad.agents.resumable import ResumableAlgorithm
-from mtrl_imgrad.agents.update import SACUpdate, Temperature, UpdateReport, UpdateSettings
+from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
@@ -291,7 +291,11 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
             batch = self.replay_buffer.sample(batch_size or self.batch_size)
             report = self.update(
                 batch,
-                self.update.draw_noise(batch, self.noise_generator),
+                Noise(
+                    self._draw_noise(batch.actions),
+                    self._draw_noise(batch.actions),
+                    self.update.draw_masks(batch, self.noise_generator),
+                ),
                 update_target=self._n_updates % self.target_update_interval == 0,
                 jacobian=jacobian and step == gradient_steps - 1,
             )
@@ -306,6 +310,9 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
 
     def _settings(self) -> UpdateSettings:
         return UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm, self.on_nonfinite)
+
+    def _draw_noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
 
     # ------------------------------------------------------------------ logs
 

@@ -163,10 +163,8 @@ class SACUpdate:
         self.settings = settings
         self._alive = torch.ones_like(self._alive)
 
-    def draw_noise(self, batch: TaskBatch, generator: torch.Generator) -> Noise:
-        """What an update on this batch needs. Masks come last, so that without dropout nothing else is drawn."""
-        actions, observations = batch.actions, batch.observations
-        action, next_action = (torch.randn(actions.shape, generator=generator, device=actions.device) for _ in range(2))
+    def draw_masks(self, batch: TaskBatch, generator: torch.Generator) -> SACMasks:
+        """Dropout masks for an update on this batch; nothing is drawn for networks without dropout."""
         actor, critic = self._actor_dropout, self._critic_dropout  # the target critic's layers are the critic's
         layers = {
             "next_actor": actor,
@@ -175,8 +173,7 @@ class SACUpdate:
             "actor": actor,
             "actors_critic": critic,
         }
-        masks = SACMasks(**{name: its.draw(observations, generator) for name, its in layers.items()})
-        return Noise(action, next_action, masks)
+        return SACMasks(**{name: its.draw(batch.observations, generator) for name, its in layers.items()})
 
     @torch.no_grad()
     def __call__(
@@ -186,7 +183,7 @@ class SACUpdate:
 
         Args:
             batch: task-major rows.
-            noise: for the actions of the current and of the next observations, and masks of dropout; see `draw_noise`.
+            noise: for the actions of the current and of the next observations; masks are those of `draw_masks`.
             update_target: whether the target critic moves.
             jacobian: compute per-task gradients even for a combiner that does without, for diagnostics.
 

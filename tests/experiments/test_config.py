@@ -17,6 +17,7 @@ from mtrl_imgrad.experiments.config import (
     EnvConfig,
     EvaluationConfig,
     MTPPOConfig,
+    MTPPOPolicyConfig,
     MTPPOTrainConfig,
     MTSACConfig,
     MTSACPolicyConfig,
@@ -116,6 +117,17 @@ def test_a_configuration_makes_its_agent():
     assert [network.spec.layer_norm for network in agent.critic.q_networks] == [False]
     with pytest.raises(ArgumentError, match="MTSACTrainConfig or MTPPOTrainConfig"):
         make_agent(TrainConfig(), env)
+
+
+def test_dropout_of_the_critics_alone_from_the_command_line():
+    env = make_env(EnvConfig(env=("toy-reach",)), seed=0)
+    for kind in (MTSACTrainConfig, MTPPOTrainConfig):
+        agent = make_agent(tyro.cli(kind, args=["--critic-dropout", "0.01", "--net-arch", "8"]), env)
+        critics = agent.critic.q_networks if kind is MTSACTrainConfig else [agent.critic.encoder]
+        assert {network.spec.dropout for network in critics} == {0.01}
+        assert agent.actor.encoder.spec.dropout == 0.0
+    with pytest.raises(ArgumentError, match="MTPPO's actor takes no dropout"):
+        make_agent(MTPPOTrainConfig(policy=MTPPOPolicyConfig(dropout=0.1)), env)
 
 
 @pytest.mark.parametrize("name", list_presets())
