@@ -35,7 +35,7 @@ from mtrl_imgrad.agents.tasks import TaskLayout
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, MtrlImgradError, TaskMismatchError
 
-__all__ = ["ResumableAlgorithm"]
+__all__ = ["ResumableAlgorithm", "check_optimizer"]
 
 COUNTERS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates")
 NOT_KEPT = {"policy", "env", "device", "tensorboard_log", "_init_setup_model"}
@@ -252,7 +252,7 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         self.set_parameters(state["parameters"], exact_match=True, device=self.device)
         for name in state["parameters"]:
             if name.endswith("optimizer"):
-                _check_optimizer(name, recursive_getattr(self, name))
+                check_optimizer(name, recursive_getattr(self, name))
         for name, value in state["variables"].items():
             _overwrite(getattr(self, name), value)
         self.actor_combiner.load_state_dict(state["combiners"]["actor"])
@@ -344,7 +344,7 @@ def _check_env(agent: ResumableAlgorithm, observation_space: spaces.Box, action_
         raise TaskMismatchError(f"env has {agent.env.num_envs} environments, the agent had {agent.tasks.num_envs}")
 
 
-def _check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
+def check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
     """An optimizer takes over any state and fails at its next step; so look at it now.
 
     Raises:
