@@ -93,8 +93,10 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
 
         Raises:
             CheckpointError: if it cannot be written.
+            ArgumentError: if ``eval_env`` is an environment that cannot say where it is.
         """
         folder = Path(path)
+        _check_eval_env(eval_env)
         state = {**self._checkpoint_state(), "evaluation": None if eval_env is None else eval_env.get_state()}
         write_checkpoint(folder, state, self._replay_arrays() if replay else {})
         return folder
@@ -188,8 +190,10 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             CheckpointError: if the checkpoint is missing, damaged, of another kind of agent, or cannot be restored
                 (also because ``env`` or an argument does not fit); names the member or the argument.
             TaskMismatchError: if ``env`` has other tasks.
+            ArgumentError: if ``eval_env`` is an environment that cannot be put anywhere.
         """
         folder = Path(path)
+        _check_eval_env(eval_env)
         state, arrays = read_checkpoint(folder)
         if state.get("agent") != cls.__name__:
             raise CheckpointError(
@@ -335,6 +339,11 @@ def _checked_record(record: Any) -> list[Any]:
         case [str(), bool() | int() | float() | str(), int(), [*places]] if all(isinstance(p, str) for p in places):
             return record
     raise ArgumentError(f"{record!r:.80} is no record of the logs")
+
+
+def _check_eval_env(env: object) -> None:
+    if env is not None and not isinstance(env, MultiTaskVecEnv):
+        raise ArgumentError(f"eval_env must be what make_vec_env returns, or None; got a {type(env).__name__}")
 
 
 def _check_env(agent: ResumableAlgorithm, observation_space: spaces.Box, action_space: spaces.Box) -> None:
