@@ -202,9 +202,9 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         before = global_generators(torch.device("cpu"))
         try:
             agent = cls._from_state(folder, state, env, device, arguments)
-            agent._restore(state, arrays, folder, new_episodes)
             if eval_env is not None and state["evaluation"] is not None and not new_episodes:
                 eval_env.set_state(state["evaluation"])
+            agent._restore(state, arrays, folder, new_episodes)
         except (CheckpointError, TaskMismatchError, Warning):
             raise
         except MtrlImgradError as error:
