@@ -192,8 +192,11 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     found = _parse(content, place)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise CheckpointError(f"{place} is not that of a checkpoint of this library")
-    if found.get("version") != VERSION:
-        raise CheckpointError(f"{place} is of version {found.get('version')!r} of the format; {VERSION} expected")
+    version = found.get("version")
+    if version != VERSION:
+        newer = isinstance(version, int) and version > VERSION
+        hint = ": a newer mtrl-imgrad wrote it, upgrade to read it" if newer else ""
+        raise CheckpointError(f"{place} is of version {version!r} of the format; {VERSION} expected{hint}")
     digest = found.pop("sha256", None)
     if digest != _digest(_canonical(found)) or content != _canonical({**found, "sha256": digest}):
         raise CheckpointError(f"{place} is damaged: it does not have the SHA-256 that it says")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,11 +30,13 @@ from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.progress import task_progress
-from mtrl_imgrad.agents.resumable import ResumableAlgorithm
+from mtrl_imgrad.agents.resumable import ResumableAlgorithm, check_optimizer
+from mtrl_imgrad.agents.sb3_import import COUNTERS as SB3_COUNTERS
+from mtrl_imgrad.agents.sb3_import import SB3SAC, read_sb3_sac
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
-from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
 
 __all__ = ["MTSAC"]
@@ -345,6 +348,60 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         super().dump_logs()
 
     # ------------------------------------------------------------------ save and load
+
+    @classmethod
+    def from_sb3(
+        cls: type[SelfMTSAC],
+        path: str | os.PathLike[str],
+        env: GymEnv,
+        device: torch.device | str = "auto",
+        **arguments: Any,
+    ) -> SelfMTSAC:
+        """Go on with a Stable-Baselines3 SAC (``MlpPolicy``, flat observations): MTSAC with one task.
+
+        Takes over the networks, their optimizers, the temperature, the settings and the counters. Nothing is unpickled
+        and no code of the file runs; so the replay, random states and episodes are not taken over (nor by
+        ``SAC.load``), and what SB3 pickled must be given: a learning rate that is a schedule, ``train_freq`` other than
+        1, ``policy_kwargs=dict(activation_fn=...)`` where it is not the default.
+
+        With the default ``combiner="linear_scalarization"`` it goes on as SAC does, update for update.
+
+        Args:
+            path: of what ``SAC.save`` wrote.
+            env: of one task.
+            device: as in the constructor.
+            arguments: of the constructor, in place of those of the file.
+
+        Raises:
+            CheckpointError: if the file is damaged or not a SAC's.
+            ArgumentError: if it has an option or a network that MTSAC lacks, naming it, or something must be given.
+            TaskMismatchError: if ``env`` has several tasks, or other observations or actions.
+        """
+        source = read_sb3_sac(path)
+        agent = cls("MlpPolicy", env, device=device, **source.arguments(arguments), _init_setup_model=False)
+        agent._setup_tasks()
+        source.check_env(agent.observation_space, agent.action_space, agent.num_tasks)
+        agent._setup_model()
+        try:
+            agent._take_over(source)
+        except Exception as error:  # parts that do not fit each other fail wherever they are first used
+            raise CheckpointError(f"{path} cannot be taken over: {type(error).__name__}: {error}") from error
+        return agent
+
+    @torch.no_grad()
+    def _take_over(self, source: SB3SAC) -> None:
+        for name, values in source.networks().items():
+            for parameter, value in zip(getattr(self, name).parameters(), values, strict=True):
+                parameter.copy_(value)
+        optimizers: dict[str, Any] = {"actor": self.actor.optimizer, "critic": self.critic.optimizer}
+        if self.ent_coef_optimizer is not None and "temperature" in source.states:
+            self.log_ent_coef.copy_(source.states["variables"]["log_ent_coef"])
+            optimizers["temperature"] = self.ent_coef_optimizer
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(source.optimizer(name, optimizer.state_dict()))
+            check_optimizer(name, optimizer)
+        for name in SB3_COUNTERS:
+            setattr(self, name, int(source.settings[name]))
 
     def _excluded_save_params(self) -> list[str]:
         return [

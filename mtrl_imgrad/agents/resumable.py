@@ -35,7 +35,7 @@ from mtrl_imgrad.agents.tasks import TaskLayout
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, MtrlImgradError, TaskMismatchError
 
-__all__ = ["ResumableAlgorithm"]
+__all__ = ["ResumableAlgorithm", "check_optimizer"]
 
 COUNTERS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates")
 NOT_KEPT = {"policy", "env", "device", "tensorboard_log", "_init_setup_model"}
@@ -93,8 +93,10 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
 
         Raises:
             CheckpointError: if it cannot be written.
+            ArgumentError: if ``eval_env`` is an environment that cannot say where it is.
         """
         folder = Path(path)
+        _check_eval_env(eval_env)
         state = {**self._checkpoint_state(), "evaluation": None if eval_env is None else eval_env.get_state()}
         write_checkpoint(folder, state, self._replay_arrays() if replay else {})
         return folder
@@ -190,8 +192,10 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             CheckpointError: if the checkpoint is missing, damaged, of another kind of agent, or cannot be restored
                 (also because ``env`` or an argument does not fit); names the member or the argument.
             TaskMismatchError: if ``env`` has other tasks.
+            ArgumentError: if ``eval_env`` is an environment that cannot be put anywhere.
         """
         folder = Path(path)
+        _check_eval_env(eval_env)
         state, arrays = read_checkpoint(folder)
         if state.get("agent") != cls.__name__:
             raise CheckpointError(
@@ -200,9 +204,9 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         before = global_generators(torch.device("cpu"))
         try:
             agent = cls._from_state(folder, state, env, device, arguments)
-            agent._restore(state, arrays, folder, new_episodes)
             if eval_env is not None and state["evaluation"] is not None and not new_episodes:
                 eval_env.set_state(state["evaluation"])
+            agent._restore(state, arrays, folder, new_episodes)
         except (CheckpointError, TaskMismatchError, Warning):
             raise
         except MtrlImgradError as error:
@@ -254,7 +258,7 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         self.set_parameters(state["parameters"], exact_match=True, device=self.device)
         for name in state["parameters"]:
             if name.endswith("optimizer"):
-                _check_optimizer(name, recursive_getattr(self, name))
+                check_optimizer(name, recursive_getattr(self, name))
         for name, value in state["variables"].items():
             _overwrite(getattr(self, name), value)
         self.actor_combiner.load_state_dict(state["combiners"]["actor"])
@@ -341,6 +345,11 @@ def _checked_record(record: Any) -> list[Any]:
     raise ArgumentError(f"{record!r:.80} is no record of the logs")
 
 
+def _check_eval_env(env: object) -> None:
+    if env is not None and not isinstance(env, MultiTaskVecEnv):
+        raise ArgumentError(f"eval_env must be what make_vec_env returns, or None; got a {type(env).__name__}")
+
+
 def _check_env(agent: ResumableAlgorithm, observation_space: spaces.Box, action_space: spaces.Box) -> None:
     assert agent.env is not None
     check_for_correct_spaces(agent.env, observation_space, action_space)
@@ -348,7 +357,7 @@ def _check_env(agent: ResumableAlgorithm, observation_space: spaces.Box, action_
         raise TaskMismatchError(f"env has {agent.env.num_envs} environments, the agent had {agent.tasks.num_envs}")
 
 
-def _check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
+def check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
     """An optimizer takes over any state and fails at its next step; so look at it now.
 
     Raises:

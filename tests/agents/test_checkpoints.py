@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from resumed_runs import assert_equal_states
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -13,7 +14,8 @@ from mtrl_imgrad.agents import MTPPO, MTSAC, TaskReplayBuffer
 from mtrl_imgrad.agents.checkpoint import read_checkpoint, write_checkpoint
 from mtrl_imgrad.combiners import CAGrad
 from mtrl_imgrad.envs import list_tasks, make_vec_env
-from mtrl_imgrad.errors import CheckpointError, TaskMismatchError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
+from mtrl_imgrad.evaluation import evaluate_success
 
 SMALL = {"net_arch": [16, 16]}
 SAC = {"policy_kwargs": SMALL, "learning_starts": 80, "batch_size": 32, "buffer_size": 240, "seed": 3, "device": "cpu"}
@@ -117,6 +119,39 @@ def test_a_foreign_environment_begins_new_episodes_and_it_is_said(tmp_path):
     loaded.learn(20, reset_num_timesteps=False)
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_evaluations_go_on_where_they_were(used, tmp_path):
+    agent = _agent().learn(120)
+    ours, theirs = (make_vec_env("toy-reach", seed=seed) for seed in (7, 8))
+    if used:
+        evaluate_success(agent, ours, n_episodes=2)
+    agent.save_checkpoint(tmp_path / "it", eval_env=ours)
+    loaded = MTSAC.load_checkpoint(tmp_path / "it", make_vec_env("toy-reach", seed=0), device="cpu", eval_env=theirs)
+    a, b = (evaluate_success(one, env, n_episodes=2).returns for one, env in ((agent, ours), (loaded, theirs)))
+    assert np.array_equal(a, b) == used, "there is nothing to go on from before the first"
+    with pytest.raises(ArgumentError, match="eval_env must be what make_vec_env returns"):
+        agent.save_checkpoint(tmp_path / "other", eval_env=DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+
+
+def test_records_that_are_not_written_yet_are_kept(tmp_path):
+    agent = _agent()
+    agent.set_logger(Logger(None, []))
+    agent.learn(120, log_interval=None)
+    agent.logger.record("text", "it", exclude="stdout")
+    agent.logger.record_mean("mean", 3.0)
+    agent.logger.record_mean("mean", 4.0)
+    agent.logger.record("figure", object())
+    agent.save_checkpoint(tmp_path / "it")
+    loaded = MTSAC.load_checkpoint(tmp_path / "it", make_vec_env("toy-reach", seed=0), device="cpu")
+    loaded.set_logger(Logger(None, []))
+    loaded.learn(0, reset_num_timesteps=False)
+    found = loaded.logger
+    assert (found.name_to_value["text"], found.name_to_excluded["text"]) == ("it", ("stdout",))
+    assert (found.name_to_value["mean"], found.name_to_count["mean"]) == (3.5, 2)
+    assert found.name_to_value["train/n_updates"] == agent._n_updates > 0
+    assert "figure" not in found.name_to_value
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [
@@ -128,6 +163,9 @@ def test_a_foreign_environment_begins_new_episodes_and_it_is_said(tmp_path):
         (("variables", "log_ent_coef"), torch.zeros(2)),
         (("combiners", "actor"), {"a": 1}),
         (("progress", "counters"), {}),
+        (("progress", "records"), [["key", {}, 0, []]]),
+        (("progress", "records"), [["key", 1.0, 0, [1]]]),
+        (("arguments", "values", "policy_kwargs"), {"net_arch": [16, 17]}),
         (("tasks",), None),
         (("arguments", "values", "buffer_size"), 10**18),
         (("arguments", "values", "gamma"), "x"),

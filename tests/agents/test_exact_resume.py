@@ -30,73 +30,47 @@ BACKENDS = {
 }
 
 
-def _of_combiner(folder, agent, variant):
-    name, given = STATEFUL[variant]
-    # Tracing changes no number and costs most of a short run's time; the runs of back-ends trace.
-    arguments = {"combiner": name, "combiner_kwargs": given, "trace": False}
-    return Run(str(folder / f"{agent}-{variant}"), agent, arguments)
-
-
-def _of_backend(folder, agent, backend):
-    tasks, env = BACKENDS[backend]
+def _run(folder, agent, what):
+    """The run of an agent with a combiner of `STATEFUL` on toy-reach, or on a back-end of `BACKENDS`."""
+    folder = str(folder / f"{agent}-{what}")
+    if what in STATEFUL:
+        name, given = STATEFUL[what]
+        # Tracing changes no number and costs most of a short run's time; the runs on back-ends trace.
+        return Run(folder, agent, {"combiner": name, "combiner_kwargs": given, "trace": False})
     critic = {"mtsac": "moco", "mtppo": "db_mtl"}[agent]
-    return Run(
-        str(folder / f"{agent}-{backend}"), agent, {"combiner": {"actor": "gradvac", "critic": critic}}, tasks, env
-    )
+    return Run(folder, agent, {"combiner": {"actor": "gradvac", "critic": critic}}, *BACKENDS[what])
 
 
-def _runs(make, kinds, folder):
-    runs = {kind: make(folder, *kind) for kind in kinds}
+KINDS = [(agent, what) for agent in ("mtsac", "mtppo") for what in (*STATEFUL, *BACKENDS)]
+FAST = [(("mtsac", "mtppo")[i % 2], variant) for i, variant in enumerate(STATEFUL)] + [("mtsac", "envpool")]
+SLOW = [kind for kind in KINDS if kind not in FAST]
+
+
+def _in_both_ways(kinds, folder):
+    runs = {kind: _run(folder, *kind) for kind in kinds}
     run_in_both_ways(list(runs.values()), folder)
     return runs
 
 
-ALTERNATING = [(("mtsac", "mtppo")[i % 2], variant) for i, variant in enumerate(STATEFUL)]
-OTHERS = [(("mtppo", "mtsac")[i % 2], variant) for i, variant in enumerate(STATEFUL)]
-FAST_BACKENDS = [("mtsac", "envpool"), ("mtppo", "toy")]
-SLOW_BACKENDS = [(a, b) for a in ("mtsac", "mtppo") for b in BACKENDS if (a, b) not in FAST_BACKENDS]
+@pytest.fixture(scope="module")
+def fast_runs(tmp_path_factory):
+    return _in_both_ways(FAST, tmp_path_factory.mktemp("fast"))
 
 
 @pytest.fixture(scope="module")
-def combiner_runs(tmp_path_factory):
-    return _runs(_of_combiner, ALTERNATING, tmp_path_factory.mktemp("combiners"))
+def slow_runs(tmp_path_factory):
+    return _in_both_ways(SLOW, tmp_path_factory.mktemp("slow"))
 
 
-@pytest.fixture(scope="module")
-def other_runs(tmp_path_factory):
-    return _runs(_of_combiner, OTHERS, tmp_path_factory.mktemp("others"))
-
-
-@pytest.fixture(scope="module")
-def backend_runs(tmp_path_factory):
-    return _runs(_of_backend, FAST_BACKENDS, tmp_path_factory.mktemp("backends"))
-
-
-@pytest.fixture(scope="module")
-def slow_backend_runs(tmp_path_factory):
-    return _runs(_of_backend, SLOW_BACKENDS, tmp_path_factory.mktemp("slow_backends"))
-
-
-@pytest.mark.parametrize("kind", ALTERNATING, ids="-".join)
-def test_every_combiner_with_a_state(kind, combiner_runs):
-    assert_the_same(combiner_runs[kind])
+@pytest.mark.parametrize("kind", FAST, ids="-".join)
+def test_every_combiner_with_a_state_and_a_simulator(kind, fast_runs):
+    assert_the_same(fast_runs[kind])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", OTHERS, ids="-".join)
-def test_every_combiner_with_a_state_in_the_other_agent(kind, other_runs):
-    assert_the_same(other_runs[kind])
-
-
-@pytest.mark.parametrize("kind", FAST_BACKENDS, ids="-".join)
-def test_back_ends(kind, backend_runs):
-    assert_the_same(backend_runs[kind])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", SLOW_BACKENDS, ids="-".join)
-def test_every_back_end(kind, slow_backend_runs):
-    assert_the_same(slow_backend_runs[kind])
+@pytest.mark.parametrize("kind", SLOW, ids="-".join)
+def test_every_combiner_with_a_state_and_every_back_end_with_both_agents(kind, slow_runs):
+    assert_the_same(slow_runs[kind])
 
 
 def test_no_part_of_a_state_is_left_out():
@@ -107,8 +81,7 @@ def test_no_part_of_a_state_is_left_out():
     assert make_combiner("sdmgrad", halves=True).rows_per_task == 2, "the agents have one row a task"
 
 
-def test_the_tests_above_can_fail(combiner_runs):
-    kind = ALTERNATING[0]
-    run = combiner_runs[kind]
+def test_the_tests_above_can_fail(fast_runs):
+    run = fast_runs[FAST[0]]
     with pytest.raises(AssertionError):
         assert_equal_states(run.checkpoint("whole", STEPS, TASKS), run.checkpoint("whole", 2 * STEPS, TASKS))

@@ -243,6 +243,15 @@ def test_other_formats_are_refused(folder, change):
     _assert_refused(folder, folder / MANIFEST)
 
 
+def test_a_newer_format_asks_for_an_upgrade(folder):
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    _sign(folder, {**manifest, "version": 2})
+    with pytest.raises(
+        CheckpointError, match="version 2 of the format; 1 expected: a newer mtrl-imgrad wrote it, upgrade"
+    ):
+        read_checkpoint(folder)
+
+
 def test_a_folder_without_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read"):
         read_checkpoint(tmp_path)

@@ -36,8 +36,8 @@ RECORDED = (0, 1, 2, 5, 9, 13)
 COMBINER_TOLERANCE, AGENT_TOLERANCE = 1e-9, 1e-4
 """Of the largest number of a summary. Processors round differently, so bits are not compared: `test_snapshots` shows
 that a disturbance of the size of a rounding, of float64 for combiners and of float32 for agents, moves the numbers by
-less than a tenth of this. A run that enlarges such a disturbance is no use here (`mtppo` with `soft_modularization`
-and `db_mtl` moved by 2 %)."""
+less than a tenth of this. A run that enlarges such a disturbance is no use here (`mtppo` with `embedding`
+and `db_mtl` moved by 6 %)."""
 
 
 def list_summaries() -> dict[str, Any]:
@@ -100,7 +100,7 @@ AGENT_RUNS = {
     "mtsac moco moore": (MTSAC, "moco", "moore", {**SAC, "ent_coef": "shared_0.1"}),
     "mtppo imgrad multi_head": (MTPPO, "imgrad", "multi_head", PPO),
     "mtppo fairgrad one_hot popart": (MTPPO, "fairgrad", "one_hot", {**PPO, "value_normalization": "popart"}),
-    "mtppo db_mtl embedding": (MTPPO, "db_mtl", "embedding", PPO),
+    "mtppo gradvac embedding": (MTPPO, "gradvac", "embedding", PPO),
     "mtppo uw film": (MTPPO, "uw", "film", {**PPO, "ent_coef": 0.01}),
 }
 

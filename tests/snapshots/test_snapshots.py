@@ -25,17 +25,12 @@ def test_nothing_is_kept_of_what_is_gone():
     assert set(KEPT) <= set(SUMMARIES), f"to remove it: {COMMAND}"
 
 
-@pytest.mark.parametrize("name", [name for name in SUMMARIES if name.startswith("combiner")])
-def test_another_rounding_of_a_combiner_stays_far_below_the_tolerance(name):
-    find, what = SUMMARIES[name]
-    assert distance(find(what, 1e-14), find(what)) < tolerance(name) / 10
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SUMMARIES if name.startswith("agent")])
-def test_another_rounding_of_an_agent_stays_far_below_the_tolerance(name):
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_another_rounding_stays_far_below_the_tolerance(name):
     find, what = SUMMARIES[name]
-    assert distance(find(what, 2e-7), find(what)) < tolerance(name) / 10
+    rounding = 1e-14 if name.startswith("combiner") else 2e-7  # of numbers around 1, in float64 and float32
+    assert distance(find(what, rounding), find(what)) < tolerance(name) / 10
 
 
 def test_a_small_change_is_seen():
