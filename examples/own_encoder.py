@@ -46,7 +46,8 @@ def main() -> None:
     agent = MTSAC(
         "MlpPolicy",
         make_vec_env("toy-reach", seed=0),
-        learning_rate=1e-3,
+        learning_rate=3e-3,
+        gamma=0.9,
         learning_starts=1000,
         batch_size=4 * 32,
         reward_normalization="std",
