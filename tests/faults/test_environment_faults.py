@@ -361,7 +361,9 @@ def ill(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ill")
 @pytest.mark.parametrize(
-    "options", ["--learning-starts 700", "--agent mtppo --n-steps 25 --n-epochs 1"], ids=["mtsac", "mtppo"]
+    "options",
+    ["--learning-starts 700", pytest.param("--agent mtppo --n-steps 25 --n-epochs 1", marks=pytest.mark.slow)],
+    ids=["mtsac", "mtppo"],
 )
 def test_a_run_that_an_environment_broke_off_says_how_to_go_on_and_does(
     options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
