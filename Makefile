@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 # Two threads of a small matrix product wait for each other on shared cores; one is faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo demo-supervised test test-all lint type format bench clean
+.PHONY: help setup demo demo-supervised test test-faults test-all lint type format bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -27,6 +27,9 @@ demo-supervised: $(STAMP) ## four methods on simulated scenes in about a minute:
 
 test: $(STAMP) ## the fast tests, a few minutes
 	$(BIN)/python -m pytest -q -m "not slow"
+
+test-faults: $(STAMP) ## the fault suite with its long versions: NaN, dying workers, kills while saving, damage, memory
+	$(BIN)/python -m pytest -q tests/faults
 
 test-all: $(STAMP) ## all tests
 	$(BIN)/python -m pytest -q

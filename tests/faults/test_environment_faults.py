@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,14 @@ def ppo(env: Any) -> MTPPO:
     return MTPPO("MlpPolicy", env, seed=0, device="cpu", **options)
 
 
-AGENTS: dict[str, Callable[[Any], MTSAC | MTPPO]] = {"mtsac": sac, "mtppo": ppo}
+AGENTS: dict[str, Callable[[Any], MTSAC | MTPPO]] = {"mtsac": partial(sac, train_freq=3), "mtppo": ppo}
+BACKENDS: dict[str, tuple[Callable[[], MultiTaskVecEnv], type[MultiTaskVecEnv] | None]] = {
+    "toy": (make_toy, ToyReachVecEnv),
+    "envpool": (make_envpool, EnvPoolVecEnv),
+    "metaworld": (make_metaworld, None),
+    "async": (lambda: make_metaworld(vector_strategy="async", num_workers=2), None),
+}
+"""How each is made, and the class to poison where its rows do not do it themselves."""
 
 
 class Poisoner(BaseCallback):
@@ -127,21 +136,16 @@ def step_of(where: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("make", "patched"),
+    ("kind", "backend"),
     [
-        (make_toy, ToyReachVecEnv),
-        (make_envpool, EnvPoolVecEnv),
-        (make_metaworld, None),
-        (lambda: make_metaworld(vector_strategy="async", num_workers=2), None),
+        *(("mtsac", backend) for backend in BACKENDS),
+        ("mtppo", "toy"),
+        *(pytest.param("mtppo", backend, marks=pytest.mark.slow) for backend in BACKENDS if backend != "toy"),
     ],
-    ids=["toy", "envpool", "metaworld", "metaworld async"],
 )
-@pytest.mark.parametrize("kind", AGENTS)
-def test_every_back_end_names_what_it_was_in_the_step_in_which_it_comes(kind: str, make: Any, patched: Any) -> None:
-    if patched is not None:
-        with poisonable(patched):
-            _poison_all(AGENTS[kind], make())
-    else:
+def test_every_back_end_names_what_it_was_in_the_step_in_which_it_comes(kind: str, backend: str) -> None:
+    make, patched = BACKENDS[backend]
+    with nullcontext() if patched is None else poisonable(patched):
         _poison_all(AGENTS[kind], make())
 
 
@@ -244,8 +248,15 @@ def make_foreign(kind: str) -> tuple[Any, dict[str, float], str]:
     return DummyVecEnv([lambda line=line: line for line in lines]), lines[1].bad, "task"
 
 
-@pytest.mark.parametrize("foreign", ["VecEnv", "wrapper"])
-@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize(
+    ("kind", "foreign"),
+    [
+        ("mtsac", "VecEnv"),
+        ("mtppo", "wrapper"),
+        pytest.param("mtsac", "wrapper", marks=pytest.mark.slow),
+        pytest.param("mtppo", "VecEnv", marks=pytest.mark.slow),
+    ],
+)
 def test_environments_of_others_are_checked_before_anything_sees_their_numbers(kind: str, foreign: str) -> None:
     env, bad, task = make_foreign(foreign)
     agent = AGENTS[kind](env).learn(env.num_envs * 12)
@@ -350,7 +361,9 @@ def ill(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ill")
 @pytest.mark.parametrize(
-    "options", ["--learning-starts 700", "--agent mtppo --n-steps 25 --n-epochs 1"], ids=["mtsac", "mtppo"]
+    "options",
+    ["--learning-starts 700", pytest.param("--agent mtppo --n-steps 25 --n-epochs 1", marks=pytest.mark.slow)],
+    ids=["mtsac", "mtppo"],
 )
 def test_a_run_that_an_environment_broke_off_says_how_to_go_on_and_does(
     options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

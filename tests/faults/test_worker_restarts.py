@@ -236,7 +236,7 @@ def test_an_agent_learns_the_same(make: Any, orders: Path) -> None:
     assert torch.equal(parameters(make(worker_restarts=1)), parameters(undisturbed()))
 
 
-@pytest.mark.parametrize("num_goals", [50, None])
+@pytest.mark.parametrize("num_goals", [50, pytest.param(None, marks=pytest.mark.slow)])
 def test_metaworld_goes_on_in_the_midst_of_its_episodes(num_goals: int | None) -> None:
     options: dict[str, Any] = {"backend": "metaworld", "horizon": 20, "num_goals": num_goals, "seed": 3}
     env = make_vec_env(
