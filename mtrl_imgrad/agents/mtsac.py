@@ -20,7 +20,9 @@ from mtrl_imgrad.agents.arguments import (
     SAC_ARGUMENTS,
     as_float,
     check_arguments,
+    check_device,
     check_keywords,
+    check_policy_and_env,
     check_schedule,
     parse_ent_coef,
     two_combiners,
@@ -31,6 +33,7 @@ from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.progress import task_progress
 from mtrl_imgrad.agents.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
@@ -45,6 +48,7 @@ ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
 
 
+@checked
 class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
     """Multi-task SAC: SAC (Haarnoja et al., arXiv 1812.05905) whose K task gradients go through a combiner.
 
@@ -135,6 +139,8 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         check_arguments(locals(), SAC_ARGUMENTS)
         check_schedule("learning_rate", learning_rate)
         check_keywords("policy_kwargs", policy_kwargs or {}, MTSACPolicy, POLICY_ARGUMENTS)
+        check_policy_and_env(policy, env, self.policy_aliases)
+        check_device(device)
         buffer_class = replay_buffer_class or TaskReplayBuffer
         check_keywords("replay_buffer_kwargs", replay_buffer_kwargs or {}, buffer_class, BUFFER_ARGUMENTS)
         super().__init__(
@@ -243,6 +249,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
 
     # ------------------------------------------------------------------ learning
 
+    @checked
     def learn(
         self: SelfMTSAC,
         total_timesteps: int,

@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import torch
+from torch import Tensor
+
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["check_choice", "check_count", "check_number", "check_numbers", "check_seed"]
+__all__ = ["check_choice", "check_count", "check_number", "check_numbers", "check_seed", "check_tensor"]
 
 
 def check_number(
@@ -75,6 +78,18 @@ def check_choice(argument: str, value: object, accepted: Sequence[str]) -> None:
     """
     if not isinstance(value, str) or value not in accepted:
         raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
+
+
+def check_tensor(argument: str, value: object) -> None:
+    """Check that ``value`` is a dense tensor of floating point numbers.
+
+    Raises:
+        ArgumentError: if it is something else.
+    """
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        raise ArgumentError(f"{argument} must be a dense tensor, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise ArgumentError(f"{argument} must be floating point, got {value.dtype}")
 
 
 def _as_float(value: object) -> float:

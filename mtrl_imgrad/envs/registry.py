@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.envs.task_sets import TOY_TASKS, resolve_tasks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
@@ -51,6 +52,7 @@ class _Options:
         return arguments if self.horizon is None else {**arguments, "horizon": self.horizon}
 
 
+@checked
 def make_vec_env(
     tasks: str | Sequence[str],
     seed: int = 0,

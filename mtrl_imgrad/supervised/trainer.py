@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, combiner_class, make_combiner
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
@@ -62,6 +63,7 @@ class EpochRecord:
     diagnostics: list[dict[str, float]] = field(default_factory=list)
 
 
+@checked
 class MultiTaskTrainer:
     """Adam on the combined task gradients, epoch by epoch.
 

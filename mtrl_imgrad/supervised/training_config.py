@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.config import STRICT, Options, read_config
@@ -98,6 +99,7 @@ class MethodConfig:
     """Shorten the combined gradient to this norm; None: never, inf: never, whatever the preset says."""
 
 
+@checked
 @dataclass(frozen=True)
 class OptimisationConfig:
     """Adam and its schedule."""
@@ -138,6 +140,7 @@ class OptimisationConfig:
         return self.learning_rate
 
 
+@checked
 @dataclass(frozen=True)
 class ReportConfig:
     """Which numbers are a run's result, and what is logged."""
@@ -174,6 +177,7 @@ METHOD_KEYS = ("combiner_kwargs", "heads", "sharing", "max_grad_norm")
 """What a preset may say of a combiner."""
 
 
+@checked
 @dataclass(frozen=True)
 class SupervisedConfig:
     """Everything that determines a run."""
@@ -228,6 +232,7 @@ def list_presets() -> list[str]:
     return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+@checked
 def preset_path(name: str) -> Path:
     """The file of a preset.
 
@@ -239,6 +244,7 @@ def preset_path(name: str) -> Path:
     return Path(str(resources.files("mtrl_imgrad.supervised") / "configs" / f"{name}.yaml"))
 
 
+@checked
 def load_config(path: str | Path) -> SupervisedConfig:
     """Read a configuration: a preset's or a run's.
 

@@ -88,7 +88,9 @@ def saddle(
     """
     bound = (linear * w).sum(-1) + radius * problem.length(w)
     steep = np.where(problem.alive, np.abs(linear) / problem.norms, 0).max(-1)
-    lacking = (bound[:, None] - problem.times(correction) - linear) / (problem.norms * np.maximum(radius + steep, 1e-300)[:, None])
+    lacking = (bound[:, None] - problem.times(correction) - linear) / (
+        problem.norms * np.maximum(radius + steep, 1e-300)[:, None]
+    )
     longer = (problem.length(correction) - radius) / np.maximum(problem.size(correction), 1e-300)
     found = np.maximum(problem.worst(lacking), longer) - problem.mean_rounding
     return np.maximum(found, not_on_simplex(w))
@@ -98,8 +100,7 @@ def conflict_averse(problem: Problem, values: np.ndarray, c: float, divisor: flo
     """CAGrad: ``values * divisor`` is the mean plus the best correction of length ``c |g0|``."""
     correction = values * divisor - problem.shares
     correction = np.where(np.abs(correction) < 1e-15, 0, correction)
-    along = correction / np.maximum(correction.sum(-1, keepdims=True), 1e-300)
-    return saddle(problem, correction, extras.get("simplex_weights", along), problem.mean, c * problem.mean_norm)
+    return saddle(problem, correction, extras["simplex_weights"], problem.mean, c * problem.mean_norm)
 
 
 def imbalance_sensitive(problem: Problem, values: np.ndarray, c: float, divisor: float, extras: Extras) -> np.ndarray:

@@ -15,6 +15,7 @@ from hard_gramians import Batch, batches
 
 from mtrl_imgrad.combiners import GramianCombiner, Status, Weights, combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.combiners.memory.randomness import random_orders
+from mtrl_imgrad.combiners.task_sampling import TaskSampler
 
 pytest.importorskip("scipy")
 
@@ -54,16 +55,23 @@ class Case:
 
 
 def on_groups(found: Answer, violation: Callable[[claims.Problem, np.ndarray, Mapping], np.ndarray]) -> np.ndarray:
-    """The claim of a method that samples, for the groups that the same seed draws."""
+    """The claim of a method that samples, for the groups that the same seed draws.
+
+    What it reports of groups it does not say of tasks. For CAGrad its solver is asked for the w again: any will do for a
+    proof.
+    """
     groups = found.combiner.draw_groups(found.problem.num_tasks)
     if groups is None:
         return violation(found.problem, found.values, found.extras)
     A = groups.numpy().astype(np.longdouble)
     members = (A > 0).astype(np.longdouble)
-    problem = claims.Problem(
-        A @ (found.problem.M * found.problem.unit[:, None, None]) @ A.T, members.sum(-1) / members.sum()
-    )
-    return violation(problem, found.values @ members.T, {})
+    gramians = A @ (found.problem.M * found.problem.unit[:, None, None]) @ A.T
+    problem = claims.Problem(gramians, members.sum(-1) / members.sum())
+    extras: dict[str, np.ndarray] = {}
+    if isinstance(found.combiner, TaskSampler):
+        of_groups = [torch.from_numpy(part.astype(float)) for part in (gramians, problem.shares)]
+        extras["simplex_weights"] = found.combiner.solve_rows(*of_groups).extras["simplex_weights"].numpy()
+    return violation(problem, found.values @ members.T, extras)
 
 
 def operated(found: Answer, orders: torch.Tensor) -> np.ndarray:
