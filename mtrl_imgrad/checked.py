@@ -49,7 +49,7 @@ def checked(target: Target) -> Target:
     if not inspect.isclass(target):
         return _checked_function(target)
     if "__init__" in vars(target):
-        target.__init__ = _checked_function(target.__init__)
+        type.__setattr__(target, "__init__", _checked_function(target.__init__))
     return target
 
 
@@ -163,7 +163,7 @@ def _words(annotation: Any) -> str:
     if origin is Annotated:
         return _words(inner[0])
     if origin is Literal:
-        return f"one of {', '.join(map(repr, inner))}"
+        return " or ".join(map(repr, inner))
     if origin is type:
         return f"a class of {getattr(inner[0], '__name__', inner[0])}"
     if origin is collections.abc.Callable:

@@ -158,7 +158,7 @@ class TaskReplayBuffer(ReplayBuffer):
             self.full = True
             self.pos = 0
 
-    def _check_shapes(self, **fields: np.ndarray | list[dict[str, Any]]) -> None:
+    def _check_shapes(self, **fields: Any) -> None:
         """Refuse what is not of every environment, or of another width than observations and actions have."""
         observation, action = (self.n_envs, *self.obs_shape), (self.n_envs, self.action_dim)
         expected = {"obs": observation, "next_obs": observation, "action": action}

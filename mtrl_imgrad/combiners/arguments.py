@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["check_choice", "check_count", "check_number", "check_numbers", "check_seed", "check_tensor"]
+__all__ = ["check_choice", "check_count", "check_flag", "check_number", "check_numbers", "check_seed", "check_tensor"]
 
 
 def check_number(
@@ -54,7 +54,7 @@ def check_count(argument: str, value: object, low: int = 1) -> int:
     Raises:
         ArgumentError: if it is not.
     """
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < low:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= int(value) < 2**63:
         raise ArgumentError(f"{argument} must be an integer >= {low}, got {value!r}")
     return int(value)
 
@@ -68,6 +68,17 @@ def check_seed(seed: object) -> int:
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**63:
         raise ArgumentError(f"seed must be an integer in [0, 2^63), got {seed!r}")
     return int(seed)
+
+
+def check_flag(argument: str, value: object) -> bool:
+    """``value``, if it is True or False.
+
+    Raises:
+        ArgumentError: if it is not: any text would count as True.
+    """
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{argument} must be True or False, got {value!r}")
+    return value
 
 
 def check_choice(argument: str, value: object, accepted: Sequence[str]) -> None:

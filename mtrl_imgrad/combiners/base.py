@@ -81,11 +81,6 @@ class Combiner(ABC):
     wants_losses_after: ClassVar[bool] = False
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Hold the arguments of every method, one's own too, against their annotations."""
-        super().__init_subclass__(**kwargs)
-        checked(cls)
-
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         check_choice("reduction", reduction, ("mean", "sum"))
         self.reduction = reduction

@@ -27,7 +27,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
+from mtrl_imgrad.combiners.arguments import check_flag, check_number
 from mtrl_imgrad.combiners.base import Reduction, Weights
 from mtrl_imgrad.combiners.pareto_safe import projection_status, where
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual
@@ -91,8 +91,8 @@ class CAGrad(TaskSampler):
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
         self.c = check_number("c", c, 0)
-        self.rescale = bool(rescale)
-        self.pareto_safe = bool(pareto_safe)
+        self.rescale = check_flag("rescale", rescale)
+        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
         self.solver = check_solver(solver)
 
     def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.adatask import AdaTask
 from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import Combiner
@@ -92,7 +91,6 @@ def list_combiners() -> list[str]:
     return sorted(_COMBINERS)
 
 
-@checked
 def combiner_class(name: str) -> type[Combiner]:
     """The class behind a registry name.
 
@@ -104,7 +102,6 @@ def combiner_class(name: str) -> type[Combiner]:
     return _COMBINERS[name]
 
 
-@checked
 def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
     """A combiner from its registry name and its arguments; a combiner is handed back as it is.
 

@@ -71,9 +71,9 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float =
     [0.7225, 1.0]
     """
     _check_confidence(confidence)
-    counts = as_array("successes", successes), as_array("trials", trials)
+    pair = as_array("successes", successes), as_array("trials", trials)
     try:
-        hits, n = np.broadcast_arrays(*counts)
+        hits, n = np.broadcast_arrays(*pair)
     except ValueError as error:
         raise ArgumentError(f"successes and trials must go together: {error}") from None
     for name, counts in (("successes", hits), ("trials", n)):

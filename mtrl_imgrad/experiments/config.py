@@ -48,8 +48,8 @@ __all__ = [
 
 Config = TypeVar("Config")
 
-STRICT = pydantic.ConfigDict(extra="forbid")
-"""A key of a configuration file that no field has is an error, not a silent default."""
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+"""A key of a configuration file that no field has is an error, not a silent default; so is NaN."""
 
 ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
     "relu": torch.nn.ReLU,
@@ -488,9 +488,9 @@ def save_config(config: Config, path: Path, ran_with: dict[str, Any]) -> None:
         path: of the YAML file.
         ran_with: versions, back-ends and device, kept as a record.
     """
-    if not dataclasses.is_dataclass(config):
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise ArgumentError(f"config must be a dataclass such as TrainConfig, got {config!r}")
-    data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))  # type: ignore[type-var, call-overload]
+    data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))
     path.write_text(yaml.safe_dump({**data, "ran_with": ran_with}, sort_keys=False), encoding="utf-8")
 
 

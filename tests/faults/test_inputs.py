@@ -93,7 +93,8 @@ def says_which(error: BaseException, name: str, value: Any) -> bool:
     name it is and which one is unknown.
     """
     if isinstance(error, UnknownNameError):
-        return str(value[0] if isinstance(value, list) and value else value) in str(error)
+        unknown = value[0] if isinstance(value, list) and value else value
+        return str(unknown) in str(error) or repr(unknown) in str(error)
     expected = [name]
     if isinstance(value, dict):
         expected += value
