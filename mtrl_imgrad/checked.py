@@ -13,6 +13,7 @@ another) the function checks itself.
 
 A number may be Python's or NumPy's and is never a bool nor NaN; an integer has at most 64 bits; a list will do for a
 tuple; a string is no sequence.
+Whether a string is one of several names the function says itself, for it knows what they name.
 Annotations that are protocols, type variables or only there for the type checker are not looked at.
 """
 
@@ -95,7 +96,8 @@ def _fits(value: Any, annotation: Any) -> bool:
     if origin is Annotated:
         return _fits(value, inner[0])
     if origin is Literal:
-        return any(type(value) is type(one) and value == one for one in inner)
+        named = isinstance(value, str) and all(isinstance(one, str) for one in inner)
+        return named or any(type(value) is type(one) and value == one for one in inner)
     if origin is type:
         return isinstance(value, type) and (not isinstance(inner[0], type) or issubclass(value, inner[0]))
     if origin is not None:

@@ -20,6 +20,7 @@ CASES = [
     (bool, [True, np.bool_(False)], [0, 1, None, "True"]),
     (str, ["", "a"], [b"a", None, 1]),
     (float | None, [None, 2], ["None", NAN]),
+    (Literal["a"], ["a", "left to the function"], [1, None, [], b"a"]),
     (Literal["a", 1], ["a", 1], ["b", True, 1.0, [], None]),
     (Sequence[float], [[1, 2.0], (), (3,)], ["12", 1.0, [NAN], ["a"], {1: 2}]),
     (tuple[int, ...], [(1, 2), [3], ()], [1, "1", [1.5]]),

@@ -55,7 +55,6 @@ NO_NUMBER = {
     "nested",
 }
 NO_NUMBER |= {"foreign keys", "class", "empty tensor", "integers", "wrong shape", "tensor of NaN", "array"}
-NO_CONTAINER = NO_NUMBER - {"list", "list of text", "list of NaN", "nested", "dict", "foreign keys"}
 REFUSED = {
     "float": NO_NUMBER | {"None"},
     "int": NO_NUMBER | {"None", "fraction", "infinity", "huge", "long"},

@@ -1,8 +1,8 @@
 """What each Gramian method claims of its weights, written out from the papers and asked of the weights alone.
 
-Everything is computed in long doubles from the Gramian that the combiner was given, made symmetric and put into units in
-which gradients have unit mean square length. A task whose norm is below 1e-12 of the largest counts as zero and is not
-asked. Every function returns by how much its claims fail, ``[B]``, in the unit that the method's residual is stated in.
+Everything is computed in long doubles from the Gramian that the combiner was given, made symmetric and put into units
+in which gradients have unit mean square length. A task whose norm is below 1e-12 of the largest counts as zero and is
+not asked. Every function returns by how much its claims fail, ``[B]``, in the unit that the method's residual is stated in.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def equal_projections(problem: Problem, values: np.ndarray) -> np.ndarray:
 
 
 def as_equal_as_can_be(problem: Problem, values: np.ndarray) -> np.ndarray:
-    """ConFIG: with ``z = n v`` and C the cosines, ``C (s C z - 1) = 0`` for a scale s, and the length that it states."""
+    """ConFIG: with ``z = n v`` and C the cosines, ``C (s C z - 1) = 0`` for a scale s, and the length as stated."""
     z = np.where(problem.alive, values * problem.norms, 0)
     ones = problem.alive.astype(np.longdouble)
     inverse = np.where(problem.alive, 1 / problem.norms, 0)
@@ -170,7 +170,7 @@ def as_equal_as_can_be(problem: Problem, values: np.ndarray) -> np.ndarray:
 
 
 def harms_none(problem: Problem, values: np.ndarray) -> np.ndarray:
-    """UPGrad, and every ``pareto_safe``: no task's product with the update is negative, in units of ``|g_i| sum |v_j g_j|``."""
+    """UPGrad, and every ``pareto_safe``: no ``g_i . d`` is negative, in units of ``|g_i| sum_j |v_j g_j|``."""
     return problem.worst(-problem.times(values) / (problem.norms * problem.size(values)[:, None]))
 
 
