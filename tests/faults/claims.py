@@ -2,7 +2,7 @@
 
 Everything is computed in long doubles from the Gramian that the combiner was given, made symmetric and put into units
 in which gradients have unit mean square length. A task whose norm is below 1e-12 of the largest counts as zero and is
-not asked. Every function returns by how much its claims fail, ``[B]``, in the unit that the method's residual is stated in.
+not asked. Every function returns by how much its claims fail, ``[B]``, in the unit of the method's residual.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ def test_every_public_callable_has_a_valid_call():
 def says_which(error: BaseException, name: str, value: Any) -> bool:
     """Whether an error is one that a user may see, and its message holds the argument's name.
 
-    Of a path it is enough to hold the path itself, of a dict of options the key that is wrong, and of a name what kind of
-    name it is and which one is unknown.
+    Of a path it is enough to hold the path itself, of a dict of options the key that is wrong, and of a name what
+    kind of name it is and which one is unknown.
     """
     if isinstance(error, UnknownNameError):
         unknown = value[0] if isinstance(value, list) and value else value
