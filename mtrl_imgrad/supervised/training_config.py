@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.config import STRICT, Options, read_config
@@ -124,6 +125,8 @@ class OptimisationConfig:
     """Mixed precision; fp16 needs a GPU."""
 
     def __post_init__(self) -> None:
+        check_choice("lr_schedule", self.lr_schedule, ("constant", "step", "cosine"))
+        check_choice("amp", self.amp, ("none", "bf16", "fp16"))
         for name in ("epochs", "batch_size", "lr_step_epochs"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("learning_rate", "lr_factor"):
@@ -161,6 +164,7 @@ class ReportConfig:
     """Validation images in the panel of predictions."""
 
     def __post_init__(self) -> None:
+        check_choice("report", self.report, ("last", "best"))
         for name in ("last_epochs", "eval_every", "checkpoint_every", "panel_images"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("log_every", self.log_every, self.log_every >= 0, "at least 0")

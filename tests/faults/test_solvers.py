@@ -57,8 +57,7 @@ class Case:
 def on_groups(found: Answer, violation: Callable[[claims.Problem, np.ndarray, Mapping], np.ndarray]) -> np.ndarray:
     """The claim of a method that samples, for the groups that the same seed draws.
 
-    What it reports of groups it does not say of tasks. For CAGrad its solver is asked for the w again: any will do for a
-    proof.
+    It reports nothing of groups. CAGrad's solver is asked for the w again: any will do for a proof.
     """
     groups = found.combiner.draw_groups(found.problem.num_tasks)
     if groups is None:

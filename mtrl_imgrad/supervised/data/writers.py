@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.data.celeba import CELEBA_SPLITS, CelebATree
 from mtrl_imgrad.supervised.data.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES
@@ -130,6 +131,7 @@ def write_celeba(
     """
     if unknown := set(splits) - set(CELEBA_SPLITS):
         raise ArgumentError(f"splits must be of {', '.join(CELEBA_SPLITS)}, got {sorted(unknown)[0]!r}")
+    check_choice("tree", tree, ("original", "flat"))
     if not attribute_names:
         raise ArgumentError("attribute_names must hold at least one name, got none")
     if bad := [name for name in attribute_names if len(name.split()) != 1 or name != name.strip()]:
