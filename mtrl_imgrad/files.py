@@ -9,12 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from mtrl_imgrad.checked import checked
+
 __all__ = ["TEMPORARY", "sync_folder", "write_atomically"]
 
 TEMPORARY = ".tmp-"
 """Part of the name of a file that is being written; one that is left over was never finished."""
 
 
+@checked
 def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside its target, bring it to the disk, and put it in the target's place.
 
@@ -41,6 +44,7 @@ def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
     sync_folder(target.parent)
 
 
+@checked
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, where the system can."""
     if os.name == "nt":  # which cannot open a folder

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combination, Combiner, Weights
 from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.backward import Heads
@@ -101,6 +102,7 @@ class CombinedGradients:
     combination: Combination
 
 
+@checked
 class ParameterIndex:
     """Who the parameters of a module belong to, looked up once.
 
@@ -141,11 +143,13 @@ class ParameterIndex:
         return found
 
 
+@checked
 def split_parameters(module: nn.Module) -> Parameters:
     """Split the parameters of ``module`` by who they belong to, see `ParameterIndex.split`."""
     return ParameterIndex(module).split()
 
 
+@checked
 def over_tasks(function: Callable[..., Any], parameters: Parameters, *rows: Any) -> Any:
     """``function(parameters, *rows)`` for every task at once, without gradients.
 
@@ -164,6 +168,7 @@ def over_tasks(function: Callable[..., Any], parameters: Parameters, *rows: Any)
     return torch.func.vmap(one_task)(parameters.own, *rows)
 
 
+@checked
 def by_rows(loss: TaskLoss, parameters: Parameters, *rows: Any) -> RowGradients:
     """The K losses and the K gradients of all parameters, in one vectorised backward.
 
@@ -187,6 +192,7 @@ def by_rows(loss: TaskLoss, parameters: Parameters, *rows: Any) -> RowGradients:
     return RowGradients(losses, shared, own, aux)
 
 
+@checked
 def combined_by_rows(
     combiner: Combiner,
     loss: TaskLoss,
@@ -218,6 +224,7 @@ def combined_by_rows(
     return combine_rows(combiner, by_rows(loss, parameters, *rows), heads, on_nonfinite)
 
 
+@checked
 def combine_rows(
     combiner: Combiner, jacobian: RowGradients, heads: Heads = "unweighted", on_nonfinite: OnNonFinite = "raise"
 ) -> CombinedGradients:

@@ -9,17 +9,21 @@ from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any
 
+import gymnasium
 import numpy as np
+import torch
 
 from mtrl_imgrad.combiners import Combiner, make_combiner
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = [
     "PPO_ARGUMENTS",
     "SAC_ARGUMENTS",
     "as_float",
     "check_arguments",
+    "check_device",
     "check_keywords",
+    "check_policy_and_env",
     "check_schedule",
     "parse_ent_coef",
     "two_combiners",
@@ -115,6 +119,34 @@ def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., 
     for name in given:
         if name not in accepted:
             raise ArgumentError(f"{what} takes no {name!r}; accepted: {', '.join(sorted(accepted))}")
+
+
+def check_policy_and_env(policy: Any, env: Any, policies: Mapping[str, Any]) -> None:
+    """Refuse names that Stable-Baselines3 and Gymnasium would not know.
+
+    Raises:
+        UnknownNameError: if there is no policy of that name.
+        ArgumentError: if there is no environment of that name.
+    """
+    if isinstance(policy, str) and policy not in policies:
+        raise UnknownNameError("policy", policy, policies)
+    if isinstance(env, str):
+        try:
+            gymnasium.spec(env)
+        except gymnasium.error.Error as error:
+            raise ArgumentError(f"env must be an environment or the name of one: {error}") from error
+
+
+def check_device(device: torch.device | str) -> None:
+    """Refuse a device that PyTorch does not know.
+
+    Raises:
+        ArgumentError: if it is neither ``"auto"`` nor a device.
+    """
+    try:
+        torch.device("cpu" if device == "auto" else device)
+    except RuntimeError as error:
+        raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
 
 
 def check_schedule(name: str, value: Any, *, zero: bool = True) -> None:

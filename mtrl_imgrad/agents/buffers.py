@@ -22,6 +22,9 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from mtrl_imgrad.agents.arguments import check_device
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 __all__ = ["TaskBatch", "TaskReplayBuffer"]
@@ -46,6 +49,7 @@ class TaskBatch(NamedTuple):
     """``[K, B]`` float32: a task's loss is the weighted sum of its rows'; 1 / B throughout if balanced."""
 
 
+@checked
 class TaskReplayBuffer(ReplayBuffer):
     """A ring for each environment, sampled by task.
 
@@ -81,7 +85,10 @@ class TaskReplayBuffer(ReplayBuffer):
         reward_normalization: Literal["std"] | None = None,
         seed: int | None = None,
     ) -> None:
-        if not task_names or n_envs % len(task_names):
+        check_device(device)
+        if seed is not None:
+            check_seed(seed)
+        if not task_names or n_envs < 1 or n_envs % len(task_names):
             raise ArgumentError(f"n_envs must be a multiple of the {len(task_names)} task_names, got {n_envs}")
         if buffer_size < n_envs:
             raise ArgumentError(
@@ -107,6 +114,7 @@ class TaskReplayBuffer(ReplayBuffer):
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
+    @checked
     def add(
         self,
         obs: np.ndarray,
@@ -130,6 +138,7 @@ class TaskReplayBuffer(ReplayBuffer):
         Raises:
             NonFiniteError: if an entry is NaN or infinite, naming the field, the environment and the position.
         """
+        self._check_shapes(obs=obs, next_obs=next_obs, action=action, reward=reward, done=done, infos=infos)
         cut = np.fromiter((info.get("TimeLimit.truncated", False) for info in infos), bool, self.n_envs)
         row = np.concatenate(
             [
@@ -150,6 +159,15 @@ class TaskReplayBuffer(ReplayBuffer):
             self.full = True
             self.pos = 0
 
+    def _check_shapes(self, **fields: Any) -> None:
+        """Refuse what is not of every environment, or of another width than observations and actions have."""
+        observation, action = (self.n_envs, *self.obs_shape), (self.n_envs, self.action_dim)
+        expected = {"obs": observation, "next_obs": observation, "action": action}
+        for name, value in fields.items():
+            shape = np.shape(value)
+            if shape != expected.get(name, (self.n_envs,)):
+                raise ArgumentError(f"{name} must be {list(expected.get(name, (self.n_envs,)))}, got {list(shape)}")
+
     def _check_finite(self, row: np.ndarray) -> None:
         if np.isfinite(row).all():
             return
@@ -160,6 +178,7 @@ class TaskReplayBuffer(ReplayBuffer):
             f" is {row[env_index, column]} in the transition for replay position {self.pos}; nothing was stored"
         )
 
+    @checked
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> TaskBatch:  # type: ignore[override]
         """Draw ``batch_size`` rows over all tasks, with replacement.
 
@@ -314,6 +333,7 @@ class _RewardMoments:
         """Move to another device."""
         self.mean, self.sum_of_squares = self.mean.to(device), self.sum_of_squares.to(device)
 
+    @checked
     def add(self, rewards: Tensor) -> None:
         """Take in ``[K, n]`` rewards."""
         rewards = rewards.double()

@@ -18,6 +18,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from mtrl_imgrad.agents.progress import task_names_of
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.base import Combination
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
@@ -52,6 +53,7 @@ def record_per_task(
         logger.record(key, float(value), exclude=("stdout", "log") if hidden else None)
 
 
+@checked
 class MTEvalCallback(EventCallback):
     """Evaluates every task now and then, and keeps the best model by success.
 
@@ -198,6 +200,7 @@ class MTEvalCallback(EventCallback):
             )
 
 
+@checked
 class GradientDiagnosticsCallback(BaseCallback):
     """Logs how the latest task gradients stood to each other, and what the combiner made of them.
 

@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents.checkpoint import delete_checkpoint, is_checkpoint
 from mtrl_imgrad.agents.resumable import ResumableAlgorithm
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import (
     ArgumentError,
@@ -29,6 +30,7 @@ NAME = re.compile(r"step_(\d{12})")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+@checked
 class MTCheckpointCallback(BaseCallback):
     """Saves a checkpoint now and then, where one rollout is over and the next has not begun.
 
@@ -159,6 +161,7 @@ def list_checkpoints(path: str | os.PathLike[str]) -> list[Path]:
     return [folder / name for name in names if NAME.fullmatch(name) and is_checkpoint(folder / name)]
 
 
+@checked
 def latest_checkpoint(path: str | os.PathLike[str]) -> Path:
     """The latest of them.
 

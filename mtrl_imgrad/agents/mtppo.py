@@ -14,13 +14,22 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from torch import Tensor
 
-from mtrl_imgrad.agents.arguments import PPO_ARGUMENTS, check_arguments, check_keywords, check_schedule, two_combiners
+from mtrl_imgrad.agents.arguments import (
+    PPO_ARGUMENTS,
+    check_arguments,
+    check_device,
+    check_keywords,
+    check_policy_and_env,
+    check_schedule,
+    two_combiners,
+)
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.ppo_policy import MTPPOPolicy
 from mtrl_imgrad.agents.ppo_update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate, TaskMeasures
 from mtrl_imgrad.agents.progress import task_progress
 from mtrl_imgrad.agents.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.rollouts import TaskRollout, TaskRolloutBuffer
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError
@@ -46,6 +55,7 @@ FLAGS = ("counts", "finite", "actor_status", "critic_status")
 """What is known of an update beside its measures: whether it counts and was finite, and its combiners' statuses."""
 
 
+@checked
 class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
     """Multi-task PPO: PPO (Schulman et al., arXiv 1707.06347) whose K task gradients go through a combiner.
 
@@ -151,6 +161,8 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         if clip_range_vf is not None:
             check_schedule("clip_range_vf", clip_range_vf, zero=False)
         check_keywords("policy_kwargs", policy_kwargs or {}, MTPPOPolicy, POLICY_ARGUMENTS)
+        check_policy_and_env(policy, env, self.policy_aliases)
+        check_device(device)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,  # type: ignore[arg-type]
@@ -247,6 +259,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
 
     # ------------------------------------------------------------------ learning
 
+    @checked
     def learn(
         self: SelfMTPPO,
         total_timesteps: int,

@@ -21,7 +21,9 @@ from mtrl_imgrad.agents.arguments import (
     SAC_ARGUMENTS,
     as_float,
     check_arguments,
+    check_device,
     check_keywords,
+    check_policy_and_env,
     check_schedule,
     parse_ent_coef,
     two_combiners,
@@ -34,6 +36,7 @@ from mtrl_imgrad.agents.resumable import ResumableAlgorithm, check_optimizer
 from mtrl_imgrad.agents.sb3_import import COUNTERS as SB3_COUNTERS
 from mtrl_imgrad.agents.sb3_import import SB3SAC, read_sb3_sac
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
@@ -49,6 +52,7 @@ ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
 
 
+@checked
 class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
     """Multi-task SAC: SAC (Haarnoja et al., arXiv 1812.05905) whose K task gradients go through a combiner.
 
@@ -143,6 +147,8 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         check_arguments(locals(), SAC_ARGUMENTS)
         check_schedule("learning_rate", learning_rate)
         check_keywords("policy_kwargs", policy_kwargs or {}, MTSACPolicy, POLICY_ARGUMENTS)
+        check_policy_and_env(policy, env, self.policy_aliases)
+        check_device(device)
         buffer_class = replay_buffer_class or TaskReplayBuffer
         check_keywords("replay_buffer_kwargs", replay_buffer_kwargs or {}, buffer_class, BUFFER_ARGUMENTS)
         super().__init__(
@@ -253,6 +259,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
 
     # ------------------------------------------------------------------ learning
 
+    @checked
     def learn(
         self: SelfMTSAC,
         total_timesteps: int,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.agents.base_policy import MTPolicy, NetArch, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MTActor", "MTCritic", "MTSACPolicy", "squashed_sample"]
@@ -95,6 +96,7 @@ class MTCritic(BaseModel):
         return tuple(network(inputs, task).squeeze(-1) for network in self.q_networks)
 
 
+@checked
 class MTSACPolicy(MTPolicy):
     """Policy of `MTSAC`: ``policy_kwargs`` are the arguments below, from ``net_arch`` on.
 

@@ -23,10 +23,14 @@ from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.encoders.dropout import DropoutLayers
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.agents.popart import PopArt
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MTGaussianActor", "MTPPOPolicy", "MTValueCritic"]
 
+LARGEST_LOG_STD = 20.0
+"""Of either sign, initially: float32 holds the standard deviation and its square."""
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -124,6 +128,7 @@ class MTValueCritic(BaseModel):
         return self.popart.denormalise(learned, split_observation(observation, self.task_features)[1])
 
 
+@checked
 class MTPPOPolicy(MTPolicy):
     """Policy of `MTPPO`: ``policy_kwargs`` are the arguments from ``net_arch`` to ``log_std_init``.
 
@@ -199,7 +204,7 @@ class MTPPOPolicy(MTPolicy):
         )
         self.value_normalization = value_normalization
         self.value_normalization_kwargs = dict(value_normalization_kwargs or {})
-        self.log_std_init = log_std_init
+        self.log_std_init = check_number("log_std_init", log_std_init, -LARGEST_LOG_STD, LARGEST_LOG_STD)
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:

@@ -19,12 +19,14 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from mtrl_imgrad.agents.guards import as_callbacks
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.tables import rate_grid
 
 __all__ = ["MTProgressBarCallback", "task_names_of", "task_progress"]
 
 
+@checked
 class MTProgressBarCallback(BaseCallback):
     """Progress, speed, and the success of the latest training episodes, overall and of every task, live.
 
@@ -135,6 +137,9 @@ def task_progress(callback: MaybeCallback, show: bool) -> Iterator[MaybeCallback
 
     In place of SB3's own bar, which knows of no tasks. Closed here: SB3 tells callbacks nothing of an exception.
     """
+    given = callback if isinstance(callback, list) else [] if callback is None else [callback]
+    if not all(isinstance(one, BaseCallback) or callable(one) for one in given):
+        raise ArgumentError(f"callback must be a callback, a function or a list of them, got {callback!r}")
     if not show:
         yield callback
         return

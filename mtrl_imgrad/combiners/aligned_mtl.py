@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice
+from mtrl_imgrad.combiners.arguments import check_choice, check_flag
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.pareto_safe import harmless
 from mtrl_imgrad.combiners.solvers.normalised import normalise
@@ -76,7 +76,7 @@ class AlignedMTL(GramianCombiner):
         super().__init__(reduction=reduction)
         check_choice("scale_mode", scale_mode, SCALE_MODES)
         self.scale_mode = scale_mode
-        self.pareto_safe = bool(pareto_safe)
+        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.

@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import torch
+from torch import Tensor
+
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["check_choice", "check_count", "check_number", "check_numbers", "check_seed"]
+__all__ = ["check_choice", "check_count", "check_flag", "check_number", "check_numbers", "check_seed", "check_tensor"]
 
 
 def check_number(
@@ -51,7 +54,7 @@ def check_count(argument: str, value: object, low: int = 1) -> int:
     Raises:
         ArgumentError: if it is not.
     """
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < low:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= int(value) < 2**63:
         raise ArgumentError(f"{argument} must be an integer >= {low}, got {value!r}")
     return int(value)
 
@@ -67,6 +70,17 @@ def check_seed(seed: object) -> int:
     return int(seed)
 
 
+def check_flag(argument: str, value: object) -> bool:
+    """``value``, if it is True or False.
+
+    Raises:
+        ArgumentError: if it is not: any text would count as True.
+    """
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{argument} must be True or False, got {value!r}")
+    return value
+
+
 def check_choice(argument: str, value: object, accepted: Sequence[str]) -> None:
     """Check an argument that takes one of a few names.
 
@@ -75,6 +89,18 @@ def check_choice(argument: str, value: object, accepted: Sequence[str]) -> None:
     """
     if not isinstance(value, str) or value not in accepted:
         raise ArgumentError(f"{argument} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
+
+
+def check_tensor(argument: str, value: object) -> None:
+    """Check that ``value`` is a dense tensor of floating point numbers.
+
+    Raises:
+        ArgumentError: if it is something else.
+    """
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        raise ArgumentError(f"{argument} must be a dense tensor, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise ArgumentError(f"{argument} must be floating point, got {value.dtype}")
 
 
 def _as_float(value: object) -> float:

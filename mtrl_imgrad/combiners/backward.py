@@ -144,7 +144,12 @@ def backward(
     micro-batches (``combine=False``) the task gradients add up, as do the losses, so divide each loss by the number of
     micro-batches. Combining is not linear: this is not the sum of the micro-batches' combined gradients.
     """
-    _check_options(combiner, heads, max_grad_norm, on_nonfinite, grad_scaler)
+    check_choice("heads", heads, get_args(Heads))
+    if max_grad_norm is not None:
+        max_grad_norm = check_number("max_grad_norm", max_grad_norm, 0, closed=False)
+    check_on_nonfinite(on_nonfinite, combiner)
+    if grad_scaler is not None and on_nonfinite != "raise":
+        raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with a grad_scaler, which skips steps itself")
     trunk, own = _parameters("shared", shared), _parameters("task_specific", task_specific)
     if not trunk:
         raise ArgumentError("shared must hold at least one parameter that requires a gradient")
@@ -423,21 +428,6 @@ class _Step:
         return row if self.losses.tasks is None else self.losses.tasks[row]
 
 
-def _check_options(
-    combiner: Combiner,
-    heads: str,
-    max_grad_norm: float | None,
-    on_nonfinite: str,
-    scaler: torch.amp.GradScaler | None,
-) -> None:
-    check_choice("heads", heads, get_args(Heads))
-    check_on_nonfinite(on_nonfinite, combiner)
-    if scaler is not None and on_nonfinite != "raise":
-        raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with a grad_scaler, which skips steps itself")
-    if max_grad_norm is not None:
-        check_number("max_grad_norm", max_grad_norm, 0, closed=False)
-
-
 def _parameters(name: str, given: Iterable[Tensor]) -> list[Tensor]:
     """The parameters that ask for a gradient."""
     if isinstance(given, Tensor) or not isinstance(given, Iterable):
@@ -454,7 +444,8 @@ def _parameters(name: str, given: Iterable[Tensor]) -> list[Tensor]:
 def _present(losses: Tensor | Sequence[Tensor], tasks: TaskIds | None, scaler: torch.amp.GradScaler | None) -> _Losses:
     """The losses that have a graph, and whose they are."""
     parts = list(losses.unbind()) if isinstance(losses, Tensor) and losses.ndim == 1 else losses
-    if isinstance(parts, Tensor) or not all(isinstance(loss, Tensor) and loss.numel() == 1 for loss in parts):
+    scalars = not isinstance(parts, Tensor) and all(isinstance(loss, Tensor) and loss.numel() == 1 for loss in parts)
+    if not scalars or not len(parts):
         raise ArgumentError("losses must be K scalar tensors, or one tensor [K]")
     check_task_ids(tasks, len(parts))
     ids = list(range(len(parts))) if tasks is None else list(tasks)

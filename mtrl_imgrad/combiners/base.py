@@ -29,12 +29,13 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_choice, check_count
 from mtrl_imgrad.combiners.backward import Heads, Pending, backward
-from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses, check_tensor
-from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
+from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
+from mtrl_imgrad.combiners.gramian import check_gramian, combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.memory.frozen_weights import FrozenWeights
-from mtrl_imgrad.combiners.memory.tables import Kept, TaskIds
+from mtrl_imgrad.combiners.memory.tables import Kept, TaskIds, check_task_ids
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
 from mtrl_imgrad.errors import ArgumentError
@@ -108,6 +109,7 @@ class Combiner(ABC):
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """`__call__` without its checks: no host copy, no synchronisation. What a training step calls."""
 
+    @checked
     def backward(
         self,
         losses: Tensor | Sequence[Tensor],
@@ -331,7 +333,8 @@ class GramianCombiner(Combiner):
             ArgumentError: if the Gramian is not square and floating point, or there are several and the method takes
                 one at a time.
         """
-        check_tensor("gramian", gramian)
+        check_gramian(gramian)
+        check_task_ids(tasks, gramian.shape[-1])
         if self._frozen is None:
             return self._reduced(self.solve(gramian, losses, tasks))
         if gramian.ndim != 2:
@@ -384,6 +387,7 @@ class LossCombiner(Combiner):
             `Weights`, in float64 on the losses' device.
         """
         check_losses(losses, one_step=bool(self.keeps))
+        check_task_ids(tasks, losses.shape[-1])
         return self._reduced(self.solve(losses.detach(), tasks))
 
     @abstractmethod

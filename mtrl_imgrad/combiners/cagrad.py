@@ -27,12 +27,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
+from mtrl_imgrad.combiners.arguments import check_flag, check_number
 from mtrl_imgrad.combiners.base import Reduction, Weights
 from mtrl_imgrad.combiners.pareto_safe import projection_status, where
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual
 from mtrl_imgrad.combiners.solvers.dual_cone import correct, relative_length
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
 from mtrl_imgrad.combiners.task_sampling import TaskSampler
 
@@ -90,8 +91,8 @@ class CAGrad(TaskSampler):
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
         self.c = check_number("c", c, 0)
-        self.rescale = bool(rescale)
-        self.pareto_safe = bool(pareto_safe)
+        self.rescale = check_flag("rescale", rescale)
+        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
         self.solver = check_solver(solver)
 
     def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:
@@ -139,8 +140,12 @@ def _at_safe_radius(problem: NormalisedGramian, found: Weights, c: float, *, res
     """``found`` where c is at least c_min, which joins the extras; elsewhere the answer for the radius c_min."""
     mean = (problem.norms * problem.mean)[..., None, :]
     correction = correct(problem.cosines, mean)
-    least = relative_length(problem.cosines, mean, correction.added)[..., 0]
-    projection = problem.mean + problem.inverse_norms * correction.added[..., 0, :]
+    added = correction.added[..., 0, :]
+    least = relative_length(problem.cosines, mean, added[..., None, :])[..., 0]
+    # A mean that is rounding error has no c_min; what CAGrad adds to it is rounding error as well and may do harm.
+    lost = problem.mean_norm <= VANISHING * mean[..., 0, :].sum(-1)
+    harmful = (least > c) | (lost & (added > 0).any(-1))
+    projection = problem.mean + problem.inverse_norms * added
     raised = Weights(
         values=projection / (1 + least * least)[..., None] if rescale else projection,
         residual=correction.residual[..., 0],
@@ -148,4 +153,4 @@ def _at_safe_radius(problem: NormalisedGramian, found: Weights, c: float, *, res
         extras={**found.extras, "c_min": problem.nan_unless_finite(least)},
     )
     # c_min is zero where the Gramian is not usable, so that what was found for it stays.
-    return where(least > c, raised, found)
+    return where(harmful, raised, found)

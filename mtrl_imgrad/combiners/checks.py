@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.arguments import check_tensor
 from mtrl_imgrad.combiners.gramian import rows_of
 from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
-__all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses", "check_tensor"]
+__all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses"]
 
 Jacobian = Tensor | Sequence[Tensor]
 
@@ -19,18 +20,6 @@ Jacobian = Tensor | Sequence[Tensor]
 def blocks_of(jacobian: Jacobian) -> list[Tensor]:
     """A Jacobian as a list of blocks ``[K, *shape]``."""
     return [jacobian] if isinstance(jacobian, Tensor) else list(jacobian)
-
-
-def check_tensor(argument: str, value: object) -> None:
-    """Check that ``value`` is a dense tensor of floating point numbers.
-
-    Raises:
-        ArgumentError: if it is something else.
-    """
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
-        raise ArgumentError(f"{argument} must be a dense tensor, got {type(value).__name__}")
-    if not value.is_floating_point():
-        raise ArgumentError(f"{argument} must be floating point, got {value.dtype}")
 
 
 def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> int:

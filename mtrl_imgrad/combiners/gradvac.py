@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number, check_seed
+from mtrl_imgrad.combiners.arguments import check_flag, check_number, check_seed
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.memory.randomness import random_orders
 from mtrl_imgrad.combiners.memory.tables import PairTable
@@ -74,7 +74,7 @@ class GradVac(GramianCombiner):
         super().__init__(reduction=reduction)
         self.beta = check_number("beta", beta, 0, 1)
         self.seed = check_seed(seed)
-        self.pareto_safe = bool(pareto_safe)
+        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
         self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
         self._targets = self._keep("targets", PairTable())
 

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_tensor
 from mtrl_imgrad.combiners.solvers.dual_cone import c_min
+from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [
+    "check_gramian",
     "combine_blocks",
     "correlation",
     "gramian_diagnostics",
@@ -24,6 +28,23 @@ __all__ = [
 
 ZERO_NORM = 1e-12
 """A gradient whose norm is below this fraction of the largest one counts as zero."""
+
+
+def check_gramian(gramian: Tensor, one_step: bool = False) -> None:
+    """Check the shape and dtype of a Gramian.
+
+    Args:
+        gramian: ``[..., K, K]``.
+        one_step: whether there must be no leading dimensions.
+
+    Raises:
+        ArgumentError: if it is not floating point and square with at least one task.
+    """
+    check_tensor("gramian", gramian)
+    if gramian.ndim < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
+        raise ArgumentError(f"gramian must be [..., K, K] with K >= 1, got shape {tuple(gramian.shape)}")
+    if one_step and gramian.ndim != 2:
+        raise ArgumentError(f"gramian must be [K, K], one at a time, got shape {tuple(gramian.shape)}")
 
 
 def rows_of(block: Tensor) -> Tensor:
@@ -76,6 +97,7 @@ def correlation(gramian: Tensor) -> Tensor:
     return (gramian * inverse[..., :, None] * inverse[..., None, :]).clamp(-1.0, 1.0)
 
 
+@checked
 def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
     """How the task gradients stand to each other, and to the combination where ``weights`` is given.
 
@@ -90,6 +112,11 @@ def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[
         ``direction_cosines`` [K], cosine of the combination with each task, and ``pareto_failure``, whether
         one of them is below -1e-6 (the update then goes uphill for a task).
     """
+    check_gramian(gramian, one_step=True)
+    if weights is not None:
+        check_tensor("weights", weights)
+        if weights.shape != gramian.shape[:1]:
+            raise ArgumentError(f"weights must have shape {tuple(gramian.shape[:1])}, got {tuple(weights.shape)}")
     gramian = gramian.double()
     norms = gramian.diagonal().clamp_min(0).sqrt()
     alive = is_nonzero(gramian)

@@ -31,7 +31,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_number
+from mtrl_imgrad.combiners.arguments import check_choice, check_flag, check_number
 from mtrl_imgrad.combiners.base import Reduction, Weights
 from mtrl_imgrad.combiners.cagrad import corrected_mean
 from mtrl_imgrad.combiners.imbalance import MEASURES, direct, plumb_line, smallest_norm
@@ -114,6 +114,9 @@ class IMGrad(TaskSampler):
         check_choice("form", form, tuple(OFFSETS))
         check_choice("measure", measure, MEASURES)
         check_choice("base", base, BASES)
+        self.rescale = check_flag("rescale", rescale)
+        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
+        self.official_k2_quirk = check_flag("official_k2_quirk", official_k2_quirk)
         only_cagrad = {
             "c": c is not None,
             "rescale": not rescale,
@@ -133,11 +136,8 @@ class IMGrad(TaskSampler):
         self.form = form
         self.measure = measure
         self.base = base
-        self.rescale = bool(rescale)
-        self.pareto_safe = bool(pareto_safe)
         self.tasks_per_step = tasks_per_step
         self.seed = seed
-        self.official_k2_quirk = bool(official_k2_quirk)
         self.solver = check_solver(solver)
         self._sample_tasks(tasks_per_step, seed)
 

@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice
+from mtrl_imgrad.combiners.arguments import check_choice, check_flag
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
@@ -77,7 +77,7 @@ class MGDA(GramianCombiner):
         super().__init__(update_every=update_every, reduction=reduction)
         check_choice("normalisation", normalisation, ("none", "l2", "loss", "loss+"))
         self.normalisation = normalisation
-        self.combine_normalised = bool(combine_normalised)
+        self.combine_normalised = check_flag("combine_normalised", combine_normalised)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`. Divided by n with ``combine_normalised``.

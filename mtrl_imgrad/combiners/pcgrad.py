@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_seed
+from mtrl_imgrad.combiners.arguments import check_flag, check_seed
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.memory.randomness import in_order, random_orders
 from mtrl_imgrad.combiners.pareto_safe import harmless
@@ -64,9 +64,9 @@ class PCGrad(GramianCombiner):
         self, shuffle: bool = True, *, seed: int = 0, pareto_safe: bool = False, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
-        self.shuffle = bool(shuffle)
+        self.shuffle = check_flag("shuffle", shuffle)
         self.seed = check_seed(seed)
-        self.pareto_safe = bool(pareto_safe)
+        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
         self._generator = torch.Generator().manual_seed(self.seed)
         if self.shuffle:
             self._keep("generator", self._generator)

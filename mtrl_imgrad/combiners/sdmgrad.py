@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
+from mtrl_imgrad.combiners.arguments import check_flag, check_number
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.memory.simplex_table import SimplexTable, project_simplex
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
@@ -84,7 +84,7 @@ class SDMGrad(GramianCombiner):
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
         self.lam = check_number("lam", lam, 0)
-        self.halves = bool(halves)
+        self.halves = check_flag("halves", halves)
         self._weights = SimplexTable()
         if self.halves:
             self.rows_per_task = 2

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.envs.task_sets import TOY_TASKS, resolve_tasks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
@@ -55,6 +56,7 @@ class _Options:
         return arguments if self.horizon is None else {**arguments, "horizon": self.horizon}
 
 
+@checked
 def make_vec_env(
     tasks: str | Sequence[str] | Mapping[str, MakeEnv],
     seed: int = 0,

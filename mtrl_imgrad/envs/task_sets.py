@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = [
@@ -121,6 +122,7 @@ def list_task_sets() -> list[str]:
     return [*METAWORLD_SETS, TOY_SET]
 
 
+@checked
 def list_tasks(task_set: str | None = None) -> list[str]:
     """Names of the tasks of a set, in the order of their one-hot bits.
 

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
 
@@ -33,6 +34,7 @@ _MAX_LINES = len(PALETTE)
 _DPI = 150
 
 
+@checked
 def plot_success_curve(
     evaluations: EvaluationHistory | str | os.PathLike[str],
     path: str | os.PathLike[str],
@@ -83,6 +85,7 @@ def plot_success_curve(
     return _save(figure, path)
 
 
+@checked
 def plot_per_task_bars(
     report: SuccessReport,
     path: str | os.PathLike[str],

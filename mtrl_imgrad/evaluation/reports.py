@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
-from mtrl_imgrad.evaluation.statistics import Interval, success_interval, wilson_interval
+from mtrl_imgrad.evaluation.statistics import Interval, as_array, success_interval, wilson_interval
 from mtrl_imgrad.files import write_atomically
 
 __all__ = ["EvaluationHistory", "SuccessReport"]
@@ -24,6 +25,7 @@ __all__ = ["EvaluationHistory", "SuccessReport"]
 PathLike = str | os.PathLike[str]
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SuccessReport:
     """What an agent did in n episodes of each of K tasks. ``print(report)`` shows a table.
@@ -48,11 +50,15 @@ class SuccessReport:
         object.__setattr__(self, "task_names", tuple(map(str, self.task_names)))
         if np.asarray(self.successes).dtype != np.bool_:
             raise ArgumentError(f"successes must be bool, got {np.asarray(self.successes).dtype}")
+        if not self.task_names:
+            raise ArgumentError("task_names must name at least one task, got none")
         shape = (len(self.task_names), self.num_episodes)
         for name, dtype in (("successes", np.bool_), ("returns", np.float64), ("lengths", np.int64)):
-            array = np.array(getattr(self, name), dtype)
+            array = np.array(as_array(name, getattr(self, name), dtype))
             if array.shape != shape or not array.size:
-                raise ArgumentError(f"{name} must be [tasks, episodes], here {shape}, got {array.shape}")
+                raise ArgumentError(
+                    f"{name} must be [tasks, episodes], {shape} for these task_names, got {array.shape}"
+                )
             array.flags.writeable = False
             object.__setattr__(self, name, array)
 
@@ -104,6 +110,7 @@ class SuccessReport:
         }
         return json.dumps(summary, indent=2, allow_nan=False)
 
+    @checked
     def save(self, path: PathLike) -> Path:
         """Write every episode to ``<path>.npz`` (no pickle) and the summary to ``<path>.json`` beside it.
 
@@ -121,6 +128,7 @@ class SuccessReport:
         return target
 
     @classmethod
+    @checked
     def load(cls, path: PathLike) -> SuccessReport:
         """Read what `save` wrote. Never runs code from the file.
 
@@ -140,6 +148,7 @@ class SuccessReport:
 _MEMBERS = ("task_names", "successes", "returns", "lengths")
 
 
+@checked
 class EvaluationHistory:
     """The reports of one training, in order of time: what ``evaluations.npz`` holds and curves are made of.
 
@@ -157,6 +166,7 @@ class EvaluationHistory:
     def __len__(self) -> int:
         return len(self.reports)
 
+    @checked
     def append(self, timesteps: int, report: SuccessReport) -> None:
         """Add the report made after ``timesteps`` environment steps.
 
@@ -200,6 +210,7 @@ class EvaluationHistory:
         """``[E, 2]`` stratified bootstrap intervals of `mean_success`."""
         return np.array([r.mean_interval for r in self.reports]).reshape(-1, 2)
 
+    @checked
     def until(self, timesteps: int) -> EvaluationHistory:
         """The part made at or before ``timesteps``."""
         part = EvaluationHistory(self.task_names, self.confidence)
@@ -208,6 +219,7 @@ class EvaluationHistory:
                 part.append(when, report)
         return part
 
+    @checked
     def save(self, path: PathLike) -> Path:
         """Write all episodes of all evaluations to ``<path>.npz``: no pickle, all or nothing.
 
@@ -224,6 +236,7 @@ class EvaluationHistory:
         return target
 
     @classmethod
+    @checked
     def load(cls, path: PathLike) -> EvaluationHistory:
         """Read what `save` wrote. Never runs code from the file.
 

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 __all__ = [
@@ -47,6 +48,7 @@ class Interval(NamedTuple):
     high: float
 
 
+@checked
 def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> Floats:
     """Wilson's score interval for a binomial proportion, without continuity correction.
 
@@ -69,7 +71,11 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float =
     [0.7225, 1.0]
     """
     _check_confidence(confidence)
-    hits, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
+    pair = as_array("successes", successes), as_array("trials", trials)
+    try:
+        hits, n = np.broadcast_arrays(*pair)
+    except ValueError as error:
+        raise ArgumentError(f"successes and trials must go together: {error}") from None
     for name, counts in (("successes", hits), ("trials", n)):
         if not (np.isfinite(counts).all() and (counts == np.floor(counts)).all()):
             raise ArgumentError(f"{name} must hold whole numbers, got {counts.tolist()}")
@@ -86,6 +92,7 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float =
     return np.stack([low, high], axis=-1)
 
 
+@checked
 def success_interval(successes: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
     """Stratified percentile bootstrap of the mean success of one agent over its episodes.
 
@@ -110,7 +117,7 @@ def success_interval(successes: ArrayLike, confidence: float = 0.95, resamples: 
     hits = np.asarray(successes)
     if hits.ndim != 2 or hits.size == 0 or hits.dtype != np.bool_:
         raise ArgumentError(f"successes must be bool [tasks, episodes], got {hits.dtype} {hits.shape}")
-    _check_bootstrap(confidence, resamples)
+    _check_bootstrap(confidence, resamples, seed)
     episodes = hits.shape[1]
     if episodes == 1:
         return Interval(np.nan, np.nan)
@@ -118,6 +125,7 @@ def success_interval(successes: ArrayLike, confidence: float = 0.95, resamples: 
     return _percentiles(counts.mean(axis=1) / episodes, confidence)
 
 
+@checked
 def interquartile_mean(values: ArrayLike, axis: int | None = None) -> Floats:
     """Mean of the middle half, with fractional weights where a quarter is not a whole number of values.
 
@@ -139,7 +147,7 @@ def interquartile_mean(values: ArrayLike, axis: int | None = None) -> Floats:
     >>> float(interquartile_mean([0, 1, 2, 9]))
     1.5
     """
-    scores = np.asarray(values, np.float64)
+    scores = as_array("values", values)
     if scores.size == 0:
         raise ArgumentError("values must not be empty")
     if not np.isfinite(scores).all():
@@ -147,6 +155,7 @@ def interquartile_mean(values: ArrayLike, axis: int | None = None) -> Floats:
     return _iqm_of_last(scores.reshape(-1) if axis is None else np.moveaxis(scores, axis, -1))
 
 
+@checked
 def stratified_bootstrap(
     scores: ArrayLike,
     statistic: Statistic | None = None,
@@ -176,7 +185,7 @@ def stratified_bootstrap(
         NonFiniteError: if a score is NaN or infinite; names run and task.
     """
     matrix = _score_matrix(scores)
-    _check_bootstrap(confidence, resamples)
+    _check_bootstrap(confidence, resamples, seed)
     if resample not in ("within_task", "runs"):
         raise ArgumentError(f"resample must be 'within_task' or 'runs', got {resample!r}")
     runs, tasks = matrix.shape
@@ -221,6 +230,7 @@ class Aggregate:
         return f"{mean}, {iqm} ({sample}, {100 * self.confidence:g} % stratified bootstrap)"
 
 
+@checked
 def aggregate_runs(
     scores: ArrayLike,
     *,
@@ -281,13 +291,25 @@ def _percentiles(samples: Floats, confidence: float) -> Interval:
     return Interval(float(low), float(high))
 
 
+def as_array(name: str, values: ArrayLike, dtype: type[np.generic] = np.float64) -> NDArray:
+    """``values`` as an array of numbers.
+
+    Raises:
+        ArgumentError: if they are none, naming the argument.
+    """
+    try:
+        return np.asarray(values, dtype)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{name} must be an array of numbers: {error}") from None
+
+
 def _score_matrix(scores: ArrayLike) -> Floats:
-    matrix = np.asarray(scores, np.float64)
+    matrix = as_array("scores", scores)
     if matrix.ndim != 2 or matrix.size == 0:
         raise ArgumentError(f"scores must be [runs, tasks] and not empty, got shape {matrix.shape}")
     if not np.isfinite(matrix).all():
         run, task = np.argwhere(~np.isfinite(matrix))[0]
-        raise NonFiniteError(f"the score of run {run} on task {task} is {matrix[run, task]}")
+        raise NonFiniteError(f"scores must be finite: the score of run {run} on task {task} is {matrix[run, task]}")
     return matrix
 
 
@@ -296,7 +318,9 @@ def _check_confidence(confidence: float) -> None:
         raise ArgumentError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
 
 
-def _check_bootstrap(confidence: float, resamples: int) -> None:
+def _check_bootstrap(confidence: float, resamples: int, seed: int) -> None:
     _check_confidence(confidence)
+    if seed < 0:
+        raise ArgumentError(f"seed must not be negative, got {seed}")
     if resamples < 1:
         raise ArgumentError(f"resamples must be at least 1, got {resamples!r}")

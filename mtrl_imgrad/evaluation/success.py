@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import (
     ArgumentError,
     EnvironmentFaultError,
@@ -33,6 +34,7 @@ class Predictor(Protocol):
         """Actions ``[num_envs, A]`` for observations ``[num_envs, D]``, and a state that is ignored."""
 
 
+@checked
 def evaluate_success(
     agent: Predictor,
     env: VecEnv,
@@ -69,6 +71,8 @@ def evaluate_success(
         NonFiniteError: if the agent acts with a NaN or an infinity; names task and step.
         EnvironmentFaultError: if an episode never tells of success, returns a NaN or outlasts the horizon.
     """
+    if not callable(getattr(agent, "predict", None)):
+        raise ArgumentError(f"agent must have a method predict, got {type(agent).__name__}")
     if n_episodes < 1:
         raise ArgumentError(f"n_episodes must be at least 1, got {n_episodes!r}")
     if not 0 < confidence < 1:

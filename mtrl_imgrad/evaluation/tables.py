@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -21,10 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-
-if TYPE_CHECKING:
-    from mtrl_imgrad.evaluation.reports import SuccessReport
+from mtrl_imgrad.evaluation.reports import SuccessReport
 
 __all__ = [
     "interval_bar",
@@ -60,6 +58,7 @@ def interval_bar(rate: float, low: float, high: float, width: int, *, ascii_only
     return full * first + dense * (second - first) + light * (third - second) + empty * (width - third)
 
 
+@checked
 def success_table(
     report: SuccessReport,
     before: SuccessReport | None = None,
@@ -99,6 +98,7 @@ def success_table(
     return table
 
 
+@checked
 def markdown_table(report: SuccessReport, before: SuccessReport | None = None, *, bar: int = 20) -> str:
     """The table of `success_table` as GitHub markdown.
 
@@ -121,6 +121,7 @@ def markdown_table(report: SuccessReport, before: SuccessReport | None = None, *
     return f"{_title(report, before)}\n\n{body}\n"
 
 
+@checked
 def print_success(report: SuccessReport, before: SuccessReport | None = None, console: Console | None = None) -> None:
     """Print `success_table` as wide as the terminal, in colour where there is one.
 

@@ -21,6 +21,7 @@ import tyro
 import yaml
 from stable_baselines3.common.utils import LinearSchedule
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
@@ -48,8 +49,8 @@ __all__ = [
 
 Config = TypeVar("Config")
 
-STRICT = pydantic.ConfigDict(extra="forbid")
-"""A key of a configuration file that no field has is an error, not a silent default."""
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+"""A key of a configuration file that no field has is an error, not a silent default; so is NaN."""
 
 ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
     "relu": torch.nn.ReLU,
@@ -418,7 +419,8 @@ TRAIN_CONFIGS: dict[str, type[TrainConfig]] = {"mtsac": MTSACTrainConfig, "mtppo
 """By ``agent.name``."""
 
 
-def train_config_class(agent: object) -> type[TrainConfig]:
+@checked
+def train_config_class(agent: str) -> type[TrainConfig]:
     """The configuration of an agent's runs.
 
     Raises:
@@ -426,7 +428,7 @@ def train_config_class(agent: object) -> type[TrainConfig]:
     """
     if agent not in TRAIN_CONFIGS:
         raise UnknownNameError("agent", agent, TRAIN_CONFIGS)
-    return TRAIN_CONFIGS[str(agent)]
+    return TRAIN_CONFIGS[agent]
 
 
 def list_presets() -> list[str]:
@@ -435,6 +437,7 @@ def list_presets() -> list[str]:
     return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+@checked
 def preset_path(name: str) -> Path:
     """The file of a preset.
 
@@ -446,6 +449,7 @@ def preset_path(name: str) -> Path:
     return Path(str(resources.files("mtrl_imgrad") / "configs" / f"{name}.yaml"))
 
 
+@checked
 def load_config(path: str | Path) -> TrainConfig:
     """Read a configuration: a preset's or a run's.
 
@@ -485,6 +489,7 @@ def _validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Co
         raise ArgumentError(f"config {path}: {problems}") from None
 
 
+@checked
 def save_config(config: Config, path: Path, ran_with: dict[str, Any]) -> None:
     """Write a configuration so that `load_config` repeats it.
 
@@ -493,7 +498,9 @@ def save_config(config: Config, path: Path, ran_with: dict[str, Any]) -> None:
         path: of the YAML file.
         ran_with: versions, back-ends and device, kept as a record.
     """
-    data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))  # type: ignore[type-var, call-overload]
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise ArgumentError(f"config must be a dataclass such as TrainConfig, got {config!r}")
+    data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))
     path.write_text(yaml.safe_dump({**data, "ran_with": ran_with}, sort_keys=False), encoding="utf-8")
 
 

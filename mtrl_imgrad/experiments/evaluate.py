@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.evaluation.reports import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
@@ -20,6 +21,7 @@ from mtrl_imgrad.experiments.train import EVALUATION_SEED_OFFSET, agent_class, m
 __all__ = ["evaluate_run"]
 
 
+@checked
 def evaluate_run(
     run: Path,
     episodes: int = 50,

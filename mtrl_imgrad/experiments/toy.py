@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.synthetic import (
@@ -60,6 +61,7 @@ class ToyConfig:
     """Show how far it is."""
 
 
+@checked
 def run_toy(config: ToyConfig, console: Console | None = None) -> list[Outcome]:
     """Follow all methods from all starts in all scenarios, print the tables and keep everything in a folder.
 

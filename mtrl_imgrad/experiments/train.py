@@ -23,6 +23,7 @@ from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, T
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.agents.callbacks import GradientDiagnosticsCallback, MTEvalCallback
 from mtrl_imgrad.agents.checkpoint_callback import MTCheckpointCallback, latest_checkpoint, list_checkpoints
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
@@ -53,6 +54,7 @@ class TrainResult:
     after: SuccessReport
 
 
+@checked
 def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
     """The vector environment of a configuration."""
     arguments = {name: value for name, value in vars(config).items() if name != "env"}
@@ -60,6 +62,7 @@ def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
     return make_vec_env(tasks, seed=seed, **{**arguments, **overrides})
 
 
+@checked
 def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecEnv:
     """An environment for evaluations only: same tasks, other seed, its own back-end.
 
@@ -81,6 +84,7 @@ def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecE
     return make_env(config.env, seed, **overrides)
 
 
+@checked
 def train(config: TrainConfig, console: Console | None = None, progress_bar: bool = True) -> TrainResult:
     """Run a configuration from start to end.
 
@@ -103,6 +107,7 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
     return _run(config, _free_folder(config), None, console or Console(highlight=False), progress_bar)
 
 
+@checked
 def resume(folder: Path, console: Console | None = None, progress_bar: bool = True) -> TrainResult:
     """Go on with an interrupted run, from its latest checkpoint to its end, in its folder.
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import combiner_class
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config import Options, parse_options
@@ -71,6 +72,7 @@ class MethodSpec:
         return cls(text, combiner, kwargs)
 
 
+@checked
 def compare(
     config: SupervisedConfig,
     methods: Sequence[str],

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 
 __all__ = ["Results", "Signs", "delta_m", "delta_p", "mean_rank"]
@@ -20,6 +21,7 @@ Signs = Mapping[str, Mapping[str, bool]]
 """``{task: {metric: whether higher is better}}``."""
 
 
+@checked
 def delta_m(results: Results, baselines: Results, higher_is_better: Signs) -> float:
     """Mean relative change over all **metrics**, in per cent; **negative is better**.
 
@@ -42,6 +44,7 @@ def delta_m(results: Results, baselines: Results, higher_is_better: Signs) -> fl
     return -100 * float(np.concatenate(list(gains.values())).mean())
 
 
+@checked
 def delta_p(results: Results, baselines: Results, higher_is_better: Signs) -> float:
     """Mean over **tasks** of the mean relative gain of a task's metrics, in per cent; **positive is better**.
 
@@ -51,6 +54,7 @@ def delta_p(results: Results, baselines: Results, higher_is_better: Signs) -> fl
     return 100 * float(np.mean([gain.mean() for gain in gains.values()]))
 
 
+@checked
 def mean_rank(rows: Mapping[str, Results], higher_is_better: Signs) -> dict[str, float]:
     """Mean over all metrics of a method's rank among the methods compared; 1 is best, ties share their mean rank.
 

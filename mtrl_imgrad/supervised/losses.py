@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL, measured_pixels
 from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
@@ -23,6 +25,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """``(prediction, target) -> scalar``."""
 
 
+@checked
 def make_loss(task: TaskSpec, protocol: Protocol = "fixed") -> Loss:
     """The loss of a task.
 
@@ -43,6 +46,7 @@ def make_loss(task: TaskSpec, protocol: Protocol = "fixed") -> Loss:
     return losses[task.kind]
 
 
+@checked
 def segmentation_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-likelihood of the labelled pixels.
 
@@ -50,10 +54,16 @@ def segmentation_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
         log_probabilities: ``[B, C, H, W]``.
         labels: ``[B, H, W]``, int64, -1 where there is no label.
     """
+    if log_probabilities.ndim < 2 or labels.shape != log_probabilities[:, 0].shape:
+        raise ArgumentError(
+            "log_probabilities and labels must be [B, C, H, W] and [B, H, W], got "
+            f"{list(log_probabilities.shape)} and {list(labels.shape)}"
+        )
     total = F.nll_loss(log_probabilities, labels, ignore_index=IGNORED_LABEL, reduction="sum")
     return total / (labels != IGNORED_LABEL).sum().clamp_min(1)
 
 
+@checked
 def depth_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed") -> Tensor:
     """Mean absolute error over the measured pixels.
 
@@ -62,9 +72,11 @@ def depth_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed")
         target: ``[B, 1, H, W]``, 0 where there is no measurement.
         protocol: see `measured_pixels`.
     """
+    _check_same_shape(prediction=prediction, target=target)
     return _masked_mean((prediction - target).abs().squeeze(1), measured_pixels(target, protocol))
 
 
+@checked
 def normal_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed") -> Tensor:
     """One minus the mean cosine, over the measured pixels.
 
@@ -73,9 +85,11 @@ def normal_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed"
         target: ``[B, 3, H, W]``, unit vectors, (0, 0, 0) where there is no measurement.
         protocol: see `measured_pixels`.
     """
+    _check_same_shape(prediction=prediction, target=target)
     return _masked_mean(1 - (prediction * target).sum(dim=1), measured_pixels(target, protocol))
 
 
+@checked
 def attribute_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean binary cross-entropy.
 
@@ -86,7 +100,15 @@ def attribute_loss(logits: Tensor, target: Tensor) -> Tensor:
         logits: ``[B, 1]``.
         target: ``[B, 1]``, 0 or 1, floating.
     """
+    _check_same_shape(logits=logits, target=target)
     return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def _check_same_shape(**pair: Tensor) -> None:
+    """Two tensors by their names; broadcasting would make another loss of them."""
+    first, second = pair.values()
+    if first.shape != second.shape:
+        raise ArgumentError(f"{' and '.join(pair)} must have the same shape, got {first.shape} and {second.shape}")
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import UnknownNameError
 
 __all__ = ["PublishedRow", "PublishedTable", "published_table"]
@@ -45,6 +46,7 @@ class PublishedTable:
     rows: dict[str, PublishedRow]
 
 
+@checked
 def published_table(data_set: str) -> PublishedTable:
     """Published results on ``"nyuv2"``, ``"cityscapes"`` or ``"celeba"``.
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config import plain, save_config
 from mtrl_imgrad.experiments.versions import installed_versions
@@ -41,6 +42,7 @@ LINE_EVERY = 20.0
 """Seconds between two lines of progress where there is no terminal."""
 
 
+@checked
 def train(config: SupervisedConfig, *, console: Console | None = None, progress: bool = True) -> RunResult:
     """Run a configuration from start to end, in a folder of its own.
 
@@ -60,6 +62,7 @@ def train(config: SupervisedConfig, *, console: Console | None = None, progress:
     return _Run(config, _free_folder(config), console, progress).finish()
 
 
+@checked
 def resume(folder: Path, *, console: Console | None = None, progress: bool = True) -> RunResult:
     """Continue a run from its last checkpoint, as if it had never stopped; at once if it is finished.
 
@@ -79,6 +82,7 @@ def resume(folder: Path, *, console: Console | None = None, progress: bool = Tru
     return _Run(load_config(folder / "config.yaml"), folder, console, progress).finish()
 
 
+@checked
 def build_model(config: SupervisedConfig, data: Splits) -> TaskModel:
     """The network of a configuration, with first weights that follow from its seed."""
     with torch.random.fork_rng(devices=[]):
@@ -88,6 +92,7 @@ def build_model(config: SupervisedConfig, data: Splits) -> TaskModel:
         return make_model(name, data.tasks, width=config.model.width, protocol=config.protocol)
 
 
+@checked
 def load_model(folder: Path, data: Splits) -> TaskModel:
     """The network of a finished run, on the CPU.
 
@@ -103,6 +108,7 @@ def load_model(folder: Path, data: Splits) -> TaskModel:
     return model
 
 
+@checked
 def make_trainer(config: SupervisedConfig, data: Splits) -> MultiTaskTrainer:
     """The trainer of a configuration."""
     method = config.resolved_method()

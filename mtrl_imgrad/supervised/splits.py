@@ -11,6 +11,7 @@ from typing import cast
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.data import CelebA, CityScapes, NYUv2, make_scenes
 from mtrl_imgrad.supervised.data.description import read_meta
@@ -24,6 +25,7 @@ ItemDataset = Dataset[tuple[Tensor, dict[str, Tensor]]]
 """Items are ``(image [3, H, W], {task name: target})``."""
 
 
+@checked
 @dataclass(frozen=True)
 class Splits:
     """What a network learns from and is judged on.
@@ -75,6 +77,7 @@ def length(split: ItemDataset) -> int:
     return len(cast(Sized, split))
 
 
+@checked
 def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int = 0, progress: bool = True) -> Splits:
     """Open the data set of a configuration, after making it where it is simulated and not there.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = ["TaskKind", "TaskSpec"]
@@ -12,6 +13,7 @@ __all__ = ["TaskKind", "TaskSpec"]
 TaskKind = Literal["segmentation", "depth", "normal", "attribute"]
 
 
+@checked
 @dataclass(frozen=True)
 class TaskSpec:
     """A task: its name, its kind and the channels that a model predicts for it.
@@ -46,6 +48,8 @@ class TaskSpec:
             raise UnknownNameError("kind of task", self.kind, get_args(TaskKind))
         if self.kind == "segmentation":
             if self.channels < 2:
-                raise ArgumentError(f"task {self.name!r}: segmentation needs 2 classes or more, got {self.channels}")
+                raise ArgumentError(
+                    f"task {self.name!r}: channels must be at least 2 for segmentation, got {self.channels}"
+                )
         elif self.channels != (needed := 3 if self.kind == "normal" else 1):
-            raise ArgumentError(f"task {self.name!r}: {self.kind} has {needed} channel(s), got {self.channels}")
+            raise ArgumentError(f"task {self.name!r}: channels must be {needed} for {self.kind}, got {self.channels}")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, combiner_class, make_combiner
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
@@ -67,6 +68,7 @@ class EpochRecord:
     skipped_steps: int = 0
 
 
+@checked
 class MultiTaskTrainer:
     """Adam on the combined task gradients, epoch by epoch.
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
@@ -101,6 +103,7 @@ class MethodConfig:
     """A step with a NaN or infinite loss or gradient of some task: an error, no step, or a step without the task."""
 
 
+@checked
 @dataclass(frozen=True)
 class OptimisationConfig:
     """Adam and its schedule."""
@@ -125,6 +128,8 @@ class OptimisationConfig:
     """Mixed precision; fp16 needs a GPU."""
 
     def __post_init__(self) -> None:
+        check_choice("lr_schedule", self.lr_schedule, ("constant", "step", "cosine"))
+        check_choice("amp", self.amp, ("none", "bf16", "fp16"))
         for name in ("epochs", "batch_size", "lr_step_epochs"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("learning_rate", "lr_factor"):
@@ -141,6 +146,7 @@ class OptimisationConfig:
         return self.learning_rate
 
 
+@checked
 @dataclass(frozen=True)
 class ReportConfig:
     """Which numbers are a run's result, and what is logged."""
@@ -161,6 +167,7 @@ class ReportConfig:
     """Validation images in the panel of predictions."""
 
     def __post_init__(self) -> None:
+        check_choice("report", self.report, ("last", "best"))
         for name in ("last_epochs", "eval_every", "checkpoint_every", "panel_images"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("log_every", self.log_every, self.log_every >= 0, "at least 0")
@@ -177,6 +184,7 @@ METHOD_KEYS = ("combiner_kwargs", "heads", "sharing", "max_grad_norm")
 """What a preset may say of a combiner."""
 
 
+@checked
 @dataclass(frozen=True)
 class SupervisedConfig:
     """Everything that determines a run."""
@@ -232,6 +240,7 @@ def list_presets() -> list[str]:
     return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+@checked
 def preset_path(name: str) -> Path:
     """The file of a preset.
 
@@ -243,6 +252,7 @@ def preset_path(name: str) -> Path:
     return Path(str(resources.files("mtrl_imgrad.supervised") / "configs" / f"{name}.yaml"))
 
 
+@checked
 def load_config(path: str | Path) -> SupervisedConfig:
     """Read a configuration: a preset's or a run's.
 

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import min_norm_point
+from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.imbalance import plumb_line
 from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.synthetic.optima import distance_to_front, lowest_loss, minimiser
 from mtrl_imgrad.synthetic.problem import Start, evaluate, task_weights
 from mtrl_imgrad.synthetic.run import Trajectories
@@ -86,6 +89,7 @@ class Curves:
     cos_theta: Tensor
 
 
+@checked
 def outcomes(run: Trajectories) -> list[Outcome]:
     """The outcome of every trajectory; methods outermost, then scenarios, then starts."""
     return [
@@ -93,8 +97,13 @@ def outcomes(run: Trajectories) -> list[Outcome]:
     ]
 
 
+@checked
 def curves(run: Trajectories, method: int, scenario: int, count: int = 400) -> Curves:
     """The curves of one method in one scenario, at up to ``count`` steps evenly apart."""
+    check_count("count", count)
+    for name, index, size in (("method", method, len(run.methods)), ("scenario", scenario, len(run.shares))):
+        if not 0 <= index < size:
+            raise ArgumentError(f"{name} must be one of the run's {size}, counted from 0, got {index}")
     positions = run.positions[:-1, method, scenario]
     steps = torch.linspace(0, run.steps - 1, min(count, run.steps), dtype=torch.float64).long()
     front_step = _arrival(distance_to_front(positions))

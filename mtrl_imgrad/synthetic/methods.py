@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import (
     Combiner,
     GramianCombiner,
@@ -54,6 +55,7 @@ class Method:
         return make_combiner(self.name, **self.arguments)
 
 
+@checked
 def parse_method(text: str, **defaults: Any) -> Method:
     """A method from ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``; values are read as YAML.
 

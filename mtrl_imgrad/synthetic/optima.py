@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.synthetic.problem import evaluate
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_count
+from mtrl_imgrad.synthetic.problem import check_points, evaluate
 
 __all__ = ["distance_to_front", "front", "lowest_loss", "minimiser"]
 
@@ -21,6 +23,7 @@ _HALVINGS = 60
 _TABLE = 2001
 
 
+@checked
 def minimiser(shares: Tensor) -> Tensor:
     """The global minimum of ``s f1 + (1 - s) f2``.
 
@@ -40,17 +43,22 @@ def minimiser(shares: Tensor) -> Tensor:
     return torch.stack([x1, (low + high) / 2], -1)
 
 
+@checked
 def front(count: int = 201) -> Tensor:
     """``[count, 2]`` points of the Pareto front, from the optimum of f2 to that of f1."""
+    check_count("count", count)
     return minimiser(torch.linspace(0, 1, count, dtype=torch.float64))
 
 
+@checked
 def distance_to_front(points: Tensor) -> Tensor:
     """``[...]`` distance of ``points`` [..., 2] to the front's point of the same x1, or to its nearer end.
 
     The front is a nearly straight line along x1 (its slope stays below 0.03), so this is the distance to the front to
     within a thousandth. Between the points of a table the front is interpolated.
     """
+    check_points(points)
+    points = points.double()
     table = front(_TABLE)[:, 1]
     x1 = points[..., 0].clamp(-_END, _END)
     place = (x1 + _END) / (2 * _END) * (_TABLE - 1)

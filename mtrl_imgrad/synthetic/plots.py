@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.evaluation.plots import PALETTE
 from mtrl_imgrad.synthetic.measures import Curves, Outcome, curves
 from mtrl_imgrad.synthetic.optima import front, minimiser
@@ -31,6 +32,7 @@ _REACH = 10.5
 _LINE_POINTS = 3000
 
 
+@checked
 def plot_trajectories(
     run: Trajectories, outcomes: Sequence[Outcome], scenario: int, path: str | os.PathLike[str]
 ) -> Path:
@@ -68,12 +70,14 @@ def plot_trajectories(
     return _save(figure, path)
 
 
+@checked
 def plot_failures(run: Trajectories, scenario: int, path: str | os.PathLike[str]) -> Path:
     """Pareto failures so far, before the front, a panel a start, a line a method; arguments as `plot_progress`."""
     rows = [("Pareto failures so far", lambda curve, n: curve.failures[:, n])]
     return _plot_over_steps(run, scenario, path, rows)
 
 
+@checked
 def plot_progress(run: Trajectories, scenario: int, path: str | os.PathLike[str]) -> Path:
     """How far each task has come, how alike the gradients were, how balanced: a column a start, a line a method.
 

@@ -19,9 +19,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["LOWER_BOUND", "STARTS", "check_shares", "check_starts", "evaluate", "task_weights"]
+__all__ = ["LOWER_BOUND", "STARTS", "check_points", "check_shares", "check_starts", "evaluate", "task_weights"]
 
 Start = tuple[float, float]
 
@@ -38,6 +39,7 @@ _CLAMP = 5e-6
 _CENTRE = 7.0
 
 
+@checked
 def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
     """Both losses and their gradients.
 
@@ -49,6 +51,7 @@ def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Losses ``[..., 2]``, and the Jacobian ``[..., 2, 2]`` whose row k is the gradient of loss k.
     """
+    check_points(points)
     sign = points.new_tensor([1.0, -1.0])
     u = points[..., :1] * sign  # f2 is f1 of the mirrored point
     y = points[..., 1:]
@@ -74,6 +77,17 @@ def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
     return losses, torch.stack([sign * along, down], -1)
 
 
+def check_points(points: Tensor) -> None:
+    """Check the shape of points.
+
+    Raises:
+        ArgumentError: if they are not ``[..., 2]`` floating point.
+    """
+    if points.ndim < 1 or points.shape[-1] != 2 or not points.is_floating_point():
+        raise ArgumentError(f"points must be [..., 2] floating point, got {list(points.shape)} {points.dtype}")
+
+
+@checked
 def task_weights(shares: Sequence[float]) -> Tensor:
     """``[S, 2]`` float64 factors ``(s, 1 - s)`` of the two losses.
 
@@ -84,6 +98,7 @@ def task_weights(shares: Sequence[float]) -> Tensor:
     return torch.stack([s, 1 - s], -1)
 
 
+@checked
 def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
     """``shares`` as floats.
 
@@ -92,10 +107,11 @@ def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
     """
     found = tuple(float(s) for s in shares)
     if not found or not all(0 < s < 1 for s in found) or len(set(found)) < len(found):
-        raise ArgumentError(f"s must hold different numbers between 0 and 1 (the share of the first task), got {found}")
+        raise ArgumentError(f"shares must hold different numbers s between 0 and 1, the first task's, got {found}")
     return found
 
 
+@checked
 def check_starts(starts: str | Sequence[Start]) -> tuple[Start, ...]:
     """Starts from the name of a set in `STARTS`, or from points.
 

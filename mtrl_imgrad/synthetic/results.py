@@ -10,17 +10,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.synthetic.measures import Outcome
 from mtrl_imgrad.synthetic.tables import TextTable
 
 __all__ = ["save_outcomes", "save_tables"]
 
 
+@checked
 def save_outcomes(outcomes: Sequence[Outcome], settings: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write ``results.json`` (settings and outcomes) and ``results.csv`` (a row a trajectory).
 
     A number that is not finite (the imbalance beside a zero gradient; a mean over no steps) is null and an empty cell.
     """
+    if not outcomes:
+        raise ArgumentError("outcomes must hold at least one outcome, got none")
     rows = [{key: _plain(value) for key, value in dataclasses.asdict(outcome).items()} for outcome in outcomes]
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / "results.json", folder / "results.csv"
@@ -34,6 +39,7 @@ def save_outcomes(outcomes: Sequence[Outcome], settings: Mapping[str, Any], fold
     return [as_json, as_csv]
 
 
+@checked
 def save_tables(tables: Sequence[TextTable], folder: Path) -> Path:
     """Write ``tables.md``."""
     path = folder / "tables.md"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.synthetic.methods import DEFAULT_METHODS, Method, Updates, check_methods, is_proven
 from mtrl_imgrad.synthetic.problem import (
@@ -53,6 +54,7 @@ class Trajectories:
         return len(self.updates)
 
 
+@checked
 def descend(
     methods: Sequence[str | Method] = DEFAULT_METHODS,
     *,
@@ -149,6 +151,6 @@ def _check_finite(run: Trajectories, position: Tensor, step: int) -> None:
     if bool(bad.any()):
         m, s, n = bad.nonzero()[0].tolist()
         raise NonFiniteError(
-            f"{run.methods[m].label} reached NaN or infinity by step {step + 1}, "
+            f"{run.methods[m].label} reached NaN or infinity by step {step + 1} with lr={run.lr:g}, "
             f"scenario s={run.shares[s]:g}, start {run.starts[n]}"
         )

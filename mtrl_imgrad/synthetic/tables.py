@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.synthetic.measures import Outcome
 
 __all__ = ["TextTable", "failure_table", "reached_table", "scenario_table"]
@@ -43,6 +44,7 @@ class TextTable:
         return "\n".join([f"**{self.title}**", "", *lines, ""])
 
 
+@checked
 def reached_table(outcomes: Sequence[Outcome], steps: int) -> TextTable:
     """Who ended where: a row a method, a column a scenario."""
     shares, methods = _in_order(outcomes)
@@ -60,6 +62,7 @@ def reached_table(outcomes: Sequence[Outcome], steps: int) -> TextTable:
     )
 
 
+@checked
 def failure_table(outcomes: Sequence[Outcome]) -> TextTable:
     """Pareto failures in per cent of the steps on the way to the front: a row a method, a column a scenario."""
     shares, methods = _in_order(outcomes)
@@ -77,6 +80,7 @@ def failure_table(outcomes: Sequence[Outcome]) -> TextTable:
     )
 
 
+@checked
 def scenario_table(outcomes: Sequence[Outcome], s: float) -> TextTable:
     """One scenario: a row a method, and by start the first step near the optimum, or else near the front."""
     outcomes = [outcome for outcome in outcomes if outcome.s == s]

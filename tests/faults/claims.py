@@ -1,8 +1,8 @@
 """What each Gramian method claims of its weights, written out from the papers and asked of the weights alone.
 
-Everything is computed in long doubles from the Gramian that the combiner was given, made symmetric and put into units in
-which gradients have unit mean square length. A task whose norm is below 1e-12 of the largest counts as zero and is not
-asked. Every function returns by how much its claims fail, ``[B]``, in the unit that the method's residual is stated in.
+Everything is computed in long doubles from the Gramian that the combiner was given, made symmetric and put into units
+in which gradients have unit mean square length. A task whose norm is below 1e-12 of the largest counts as zero and is
+not asked. Every function returns by how much its claims fail, ``[B]``, in the unit of the method's residual.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def saddle(
     """
     bound = (linear * w).sum(-1) + radius * problem.length(w)
     steep = np.where(problem.alive, np.abs(linear) / problem.norms, 0).max(-1)
-    lacking = (bound[:, None] - problem.times(correction) - linear) / (problem.norms * np.maximum(radius + steep, 1e-300)[:, None])
+    lacking = (bound[:, None] - problem.times(correction) - linear) / (
+        problem.norms * np.maximum(radius + steep, 1e-300)[:, None]
+    )
     longer = (problem.length(correction) - radius) / np.maximum(problem.size(correction), 1e-300)
     found = np.maximum(problem.worst(lacking), longer) - problem.mean_rounding
     return np.maximum(found, not_on_simplex(w))
@@ -98,8 +100,7 @@ def conflict_averse(problem: Problem, values: np.ndarray, c: float, divisor: flo
     """CAGrad: ``values * divisor`` is the mean plus the best correction of length ``c |g0|``."""
     correction = values * divisor - problem.shares
     correction = np.where(np.abs(correction) < 1e-15, 0, correction)
-    along = correction / np.maximum(correction.sum(-1, keepdims=True), 1e-300)
-    return saddle(problem, correction, extras.get("simplex_weights", along), problem.mean, c * problem.mean_norm)
+    return saddle(problem, correction, extras["simplex_weights"], problem.mean, c * problem.mean_norm)
 
 
 def imbalance_sensitive(problem: Problem, values: np.ndarray, c: float, divisor: float, extras: Extras) -> np.ndarray:
@@ -150,7 +151,7 @@ def equal_projections(problem: Problem, values: np.ndarray) -> np.ndarray:
 
 
 def as_equal_as_can_be(problem: Problem, values: np.ndarray) -> np.ndarray:
-    """ConFIG: with ``z = n v`` and C the cosines, ``C (s C z - 1) = 0`` for a scale s, and the length that it states."""
+    """ConFIG: with ``z = n v`` and C the cosines, ``C (s C z - 1) = 0`` for a scale s, and the length as stated."""
     z = np.where(problem.alive, values * problem.norms, 0)
     ones = problem.alive.astype(np.longdouble)
     inverse = np.where(problem.alive, 1 / problem.norms, 0)
@@ -169,7 +170,7 @@ def as_equal_as_can_be(problem: Problem, values: np.ndarray) -> np.ndarray:
 
 
 def harms_none(problem: Problem, values: np.ndarray) -> np.ndarray:
-    """UPGrad, and every ``pareto_safe``: no task's product with the update is negative, in units of ``|g_i| sum |v_j g_j|``."""
+    """UPGrad, and every ``pareto_safe``: no ``g_i . d`` is negative, in units of ``|g_i| sum_j |v_j g_j|``."""
     return problem.worst(-problem.times(values) / (problem.norms * problem.size(values)[:, None]))
 
 

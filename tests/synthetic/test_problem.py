@@ -126,13 +126,13 @@ def test_scenarios_scale_the_losses():
 
 @pytest.mark.parametrize("shares", [(), (0.0,), (1.0,), (0.5, -0.1), (0.5, 0.5), (float("nan"),)])
 def test_shares_are_checked(shares):
-    with pytest.raises(ArgumentError, match="s must hold different numbers between 0 and 1"):
+    with pytest.raises(ArgumentError, match="shares must"):
         check_shares(shares)
 
 
 @pytest.mark.parametrize("starts", [(), [(1.0, 2.0, 3.0)], [(1.0, float("inf"))], [(1.0,)]])
 def test_points_are_checked(starts):
-    with pytest.raises(ArgumentError, match="starts must hold points"):
+    with pytest.raises(ArgumentError, match="starts must"):
         check_starts(starts)
 
 

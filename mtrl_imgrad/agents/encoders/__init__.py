@@ -19,6 +19,7 @@ from mtrl_imgrad.agents.encoders.one_hot import OneHotEncoder
 from mtrl_imgrad.agents.encoders.paco import PaCoEncoder
 from mtrl_imgrad.agents.encoders.residual import ResidualEncoder
 from mtrl_imgrad.agents.encoders.soft_modularization import SoftModularizationEncoder
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = ["ENCODERS", "Dropout", "Encoder", "NetworkSpec", "list_encoders", "make_encoder"]
@@ -45,6 +46,7 @@ def list_encoders() -> list[str]:
     return list(ENCODERS)
 
 
+@checked
 def make_encoder(encoder: str | type[Encoder], spec: NetworkSpec, **kwargs: Any) -> Encoder:
     """Build an encoder by name (or from a class of your own).
 

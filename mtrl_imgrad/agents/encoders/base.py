@@ -16,15 +16,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["Encoder", "NetworkSpec", "check_positive"]
 
 
+@checked
 @dataclass(frozen=True)
 class NetworkSpec:
     """What an encoder must know to build itself.
@@ -55,6 +57,7 @@ class NetworkSpec:
         return len(self.task_names)
 
 
+@checked
 class Encoder(nn.Module, ABC):
     """Base of the encoders.
 
@@ -68,6 +71,11 @@ class Encoder(nn.Module, ABC):
     name: ClassVar[str]
     """Registry name."""
     needs_task: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Hold the options of every encoder, one's own too, against their annotations."""
+        super().__init_subclass__(**kwargs)
+        checked(cls)
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.checks import check_tensor
-from mtrl_imgrad.combiners.gramian import ZERO_NORM
+from mtrl_imgrad.combiners.gramian import ZERO_NORM, check_gramian
 from mtrl_imgrad.combiners.outcome import Status, Weights
-from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["NormalisedGramian", "normalise"]
 
@@ -112,9 +110,7 @@ def normalise(gramian: Tensor, mean: Tensor | None = None) -> NormalisedGramian:
     Raises:
         ArgumentError: if the last two dimensions are not equal and at least 1, or the it is no floating point tensor.
     """
-    check_tensor("gramian", gramian)
-    if gramian.ndim < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
-        raise ArgumentError(f"gramian must be [..., K, K] with K >= 1, got shape {tuple(gramian.shape)}")
+    check_gramian(gramian)
     gramian = gramian.detach().double()
     gramian = 0.5 * (gramian + gramian.mT)
     scale = gramian.diagonal(dim1=-2, dim2=-1).sum(-1) / gramian.shape[-1]

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_tensor
 from mtrl_imgrad.combiners.outcome import Status
 from mtrl_imgrad.combiners.solvers.active_set import certify, minimise
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Found
+from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["SimplexSolution", "check_dual", "conflict_averse_dual", "min_norm_point"]
 
@@ -43,6 +46,7 @@ class SimplexSolution:
     status_code: Tensor
 
 
+@checked
 def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:
     """Shortest vector in the convex hull of the task gradients, ``min w'Mw`` over the simplex.
 
@@ -60,6 +64,7 @@ def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:
     return _solution(problem, found, found.violation / found.y.sum(-1), SQUARED_TOLERANCE)
 
 
+@checked
 def conflict_averse_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
     """``min b'w + q sqrt(w'Mw)`` over the simplex, the dual of ``max_{|u| <= q} min_i (g_i . u + b_i)``.
 
@@ -96,6 +101,10 @@ def _in_units(
     if isinstance(gramian, NormalisedGramian):
         return gramian, linear, radius
     problem = normalise(gramian)
+    for name, value, like in (("linear", linear, problem.norms), ("radius", radius, problem.scale)):
+        check_tensor(name, value)
+        if value.shape != like.shape:
+            raise ArgumentError(f"{name} must have shape {tuple(like.shape)}, got {tuple(value.shape)}")
     return problem, linear.double() / problem.scale[..., None], radius.double() / problem.scale.sqrt()
 
 

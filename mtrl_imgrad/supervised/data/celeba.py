@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.data.layers import listing
 from mtrl_imgrad.supervised.tasks import TaskSpec
@@ -76,6 +77,7 @@ class CelebATree:
         raise DatasetError(f"{root}: no list_attr_celeba.txt; expected one of {looked}; the folder holds {there}")
 
 
+@checked
 class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """Faces and their attributes; item i is ``(image [3, H, W] in [0, 1], {attribute: float32 [1]})``.
 

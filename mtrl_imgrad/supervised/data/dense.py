@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import Dataset
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.data.augmentation import Protocol, apply_view, check_protocol, draw_view
 from mtrl_imgrad.supervised.data.description import class_names
@@ -44,6 +45,7 @@ CITYSCAPES_CLASSES = tuple("flat construction object nature sky human vehicle".s
 SPLITS = ("train", "val", "test")
 
 
+@checked
 class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """Images with a target for every pixel; item i is ``(image [3, H, W], {task name: target})``.
 
@@ -86,6 +88,8 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         self.augment = augment
         self.protocol = protocol
         self.seed = seed
+        if len(classes) < 2:
+            raise ArgumentError(f"classes must name 2 classes or more, got {len(classes)}")
         self._folders = _open(self.root, split, folders)
         specs = (
             TaskSpec("segmentation", "segmentation", len(classes)),
@@ -126,6 +130,7 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return torch.Generator().manual_seed(int(state[0] >> 1))
 
 
+@checked
 class NYUv2(DenseDataset):
     """Indoor scenes with segmentation, depth in metres and surface normals.
 
@@ -164,6 +169,7 @@ class NYUv2(DenseDataset):
         )
 
 
+@checked
 class CityScapes(DenseDataset):
     """Street scenes with segmentation and inverse depth.
 
@@ -209,6 +215,8 @@ class CityScapes(DenseDataset):
 
 def _open(root: Path, split: str, folders: Mapping[str, tuple[str, Layer]]) -> dict[str, LayerFolder]:
     """Open every layer of a split and check that they agree in number and size."""
+    if "image" not in folders:
+        raise ArgumentError(f"folders must have 'image', got {', '.join(folders) or 'none'}")
     if split not in SPLITS:
         raise ArgumentError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     listing(root / split)

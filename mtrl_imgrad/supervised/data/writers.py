@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.data.celeba import CELEBA_SPLITS, CelebATree
 from mtrl_imgrad.supervised.data.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES
@@ -56,6 +58,7 @@ class AttributeSample:
     attributes: npt.NDArray[np.bool_]
 
 
+@checked
 def write_nyuv2(
     root: str | os.PathLike[str],
     splits: Mapping[str, Iterable[DenseSample]],
@@ -84,6 +87,7 @@ def write_nyuv2(
     return _write_dense(Path(root), splits, layers, classes, dtype, meta)
 
 
+@checked
 def write_cityscapes(
     root: str | os.PathLike[str],
     splits: Mapping[str, Iterable[DenseSample]],
@@ -98,6 +102,7 @@ def write_cityscapes(
     return _write_dense(Path(root), splits, layers, classes, dtype, meta)
 
 
+@checked
 def write_celeba(
     root: str | os.PathLike[str],
     splits: Mapping[str, Iterable[AttributeSample]],
@@ -126,6 +131,9 @@ def write_celeba(
     """
     if unknown := set(splits) - set(CELEBA_SPLITS):
         raise ArgumentError(f"splits must be of {', '.join(CELEBA_SPLITS)}, got {sorted(unknown)[0]!r}")
+    check_choice("tree", tree, ("original", "flat"))
+    if not attribute_names:
+        raise ArgumentError("attribute_names must hold at least one name, got none")
     if bad := [name for name in attribute_names if len(name.split()) != 1 or name != name.strip()]:
         raise ArgumentError(f"attribute_names must be words without blanks, got {bad[0]!r}")
     layout = CelebATree.original() if tree == "original" else CelebATree.flat()
@@ -166,8 +174,12 @@ def _write_dense(
     dtype: npt.DTypeLike,
     meta: Mapping[str, Any] | None,
 ) -> Path:
-    if np.dtype(dtype).kind != "f":
-        raise ArgumentError(f"dtype must be a floating type, got {np.dtype(dtype)}")
+    try:
+        floating = np.issubdtype(np.dtype(dtype), np.floating)
+    except (TypeError, ValueError):
+        floating = False
+    if not floating:
+        raise ArgumentError(f"dtype must be a floating type, got {dtype!r}")
     for split, samples in splits.items():
         folders = {name: _new_folder(root / split / name) for name in layers}
         for index, sample in enumerate(samples):

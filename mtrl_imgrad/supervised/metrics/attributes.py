@@ -7,12 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, int_zeros
 
 __all__ = ["AttributeMetric"]
 
 
+@checked
 class AttributeMetric(Metric):
     """``f1 = 2 TP / (2 TP + FP + FN)`` over the split, between 0 and 1; an attribute is predicted if its logit is > 0.
 

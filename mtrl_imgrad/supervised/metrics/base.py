@@ -9,12 +9,14 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
 
 __all__ = ["Metric"]
 
 
+@checked
 class Metric(ABC):
     """Metrics of one task over a split.
 
@@ -36,6 +38,7 @@ class Metric(ABC):
         self.protocol = protocol
         self._sums = self._zeros()
 
+    @checked
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Take a batch in; a prediction as a network gives it, a target as `TaskSpec` describes it.
 
@@ -47,6 +50,7 @@ class Metric(ABC):
             for name, value in self._batch_sums(prediction, target).items():
                 self._sums[name] += value
 
+    @checked
     def merge(self, other: Self) -> None:
         """Add what ``other`` has seen.
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.supervised.masks import measured_pixels
 from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, float_zeros, masked_sum
@@ -14,6 +15,7 @@ from mtrl_imgrad.supervised.metrics.counting import check_shapes, float_zeros, m
 __all__ = ["DepthMetric"]
 
 
+@checked
 class DepthMetric(Metric):
     """``abs_err``, the mean of ``|p - t|`` in the target's unit, and ``rel_err``, the mean of ``|p - t| / t``, a ratio.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import TaskMismatchError
 from mtrl_imgrad.supervised.metrics.attributes import AttributeMetric
 from mtrl_imgrad.supervised.metrics.base import Metric
@@ -18,6 +19,7 @@ from mtrl_imgrad.supervised.tasks import TaskSpec
 __all__ = ["MetricSet", "make_metric"]
 
 
+@checked
 def make_metric(task: TaskSpec, protocol: Protocol = "fixed") -> Metric:
     """The metrics of a task, by its kind.
 
@@ -30,6 +32,7 @@ def make_metric(task: TaskSpec, protocol: Protocol = "fixed") -> Metric:
     return kinds[task.kind](protocol)
 
 
+@checked
 class MetricSet:
     """A `Metric` for every task; results are ``{task: {metric: value}}``.
 
@@ -46,6 +49,7 @@ class MetricSet:
         """``{task: {metric: bool}}``, what `delta_m` asks for."""
         return {task: metric.higher_is_better for task, metric in self.metrics.items()}
 
+    @checked
     def update(self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
         """Take a batch in; `predictions` of a network and targets, both by task name.
 

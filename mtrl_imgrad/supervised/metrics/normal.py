@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.supervised.masks import measured_pixels
 from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, counts_of, float_zeros, int_zeros, masked_sum
@@ -21,6 +22,7 @@ _BINS = round(180 / _BIN)
 _MEANS = ("ang_mean", *_WITHIN)
 
 
+@checked
 class NormalMetric(Metric):
     """``ang_mean`` and ``ang_median`` in degrees; shares of pixels below 11.25, 22.5 and 30 degrees in per cent.
 

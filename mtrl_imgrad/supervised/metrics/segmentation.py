@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 from mtrl_imgrad.supervised.metrics.base import Metric
@@ -15,6 +16,7 @@ from mtrl_imgrad.supervised.protocol import Protocol
 __all__ = ["SegmentationMetric"]
 
 
+@checked
 class SegmentationMetric(Metric):
     """``miou`` and ``pix_acc``, in per cent.
 

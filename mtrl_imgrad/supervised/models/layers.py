@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,6 +36,10 @@ _SHORTEST_NORMAL = 1e-6
 """Of a raw prediction; below it a float32 vector has no direction worth the name."""
 
 
+LARGEST_WIDTH = 1000
+"""The published networks have up to 512 feature maps; no machine holds one a thousand times as wide."""
+
+
 def scaled(channels: Sequence[int], width: float) -> list[int]:
     """Numbers of feature maps times ``width``, rounded.
 
@@ -46,8 +49,8 @@ def scaled(channels: Sequence[int], width: float) -> list[int]:
     Raises:
         ArgumentError: if ``width`` is not a positive number, or one of them would be zero.
     """
-    if not 0 < width < math.inf:
-        raise ArgumentError(f"width must be a positive number, got {width}")
+    if not 0 < width <= LARGEST_WIDTH:
+        raise ArgumentError(f"width must be a positive number of at most {LARGEST_WIDTH}, got {width}")
     found = [round(count * width) for count in channels]
     if min(found) < 1:
         raise ArgumentError(f"width must leave at least one feature map of {min(channels)}, got {width}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.supervised.models.base import TaskModel
 from mtrl_imgrad.supervised.models.celeba import AttributeNet
@@ -29,6 +30,7 @@ def list_models() -> list[str]:
     return list(_MODELS)
 
 
+@checked
 def make_model(name: str, tasks: Sequence[TaskSpec], *, width: float = 1.0, protocol: Protocol = "fixed") -> TaskModel:
     """A network by name, with torch's global generator behind its first weights.
 

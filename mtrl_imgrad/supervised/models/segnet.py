@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.supervised.models.base import FeatureModel
 from mtrl_imgrad.supervised.models.layers import (
     DENSE_KINDS,
@@ -22,6 +23,7 @@ from mtrl_imgrad.supervised.tasks import TaskSpec
 __all__ = ["SegNet"]
 
 
+@checked
 class SegNet(FeatureModel):
     """The "split" network of MTAN's comparison (arXiv 1803.10704); with one task, its single-task baseline.
 

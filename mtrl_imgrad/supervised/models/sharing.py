@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.models.base import TaskModel
 
@@ -24,6 +25,7 @@ class ParameterSplit(NamedTuple):
     """By task name."""
 
 
+@checked
 def split_parameters(model: TaskModel, rule: SharingRule = "cagrad") -> ParameterSplit:
     """Split the parameters of a network into shared ones and each task's own.
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
 from mtrl_imgrad.supervised.data.description import META_NAME, read_meta
 from mtrl_imgrad.supervised.data.scenes.rendering import choose_colour
@@ -33,6 +34,7 @@ ATTRIBUTE_COUNTS = {"train": 640, "val": 160, "test": 160}
 SPLITS = ("train", "val", "test")
 
 
+@checked
 def make_scenes(
     kind: str,
     root: str | os.PathLike[str],
