@@ -19,6 +19,7 @@ Annotations that are protocols, type variables or only there for the type checke
 
 from __future__ import annotations
 
+import builtins
 import collections.abc
 import functools
 import inspect
@@ -60,7 +61,7 @@ def _checked_function(function: Target) -> Target:
     @functools.cache
     def annotations() -> dict[str, Any]:
         # When first called: annotations may name what is defined further down in the module.
-        return {name: _resolved(one.annotation, function) for name, one in signature.parameters.items()}
+        return inspect.get_annotations(function, locals=_Names(vars(sys.modules[function.__module__])), eval_str=True)
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -68,7 +69,7 @@ def _checked_function(function: Target) -> Target:
             kind = signature.parameters[name].kind
             if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 continue
-            annotation = annotations()[name]
+            annotation = annotations().get(name, Any)
             if not _fits(value, annotation):
                 raise ArgumentError(f"{name} must be {_words(annotation)}, got {_shown(value)}")
         return function(*args, **kwargs)
@@ -76,16 +77,11 @@ def _checked_function(function: Target) -> Target:
     return wrapper  # type: ignore[return-value]
 
 
-def _resolved(annotation: Any, function: Callable[..., Any]) -> Any:
-    """The annotation as an object; `Any` where it only exists for the type checker."""
-    if annotation is inspect.Parameter.empty:
-        return Any
-    if not isinstance(annotation, str):
-        return annotation
-    try:
-        return eval(annotation, vars(sys.modules[function.__module__]))
-    except NameError:
-        return Any
+class _Names(dict[str, Any]):
+    """What the names in a module's annotations stand for; `Any` for those that only exist for the type checker."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, Any)
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -31,6 +31,7 @@ from mtrl_imgrad.agents.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.rollouts import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads
@@ -262,7 +263,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
     @checked
     def learn(
         self: SelfMTPPO,
-        total_timesteps: int,
+        total_timesteps: float,
         callback: MaybeCallback = None,
         log_interval: int | None = 1,
         tb_log_name: str = "MTPPO",
@@ -285,8 +286,9 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         self._log_interval = log_interval
+        steps = int(check_number("total_timesteps", total_timesteps, 0))  # 1e6 will do, as in SB3
         with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
-            return super().learn(total_timesteps, callbacks, 1, tb_log_name, reset_num_timesteps)
+            return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
 
     def train(self) -> None:
         """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""

@@ -38,6 +38,7 @@ from mtrl_imgrad.agents.sb3_import import SB3SAC, read_sb3_sac
 from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
@@ -262,7 +263,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
     @checked
     def learn(
         self: SelfMTSAC,
-        total_timesteps: int,
+        total_timesteps: float,
         callback: MaybeCallback = None,
         log_interval: int = 4,
         tb_log_name: str = "MTSAC",
@@ -284,8 +285,9 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
                 field. Nothing has learned from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
+        steps = int(check_number("total_timesteps", total_timesteps, 0))  # 1e6 will do, as in SB3
         with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
-            return super().learn(total_timesteps, callbacks, log_interval, tb_log_name, reset_num_timesteps)
+            return super().learn(steps, callbacks, log_interval, tb_log_name, reset_num_timesteps)
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
         """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
