@@ -22,7 +22,7 @@ from gymnasium import spaces
 
 from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
 from mtrl_imgrad.envs.restoring import to_float32
-from mtrl_imgrad.envs.seeding import row_generator
+from mtrl_imgrad.envs.seeding import RowStreams
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
 
@@ -85,16 +85,13 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         self._seed_rows(seed)
 
     def _seed_rows(self, seed: int) -> None:
-        copies = range(self.num_envs_per_task)
-        self._generators = [row_generator(seed, task, copy) for task in range(self.num_tasks) for copy in copies]
-        self._before = [generator.bit_generator.state for generator in self._generators]
+        self._streams = RowStreams(seed, self.num_tasks, self.num_envs_per_task)
 
     def _reset_rows(self, rows: IntArray) -> FloatArray:
         states = np.zeros((len(rows), self.state_size))
         for at, row in enumerate(rows.tolist()):
-            self._before[row] = self._generators[row].bit_generator.state
-            number = int(self._generators[row].integers(2**31))
-            observation, _ = self._ask(row, self.envs[row].reset, seed=number)
+            seed = int(self._streams.at_reset(row).integers(2**31))
+            observation, _ = self._ask(row, self.envs[row].reset, seed=seed)
             states[at] = self._filled_up(row, observation)
         return states
 
@@ -135,11 +132,10 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
     # Restoring: a row must not be stepped outside of its episode, so each is brought back by itself.
 
     def _get_streams(self) -> list[Any]:
-        return list(self._before)
+        return self._streams.get_state()
 
     def _set_streams(self, streams: list[Any]) -> None:
-        for generator, state in zip(self._generators, streams, strict=True):
-            generator.bit_generator.state = state
+        self._streams.set_state(streams)
 
     def _repeat(self, lengths: IntArray, actions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         states = self._reset_rows(np.arange(self.num_envs))

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
-from mtrl_imgrad.envs.seeding import row_generator
+from mtrl_imgrad.envs.seeding import RowStreams
 from mtrl_imgrad.envs.task_sets import TOY_TASKS
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 
@@ -78,22 +78,18 @@ class ToyReachVecEnv(MultiTaskVecEnv):
         self._seed_rows(seed)
 
     def _seed_rows(self, seed: int) -> None:
-        copies = range(self.num_envs_per_task)
-        self._generators = [row_generator(seed, task, copy) for task in range(self.num_tasks) for copy in copies]
-        self._before = [generator.bit_generator.state for generator in self._generators]
+        self._streams = RowStreams(seed, self.num_tasks, self.num_envs_per_task)
 
     def _reset_rows(self, rows: IntArray) -> FloatArray:
         for row in rows.tolist():
-            self._before[row] = self._generators[row].bit_generator.state
-            self._state[row] = self._generators[row].uniform(-1.0, 1.0, size=4)
+            self._state[row] = self._streams.at_reset(row).uniform(-1.0, 1.0, size=4)
         return self._state[rows]
 
     def _get_streams(self) -> list[Any]:
-        return list(self._before)
+        return self._streams.get_state()
 
     def _set_streams(self, streams: list[Any]) -> None:
-        for generator, state in zip(self._generators, streams, strict=True):
-            generator.bit_generator.state = state
+        self._streams.set_state(streams)
 
     def _send(self, actions: npt.NDArray[np.float32]) -> None:
         self._actions = np.clip(actions, -1.0, 1.0).astype(float)

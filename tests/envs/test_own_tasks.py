@@ -178,7 +178,8 @@ def test_single_environments_can_be_reached_and_pictured() -> None:
     [
         ({}, {}, "tasks is empty"),
         ({"a": 3}, {}, r"tasks\['a'\] must be a Gymnasium id or a function that builds an environment, got 3"),
-        ({1: Walk}, {}, "tasks must have names as keys, got 1"),
+        ({1: Walk}, {}, "tasks must be a string"),
+        ({"": Walk}, {}, "tasks must have names as keys, got ''"),
         ({"a": "NoSuch-v9"}, {}, r"tasks\['a'\] cannot be built: NameNotFound"),
         ({"a": lambda: 1 / 0}, {}, r"tasks\['a'\] cannot be built: ZeroDivisionError"),
         ({"a": dict}, {}, r"tasks\['a'\] must build a gymnasium.Env, got dict"),
