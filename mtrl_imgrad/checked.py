@@ -57,19 +57,18 @@ def checked(target: Target) -> Target:
 
 def _checked_function(function: Target) -> Target:
     signature = inspect.signature(function)
-
-    @functools.cache
-    def annotations() -> dict[str, Any]:
-        # When first called: annotations may name what is defined further down in the module.
-        return inspect.get_annotations(function, locals=_Names(vars(sys.modules[function.__module__])), eval_str=True)
+    annotations: dict[str, Any] = {}
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not annotations:  # found when first called: they may name what is defined further down in the module
+            names = _Names(vars(sys.modules[function.__module__]))
+            annotations.update(inspect.get_annotations(function, locals=names, eval_str=True))
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             kind = signature.parameters[name].kind
             if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 continue
-            annotation = annotations().get(name, Any)
+            annotation = annotations.get(name, Any)
             if not _fits(value, annotation):
                 raise ArgumentError(f"{name} must be {_words(annotation)}, got {_shown(value)}")
         return function(*args, **kwargs)

@@ -114,7 +114,7 @@ class MTPolicy(BasePolicy):
             net_arch=self._hidden_widths(side),
             activation_fn=self.activation_fn,
             layer_norm=layer_norm,
-            dropout=check_rate(self._of_side("dropout", self.dropout, side)),
+            dropout=check_rate("dropout", self._of_side("dropout", self.dropout, side)),
         )
         by_side = bool(self.encoder_kwargs) and set(self.encoder_kwargs) <= set(self.sides)
         kwargs = self.encoder_kwargs.get(side, {}) if by_side else self.encoder_kwargs

@@ -286,7 +286,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         self._log_interval = log_interval
-        steps = int(check_number("total_timesteps", total_timesteps, 0))  # 1e6 will do, as in SB3
+        steps = int(check_number("total_timesteps", total_timesteps, 0, 2**63))  # 1e6 will do, as in SB3
         with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
 

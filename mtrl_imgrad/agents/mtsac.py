@@ -265,7 +265,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         self: SelfMTSAC,
         total_timesteps: float,
         callback: MaybeCallback = None,
-        log_interval: int = 4,
+        log_interval: int | None = 4,
         tb_log_name: str = "MTSAC",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -275,7 +275,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         Args:
             total_timesteps: environment steps over all tasks.
             callback: SB3 callback or list of them.
-            log_interval: episodes between logs.
+            log_interval: episodes between logs; None writes none.
             tb_log_name: name of the TensorBoard run.
             reset_num_timesteps: whether to count from 0 again.
             progress_bar: show progress, success overall and of each task.
@@ -285,9 +285,9 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
                 field. Nothing has learned from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
-        steps = int(check_number("total_timesteps", total_timesteps, 0))  # 1e6 will do, as in SB3
+        steps = int(check_number("total_timesteps", total_timesteps, 0, 2**63))  # 1e6 will do, as in SB3
         with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
-            return super().learn(steps, callbacks, log_interval, tb_log_name, reset_num_timesteps)
+            return super().learn(steps, callbacks, log_interval, tb_log_name, reset_num_timesteps)  # type: ignore[arg-type]
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
         """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""

@@ -63,8 +63,8 @@ class PPOSettings:
         advantage_scope: over which rows, see `whitened`.
         heads: how own parameters take their gradient, see `mtrl_imgrad.gradients.combined_by_rows`.
         max_grad_norm: clip the combined gradient of a network to this length; None does not clip.
-        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is not finite.
         target_kl: stop before the first step at which the KL divergence exceeds 1.5 times this; None does not stop.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is not finite.
     """
 
     clip_range: float
@@ -75,8 +75,8 @@ class PPOSettings:
     advantage_scope: AdvantageScope
     heads: Heads
     max_grad_norm: float | None
-    on_nonfinite: OnNonFinite
     target_kl: float | None
+    on_nonfinite: OnNonFinite = "raise"
 
 
 class TaskMeasures(NamedTuple):

@@ -372,7 +372,7 @@ def test_encoders_that_need_the_task_say_so():
     with pytest.raises(ArgumentError, match="one_hot=False"):
         _agent(env, policy_kwargs={**SMALL, "encoder": "multi_head"})
     _agent(env, policy_kwargs={**SMALL, "encoder": "one_hot"}).learn(120)
-    with pytest.raises(ArgumentError, match="encoder must be a name"):
+    with pytest.raises(ArgumentError, match="encoder must be a string or a class of Encoder"):
         make_encoder(3, None)
 
 

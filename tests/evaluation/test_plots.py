@@ -116,7 +116,7 @@ def test_steps_come_in_a_readable_unit(tmp_path, figures, last, ticks, unit):
 @pytest.mark.parametrize("final", [np.ones(10), np.zeros(10), np.linspace(0, 1, 10), [0.5] * 10, [1.0] * 9 + [0.0]])
 def test_names_of_ten_tasks_do_not_overlap_nor_leave_the_picture(tmp_path, figures, final):
     names = list_tasks("MT10")
-    plot_success_curve(history_of([np.zeros(10), final], [1e6, 2e6], names=names), tmp_path / "c.png")
+    plot_success_curve(history_of([np.zeros(10), final], [1_000_000, 2_000_000], names=names), tmp_path / "c.png")
     labels = [text for text in figures[0].axes[0].texts if text.get_text()[:1].isdigit()]
     assert len(labels) == 11
     extents = boxes(figures[0], labels)

@@ -266,7 +266,7 @@ class TestReport:
         [
             ("successes", np.ones((2, 3)), "successes must be bool"),
             ("successes", np.ones(3, bool), "successes must be"),
-            ("returns", np.ones((2, 4)), r"returns must be .* \(2, 3\), got \(2, 4\)"),
+            ("returns", np.ones((2, 4)), r"returns must be .* \(2, 3\) for these task_names, got \(2, 4\)"),
             ("lengths", np.ones((3, 3)), "lengths must be"),
             ("task_names", ("a",), "successes must be"),
         ],

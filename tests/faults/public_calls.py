@@ -258,6 +258,7 @@ CALLS: dict[str, Call] = {
     "agents.checkpoint_callback.MTCheckpointCallback": lambda folder: {"save_freq": 10, "path": folder},
     "agents.checkpoint_callback.latest_checkpoint": lambda folder: {"path": saved_checkpoint(folder)},
     "agents.progress.MTProgressBarCallback": lambda folder: {},
+    "agents.encoders.dropout.Dropout": lambda folder: {"features": 4, "rate": 0.1},
     "agents.encoders.make_encoder": lambda folder: {"encoder": "one_hot", "spec": SPEC},
     "envs.registry.make_vec_env": lambda folder: {"tasks": "toy-reach"},
     "envs.task_sets.list_tasks": lambda folder: {"task_set": "MT10"},

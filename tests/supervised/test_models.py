@@ -231,8 +231,8 @@ def test_stitches_start_as_a_sum():
         ("segnet", CELEBA[:1], {}, "no head for task 'attribute_0' of kind 'attribute'; kinds: depth, normal, seg"),
         ("attribute_net", NYUV2[1:2], {}, "no head for task 'depth' of kind 'depth'; kinds: attribute"),
         ("segnet", NYUV2, {"width": 0.001}, "width must leave at least one feature map of 64, got 0.001"),
-        ("segnet", NYUV2, {"width": -1.0}, "width must be a positive number, got -1.0"),
-        ("attribute_net", CELEBA, {"width": float("nan")}, "width must be a positive number, got nan"),
+        ("segnet", NYUV2, {"width": -1.0}, "width must be a positive number of at most 1000, got -1.0"),
+        ("attribute_net", CELEBA, {"width": float("nan")}, "width must be a number, got nan"),
         ("segnet", NYUV2, {"protocol": "papre"}, "unknown protocol 'papre'. Did you mean 'paper'"),
     ],
 )

@@ -72,7 +72,7 @@ def test_c_goes_to_the_methods_that_take_it_and_do_not_say(tmp_path):
         (["--methods", "cagrad:radius=1"], "takes no argument 'radius'"),
         (["--s", "1.5"], "between 0 and 1"),
         (["--starts", "six"], "starts must be five or three, or points"),
-        (["--starts", "(1,2,3)"], "starts must hold points"),
+        (["--starts", "(1,2,3)"], "starts must be"),
         (["--steps", "0"], "steps must be an integer >= 1"),
         (["--lr", "-1"], "lr must be positive"),
     ],

@@ -115,7 +115,9 @@ def test_a_memory_gets_a_combiner_a_trajectory():
 
 def test_leaving_the_numbers_names_method_scenario_and_start():
     broken = _Made("broken", "broken", {"values": float("nan")})
-    with pytest.raises(NonFiniteError, match=r"broken reached NaN .* by step 2, scenario s=0.4, start \(9.0, -1.0\)"):
+    with pytest.raises(
+        NonFiniteError, match=r"broken reached NaN .* by step 2 with lr=0.001, scenario s=0.4, start \(9.0, -1.0\)"
+    ):
         descend(["mgda", broken], shares=(0.4,), starts=[(9.0, -1.0)], steps=2)
 
 
@@ -124,7 +126,7 @@ def test_leaving_the_numbers_names_method_scenario_and_start():
     [
         ({"steps": 0}, "steps must be an integer >= 1"),
         ({"lr": 0.0}, "lr must be positive"),
-        ({"lr": float("nan")}, "lr must be positive"),
+        ({"lr": float("nan")}, "lr must be a number"),
         ({"methods": []}, "at least one method"),
         ({"methods": ["mgda", "mgda"]}, "none twice"),
         ({"starts": "seven"}, "starts must be"),

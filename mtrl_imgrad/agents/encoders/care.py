@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ class CAREEncoder(Encoder):
     def __init__(
         self,
         spec: NetworkSpec,
-        metadata: str | Mapping[str, Sequence[float]] | None = None,
+        metadata: str | Mapping[str, Any] | None = None,
         num_experts: int = 6,
         encoder_width: int = 50,
         encoder_depth: int = 2,

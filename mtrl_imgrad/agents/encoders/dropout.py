@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mtrl_imgrad.agents.encoders.base import check_positive
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["NO_MASKS", "Dropout", "DropoutLayers", "Masks", "check_rate"]
@@ -34,6 +36,7 @@ NO_MASKS: Masks = {}
 """All units are kept."""
 
 
+@checked
 class Dropout(nn.Module):
     """Drops each unit of each row with probability ``rate`` and scales the others by ``1 / (1 - rate)``.
 
@@ -46,7 +49,7 @@ class Dropout(nn.Module):
         num_experts: E, where the input is ``[E, N, features]``; every expert drops units of its own.
 
     Raises:
-        ArgumentError: if ``rate`` is out of range.
+        ArgumentError: if an argument is out of range.
     """
 
     mask: Tensor | None
@@ -55,8 +58,9 @@ class Dropout(nn.Module):
 
     def __init__(self, features: int, rate: float, num_experts: int | None = None) -> None:
         super().__init__()
+        check_positive(features=features, **({} if num_experts is None else {"num_experts": num_experts}))
         self.features = features
-        self.rate = check_rate(rate)
+        self.rate = check_rate("rate", rate)
         self.num_experts = num_experts
         self.register_buffer("mask", None, persistent=False)
 
@@ -116,13 +120,13 @@ class DropoutLayers:
         return {name: layer.draw(rows, generator) for name, layer in self._layers.items()}
 
 
-def check_rate(rate: Any) -> float:
-    """A rate of dropout as a float.
+def check_rate(argument: str, rate: Any) -> float:
+    """A rate of dropout as a float; ``argument`` is its name for the message.
 
     Raises:
         ArgumentError: if it is no number in [0, 1).
     """
     is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
     if not is_number or not 0 <= rate < 1:
-        raise ArgumentError(f"dropout must be a number in [0, 1), got {rate!r}")
+        raise ArgumentError(f"{argument} must be a number in [0, 1), got {rate!r}")
     return float(rate)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_tensor
 from mtrl_imgrad.combiners.outcome import Status
 from mtrl_imgrad.combiners.solvers.active_set import certify, minimise
@@ -46,7 +45,6 @@ class SimplexSolution:
     status_code: Tensor
 
 
-@checked
 def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:
     """Shortest vector in the convex hull of the task gradients, ``min w'Mw`` over the simplex.
 
@@ -64,7 +62,6 @@ def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:
     return _solution(problem, found, found.violation / found.y.sum(-1), SQUARED_TOLERANCE)
 
 
-@checked
 def conflict_averse_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
     """``min b'w + q sqrt(w'Mw)`` over the simplex, the dual of ``max_{|u| <= q} min_i (g_i . u + b_i)``.
 

@@ -208,7 +208,7 @@ def test_writers_check_samples_and_touch_nothing_that_exists(tmp_path):
         write_nyuv2(tmp_path / "set", {"val": [sample]})
     with pytest.raises(DatasetError, match=r"label_7/0.npy: .* expected classes 0 to 6"):
         write_cityscapes(tmp_path / "city", {"val": [sample]})
-    with pytest.raises(ArgumentError, match="dtype must be a floating type, got uint8"):
+    with pytest.raises(ArgumentError, match="dtype must be a floating type, got .*uint8"):
         write_nyuv2(tmp_path / "bytes", {"val": [sample]}, dtype=np.uint8)
     no_normals = type(sample)(sample.image, sample.label, sample.depth)
     with pytest.raises(DatasetError, match=r"normal/0.npy: the sample has none"):
