@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# Up to four files of tests at once; each process takes about 1 GB.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 # Two threads of a small matrix product wait for each other on shared cores; one is faster.
 export OMP_NUM_THREADS ?= 1
 
@@ -26,13 +28,13 @@ demo-supervised: $(STAMP) ## four methods on simulated scenes in about a minute:
 	$(BIN)/mtrl-imgrad supervised compare --data demo --methods stl ls cagrad imgrad --seeds 0
 
 test: $(STAMP) ## the fast tests, a few minutes
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-faults: $(STAMP) ## the fault suite with its long versions: NaN, dying workers, kills while saving, damage, memory
-	$(BIN)/python -m pytest -q tests/faults
+	$(PYTEST) tests/faults
 
 test-all: $(STAMP) ## all tests
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .

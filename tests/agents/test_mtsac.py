@@ -50,7 +50,7 @@ def test_the_readme_lines():
 
 @pytest.mark.parametrize("encoder", list_encoders())
 def test_learn_save_load_predict_for_every_encoder(encoder, tmp_path):
-    agent = _agent(policy_kwargs={**SMALL, "encoder": encoder}).learn(400)
+    agent = _agent(policy_kwargs={**SMALL, "encoder": encoder}).learn(160)
     agent.save(tmp_path / "agent")
     env = make_vec_env("toy-reach", seed=0)
     observations = env.reset()
@@ -62,8 +62,8 @@ def test_learn_save_load_predict_for_every_encoder(encoder, tmp_path):
         assert np.array_equal(loaded.predict(observations, deterministic=True)[0], expected)
     one = observations[2]
     assert np.allclose(agent.predict(one, deterministic=True)[0], expected[2], atol=1e-6)
-    loaded.learn(200, reset_num_timesteps=False)
-    assert loaded.num_timesteps == 600
+    loaded.learn(80, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 240
 
 
 def test_a_seed_determines_the_run():
