@@ -10,9 +10,10 @@ update can move against a task. Its length with ``"min"`` is that of the weakest
 gradients make it small.
 
 Departures from the authors' code: the sum is divided by K; eigenvalues below ``32 K 2^-52`` of the largest, in place of
-``K 2^-52``, are dropped as rounding error. Where the smallest that is kept is within a millionth of its rounding the
-status is ``INACCURATE``. Eigenvalues of the Gramian depend on the gradients' scales, so norms more than a factor of
-about 1e7 apart are beyond float64. A task whose gradient is zero is left out, with weight 0, but counts in K.
+``K 2^-52``, are dropped as rounding error. Where the rounding of the Gramian is more than a millionth of the smallest
+that is kept, the status is ``INACCURATE``: the weights are those of the Gramian, but perhaps not of the gradients that
+it is of. Eigenvalues of the Gramian depend on the gradients' scales, so norms more than a factor of about 1e4 apart are
+beyond float64. A task whose gradient is zero is left out, with weight 0, but counts in K.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ TOLERANCE = 1e-6
 class AlignedMTL(GramianCombiner):
     """Mean of the aligned gradients. With one task ``d = g``.
 
-    The residual is the largest entry of ``B M B - l P`` over l, P the projection on the eigenvectors that are kept.
+    The residual is the largest entry of ``B M B - l P`` over l, P the projection on the eigenvectors that are kept; at
+    least ``K 2^-52`` times the largest eigenvalue over the smallest kept, which no Gramian in float64 knows better.
 
     Args:
         scale_mode: which eigenvalue, among those kept, is the squared length of the aligned gradients: ``"min"``,
@@ -90,8 +92,9 @@ class AlignedMTL(GramianCombiner):
         unaligned = balance @ problem.values @ balance / square[..., None] - spectrum.apply(
             torch.ones_like(problem.norms)
         )
-        residual = unaligned.abs().amax((-2, -1))
         smallest = torch.where(spectrum.kept, spectrum.values, torch.inf).amin(-1)
+        unknown = problem.num_tasks * 2.0**-52 * spectrum.values[..., -1] / smallest
+        residual = torch.maximum(unaligned.abs().amax((-2, -1)), unknown)
         found = problem.weights(
             torch.where(problem.alive, balance.sum(-1) / problem.num_tasks, 0.0),
             base=1 / problem.num_tasks,

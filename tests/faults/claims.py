@@ -165,7 +165,9 @@ def as_equal_as_can_be(problem: Problem, values: np.ndarray) -> np.ndarray:
     # The update u |u| = d has the length sum_i g_i . u / (K |u|), which may be what rounding leaves of it.
     length = np.sqrt(square.clip(0))
     stated = (problem.norms * Cz).sum(-1) / problem.num_tasks
-    wrong = np.abs(length - stated / np.maximum(length, 1e-300)) / (problem.norms * problem.alive).mean(-1)
+    lost = 4 * np.sqrt(2.0**-52 * (np.abs(z)[..., None, :] @ np.abs(C) @ np.abs(z)[..., None])[..., 0, 0])
+    wrong = np.abs(length - stated / np.maximum(length, 1e-300)) - lost
+    wrong = wrong / (problem.norms * problem.alive).mean(-1)
     return np.where(zero, 0, np.maximum(misfit, wrong))
 
 
@@ -211,7 +213,9 @@ def bargain_with_imbalance(problem: Problem, values: np.ndarray, extras: Extras)
         system = np.vstack([stationary, np.diag(phi)]).astype(float)
         right = np.concatenate([cost / unit, np.zeros(len(one))]).astype(float)
         unmet = nnls(system, right)[1]
-        found[b] = max(unmet, float(-phi.min()), float(np.abs(phi - np.log1p(surplus[b, alive])).max()))
+        missed = max(unmet, float(-phi.min()), float(np.abs(phi - np.log1p(surplus[b, alive])).max()))
+        # Between opposed gradients the products are small differences of large numbers, known as well as the weights.
+        found[b] = missed - 8 * 2.0**-52 * float((np.abs(C) @ np.abs(one) / np.abs(product)).max())
     return found
 
 
@@ -223,7 +227,9 @@ def aligned(problem: Problem, values: np.ndarray, rows: np.ndarray) -> np.ndarra
     factors = np.where(kept, smallest / np.where(kept, singular, 1), 0)
     parts = factors * left.sum(1) / problem.num_tasks
     expected = np.where(problem.alive, (left @ parts[..., None])[..., 0], 0)
-    return np.abs(values - expected).max(-1) / np.abs(expected).max(-1)
+    # Of opposed gradients the parts of B 1 cancel: the answer is nearly zero beside the entries of B.
+    size = np.maximum(np.abs(expected).max(-1), factors.max(-1) / problem.num_tasks)
+    return np.abs(values - expected).max(-1) / size
 
 
 def projected(problem: Problem, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -237,7 +243,7 @@ def projected(problem: Problem, values: np.ndarray, rows: np.ndarray) -> np.ndar
     for b, alive in enumerate(problem.alive):
         norms = np.linalg.norm(rows[b, alive], axis=-1)
         units = rows[b, alive] / norms[:, None]
-        multipliers = np.stack([nnls(units.T, -unit)[0] for unit in units])
+        multipliers = np.stack([nnls(units.T, -unit, maxiter=10_000)[0] for unit in units])
         expected = norms @ (units + multipliers @ units) / norms.sum()
         update = values[b, alive].astype(float) @ rows[b, alive] * problem.num_tasks / norms.sum()
         added = values[b, alive].astype(float) @ norms * problem.num_tasks / norms.sum()

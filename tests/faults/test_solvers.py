@@ -127,7 +127,7 @@ CASES = {
     "aligned_mtl": Case(lambda a: claims.aligned(a.problem, a.values, a.rows), 1e-5, needs_rows=True),
     "config": Case(lambda a: claims.as_equal_as_can_be(a.problem, a.values), 1e-6),
     "upgrad": Case(lambda a: claims.harms_none(a.problem, a.values), 1e-9),
-    "upgrad, projections": Case(lambda a: claims.projected(a.problem, a.values, a.rows), 1e-9, needs_rows=True),
+    "upgrad, projections": Case(lambda a: claims.projected(a.problem, a.values, a.rows), 2e-9, needs_rows=True),
     "gradnorm": Case(equal_weights, 1e-15, batched=False),
 }
 
