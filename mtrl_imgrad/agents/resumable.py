@@ -286,8 +286,7 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
             self.ep_success_buffer = deque(map(float, progress["successes"]), maxlen=window)
         for name, successes in self.task_success_buffers.items():
             successes.extend(map(float, progress["task_successes"][name]))
-        if "non_finite" in progress:  # those of before 2026-11-22 have none
-            self.non_finite.set_state(progress["non_finite"])
+        self.non_finite.set_state(progress["non_finite"])
         self._unwritten = tuple(_checked_record(record) for record in progress["records"])
 
     def _setup_learn(
