@@ -61,7 +61,7 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], arrays: Mapping[str
         arrays: of numbers or truth values, by name: lower-case letters and underscores.
 
     Raises:
-        CheckpointError: if it cannot be written, naming the path; a checkpoint that was there is as it was.
+        CheckpointError: if it cannot be written, naming the path and the bytes; one that was there is as it was.
         ArgumentError: if the state or an array cannot be held, naming it; nothing is written then.
     """
     plain, tensors = split_tree(state)
@@ -157,7 +157,13 @@ def _is_ours(name: str) -> bool:
 def _write_member(folder: Path, name: str, content: bytes | memoryview) -> dict[str, Any]:
     digest = _digest(content)
     file = f"{name}-{digest[:16]}{SUFFIXES.get(name, '.npy')}"
-    write_atomically(folder / file, lambda opened: opened.write(content))
+    try:
+        write_atomically(folder / file, lambda opened: opened.write(content))
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be written: {folder / file}, {len(content)} bytes: {error.strerror or error} "
+            f"({shutil.disk_usage(folder).free} bytes are free there)"
+        ) from error
     return {"file": file, "bytes": len(content), "sha256": digest}
 
 

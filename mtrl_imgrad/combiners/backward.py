@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -186,8 +186,11 @@ class _Step:
                 return self._of_some(finite, lambda step, _: step.make())
         if not self.combiner.needs_jacobian(self.losses.ids):
             return self.by_weights()
-        groups = None if self.taps else self.combiner.draw_groups(len(self.losses.parts))
-        return self.by_losses() if groups is None else self.by_groups(groups)
+        if self.taps or not self.combiner.samples:
+            return self.by_losses()
+        before = self.combiner.state_dict()  # groups are drawn before the gradients are known
+        groups = self.combiner.draw_groups(len(self.losses.parts))
+        return self.by_losses() if groups is None else self.by_groups(groups, before)
 
     def _of_some(self, finite: Sequence[bool], make: Callable[[_Step, list[int]], Combination]) -> Combination:
         """Leave tasks out, or the whole step, as ``on_nonfinite`` says.
@@ -244,8 +247,8 @@ class _Step:
         """A backward a task, down to the parameters or to the features."""
         return self._combine(self._differentiate(Pending(self.losses.tasks, len(self.losses.parts))))
 
-    def by_groups(self, groups: Tensor) -> Combination:
-        """A backward a group of tasks, and one through the heads alone."""
+    def by_groups(self, groups: Tensor, before: dict[str, Any]) -> Combination:
+        """A backward a group of tasks, and one through the heads alone; ``before`` is the state to go back to."""
         self._check_losses()
         means = [self._group_loss(row) for row in groups]
         pending = Pending(None, len(means))
@@ -254,10 +257,14 @@ class _Step:
             pending.add(row, torch.autograd.grad(mean, self.trunk, retain_graph=keep, allow_unused=True), [])
         blocks = self._unscaled_blocks(pending)
         if not self._is_finite(blocks):
+            self.combiner.load_state_dict(before)
             return self._without_culprit("a group's mean loss")
         combination = self.combiner.combine_groups(self._used(blocks), groups, self.losses.values, self.losses.tasks)
         weights = self._head_weights(combination)
         own = self._head_gradients(weights) if self.own else []
+        if not self._is_finite(own):
+            self.combiner.load_state_dict(before)
+            return self._without_culprit("a task's own parameters")
         self._write(self._scaled(self._spread(combination, blocks)), own)
         return combination
 

@@ -192,6 +192,11 @@ class Combiner(ABC):
         """
         raise ArgumentError(f"{self.name} finds its update from the task gradients, not from the losses")
 
+    @property
+    def samples(self) -> bool:
+        """Whether `draw_groups` may return groups."""
+        return type(self).draw_groups is not Combiner.draw_groups
+
     def draw_groups(self, num_tasks: int) -> Tensor | None:
         """The groups of tasks that the next step looks at, for a method that samples: None to take all, one by one.
 
