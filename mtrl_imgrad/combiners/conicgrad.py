@@ -24,9 +24,10 @@ Then ``d = |g0| g_w / N``, or ``d = |g0| (c g0 / |g0| + u)`` with u across g0, a
 A task whose gradient lies along g0 gains the same from every u, so it is left out of the search for u.
 
 No code is public. We know the problem, and that the paper has a closed form for d; how it moves w, its c and its
-number of steps are not known to us. Ours is the exact solution of the problem, and c = 0.5 is ours. Parts across g0 below 1e-6 of their gradient count as rounding error. Where no u can be told
-from the rounding error of gradients that cancel, u is zero and the status ``INACCURATE``; this happens at
-Pareto-stationary points.
+number of steps are not known to us. Ours is the exact solution of the problem, and c = 0.5 is ours.
+
+Parts across g0 below 1e-6 of their gradient count as rounding error. Where no u can be told from the rounding error of
+gradients that cancel, u is zero and the status ``INACCURATE``; this happens at Pareto-stationary points.
 """
 
 from __future__ import annotations

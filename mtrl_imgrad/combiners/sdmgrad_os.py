@@ -47,7 +47,7 @@ class SDMGradOS(GramianCombiner):
 
     name = "sdmgrad_os"
     keeps = ("generator",)
-    departures = "Exact on the tasks drawn, as in the first repository; the successor's rows of zeros and K / n are not."
+    departures = "Exact; the form of the authors' first repository, without the successor's rows of zeros and K / n."
     paper = SDMGrad.paper
     bibtex = SDMGrad.bibtex
 
