@@ -11,8 +11,9 @@ task gradients, and moves the weights by one projected gradient step on ``|Y'w|^
 with ``beta_t = beta / t^sigma_beta`` and ``gamma_t = gamma / t^sigma_gamma`` at step t. Y starts at zero, w at 1 / K.
 
 Departures from the authors' code: t counts steps, where theirs counts epochs and starts Y and w anew at each step of
-the first; the gradient of w has the factor 2 of the formula, which one of their codes leaves out; each task counts its
-own steps; the combination is not multiplied by K (theirs is: ``reduction="sum"``).
+the first; the gradient of w has the factor 2 of the formula, which their code for NYUv2 and CityScapes leaves out (its
+gamma is twice ours); each task counts its own steps; the combination is not multiplied by K (theirs is:
+``reduction="sum"``).
 """
 
 from __future__ import annotations
