@@ -123,8 +123,8 @@ def _side(
 ) -> SimplexSolution:
     """``found`` with multipliers of u that can be trusted; those of no u, and ``INACCURATE``, where there are none.
 
-    Where the weighted gradient vanishes across g0 the weights have no direction. The optimum is then ``linear . w``, and
-    u is the shortest vector that gives every task this gain.
+    Where the weighted gradient vanishes across g0 the weights have no direction. The optimum is then ``linear . w``,
+    and u is the shortest vector that gives every task this gain.
     """
     multipliers = torch.where(across.alive, found.multipliers, 0.0)
     doubtful = (found.status_code != int(Status.SOLVED)) | _cancel(problem, multipliers)
