@@ -42,6 +42,7 @@ from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.seeding import Stream, torch_generator
 
 __all__ = ["MTSAC"]
 
@@ -77,6 +78,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
             a combiner (and its state) each.
         combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
+            What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
         heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
             task's combination weight.
         max_grad_norm: clip each network's combined gradient to this length; None (default) does not clip.
@@ -187,7 +189,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         self.reward_normalization = reward_normalization
         self.trace = trace
         self.wants_jacobian = False
-        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs)
+        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
         check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
         self.last_report: UpdateReport | None = None
         if _init_setup_model:
@@ -228,8 +230,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
             self._settings(),
             trace=self.trace,
         )
-        self.noise_generator = torch.Generator(device=self.device)
-        self.noise_generator.manual_seed(int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0]))
+        self.noise_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
 
     def _setup_temperature(self) -> None:
         if self.target_entropy == "auto":
