@@ -49,6 +49,9 @@ class Stream(Enum):
     COMBINER = ("supervised", (3,), 0, 63)
     """What the combiner draws."""
 
+    TRAJECTORIES = ("synthetic", (), 1, 63)
+    """What a trajectory's combiner draws; index: trajectory."""
+
     SCENES = ("scenes", (), 2, 32)
     """A simulated scene; indices: split, item."""
 

@@ -12,6 +12,7 @@ from mtrl_imgrad.combiners import PCGrad, list_combiners
 from mtrl_imgrad.combiners.registry import combiner_class
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.seeding import Stream, numpy_generator, seed_sequence, stream_seed, torch_generator
+from mtrl_imgrad.synthetic import descend
 
 RANDOM = [name for name in list_combiners() if "seed" in inspect.signature(combiner_class(name)).parameters]
 """Combiners that draw; IMGrad only where it samples tasks."""
@@ -87,7 +88,7 @@ def test_a_run_hands_over_a_number(seed):
 
 
 def test_no_two_streams_of_a_program_are_one():
-    together = [("agent", "environment"), ("supervised",), ("scenes",)]
+    together = [("agent", "environment"), ("supervised",), ("synthetic",), ("scenes",)]
     for parts in together:
         streams = [stream for stream in Stream if stream.part in parts]
         for one, other in itertools.combinations(streams, 2):
@@ -112,3 +113,15 @@ def test_streams_are_what_numpy_spawns():
 def test_a_stream_says_how_many_indices_it_takes():
     with pytest.raises(AssertionError, match="takes 2 indices"):
         seed_sequence(0, Stream.ROWS, 1)
+
+
+def test_each_trajectory_draws_for_itself_and_by_the_runs_seed():
+    def positions(seed):
+        run = descend(["graddrop"], shares=(0.5,), starts=[(0.0, 0.0)] * 2, steps=20, lr=0.1, seed=seed)
+        return run.positions[:, 0, 0]  # [steps + 1, 2 trajectories, 2]
+
+    assert not torch.equal(*positions(0).unbind(1))
+    assert torch.equal(positions(0), positions(0))
+    assert not torch.equal(positions(0), positions(1))
+    with pytest.raises(ArgumentError, match="seed must be"):
+        positions(-1)

@@ -94,7 +94,8 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         ent_coef: weight of the entropy.
         vf_coef: weight of the value loss. The critic's optimizer is its own, so that with Adam it only matters to
             clipping and to combiners that look at scales.
-        max_grad_norm: clip each network's combined gradient to this length; None does not clip.
+        max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining; None
+            does not clip.
         on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
             ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
             without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).

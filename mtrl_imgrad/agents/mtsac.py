@@ -81,7 +81,8 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
             What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
         heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
             task's combination weight.
-        max_grad_norm: clip each network's combined gradient to this length; None (default) does not clip.
+        max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining (as
+            Meta-World+'s code does); None (default) does not clip.
         on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
             ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
             without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
@@ -242,7 +243,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         self.ent_coef_optimizer: torch.optim.Optimizer | None = None
         if kind != "fixed":
             self.log_ent_coef.requires_grad_(True)
-            self.ent_coef_optimizer = torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True)
+            self.ent_coef_optimizer = self.policy.make_ent_coef_optimizer(self.log_ent_coef, self.lr_schedule(1))
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """As in SB3; the buffer must be of the agent's tasks, and moves to its device.
