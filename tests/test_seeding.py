@@ -17,7 +17,7 @@ from mtrl_imgrad.synthetic import descend
 RANDOM = [name for name in list_combiners() if "seed" in inspect.signature(combiner_class(name)).parameters]
 """Combiners that draw; IMGrad only where it samples tasks."""
 OPTIONS = {"imgrad": {"tasks_per_step": 2}}
-AGENTS = {"mtsac": (MTSAC, {"batch_size": 8}), "mtppo": (MTPPO, {"n_steps": 4, "batch_size": 8})}
+AGENTS = {"mtsac": (MTSAC, {"batch_size": 8, "learning_starts": 16}), "mtppo": (MTPPO, {"n_steps": 4, "batch_size": 8})}
 
 
 def agent(kind, combiner, seed, **options):
@@ -64,6 +64,33 @@ def test_the_seed_of_one_network_wins_for_it_alone():
     found = agent("mtsac", "pcgrad", 7, combiner_kwargs={"actor": {"seed": 3}, "critic": {}})
     assert drawn(found.actor_combiner) == drawn(PCGrad(seed=3))
     assert drawn(found.critic_combiner) == drawn(agent("mtsac", "pcgrad", 7).critic_combiner)
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_set_random_seed_seeds_what_is_the_agents_own(kind):
+    """As SB3's does: what follows does not depend on the seed that the agent was made with."""
+
+    def learned(made_with):
+        found = agent(kind, "pcgrad", made_with)
+        found.policy.load_state_dict(start)
+        found.set_random_seed(5)
+        found.learn(64)
+        return found.policy.state_dict()
+
+    start = agent(kind, "pcgrad", 0).policy.state_dict()
+    expected = learned(4)
+    for made_with in (None, 3):
+        found = learned(made_with)
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_a_saved_agent_goes_on_drawing_where_it_was(kind, tmp_path):
+    found = agent(kind, "pcgrad", 7)
+    drawn(found.actor_combiner)
+    found.save(tmp_path / "model")
+    loaded = AGENTS[kind][0].load(tmp_path / "model")
+    assert drawn(loaded.actor_combiner) == drawn(found.actor_combiner)
 
 
 def test_a_combiner_that_was_handed_over_is_left_alone():

@@ -27,6 +27,7 @@ __all__ = [
     "check_policy_and_env",
     "check_schedule",
     "parse_ent_coef",
+    "seed_combiners",
     "two_combiners",
 ]
 
@@ -56,12 +57,17 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) ->
     by_side = bool(kwargs) and set(kwargs) <= {"actor", "critic"}
     options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if by_side else (kwargs, kwargs)
     actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))
-    actor.set_random_seed(stream_seed(seed, Stream.ACTOR_COMBINER))
-    critic.set_random_seed(stream_seed(seed, Stream.CRITIC_COMBINER))
+    seed_combiners(actor, critic, seed)
     for found in (actor, critic):
         if found.rows_per_task != 1:
             raise ArgumentError(f"{found!r} asks for {found.rows_per_task} rows a task, the agent has one")
     return actor, critic
+
+
+def seed_combiners(actor: Combiner, critic: Combiner, seed: int | None) -> None:
+    """Let each draw from its own stream of a run's seed (None: of fresh entropy), unless it was given a seed."""
+    actor.set_random_seed(stream_seed(seed, Stream.ACTOR_COMBINER))
+    critic.set_random_seed(stream_seed(seed, Stream.CRITIC_COMBINER))
 
 
 def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:

@@ -35,7 +35,7 @@ from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads
-from mtrl_imgrad.seeding import Stream, torch_generator
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 
 __all__ = ["MTPPO"]
 
@@ -394,6 +394,10 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []
+
+    def _seed_streams(self, seed: int) -> None:
+        self.mask_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
+        self.rollout_buffer.generator.manual_seed(stream_seed(seed, Stream.MINIBATCHES))
 
     def _own_state(self) -> dict[str, Any]:
         return {

@@ -42,7 +42,7 @@ from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
-from mtrl_imgrad.seeding import Stream, torch_generator
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 
 __all__ = ["MTSAC"]
 
@@ -430,6 +430,10 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         if self.ent_coef_optimizer is not None:
             state_dicts.append("ent_coef_optimizer")
         return state_dicts, ["log_ent_coef"]
+
+    def _seed_streams(self, seed: int) -> None:
+        self.noise_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
+        self.replay_buffer.seed(seed)
 
     def _own_state(self) -> dict[str, Any]:
         return {"noise": self.noise_generator.get_state(), "sampling": self.replay_buffer.generator.get_state()}
