@@ -38,15 +38,17 @@ SOURCES = {
     # mtrl's six experts, see CARE
     "attention": "39-50* relu 50-50* 50-400 relu 400-400 relu 400-400 relu 400-8",
     "care": CARE,
-    # Yang et al. 2020; metaworld-algorithms, nn/soft_modules.py: f 400-400, an embedding of two layers of 256, weights
-    # of 2 x 2 and of 2, two layers of two modules of 256
+    # Yang et al. 2020, RchalYang/Soft-Module at e6d7c8a: meta_config/mt10/modular_2_2_2_256_reweight_rand.json
+    # (hidden_shapes 400-400, num_gating_layers 2 of 256, 2 layers of 2 modules of 256), torchrl/networks/nets.py
     "soft_modularization": "39-400 relu 400-400 relu 400-256 relu 256-256 relu 256-4 4-256 relu 256-2 relu "
     "400-256* relu 256-256* relu 256-8",
     # Sun et al. 2022; metaworld-algorithms, nn/paco.py: all layers are composed
     "paco": "39-400* relu 400-400* relu 400-400* relu 400-8*",
-    # Hendawy et al. 2024; metaworld-algorithms, nn/moore.py: depth 3 of which the last is linear, then a head a task
+    # Hendawy et al. 2024, AhmedMagdyHendawy/MOORE at 35fd925, moore/utils/networks_sac.py: n_features of which the last
+    # is linear (activation "Linear"), orthogonal, tanh, a head a task; metaworld-algorithms, nn/moore.py likewise
     "moore": "39-400* relu 400-400* relu 400-400* 400-8*",
-    # Nauman et al. 2025: BroNet's first layer and two blocks, the embedding of 32 beside the state
+    # Nauman et al. 2025, naumix/BiggerRegularizedCategorical at 19701bf, jaxrl/networks.py: first layer, two blocks;
+    # the embedding of 32 beside the state
     "residual": "71-400 norm relu 400-400 norm relu 400-400 norm 400-400 norm relu 400-400 norm 400-8",
 }
 COPIES = {"multi_head": {10}, "attention": {6}, "care": {6}, "soft_modularization": {2}, "paco": {5}, "moore": {4, 10}}
