@@ -17,7 +17,8 @@ class MultiHeadEncoder(Encoder):
 
     Source: "Multi-task multi-head SAC" of Meta-World (Yu et al., CoRL 2019, arXiv 1910.10897); layers as in
     rainx0r/metaworld-algorithms at 30c9991. The one-hot stays in the trunk's input because Meta-World's observation
-    carries it; ``task_input=False`` leaves it to the heads alone. """
+    carries it; ``task_input=False`` leaves it to the heads alone.
+    """
 
     name = "multi_head"
 

@@ -16,7 +16,8 @@ class OneHotEncoder(Encoder):
 
     Source: "Multi-task SAC" of Meta-World (Yu et al., CoRL 2019, arXiv 1910.10897); layers as in
     rainx0r/metaworld-algorithms at 30c9991. Where the observation does not carry the task (one task, or
-    ``one_hot=False``), this is SB3's SAC network. """
+    ``one_hot=False``), this is SB3's SAC network.
+    """
 
     name = "one_hot"
     needs_task = False
