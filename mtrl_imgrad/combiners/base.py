@@ -85,12 +85,13 @@ class Combiner(ABC):
     """Whether no task may be absent from a step."""
     seed: int | None = None
     """That random numbers follow from, as it was given; see `set_random_seed`."""
+    _random: torch.Generator | None = None
+    """What it draws from, if it draws."""
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         check_choice("reduction", reduction, ("mean", "sum"))
         self.reduction = reduction
         self._kept: dict[str, Kept] = {}
-        self._random: torch.Generator | None = None
         self._pending: Pending | None = None
 
     def __call__(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
