@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mtrl_imgrad.agents.encoders.base import Encoder
 from mtrl_imgrad.agents.encoders.experts import ExpertLinear
 from mtrl_imgrad.agents.encoders.layers import TaskLinear
+from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = ["INITIALIZATIONS", "initialize"]
@@ -63,7 +64,7 @@ _SCHEMES = {
 INITIALIZATIONS = ("pytorch", *_SCHEMES)
 
 
-@torch.no_grad()
+@checked
 def initialize(encoder: Encoder, initialization: str, *, critic: bool) -> None:
     """Draw the linear layers of an encoder anew, from torch's global generator. Everything else stays as it is.
 
@@ -83,17 +84,19 @@ def initialize(encoder: Encoder, initialization: str, *, critic: bool) -> None:
     if initialization == "pytorch":
         return
     scheme, output = _SCHEMES[initialization], output_layer(encoder)
-    for layer in encoder.modules():
-        if not isinstance(layer, LINEAR):
-            continue
-        draw = scheme.hidden
-        if layer is output:
-            draw = scheme.critic_output if critic else scheme.actor_output
-        draw(layer.weight)
-        if layer.bias is not None:
-            layer.bias.zero_()
-            if layer is output and scheme.draws_output_bias:
-                draw(layer.bias)
+    with torch.no_grad():
+        for layer in encoder.modules():
+            if isinstance(layer, LINEAR) and layer is not output:
+                _draw(layer, scheme.hidden)
+        _draw(output, scheme.critic_output if critic else scheme.actor_output, bias=scheme.draws_output_bias)
+
+
+def _draw(layer: Any, draw: Draw, *, bias: bool = False) -> None:
+    draw(layer.weight)
+    if layer.bias is not None:
+        layer.bias.zero_()
+        if bias:
+            draw(layer.bias)
 
 
 def output_layer(encoder: Encoder) -> nn.Module:
