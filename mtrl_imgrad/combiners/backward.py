@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_number
+from mtrl_imgrad.combiners.layout import laid_out_as
 from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids, index_of
 from mtrl_imgrad.combiners.non_finite import (
     OnNonFinite,
@@ -476,5 +477,5 @@ def _taps(features: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
 
 def _accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
     if gradient is not None:
-        gradient = gradient.detach()
+        gradient = laid_out_as(parameter, gradient.detach())
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

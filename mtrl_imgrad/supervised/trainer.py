@@ -13,7 +13,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
@@ -23,6 +22,7 @@ from mtrl_imgrad.combiners import Combiner, combiner_class, make_combiner
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
@@ -32,9 +32,6 @@ from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnost
 from mtrl_imgrad.supervised.training_config import OptimisationConfig, ReportConfig
 
 __all__ = ["EpochRecord", "MultiTaskTrainer"]
-
-_ORDER, _TORCH = 0, 1
-"""Streams of random numbers that a run's seed is split into (augmentation has its own, see the datasets)."""
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -83,8 +80,8 @@ class MultiTaskTrainer:
         model: moved to ``device``.
         data: its tasks must be the model's.
         combiner: a `Combiner`, or its registry name. With one task it has no part in the update.
-        combiner_kwargs: arguments for a registry name. ``seed`` and ``reduction`` (``"sum"``, as in the papers) are
-            added where the combiner takes them.
+        combiner_kwargs: arguments for a registry name. ``reduction="sum"``, as in the papers, is added where the
+            combiner takes it. ``seed`` wins over the trainer's.
         optimisation: Adam, its schedule, epochs, batches, mixed precision.
         reporting: which epochs are evaluated and which steps logged.
         gradients: ``"features"`` combines at the model's representation, with one backward through the trunk.
@@ -350,7 +347,7 @@ class MultiTaskTrainer:
             return torch.stack(self._task_losses(self._predict(images)[0], targets))
 
     def _batches(self, split: ItemDataset, shuffle: bool = False) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        generator = torch.Generator().manual_seed(self._number(_ORDER))
+        generator = torch_generator(self.seed, Stream.ORDER, self.epoch)
         loader = DataLoader(
             split,
             batch_size=self.optimisation.batch_size,
@@ -376,20 +373,16 @@ class MultiTaskTrainer:
         """Torch's global generators follow from seed and epoch inside, and are as they were afterwards."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(self._number(_TORCH))
+            torch.manual_seed(stream_seed(self.seed, Stream.TORCH, self.epoch))
             yield
-
-    def _number(self, stream: int) -> int:
-        state = np.random.SeedSequence(self.seed, spawn_key=(stream, self.epoch)).generate_state(1, np.uint64)
-        return int(state[0] >> 1)
 
 
 def _make_combiner(combiner: str | Combiner, kwargs: Mapping[str, Any], seed: int) -> Combiner:
-    if isinstance(combiner, Combiner):
-        return make_combiner(combiner, **kwargs)
-    accepted = inspect.signature(combiner_class(combiner)).parameters
-    added = {name: value for name, value in {"seed": seed, "reduction": "sum"}.items() if name in accepted}
-    return make_combiner(combiner, **{**added, **kwargs})
+    if isinstance(combiner, str) and "reduction" in inspect.signature(combiner_class(combiner)).parameters:
+        kwargs = {"reduction": "sum", **kwargs}
+    found = make_combiner(combiner, **kwargs)
+    found.set_random_seed(stream_seed(seed, Stream.COMBINER))
+    return found
 
 
 def _device(device: str | torch.device) -> torch.device:
