@@ -16,8 +16,8 @@ import numpy as np
 
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.supervised.checkpoint import write_text
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.supervised.trainer import EpochRecord
 from mtrl_imgrad.supervised.training_config import ReportConfig
 
 __all__ = [

@@ -19,6 +19,7 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config import plain, save_config
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.supervised.checkpoint import load_checkpoint, save_checkpoint
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.history import (
     RunResult,
     best_epoch,
@@ -33,7 +34,7 @@ from mtrl_imgrad.supervised.history import (
 from mtrl_imgrad.supervised.models import TaskModel, make_model
 from mtrl_imgrad.supervised.panels import draw_run_panel
 from mtrl_imgrad.supervised.splits import Splits, load_splits
-from mtrl_imgrad.supervised.trainer import EpochRecord, MultiTaskTrainer
+from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.supervised.training_config import SupervisedConfig, load_config
 
 __all__ = ["build_model", "load_model", "make_trainer", "resume", "train"]

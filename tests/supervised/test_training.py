@@ -13,6 +13,7 @@ from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.supervised.checkpoint import load_checkpoint, save_checkpoint
 from mtrl_imgrad.supervised.data import AttributeSample, DenseSample, write_celeba, write_nyuv2
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.history import RunResult, best_epoch, read_rows, write_epochs
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.models import make_model
@@ -20,7 +21,7 @@ from mtrl_imgrad.supervised.run import load_model, make_trainer, resume, train
 from mtrl_imgrad.supervised.splits import Splits, load_splits
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.supervised.trainer import EpochRecord, MultiTaskTrainer
+from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.supervised.training_config import (
     DataConfig,
     MethodConfig,
