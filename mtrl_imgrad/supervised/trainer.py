@@ -360,7 +360,7 @@ def _check_step(combiner: Combiner, gradients: str, max_grad_norm: float | None)
         return
     if gradients != "losses":
         raise ArgumentError(
-            f"gradients={gradients!r} does not go with {combiner.name}, whose moments are of parameters"
+            f"gradients={gradients!r} does not go with {combiner.name}, whose moments are of parameters; take 'losses'"
         )
     if max_grad_norm is not None:
         raise ArgumentError(
