@@ -6,6 +6,7 @@ A run's ``config.yaml`` holds every value and repeats it. Presets are such files
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from importlib import resources
@@ -15,11 +16,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners import combiner_class
 from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.experiments.config import STRICT, Options, read_config
+from mtrl_imgrad.experiments.config import STRICT, Options, read_sections, validated
 from mtrl_imgrad.supervised.protocol import Protocol
 
 __all__ = [
@@ -212,6 +214,7 @@ class SupervisedConfig:
     def __post_init__(self) -> None:
         _check("seed", self.seed, self.seed >= 0, "at least 0")
         for combiner, settings in self.methods.items():
+            combiner_class(combiner)
             if unknown := sorted(set(settings) - set(METHOD_KEYS)):
                 raise ArgumentError(f"methods[{combiner!r}] may have {', '.join(METHOD_KEYS)}, got {unknown[0]!r}")
 
@@ -256,10 +259,18 @@ def preset_path(name: str) -> Path:
 def load_config(path: str | Path) -> SupervisedConfig:
     """Read a configuration: a preset's or a run's.
 
+    ``methods_from: PRESET`` in the file stands for that preset's ``methods``; those of the file go before them.
+
     Raises:
         ArgumentError: if the file cannot be read, or holds a key or a value that does not exist, naming it.
+        UnknownNameError: if ``methods_from`` is no preset.
     """
-    return read_config(path, SupervisedConfig)
+    data = read_sections(path)
+    source = data.pop("methods_from", None)
+    config = validated(path, data, SupervisedConfig)
+    if source is None:
+        return config
+    return dataclasses.replace(config, methods={**load_config(preset_path(source)).methods, **config.methods})
 
 
 def _first(*values: float | None) -> float | None:
