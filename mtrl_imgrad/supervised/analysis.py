@@ -149,7 +149,8 @@ def analyse(folders: Sequence[Path], out: Path, console: Console | None = None) 
     Returns:
         Summaries by label.
     """
-    logs = [read_run(folder) for folder in find_runs(folders)]
+    out = out.expanduser()
+    logs = [read_run(folder) for folder in find_runs([folder.expanduser() for folder in folders])]
     summaries = {log.label: summarise(log) for log in logs}
     out.mkdir(parents=True, exist_ok=True)
     _draw(out / "cos_theta.png", len(_MEASURES), lambda axes: _draw_measures(axes, logs))

@@ -76,6 +76,7 @@ def resume(folder: Path, *, console: Console | None = None, progress: bool = Tru
         ArgumentError: if there is no run in the folder.
         CheckpointError: if its checkpoint cannot be read.
     """
+    folder = folder.expanduser()
     if not (folder / "config.yaml").exists():
         raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
     if (folder / "result.json").exists():
@@ -263,7 +264,7 @@ def _news(record: EpochRecord, epochs: int) -> str:
 
 
 def _free_folder(config: SupervisedConfig) -> Path:
-    folder = config.run_dir
+    folder = config.run_dir.expanduser() if config.run_dir is not None else None
     if folder is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         method = config.data.tasks[0] if len(config.data.tasks) == 1 else config.method.combiner

@@ -22,7 +22,7 @@ from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.config import STRICT, Options, read_sections, validated
-from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
 
 __all__ = [
     "DataConfig",
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 
+@checked
 @dataclass(frozen=True)
 class DataConfig:
     """Which data, and what is done to it."""
@@ -66,7 +67,19 @@ class DataConfig:
     simulate_size: tuple[int, int] = (96, 128)
     """Height and width of the scenes."""
 
+    def __post_init__(self) -> None:
+        check_choice("format", self.format, ("nyuv2", "cityscapes", "celeba"))
+        if self.simulate is not None:
+            check_choice("simulate", self.simulate, ("primitives", "mt10", "attributes"))
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ArgumentError(f"tasks must be different ones, got {list(self.tasks)}")
+        _check("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
+        _check("num_workers", self.num_workers, self.num_workers >= 0, "at least 0")
+        for name in ("image_size", "simulate_size", "simulate_counts"):
+            _check(name, getattr(self, name), all(number >= 1 for number in getattr(self, name)), "of at least 1 each")
 
+
+@checked
 @dataclass(frozen=True)
 class ModelConfig:
     """The network, see `mtrl_imgrad.supervised.models`."""
@@ -80,7 +93,11 @@ class ModelConfig:
     width: float = 1.0
     """Multiplies the number of feature maps; 1 is the published network."""
 
+    def __post_init__(self) -> None:
+        _check("width", self.width, 0 < self.width < math.inf, "positive and finite")
 
+
+@checked
 @dataclass(frozen=True)
 class MethodConfig:
     """How the task gradients become one update. None takes what the preset says of the combiner, see ``methods``."""
@@ -103,6 +120,16 @@ class MethodConfig:
     """Shorten the combined gradient to this norm; None: never, inf: never, whatever the preset says."""
     on_nonfinite: OnNonFinite = "raise"
     """A step with a NaN or infinite loss or gradient of some task: an error, no step, or a step without the task."""
+
+    def __post_init__(self) -> None:
+        check_choice("reduction", self.reduction, ("mean", "sum"))
+        check_choice("gradients", self.gradients, ("losses", "features"))
+        if self.heads is not None:
+            check_choice("heads", self.heads, ("unweighted", "weighted"))
+        if self.sharing is not None:
+            check_choice("sharing", self.sharing, ("cagrad", "nash"))
+        if self.max_grad_norm is not None:
+            _check("max_grad_norm", self.max_grad_norm, self.max_grad_norm > 0, "positive, inf for none, or None")
 
 
 @checked
@@ -213,6 +240,9 @@ class SupervisedConfig:
 
     def __post_init__(self) -> None:
         _check("seed", self.seed, self.seed >= 0, "at least 0")
+        check_protocol(self.protocol)
+        if self.torch_threads is not None:
+            _check("torch_threads", self.torch_threads, self.torch_threads >= 1, "at least 1, or None")
         for combiner, settings in self.methods.items():
             combiner_class(combiner)
             if unknown := sorted(set(settings) - set(METHOD_KEYS)):
