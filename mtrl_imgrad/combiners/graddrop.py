@@ -51,6 +51,7 @@ class GradDrop(MatrixCombiner):
     """
 
     name = "graddrop"
+    per_task = ("leak",)
     keeps = ("generator",)
     departures = "Acts on the shared parameters in place of activations; mean in place of the sum."
     paper = (

@@ -21,7 +21,6 @@ authors' code, the density of an action is that of tanh(u), which it never goes 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_count
