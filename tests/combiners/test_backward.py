@@ -97,9 +97,7 @@ def test_none_is_an_absent_task(name):
     losses = net.losses()
     G = jacobian(net, losses)
     expected = make_combiner(name)(G[[0, 2]], torch.stack(losses)[[0, 2]].detach(), tasks=[0, 2])
-    found = make_combiner(name).backward(
-        [losses[0], None, losses[2]], net.trunk.parameters(), net.heads.parameters()
-    )
+    found = make_combiner(name).backward([losses[0], None, losses[2]], net.trunk.parameters(), net.heads.parameters())
     torch.testing.assert_close(trunk_gradient(net), expected.gradient)
     assert found.weights.shape == (2,)
     assert net.heads[1].weight.grad is None

@@ -43,7 +43,7 @@ def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: Tas
     shared = as_parameters(inputs, found.gradient, gradients)
     own = _own_gradients(gradients, own_weights(combiner, options, found.weights, gradients.losses))
     write_gradients(inputs, options, _through_trunk(inputs, options, shared), own)
-    return replace(found, gradient=filled(inputs, shared))
+    return replace(found, gradient=filled(inputs.combined, shared))
 
 
 def used_blocks(combiner: Combiner, inputs: Inputs, gradients: TaskGradients) -> list[Tensor]:
@@ -145,11 +145,11 @@ def _through_trunk(inputs: Inputs, options: Options, combined: Gradients) -> Gra
     )
 
 
-def filled(inputs: Inputs, gradients: Gradients) -> list[Tensor]:
+def filled(tensors: Sequence[Tensor], gradients: Gradients) -> list[Tensor]:
     """A gradient for each tensor, zero where no task uses it."""
     return [
         torch.zeros_like(one) if gradient is None else gradient
-        for one, gradient in zip(inputs.combined, gradients, strict=True)
+        for one, gradient in zip(tensors, gradients, strict=True)
     ]
 
 

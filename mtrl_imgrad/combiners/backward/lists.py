@@ -139,7 +139,9 @@ def _check_parameter(name: str, tensor: Tensor) -> None:
     if nn.parameter.is_lazy(tensor):
         raise ArgumentError(f"{name} has no shape yet: call the module once before")
     if tensor.layout != torch.strided:
-        raise ArgumentError(f"{name} must be a dense tensor, got {tensor.layout}; sparse gradients of dense ones will do")
+        raise ArgumentError(
+            f"{name} must be a dense tensor, got {tensor.layout}; sparse gradients of dense ones will do"
+        )
 
 
 def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, Leaf]]) -> None:
