@@ -29,7 +29,6 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_choice, check_count
 from mtrl_imgrad.combiners.backward import Accumulation, Heads, ListChecks, Parameters, backward
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
@@ -109,7 +108,6 @@ class Combiner(ABC):
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """`__call__` without its checks: no host copy, no synchronisation. What a training step calls."""
 
-    @checked
     def backward(
         self,
         losses: Tensor | Sequence[Tensor | None],
@@ -185,7 +183,6 @@ class Combiner(ABC):
             on_nonfinite=on_nonfinite,
         )
 
-    @checked
     def accumulate(
         self,
         *,

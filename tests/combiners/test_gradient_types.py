@@ -267,14 +267,12 @@ def test_losses_may_hold_gradients_of_their_own():
     y = net(x)
     slope = torch.autograd.grad(y.sum(), x, create_graph=True)[0]
     losses = [y.square().mean(), slope.square().mean()]
-    rows = [torch.autograd.grad(loss, list(net.parameters()), retain_graph=True, allow_unused=True) for loss in losses]
+    parameters = list(net.parameters())
+    rows = [torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True) for loss in losses]
     with pytest.raises(ArgumentError, match=r"a tensor of shape \[5, 2\]"):
         IMGrad().backward(losses, net.parameters(), retain_graph=True)
     found = IMGrad().backward(losses, net.parameters(), ignore=[x])
-    blocks = [
-        torch.stack([torch.zeros_like(p) if g is None else g for g in pair])
-        for *pair, p in zip(*rows, net.parameters())
-    ]
+    blocks = [torch.stack(column) for column in zip(*rows, strict=True)]
     for parameter, its in zip(net.parameters(), IMGrad()(blocks).gradient, strict=True):
         torch.testing.assert_close(parameter.grad, its)
     assert x.grad is None

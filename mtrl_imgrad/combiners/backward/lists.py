@@ -78,7 +78,9 @@ class ListChecks:
         tensors = [tensor for one in lists for tensor in one.tensors]
         key = (*(len(one.tensors) for one in lists), inputs.own.said, len(inputs.features), *map(id, tensors))
         seen = self._seen.get(key)
-        if seen is None or not all(reference() is tensor for reference, tensor in zip(seen.tensors, tensors)):
+        if seen is None or not all(
+            reference() is tensor for reference, tensor in zip(seen.tensors, tensors, strict=True)
+        ):
             _check_lists(inputs)
             seen = self._seen[key] = _Seen([weakref.ref(tensor) for tensor in tensors])
         self._seen.move_to_end(key)
@@ -139,9 +141,7 @@ def _check_parameter(name: str, tensor: Tensor) -> None:
     if nn.parameter.is_lazy(tensor):
         raise ArgumentError(f"{name} has no shape yet: call the module once before")
     if tensor.layout != torch.strided:
-        raise ArgumentError(
-            f"{name} must be a dense tensor, got {tensor.layout}; sparse gradients of dense ones will do"
-        )
+        raise ArgumentError(f"{name} must be a dense tensor, got {tensor.layout} (its gradient may be sparse)")
 
 
 def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, Leaf]]) -> None:
