@@ -70,7 +70,7 @@ def as_parameters(inputs: Inputs, combined: Tensor | list[Tensor], gradients: Ta
     parts = list(combined)
     if len(parts) != len(gradients.blocks):
         rest = iter(parts)
-        parts = [block if block is None else next(rest) for block in gradients.blocks]  # type: ignore[misc]
+        parts = [block if block is None else next(rest) for block in gradients.blocks]
     found: list[Tensor | None] = []
     for i, (one, block, part) in enumerate(zip(inputs.combined, gradients.blocks, parts, strict=True)):
         if block is None:
