@@ -23,7 +23,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -34,7 +35,7 @@ from mtrl_imgrad.combiners.backward import Accumulation, Heads, ListChecks, Para
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
 from mtrl_imgrad.combiners.gramian import check_gramian, combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.memory.frozen_weights import FrozenWeights
-from mtrl_imgrad.combiners.memory.tables import Kept, TaskIds, check_task_ids
+from mtrl_imgrad.combiners.memory.tables import Kept, Restorable, TaskIds, check_task_ids
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
 from mtrl_imgrad.errors import ArgumentError
@@ -284,6 +285,22 @@ class Combiner(ABC):
     def state_dict(self) -> dict[str, Any]:
         """What continues this combiner bit for bit; empty for stateless methods."""
         return {name: part.get_state() for name, part in self._kept.items()}
+
+    def restore_point(self) -> Callable[[], None]:
+        """What takes the next step back, for a step whose gradient turns out not to be finite.
+
+        Costs less than `state_dict` where a part of the state has a ``restore_point`` of its own.
+        """
+        points = [
+            part.restore_point() if isinstance(part, Restorable) else partial(part.set_state, part.get_state())
+            for part in self._kept.values()
+        ]
+
+        def restore() -> None:
+            for point in points:
+                point()
+
+        return restore
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`. After an error the combiner is what it was.

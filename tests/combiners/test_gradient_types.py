@@ -301,3 +301,17 @@ def test_checkpointed_modules():
     y = head(checkpoint(net, x, use_reentrant=False))
     IMGrad().backward(list(y.square().mean(0)), net, head, ignore=[x])
     assert net.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_statistics_of_checkpointed_batch_norm_move_with_every_backward(frozen):
+    from torch.utils.checkpoint import checkpoint
+
+    norm, head = nn.BatchNorm1d(3), nn.Linear(3, 4)
+    y = head(checkpoint(norm, torch.randn(5, 3) + 1, use_reentrant=False))
+    before = norm.running_mean.clone()
+    if frozen:
+        norm.momentum = 0.0
+    IMGrad().backward(list(y.square().mean(0)), norm, head)
+    assert norm.num_batches_tracked == 1 + 4
+    assert torch.equal(norm.running_mean, before) == frozen

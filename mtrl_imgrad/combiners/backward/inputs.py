@@ -196,7 +196,7 @@ def read_losses(losses: Tensor | Sequence[Tensor | None], tasks: TaskIds | None,
         what = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
         raise ArgumentError(f"losses must be a sequence of K scalar tensors, or one tensor [K], got {what}")
     check_task_ids(tasks, len(parts))
-    ids = list(range(len(parts))) if tasks is None else list(tasks)
+    ids = list(range(len(parts))) if tasks is None else [int(task) for task in tasks]
     present = [(i, part) for i, part in enumerate(parts) if part is not None]
     if not present:
         raise ArgumentError("losses must hold at least one loss, all of them are None")

@@ -137,7 +137,8 @@ def _check_lists(inputs: Inputs) -> None:
 
 def _check_parameter(name: str, tensor: Tensor) -> None:
     if not tensor.is_leaf:
-        raise ArgumentError(f"{name} must be a parameter (a leaf tensor), it was computed by {tensor.grad_fn}")
+        maker = type(tensor.grad_fn).__name__
+        raise ArgumentError(f"{name} must be a parameter (a leaf tensor), it was computed by {maker}")
     if nn.parameter.is_lazy(tensor):
         raise ArgumentError(f"{name} has no shape yet: call the module once before")
     if tensor.layout != torch.strided:
