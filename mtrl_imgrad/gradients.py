@@ -35,6 +35,7 @@ from mtrl_imgrad.combiners.non_finite import (
     no_step,
     with_absent_tasks,
 )
+from mtrl_imgrad.combiners.printing import as_line, numbers_text
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [
@@ -85,8 +86,13 @@ class RowGradients(NamedTuple):
     """``[K, *shape of a row]`` for each own parameter: row k is task k's gradient."""
     aux: Any
 
+    def __repr__(self) -> str:
+        """In one line."""
+        parts = [f"{len(self.shared)} shared", f"{len(self.own)} own", numbers_text("losses", self.losses)]
+        return as_line("RowGradients", parts)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class CombinedGradients:
     """One gradient for every parameter, ready for an optimizer.
 
@@ -101,6 +107,11 @@ class CombinedGradients:
     losses: Tensor
     aux: Any
     combination: Combination
+
+    def __repr__(self) -> str:
+        """In one line."""
+        parts = [f"{len(self.gradients)} gradients", numbers_text("losses", self.losses), repr(self.combination)]
+        return as_line("CombinedGradients", parts)
 
 
 @checked
