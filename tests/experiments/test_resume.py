@@ -55,7 +55,7 @@ def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
     for ours, theirs in zip(*(agent.policy.state_dict().values() for agent in agents), strict=True):
         assert torch.equal(ours, theirs)
     a, b = (EvaluationHistory.load(runs / name / "evaluations.npz") for name in ("broken", "whole"))
-    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 800, 1600, 2400]
+    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 800, 1600, 2400, 2400]
     for ours, theirs in zip(a.reports, b.reports, strict=True):
         assert np.array_equal(ours.returns, theirs.returns), "evaluations go on where they were, too"
     after, expected = (SuccessReport.load(runs / name / "evaluation_after") for name in ("broken", "whole"))
