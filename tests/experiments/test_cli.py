@@ -73,7 +73,7 @@ def test_a_runs_config_repeats_it(run, tmp_path, capsys):
     arguments = ["--config", str(run / "config.yaml"), "--run-dir", str(again), "--no-progress-bar"]
     assert main(["train", *arguments]) == 0
     out = capsys.readouterr().out
-    assert "success before and after" in out
+    assert "success before (2 episodes a task) and after (3) in %" in out
     assert str(again) in out.replace("\n", "")
     first, second = (MTSAC.load(folder / "model.zip") for folder in (run, again))
     for name, value in first.policy.state_dict().items():
