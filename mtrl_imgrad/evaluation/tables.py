@@ -117,7 +117,7 @@ def markdown_table(report: SuccessReport, before: SuccessReport | None = None, *
     rows[-1] = [f"**{cell}**" for cell in rows[-1]]
     lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
     if bar:
-        drawn = [f"`{interval_bar(*ends, bar)}`" for ends in _all_rates(report)]
+        drawn = ["" if np.isnan(ends[0]) else f"`{interval_bar(*ends, bar)}`" for ends in _all_rates(report)]
         lines = [[*row, cell] for row, cell in zip(lines, ["", ":--", *drawn], strict=True)]
     body = "\n".join(f"| {' | '.join(row)} |" for row in lines)
     title = title_of(report, before).replace("\n", "; ")
@@ -199,7 +199,7 @@ def episodes_in_words(count: int) -> str:
 def _legend(report: SuccessReport, ascii_only: bool) -> str:
     full, dense, light, _ = _ASCII if ascii_only else _BLOCKS
     bar = f"bar: {full} up to the interval's lower end, {dense} to the rate, {light} to its upper end"
-    return "\n".join(filter(None, [bar, _note(report)]))
+    return "\n".join(filter(None, ["" if np.isnan(report.mean_success) else bar, _note(report)]))
 
 
 def _note(report: SuccessReport) -> str:
