@@ -260,10 +260,24 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         return [self.envs[row].get_wrapper_attr(name)(*args, **kwargs) for row in rows]
 
     def get_images(self) -> list[np.ndarray | None]:
-        """A picture of every environment; None where nothing is rendered."""
+        """A picture of every environment; None where nothing is rendered.
+
+        Raises:
+            EnvironmentFaultError: if an environment renders something else than ``[height, width, 3]``.
+        """
         if self._render_mode is None:
             return [None] * self.num_envs
-        return [env.render() for env in self.envs]  # type: ignore[misc]
+        return [self._picture(row) for row in range(self.num_envs)]
+
+    def _picture(self, row: int) -> np.ndarray:
+        with self._faults_named(row, "as it is rendered"):
+            image: Any = self.envs[row].render()
+            if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[-1] != 3:
+                raise WrongAnswerError(
+                    f"render must return [height, width, 3], got {type(image).__name__}: was it made with "
+                    f"render_mode={self._render_mode!r}?"
+                )
+        return image
 
     def _close_rows(self) -> None:
         failures = []

@@ -166,14 +166,14 @@ def _run(
         else:
             before = SuccessReport.load(folder / "evaluation_before")
         evaluation.evaluations.append(0, before)
+        evaluation.init_callback(agent)  # learning does so too, but not where eval_every is 0
         if checkpoint is None:
+            evaluation.record(before)
             evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
         checkpoints = _checkpoint_callback(config, folder, agent.n_envs, eval_env)
         with _failure_says_how_to_go_on(folder):
             _learn(agent, config, folder, evaluation, checkpoints, console, progress_bar)
             after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
-        if not config.evaluation.eval_every:
-            evaluation.init_callback(agent)  # which learning has not done
         evaluation.record(after)
         evaluation.evaluations.append(agent.num_timesteps, after)
         evaluation.evaluations.save(folder / "evaluations.npz")

@@ -338,6 +338,19 @@ def test_tasks_without_a_notion_of_success_are_evaluated_by_return() -> None:
     assert report.returns.tolist() == [[3, 3], [5, 5]]
 
 
+@pytest.mark.parametrize("image", [None, [1], np.zeros((2, 2))])
+def test_what_is_no_picture_is_named(image: Any) -> None:
+    class Blind(Script):
+        def render(self) -> Any:
+            return image
+
+    env = make_vec_env({"good": Blind}, horizon=5, render_mode="rgb_array")
+    with pytest.raises(
+        EnvironmentFaultError, match="render must return .* task 'good', environment 0, as it is rendered"
+    ):
+        env.get_images()
+
+
 def test_closing_twice_and_using_what_is_closed() -> None:
     env = script()
     env.reset()

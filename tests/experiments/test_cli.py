@@ -59,6 +59,9 @@ def test_a_run_leaves_everything_behind(run):
     for value, tag in ((after.mean_success, "eval/success_rate"), (after.returns.mean(), "eval/mean_reward")):
         assert float(rows[-1][tag]) == pytest.approx(value)
         assert events.Scalars(tag)[-1].value == pytest.approx(value)
+    shown = [float(row["eval/success_rate"]) for row in rows if row["eval/success_rate"]]
+    np.testing.assert_allclose(shown, history.mean_success)
+    np.testing.assert_allclose([event.value for event in events.Scalars("eval/success_rate")], shown)
     summary = json.loads((run / "evaluation_after.json").read_text())
     assert (summary["mean_success"], summary["timesteps"]) == (after.mean_success, 1200)
     assert set(json.loads((run / "evaluation_before.json").read_text())["tasks"]) == set(TASKS)
