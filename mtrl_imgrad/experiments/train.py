@@ -175,16 +175,19 @@ def _run(
             _learn(agent, config, folder, evaluation, checkpoints, console, progress_bar)
             after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
         evaluation.record(after)
-        evaluation.evaluations.append(agent.num_timesteps, after)
-        evaluation.evaluations.save(folder / "evaluations.npz")
-        after.save(folder / "evaluation_after")
+        evaluation.evaluations.save(folder / "evaluations.npz")  # without what a break threw away
+        after.save(folder / "evaluation_after")  # from here on, resuming only concludes
     return _conclude(config, folder, agent, console)
 
 
 def _conclude(config: TrainConfig, folder: Path, agent: MTSAC | MTPPO, console: Console) -> TrainResult:
     """Draw and print what the folder holds: the same numbers everywhere."""
     before, after = (SuccessReport.load(folder / f"evaluation_{when}") for when in ("before", "after"))
-    _draw(config, folder, EvaluationHistory.load(folder / "evaluations.npz"), before, after)
+    history = EvaluationHistory.load(folder / "evaluations.npz")
+    if not np.array_equal(history.reports[-1].returns, after.returns):  # unless it is there already
+        history.append(agent.num_timesteps, after)
+        history.save(folder / "evaluations.npz")
+    _draw(config, folder, history, before, after)
     print_success(after, before, console)
     _take_leave(console, folder, agent)
     return TrainResult(folder, agent, before, after)
