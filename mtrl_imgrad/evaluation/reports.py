@@ -151,9 +151,10 @@ class SuccessReport:
         target = _with_suffix(path, ".npz")
         arrays = {name: getattr(self, name) for name in (*_MEMBERS[1:], "has_success")}
         names, protocol = np.array(self.task_names), np.array(self.protocol.to_json())
-        _save_npz(target, task_names=names, confidence=self.confidence, protocol=protocol, **arrays)
         summary = self.to_json().encode() + b"\n"
         _write_whole(_with_suffix(path, ".json"), lambda file: file.write(summary))
+        # Last: where this file is, both are.
+        _save_npz(target, task_names=names, confidence=self.confidence, protocol=protocol, **arrays)
         return target
 
     @classmethod
