@@ -213,8 +213,8 @@ class MTEvalCallback(EventCallback):
         """Log a report as this callback logs its own, with the agent's steps, and dump the log."""
         names, known = np.array(report.task_names), report.has_success
         assert known is not None
-        record_per_task(self.logger, "eval/success_rate", names[known], report.success_rate[known])
-        record_per_task(self.logger, "eval/mean_reward", names[~known], report.returns[~known].mean(axis=1))
+        record_per_task(self.logger, "eval/success_rate", names[known].tolist(), report.success_rate[known])
+        record_per_task(self.logger, "eval/mean_reward", names[~known].tolist(), report.returns[~known].mean(axis=1))
         if known.any():
             self.logger.record("eval/success_rate", report.mean_success)
         self.logger.record("eval/mean_reward", float(report.returns.mean()))

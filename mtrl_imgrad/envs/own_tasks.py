@@ -287,7 +287,7 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
             except Exception as error:
                 failures.append((row, error))
         if failures:
-            row, error = failures[0]
+            row, first = failures[0]
             raise EnvironmentFaultError(
-                f"closing environment {row} raised {type(error).__name__}: {error}; the others are closed"
-            ) from error
+                f"closing environment {row} raised {type(first).__name__}: {first}; the others are closed"
+            ) from first

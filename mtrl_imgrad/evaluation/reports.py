@@ -89,7 +89,7 @@ class SuccessReport:
     @property
     def success_rate(self) -> NDArray[np.float64]:
         """``[K]`` success rates; NaN for a task without a notion of success."""
-        return np.where(self.has_success, self.successes.mean(axis=1), np.nan)
+        return np.where(self._known, self.successes.mean(axis=1), np.nan)
 
     @property
     def intervals(self) -> NDArray[np.float64]:
