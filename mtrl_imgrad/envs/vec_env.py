@@ -226,7 +226,10 @@ class MultiTaskVecEnv(RestorableEpisodes):
             raise EnvironmentFaultError(f"the {self.backend} environment of {names} is closed")
 
     def _checked_actions(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        checked = np.asarray(actions, dtype=np.float32)
+        try:
+            checked = np.asarray(actions, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"actions must be numbers [num_envs, action]: {error}") from None
         expected = (self.num_envs, *self.action_space.shape)  # type: ignore[misc]
         if checked.shape != expected:
             raise ArgumentError(f"actions has shape {checked.shape}; {expected} expected, one row an environment")

@@ -277,7 +277,7 @@ CALLS: dict[str, Call] = {
     "evaluation.statistics.aggregate_runs": lambda folder: {"scores": np.eye(3), "resamples": 10},
     "evaluation.statistics.interquartile_mean": lambda folder: {"values": np.eye(3)},
     "evaluation.statistics.stratified_bootstrap": lambda folder: {"scores": np.eye(3), "resamples": 10},
-    "evaluation.statistics.success_interval": lambda folder: {"successes": np.eye(3, dtype=bool), "resamples": 10},
+    "evaluation.statistics.success_interval": lambda folder: {"successes": np.eye(3, dtype=bool)},
     "evaluation.statistics.wilson_interval": lambda folder: {"successes": [1, 2], "trials": [3, 3]},
     "evaluation.success.evaluate_success": lambda folder: {"agent": agent(), "env": eval_env(), "n_episodes": 1},
     "evaluation.tables.markdown_table": lambda folder: {"report": report()},
