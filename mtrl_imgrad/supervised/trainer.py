@@ -365,6 +365,8 @@ def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(f"device must be auto, cpu, cuda ... and there, got {device!r} ({error})") from error
+    return found
