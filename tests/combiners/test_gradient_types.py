@@ -279,12 +279,21 @@ def test_losses_may_hold_gradients_of_their_own():
     assert found.weights.shape == (2,)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in the compiler
 def test_compiled_modules():
-    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
-    plain = copy.deepcopy(net)
-    compiled = torch.compile(net, backend="aot_eager")
+    net = nn.Sequential(nn.Linear(3, 4), nn.Softmax(-1), nn.Linear(4, 2)).double()
+    plain, combiner = copy.deepcopy(net), make_combiner("famo")
     x = torch.randn(5, 3, dtype=torch.float64)
-    IMGrad().backward(list(compiled(x).square().mean(0)), compiled)
+    state = copy.deepcopy(combiner.state_dict())
+    head = nn.Linear(2, 2).double()  # for whose plain gradients the graph is kept
+    donating = torch.compile(net, backend="aot_eager_decomp_partition")
+    with pytest.raises(ArgumentError, match="donated_buffer = False"):
+        combiner.backward(list(head(donating(x)).square().mean(0)), net, head)
+    assert str(combiner.state_dict()) == str(state)
+    torch.compiler.reset()
+    with torch._functorch.config.patch(donated_buffer=False):
+        kept = torch.compile(net, backend="aot_eager_decomp_partition")
+        IMGrad().backward(list(kept(x).square().mean(0)), kept)
     IMGrad().backward(list(plain(x).square().mean(0)), plain)
     for a, b in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
