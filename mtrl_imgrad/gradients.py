@@ -26,6 +26,7 @@ from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combination, Combiner, Weights
 from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.backward import Heads
+from mtrl_imgrad.combiners.layout import laid_out_as
 from mtrl_imgrad.combiners.memory.tables import TaskIds, index_of
 from mtrl_imgrad.combiners.non_finite import (
     OnNonFinite,
@@ -148,8 +149,9 @@ class ParameterIndex:
         """Put a gradient into ``.grad`` of every parameter that has one, and return these parameters."""
         found = []
         for name, parameter, _ in self._entries:
-            parameter.grad = gradients.get(name)
-            if parameter.grad is not None:
+            gradient = gradients.get(name)
+            parameter.grad = None if gradient is None else laid_out_as(parameter, gradient)
+            if gradient is not None:
                 found.append(parameter)
         return found
 

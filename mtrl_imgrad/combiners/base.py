@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_count
+from mtrl_imgrad.combiners.arguments import check_choice, check_count, check_seed
 from mtrl_imgrad.combiners.backward import Accumulation, Heads, ListChecks, Parameters, backward
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
 from mtrl_imgrad.combiners.gramian import check_gramian, combine_blocks, gramian_of_blocks
@@ -83,6 +83,14 @@ class Combiner(ABC):
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
     needs_all_tasks: ClassVar[bool] = False
     """Whether no task may be absent from a step."""
+    seed: int | None = None
+    """That random numbers follow from, as it was given; see `set_random_seed`."""
+    _random: torch.Generator | None = None
+    """What it draws from, if it draws."""
+    returns_step: ClassVar[bool] = False
+    """Whether the combination is an optimizer's step already, to be applied by plain SGD, and not a gradient."""
+    per_task: ClassVar[tuple[str, ...]] = ()
+    """Names of the arguments that may hold one value for each task."""
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         check_choice("reduction", reduction, ("mean", "sum"))
@@ -184,6 +192,22 @@ class Combiner(ABC):
             on_nonfinite=on_nonfinite,
         )
 
+    def check_num_tasks(self, num_tasks: int) -> None:
+        """Hold the arguments with one value for each task against the number of tasks, as soon as it is known.
+
+        Args:
+            num_tasks: K, absent tasks included.
+
+        Raises:
+            ArgumentError: if an argument holds values of another number of tasks; names it.
+        """
+        for argument in self.per_task:
+            values = getattr(self, argument)
+            if isinstance(values, Sequence) and len(values) != num_tasks:
+                raise ArgumentError(
+                    f"{argument} of {self.name} must hold an entry for each of the {num_tasks} tasks, got {len(values)}"
+                )
+
     def accumulate(
         self,
         *,
@@ -277,6 +301,30 @@ class Combiner(ABC):
             losses: ``[K]``, without a graph.
             tasks: K task ids, or None.
         """
+
+    def set_random_seed(self, seed: int) -> None:
+        """Draw from a run's seed, unless the constructor was given a ``seed``; nothing for methods that draw nothing.
+
+        Agents and the supervised trainer call this, with a stream of the run's seed for each of their combiners. In a
+        loop of your own call it with the loop's seed: without it a combiner draws as with seed 0.
+
+        A combiner of your own with a generator of its own may override this.
+
+        Args:
+            seed: an integer in [0, 2^63).
+
+        Raises:
+            ArgumentError: if it is not one.
+        """
+        seed = check_seed(seed)
+        if self._random is not None and self.seed is None:
+            self._random.manual_seed(seed)
+
+    def _seeded(self, seed: int | None, *, keep: bool = True) -> torch.Generator:
+        """A generator on the host for all that the combiner draws; a part of the state if ``keep``."""
+        self.seed = None if seed is None else check_seed(seed)
+        self._random = torch.Generator().manual_seed(self.seed or 0)
+        return self._keep("generator", self._random) if keep else self._random
 
     def cite(self) -> str:
         """The paper's BibTeX entry (or its plain reference where we have no entry)."""
