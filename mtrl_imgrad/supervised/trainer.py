@@ -275,6 +275,7 @@ class MultiTaskTrainer:
         if self._scaler is None:
             self._optimizer.step()
         else:
+            assert isinstance(self._optimizer, torch.optim.Optimizer), "make_optimizer refuses the rest with a scaler"
             self._scaler.step(self._optimizer)
             self._scaler.update()
         if self.combiner.wants_losses_after:
