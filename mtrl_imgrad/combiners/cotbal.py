@@ -92,6 +92,7 @@ class CoTBal(LossCombiner):
     """
 
     name = "cotbal"
+    per_task = ("mini", "single")
     departures = "Weighs mean losses of tasks, where the authors weigh tokens; own gains are bounded from below."
     paper = (
         "Yanqi Dai, Zebin You, Dong Jing, Yutian Luo, Nanyi Fei, Guoxing Yang and Zhiwu Lu. CoTBal: Comprehensive "
