@@ -81,6 +81,9 @@ class Combiner(ABC):
     """Rows of the Jacobian for every task: those of independent parts of its batch, where a method asks for them."""
     wants_losses_after: ClassVar[bool] = False
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
+    by_columns: ClassVar[bool] = False
+    """Whether `combine` can do with some of the columns, held as `mtrl_imgrad.combiners.columns.Columns`, and finds its
+    own part of the combination from them."""
     needs_all_tasks: ClassVar[bool] = False
     """Whether no task may be absent from a step."""
 
@@ -305,6 +308,7 @@ class GramianCombiner(Combiner):
     """
 
     needs = "gramian"
+    by_columns = True
 
     def __init__(self, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
@@ -372,6 +376,7 @@ class LossCombiner(Combiner):
     """
 
     needs = "losses"
+    by_columns = True
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
         """False: see `Combiner.needs_jacobian`."""

@@ -1,0 +1,162 @@
+"""What the ranks tell each other before a step: that they make the same call, which tasks they have, how many rows.
+
+A rank whose arguments are wrong says so here as well, so that the others raise an error in place of waiting for it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.replicas.ranks import Ranks
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["TaskShares", "agree_on_call", "agree_on_start", "check_rows", "gather_tasks", "say_error"]
+
+_FAILED = -1
+
+
+@dataclass(frozen=True)
+class TaskShares:
+    """The tasks of a step, of which some rank has a row.
+
+    Attributes:
+        ids: K task ids, in order.
+        shares: ``[K]`` the part of a task's rows that this rank has; of sum 1 over the ranks.
+        losses: ``[K]`` mean over the rows of all ranks.
+    """
+
+    ids: list[int]
+    shares: list[float]
+    losses: Tensor
+
+
+def agree_on_call(ranks: Ranks, call: str, first: bool) -> bool:
+    """Check that all ranks make the same call.
+
+    Args:
+        ranks: that meet here.
+        call: everything that must be the same.
+        first: whether this rank has not made such a call before.
+
+    Returns:
+        Whether some rank has not.
+
+    Raises:
+        ArgumentError: if a rank makes another call, or had wrong arguments.
+    """
+    found = ranks.gathered(torch.tensor([_digest(call), int(first)])).tolist()
+    for rank, (digest, _) in enumerate(found):
+        if digest == _FAILED:
+            raise ArgumentError(f"rank {rank} of the group could not make this step; its own error says why")
+    different = [rank for rank, (digest, _) in enumerate(found) if digest != found[ranks.rank][0]]
+    if different:
+        raise ArgumentError(
+            f"all ranks must make the same step, but rank(s) {different} make another one than rank {ranks.rank}, "
+            f"which is {call}"
+        )
+    return any(first for _, first in found)
+
+
+def say_error(ranks: Ranks) -> None:
+    """Tell the ranks that wait in `agree_on_call` that this one cannot make the step."""
+    ranks.gathered(torch.tensor([_FAILED, 0]))
+
+
+def agree_on_start(ranks: Ranks, parameters: Iterable[Tensor], state: Mapping[str, Any]) -> None:
+    """Check once that the ranks start from the same parameters and the same state of the combiner.
+
+    Raises:
+        ArgumentError: if they do not; says what to do.
+    """
+    weights = _digest([parameter.detach() for parameter in parameters])
+    found = ranks.gathered(torch.tensor([weights, _digest(state)]))
+    if bool((found[:, 0] != found[0, 0]).any()):
+        raise ArgumentError(
+            "the ranks' parameters differ before the first step: start all of them from rank 0's, for instance by "
+            "torch.distributed.broadcast(parameter.data, src=0) for each of model.parameters()"
+        )
+    if bool((found[:, 1] != found[0, 1]).any()):
+        raise ArgumentError(
+            "the states of the ranks' combiners differ: load the same state_dict on every rank, and give each the same "
+            "seed"
+        )
+
+
+def gather_tasks(ranks: Ranks, ids: Sequence[int], rows: Sequence[float], losses: Tensor) -> TaskShares:
+    """Gather who has which tasks.
+
+    Args:
+        ranks: that meet here.
+        ids: of this rank's tasks.
+        rows: how many rows of each this rank has.
+        losses: ``[len(ids)]`` mean over these rows, detached.
+
+    Raises:
+        ArgumentError: if no rank has any row.
+    """
+    present = [place for place, count in enumerate(rows) if count > 0]
+    highest = int(ranks.gathered(torch.tensor(max((ids[place] for place in present), default=-1))).max())
+    if highest < 0:
+        raise ArgumentError("losses must hold at least one loss with rows on some rank: all tasks are absent on all")
+    index = torch.tensor([ids[place] for place in present], dtype=torch.int64)
+    counts = torch.zeros(highest + 1, dtype=torch.float64)
+    counts[index] = torch.tensor([float(rows[place]) for place in present], dtype=torch.float64)
+    means = torch.zeros_like(counts)
+    means[index] = losses.detach().double().cpu()[torch.tensor(present, dtype=torch.int64)]
+    of_ranks = ranks.gathered(torch.stack([counts, means]))
+    totals = of_ranks[:, 0].sum(0)
+    shares = of_ranks[:, 0] / totals.clamp_min(torch.finfo(torch.float64).tiny)
+    chosen = totals.nonzero()[:, 0]
+    return TaskShares(
+        ids=chosen.tolist(),
+        shares=shares[ranks.rank, chosen].tolist(),
+        losses=(shares * of_ranks[:, 1]).sum(0)[chosen].to(losses.device, losses.dtype),
+    )
+
+
+def check_rows(rows: Sequence[float] | Tensor | None, present: Sequence[bool]) -> list[float]:
+    """The number of rows of each task.
+
+    Args:
+        rows: as the caller gave them; None counts every loss as one row.
+        present: whether there is a loss.
+
+    Raises:
+        ArgumentError: if there is not a finite number >= 0 for each loss, or one above 0 for an absent task.
+    """
+    if rows is None:
+        return [float(there) for there in present]
+    counts = rows.tolist() if isinstance(rows, Tensor) else list(rows)
+    if not isinstance(counts, list) or len(counts) != len(present):
+        raise ArgumentError(f"rows must hold a number for each of {len(present)} losses, got {rows!r}")
+    for place, (count, there) in enumerate(zip(counts, present, strict=True)):
+        if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 <= count < float("inf"):
+            raise ArgumentError(f"rows must be finite numbers >= 0, got {count!r}")
+        if count and not there:
+            raise ArgumentError(f"rows says {count} rows of the task at place {place}, which has no loss")
+    return [float(count) for count in counts]
+
+
+def _digest(value: Any) -> int:
+    """A number that tells values apart, tensors by their bytes."""
+    return _extended(value, 0)
+
+
+def _extended(value: Any, crc: int) -> int:
+    if isinstance(value, Tensor):
+        crc = zlib.crc32(repr((value.dtype, tuple(value.shape))).encode(), crc)
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        return zlib.crc32(flat.view(torch.uint8).numpy().tobytes(), crc) if flat.numel() else crc
+    if isinstance(value, Mapping):
+        return _extended([*map(str, value), *value.values()], crc)
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            crc = _extended(one, crc)
+        return zlib.crc32(b"]", crc)
+    return zlib.crc32(repr(value).encode(), crc)
