@@ -230,7 +230,14 @@ class Combiner(ABC):
         """
         raise ArgumentError(f"{self.name} draws no groups of tasks")
 
-    def after_step(self, losses: Tensor, tasks: TaskIds | None = None) -> None:  # noqa: B027 (most need nothing)
+    def after_step(  # noqa: B027 (most need nothing)
+        self,
+        losses: Tensor,
+        tasks: TaskIds | None = None,
+        *,
+        group: Any = None,
+        rows: Sequence[float] | Tensor | None = None,
+    ) -> None:
         """Tell the combiner what the losses of the same batch are after the optimizer's step.
 
         Only methods with ``wants_losses_after`` look at them.
@@ -238,6 +245,8 @@ class Combiner(ABC):
         Args:
             losses: ``[K]``, without a graph.
             tasks: K task ids, or None.
+            group: as in `backward`.
+            rows: as in `backward`.
         """
 
     def cite(self) -> str:

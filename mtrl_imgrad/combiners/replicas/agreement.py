@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.replicas.ranks import Ranks
+from mtrl_imgrad.combiners.memory.tables import TaskIds
+from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["TaskShares", "agree_on_call", "agree_on_start", "check_rows", "gather_tasks", "say_error"]
+__all__ = ["TaskShares", "agree_on_call", "agree_on_start", "check_rows", "gather_tasks", "mean_losses", "say_error"]
 
 _FAILED = -1
 
@@ -118,6 +119,29 @@ def gather_tasks(ranks: Ranks, ids: Sequence[int], rows: Sequence[float], losses
         shares=shares[ranks.rank, chosen].tolist(),
         losses=(shares * of_ranks[:, 1]).sum(0)[chosen].to(losses.device, losses.dtype),
     )
+
+
+def mean_losses(
+    losses: Tensor, tasks: TaskIds | None, group: Any, rows: Sequence[float] | Tensor | None, call: str
+) -> tuple[Tensor, TaskIds | None]:
+    """The losses over the rows of all ranks, and whose they are.
+
+    Args:
+        losses: ``[K]`` over this rank's rows, detached.
+        tasks: K task ids, or None.
+        group: of the ranks, or None.
+        rows: K numbers of rows, or None.
+        call: who asks, for messages.
+
+    Raises:
+        ArgumentError: if several ranks run and no group was given, or ``rows`` is wrong.
+    """
+    if group is None:
+        check_alone(call)
+        return losses, tasks
+    ids = list(range(len(losses))) if tasks is None else list(tasks)
+    found = gather_tasks(Ranks(group), ids, check_rows(rows, [True] * len(losses)), losses)
+    return found.losses, None if tasks is None and found.ids == ids else found.ids
 
 
 def check_rows(rows: Sequence[float] | Tensor | None, present: Sequence[bool]) -> list[float]:

@@ -1,0 +1,199 @@
+"""What a rank does in a supervised run that several ranks make together.
+
+Batches are those of one process; each rank takes its part of every one. Losses are means over what was measured, so a
+rank counts by its number of labelled images or pixels, and the step is that of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+
+from mtrl_imgrad.combiners.gramian import gramian_of_blocks
+from mtrl_imgrad.combiners.replicas.agreement import mean_losses
+from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
+from mtrl_imgrad.combiners.replicas.slicing import Slicing
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.supervised.masks import IGNORED_LABEL, measured_pixels
+from mtrl_imgrad.supervised.metrics import MetricSet
+from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.tasks import TaskSpec
+
+__all__ = ["RankBatches", "Replica"]
+
+Made = TypeVar("Made")
+
+_NOTHING = 1e-30
+"""What a rank without a measured pixel counts: where no rank has one, the task is still there, with loss zero."""
+
+
+class RankBatches(Sampler[list[int]]):
+    """This rank's part of the batches of one process: every R-th image.
+
+    A rank without a part takes the batch's first image in place of it, which then counts as no row: see `part`.
+
+    Args:
+        order: of the images.
+        batch_size: of one process.
+        drop_last: whether the last batch is left out if it is smaller.
+        rank: of this process.
+        size: number of ranks R.
+    """
+
+    def __init__(self, order: Iterable[int], batch_size: int, drop_last: bool, rank: int, size: int) -> None:
+        self.order, self.batch_size, self.drop_last = order, batch_size, drop_last
+        self.rank, self.size = rank, size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batch: list[int] = []
+        for image in self.order:
+            batch.append(image)
+            if len(batch) == self.batch_size:
+                yield batch[self.rank :: self.size] or batch[:1]
+                batch = []
+        if batch and not self.drop_last:
+            yield batch[self.rank :: self.size] or batch[:1]
+
+    def part(self, count: int) -> int:
+        """How many images of a batch of ``count`` are this rank's."""
+        return len(range(self.rank, count, self.size))
+
+
+class Replica:
+    """This process as one of R that train together; R is 1 without a group.
+
+    Args:
+        group: the process group, or None.
+
+    Raises:
+        ArgumentError: if several ranks run and no group was given.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+        self._ranks = None if group is None else Ranks(group)
+        if group is None:
+            check_alone("MultiTaskTrainer")
+
+    @property
+    def rank(self) -> int:
+        """Of this process, from 0."""
+        return 0 if self._ranks is None else self._ranks.rank
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return 1 if self._ranks is None else self._ranks.size
+
+    def check_batches(self, tasks: Sequence[TaskSpec], batch_size: int) -> None:
+        """Refuse batches too small to be shared.
+
+        Raises:
+            ArgumentError: if a rank would get no image, or a single one where batch norm needs two.
+        """
+        least = 2 if all(task.kind == "attribute" for task in tasks) else 1
+        if self.size > 1 and batch_size < least * self.size:
+            raise ArgumentError(
+                f"batch_size must be at least {least * self.size} with {self.size} ranks, which share each batch, "
+                f"got {batch_size}"
+            )
+
+    def rows(
+        self, tasks: Sequence[TaskSpec], targets: Mapping[str, Tensor], protocol: Protocol, present: bool
+    ) -> list[float] | None:
+        """How many measured images or pixels of each task this rank has; None where there is one rank only."""
+        if self._ranks is None:
+            return None
+        if not present:
+            return [0.0] * len(tasks)
+        counts = torch.stack([_measured(task, targets[task.name], protocol) for task in tasks]).tolist()
+        return [float(count) or _NOTHING for count in counts]
+
+    def mean(self, losses: Tensor, rows: list[float] | None) -> Tensor:
+        """``[K]`` losses of the whole batch."""
+        return losses if self.group is None else mean_losses(losses, None, self.group, rows, "MultiTaskTrainer")[0]
+
+    def gramian(self, losses: Sequence[Tensor], inputs: Sequence[Tensor], rows: list[float], scale: float) -> Tensor:
+        """Inner products of the task gradients of the whole batch, leaving the graph; see `probe_gramian`.
+
+        Args:
+            losses: K scalars of this rank.
+            inputs: shared parameters.
+            rows: K numbers of rows.
+            scale: the losses are multiplied by it for the backward.
+        """
+        assert self._ranks is not None, "probed alone otherwise"
+        counts = torch.tensor(rows, dtype=torch.float64)
+        shares = (counts / self._ranks.total(counts)).tolist()
+        slicing = Slicing(inputs, self._ranks)
+        found = []
+        for loss, share in zip(losses, shares, strict=True):
+            row: Sequence[Tensor | None] = [None] * len(inputs)
+            if share:
+                row = torch.autograd.grad(loss * (scale * share), inputs, retain_graph=True, allow_unused=True)
+            found.append(slicing.sum_slices(row))
+        return gramian_of_blocks(slicing.columns(found)) / scale**2
+
+    def merge(self, metrics: MetricSet, totals: Tensor) -> Tensor:
+        """Add what all ranks have measured; returns the sum of ``totals``."""
+        if self._ranks is None:
+            return totals
+        for metric in metrics.metrics.values():
+            metric.sum_over(self._ranks.total)
+        return self._ranks.total(totals)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Take rank 0's buffers: running statistics are those of its part of the batches."""
+        if self._ranks is None:
+            return
+        for buffer in model.buffers():
+            buffer.copy_(self._ranks.gathered(buffer)[0])
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The others enter when the first rank has left."""
+        if self.rank > 0:
+            self._meet()
+        yield
+        if self.rank == 0:
+            self._meet()
+
+    def of_first(self, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns on the first rank.
+
+        Raises:
+            ArgumentError: what it raises there, on every rank.
+        """
+        if self._ranks is None:
+            return make()
+        found: list[Any] = [None]
+        if self.rank == 0:
+            try:
+                found = [make()]
+            except ArgumentError as error:
+                found = [error]
+        dist.broadcast_object_list(found, src=dist.get_global_rank(self.group, 0), group=self.group)
+        if isinstance(found[0], ArgumentError):
+            raise found[0]
+        made: Made = found[0]
+        return made
+
+    def _meet(self) -> None:
+        """Go on when all ranks are here."""
+        if self._ranks is not None:
+            self._ranks.total(torch.zeros(1))
+
+
+def _measured(task: TaskSpec, target: Tensor, protocol: Protocol) -> Tensor:
+    """How many terms the mean of the task's loss has, see `mtrl_imgrad.supervised.losses`."""
+    if task.kind == "segmentation":
+        return (target != IGNORED_LABEL).sum()
+    if task.kind == "attribute":
+        return torch.tensor(target.numel(), device=target.device)
+    return measured_pixels(target, protocol).sum()
