@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_choice, check_count
-from mtrl_imgrad.combiners.backward import Heads, Pending, backward
+from mtrl_imgrad.combiners.backward import Accumulation, Heads, ListChecks, Parameters, backward
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
 from mtrl_imgrad.combiners.gramian import check_gramian, combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.memory.frozen_weights import FrozenWeights
@@ -91,7 +91,7 @@ class Combiner(ABC):
         check_choice("reduction", reduction, ("mean", "sum"))
         self.reduction = reduction
         self._kept: dict[str, Kept] = {}
-        self._pending: Pending | None = None
+        self.list_checks = ListChecks()
 
     def __call__(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """Combine K task gradients into one update, after checking the input.
@@ -115,18 +115,19 @@ class Combiner(ABC):
     @checked
     def backward(
         self,
-        losses: Tensor | Sequence[Tensor],
-        shared: Iterable[Tensor],
-        task_specific: Iterable[Tensor] = (),
+        losses: Tensor | Sequence[Tensor | None],
+        shared: Parameters,
+        task_specific: Parameters | None = None,
         *,
         features: Tensor | Sequence[Tensor] | None = None,
         heads: Heads = "unweighted",
         max_grad_norm: float | None = None,
         tasks: TaskIds | None = None,
+        ignore: Parameters = (),
         grad_scaler: torch.amp.GradScaler | None = None,
-        combine: bool = True,
+        retain_graph: bool = False,
         on_nonfinite: OnNonFinite = "raise",
-    ) -> Combination | None:
+    ) -> Combination:
         """Differentiate K losses and add the combined gradient to ``.grad``, in place of ``loss.backward()``.
 
             combiner.backward([loss_a, loss_b], trunk.parameters(), heads.parameters())
@@ -134,21 +135,24 @@ class Combiner(ABC):
 
         Where ``wants_losses_after``, tell the losses of the same batch after that step by `after_step`.
 
-        See `mtrl_imgrad.combiners.backward.backward`, which does the work.
+        See `mtrl_imgrad.combiners.backward`, which does the work. To take the batch in parts: `accumulate`.
+
+        Parameters come as a module, its ``parameters()`` or its ``named_parameters()``; with names, messages name them.
 
         Args:
             losses: K scalars. A list is better than a stacked tensor, whose every row's gradient runs through all of
-                the tasks' graphs. One without a graph is an absent task.
+                the tasks' graphs. None stands for a task that is absent from the step.
             shared: the parameters whose K gradients are combined; frozen ones are left alone.
-            task_specific: parameters of the tasks' own.
+            task_specific: parameters of the tasks' own. A parameter that a loss reaches and that no list holds is an
+                error; ``()`` says that all others are to be left without a gradient.
             features: the representation ``[...]`` (or several) that all shared parameters feed and all tasks use:
                 gradients are then taken and combined there, for one backward through the trunk instead of K (MGDA-UB).
             heads: whether a task's own parameters take its plain gradient or that times its weight.
             max_grad_norm: shorten the combined gradient of the shared parameters to this norm.
             tasks: K task ids, where the losses are not those of tasks 0 to K - 1.
+            ignore: parameters (or inputs that ask for a gradient) that the losses reach and that get none here.
             grad_scaler: for mixed precision; step the optimizer with it as usual.
-            combine: False only gathers the gradients of a micro-batch; the next call with True adds its own and
-                combines the sum.
+            retain_graph: keep the graph for another backward.
             on_nonfinite: what becomes of a NaN or an infinity in a task's loss or gradient: ``"raise"`` an error,
                 ``"skip"`` the step, or make it without these tasks, ``"drop_task"``. A skipped step leaves ``.grad`` as
                 it was, so that after ``optimizer.zero_grad()`` the optimizer's step moves nothing; the returned
@@ -156,14 +160,18 @@ class Combiner(ABC):
                 a task's loss tells that it is to be dropped; if only the gradient does, the step is skipped.
 
         Returns:
-            How the update came about; None with ``combine=False``.
+            How the update came about. Its ``gradient`` has an entry for each shared parameter that is not frozen.
 
         Raises:
-            ArgumentError: if an argument is wrong, no loss has a graph, or a loss is not above the bound of a method
-                that takes its logarithm.
+            ArgumentError: if an argument is wrong, a parameter is forgotten, a loss is a constant, or not above the
+                bound of a method that takes its logarithm.
             NonFiniteError: if a loss or a gradient is NaN or infinite; names the task. ``.grad`` is then as it was.
                 (With a ``grad_scaler`` nothing is raised: the scaler skips the step.) Not with another
                 ``on_nonfinite``.
+
+        Warns:
+            UserWarning: once a combiner, if no loss reaches a listed parameter; and once, if some task's loss reaches
+                no shared parameter.
         """
         return backward(
             self,
@@ -174,10 +182,45 @@ class Combiner(ABC):
             heads=heads,
             max_grad_norm=max_grad_norm,
             tasks=tasks,
+            ignore=ignore,
             grad_scaler=grad_scaler,
-            combine=combine,
+            retain_graph=retain_graph,
             on_nonfinite=on_nonfinite,
         )
+
+    @checked
+    def accumulate(
+        self,
+        *,
+        heads: Heads = "unweighted",
+        max_grad_norm: float | None = None,
+        grad_scaler: torch.amp.GradScaler | None = None,
+        on_nonfinite: OnNonFinite = "raise",
+    ) -> Accumulation:
+        """A step whose batch comes in parts: their task gradients are added up and combined once, at the end.
+
+            with combiner.accumulate() as step:
+                for batch in micro_batches:
+                    step.backward([loss / len(micro_batches) for loss in losses(batch)], trunk, heads)
+            optimizer.step()
+
+        A micro-batch may be of a single task. Combining is not linear: the outcome is that of the whole batch, not the
+        sum of what each part would give. An exception inside the block drops the step; the combiner and ``.grad`` are
+        then as they were.
+
+        Args:
+            heads: see `backward`, as for the others.
+            max_grad_norm: of the combined gradient.
+            grad_scaler: update it after the optimizer's step, not between micro-batches.
+            on_nonfinite: looked at when the block ends.
+
+        Returns:
+            What to enter; its ``combination`` says afterwards how the update came about.
+
+        Raises:
+            ArgumentError: if an argument is wrong.
+        """
+        return Accumulation(self, heads, max_grad_norm, grad_scaler, on_nonfinite)
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
         """Whether the next step must bring the K gradients; if not, `weights_of_losses` is enough for it."""

@@ -301,7 +301,6 @@ class MultiTaskTrainer:
             raise NonFiniteError(
                 f"epoch {self.epoch}, step {self.step}, tasks {list(self._losses)}: {error}"
             ) from error
-        assert combination is not None, "micro-batches are not used here"
         values = torch.stack([loss.detach() for loss in losses])
         self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
         if combination.skipped:
