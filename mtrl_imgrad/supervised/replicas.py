@@ -15,14 +15,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
-from mtrl_imgrad.combiners.gramian import gramian_of_blocks
 from mtrl_imgrad.combiners.replicas.agreement import mean_losses
+from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
-from mtrl_imgrad.combiners.replicas.slicing import Slicing
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL, measured_pixels
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.step_diagnostics import probe_gramian
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 __all__ = ["RankBatches", "Replica"]
@@ -119,26 +119,24 @@ class Replica:
         """``[K]`` losses of the whole batch."""
         return losses if self.group is None else mean_losses(losses, None, self.group, rows, "MultiTaskTrainer")[0]
 
-    def gramian(self, losses: Sequence[Tensor], inputs: Sequence[Tensor], rows: list[float], scale: float) -> Tensor:
+    def gramian(
+        self, losses: Sequence[Tensor], inputs: Sequence[Tensor], by_features: bool, rows: list[float], scale: float
+    ) -> Tensor:
         """Inner products of the task gradients of the whole batch, leaving the graph; see `probe_gramian`.
 
         Args:
             losses: K scalars of this rank.
-            inputs: shared parameters.
+            inputs: shared parameters, or features.
+            by_features: which of them.
             rows: K numbers of rows.
             scale: the losses are multiplied by it for the backward.
         """
         assert self._ranks is not None, "probed alone otherwise"
         counts = torch.tensor(rows, dtype=torch.float64)
-        shares = (counts / self._ranks.total(counts)).tolist()
-        slicing = Slicing(inputs, self._ranks)
-        found = []
-        for loss, share in zip(losses, shares, strict=True):
-            row: Sequence[Tensor | None] = [None] * len(inputs)
-            if share:
-                row = torch.autograd.grad(loss * (scale * share), inputs, retain_graph=True, allow_unused=True)
-            found.append(slicing.sum_slices(row))
-        return gramian_of_blocks(slicing.columns(found)) / scale**2
+        shares = counts / self._ranks.total(counts)
+        # Where an image only stands in for a part, its loss may be NaN.
+        parts = [loss * share if share else loss.detach() for loss, share in zip(losses, shares.tolist(), strict=True)]
+        return probe_gramian(parts, inputs, scale, Exchange(self._ranks, inputs, by_features))
 
     def merge(self, metrics: MetricSet, totals: Tensor) -> Tensor:
         """Add what all ranks have measured; returns the sum of ``totals``."""

@@ -30,11 +30,13 @@ class TaskShares:
         ids: K task ids, in order.
         shares: ``[K]`` the part of a task's rows that this rank has; of sum 1 over the ranks.
         losses: ``[K]`` mean over the rows of all ranks.
+        complete: whether they are tasks 0 to K - 1, all that the ranks' lists have a place for.
     """
 
     ids: list[int]
     shares: list[float]
     losses: Tensor
+    complete: bool
 
 
 def agree_on_call(ranks: Ranks, call: str, first: bool) -> bool:
@@ -89,7 +91,9 @@ def agree_on_start(ranks: Ranks, parameters: Iterable[Tensor], state: Mapping[st
         )
 
 
-def gather_tasks(ranks: Ranks, ids: Sequence[int], rows: Sequence[float], losses: Tensor) -> TaskShares:
+def gather_tasks(
+    ranks: Ranks, ids: Sequence[int], rows: Sequence[float], losses: Tensor, count: int = 0
+) -> TaskShares:
     """Gather who has which tasks.
 
     Args:
@@ -97,12 +101,15 @@ def gather_tasks(ranks: Ranks, ids: Sequence[int], rows: Sequence[float], losses
         ids: of this rank's tasks.
         rows: how many rows of each this rank has.
         losses: ``[len(ids)]`` mean over these rows, detached.
+        count: how many tasks this rank's list has a place for; 0 where it says whose the losses are.
 
     Raises:
         ArgumentError: if no rank has any row.
     """
     present = [place for place, count in enumerate(rows) if count > 0]
-    highest = int(ranks.gathered(torch.tensor(max((ids[place] for place in present), default=-1))).max())
+    highest, most = (
+        ranks.gathered(torch.tensor([max((ids[place] for place in present), default=-1), count])).amax(0).tolist()
+    )
     if highest < 0:
         raise ArgumentError("losses must hold at least one loss with rows on some rank: all tasks are absent on all")
     index = torch.tensor([ids[place] for place in present], dtype=torch.int64)
@@ -118,6 +125,7 @@ def gather_tasks(ranks: Ranks, ids: Sequence[int], rows: Sequence[float], losses
         ids=chosen.tolist(),
         shares=shares[ranks.rank, chosen].tolist(),
         losses=(shares * of_ranks[:, 1]).sum(0)[chosen].to(losses.device, losses.dtype),
+        complete=chosen.tolist() == list(range(most)),
     )
 
 
@@ -140,8 +148,9 @@ def mean_losses(
         check_alone(call)
         return losses, tasks
     ids = list(range(len(losses))) if tasks is None else list(tasks)
-    found = gather_tasks(Ranks(group), ids, check_rows(rows, [True] * len(losses)), losses)
-    return found.losses, None if tasks is None and found.ids == ids else found.ids
+    count = len(losses) if tasks is None else 0
+    found = gather_tasks(Ranks(group), ids, check_rows(rows, [True] * len(losses)), losses, count)
+    return found.losses, None if found.complete else found.ids
 
 
 def check_rows(rows: Sequence[float] | Tensor | None, present: Sequence[bool]) -> list[float]:

@@ -125,3 +125,15 @@ def take_steps(
 def _rows(rank: int, size: int) -> range:
     first = sum(SHARES[size][:rank])
     return range(first, first + SHARES[size][rank])
+
+
+def nothing(group: dist.ProcessGroup) -> None:
+    """Only wait until the ranks are there."""
+
+
+def trajectory(
+    group: dist.ProcessGroup | None, name: str, arguments: dict[str, Any], steps: int, size: int = 0, **options: Any
+) -> tuple[list[Tensor], dict[str, Any]]:
+    """`take_steps` with a combiner of that name, and its state afterwards."""
+    combiner = make_combiner(name, **arguments)
+    return take_steps(group, combiner, steps, size, **options), combiner.state_dict()
