@@ -82,8 +82,8 @@ class Combiner(ABC):
     wants_losses_after: ClassVar[bool] = False
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
     by_columns: ClassVar[bool] = False
-    """Whether `combine` can do with some of the columns, held as `mtrl_imgrad.combiners.columns.Columns`, and finds its
-    own part of the combination from them."""
+    """Whether `combine` and `combine_groups` can do with some of the columns, held as `Columns`, and find their part of
+    the combination from them. A class that defines one of the two anew must say so anew."""
     needs_all_tasks: ClassVar[bool] = False
     """Whether no task may be absent from a step."""
 

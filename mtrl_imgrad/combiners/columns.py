@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Columns", "Peers", "own_columns", "with_blocks"]
+__all__ = ["Columns", "Peers", "own_columns", "takes_columns", "with_blocks"]
 
 
 class Peers(Protocol):
@@ -44,6 +44,16 @@ class Columns(list[Tensor]):
     ) -> None:
         super().__init__(blocks)
         self.peers, self.shapes, self.own = peers, shapes, own
+
+
+def takes_columns(combiner: object) -> bool:
+    """Whether the class that defines how ``combiner`` combines, or one below it, says ``by_columns``."""
+    for one in type(combiner).__mro__:
+        if "by_columns" in vars(one):
+            return bool(vars(one)["by_columns"])
+        if {"combine", "combine_groups"} & vars(one).keys():
+            return False
+    return False
 
 
 def with_blocks(jacobian: Sequence[Tensor], blocks: Iterable[Tensor]) -> list[Tensor]:

@@ -106,12 +106,13 @@ def join(
         f"{len(inputs.features)} features, heads={options.heads!r}, max_grad_norm={options.max_grad_norm}, "
         f"on_nonfinite={options.on_nonfinite!r}, {'no' if options.scale is None else 'a'} grad_scaler"
     )
-    if agree_on_call(ranks, call, first=not combiner.ranks_agree):
+    present = local.present
+    agreement = agree_on_call(ranks, call, not combiner.ranks_agree, max(present.ids, default=-1), local.count)
+    if agreement.first:
         agree_on_start(ranks, [*inputs.shared.tensors, *inputs.own.tensors], combiner.state_dict())
         combiner.ranks_agree = True
-    present = local.present
     means = torch.zeros(0, device=inputs.device) if not present.parts else present.values
-    found = gather_tasks(ranks, present.ids, local.rows, means, local.count)
+    found = gather_tasks(ranks, present.ids, local.rows, means, agreement)
     with torch.enable_grad():
         parts = dict(zip(present.ids, present.parts, strict=True))
         summands = [

@@ -17,9 +17,24 @@ from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["TaskShares", "agree_on_call", "agree_on_start", "check_rows", "gather_tasks", "mean_losses", "say_error"]
+__all__ = ["Agreement", "TaskShares", "agree_on_call", "agree_on_start", "check_rows", "gather_tasks", "mean_losses", "say_error"]
 
 _FAILED = -1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all ranks know of a step before it.
+
+    Attributes:
+        first: whether it is the first for some rank.
+        highest: the highest id of a task that some rank has rows of; -1 for none.
+        count: how many tasks the ranks' lists have a place for; 0 where they say whose the losses are.
+    """
+
+    first: bool
+    highest: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -39,36 +54,38 @@ class TaskShares:
     complete: bool
 
 
-def agree_on_call(ranks: Ranks, call: str, first: bool) -> bool:
+def agree_on_call(ranks: Ranks, call: str, first: bool, highest: int, count: int) -> Agreement:
     """Check that all ranks make the same call.
 
     Args:
         ranks: that meet here.
         call: everything that must be the same.
         first: whether this rank has not made such a call before.
-
-    Returns:
-        Whether some rank has not.
+        highest: see `Agreement`, as for the last; of this rank.
+        count: of this rank.
 
     Raises:
         ArgumentError: if a rank makes another call, or had wrong arguments.
     """
-    found = ranks.gathered(torch.tensor([_digest(call), int(first)])).tolist()
-    for rank, (digest, _) in enumerate(found):
-        if digest == _FAILED:
-            raise ArgumentError(f"rank {rank} of the group could not make this step; its own error says why")
-    different = [rank for rank, (digest, _) in enumerate(found) if digest != found[ranks.rank][0]]
+    found = ranks.gathered(torch.tensor([_digest(call), int(first), highest, count]))
+    digests = found[:, 0].tolist()
+    if _FAILED in digests:
+        raise ArgumentError(
+            f"rank {digests.index(_FAILED)} of the group could not make this step; its own error says why"
+        )
+    different = [rank for rank, digest in enumerate(digests) if digest != digests[ranks.rank]]
     if different:
         raise ArgumentError(
             f"all ranks must make the same step, but rank(s) {different} make another one than rank {ranks.rank}, "
             f"which is {call}"
         )
-    return any(first for _, first in found)
+    _, anywhere, highest, count = found.amax(0).tolist()
+    return Agreement(bool(anywhere), highest, count)
 
 
 def say_error(ranks: Ranks) -> None:
     """Tell the ranks that wait in `agree_on_call` that this one cannot make the step."""
-    ranks.gathered(torch.tensor([_FAILED, 0]))
+    ranks.gathered(torch.tensor([_FAILED, 0, 0, 0]))
 
 
 def agree_on_start(ranks: Ranks, parameters: Iterable[Tensor], state: Mapping[str, Any]) -> None:
@@ -92,31 +109,27 @@ def agree_on_start(ranks: Ranks, parameters: Iterable[Tensor], state: Mapping[st
 
 
 def gather_tasks(
-    ranks: Ranks, ids: Sequence[int], rows: Sequence[float], losses: Tensor, count: int = 0
+    ranks: Ranks, ids: Sequence[int], rows: Sequence[float], losses: Tensor, agreement: Agreement
 ) -> TaskShares:
     """Gather who has which tasks.
 
     Args:
         ranks: that meet here.
         ids: of this rank's tasks.
-        rows: how many rows of each this rank has.
+        rows: how many rows of each this rank has, above 0.
         losses: ``[len(ids)]`` mean over these rows, detached.
-        count: how many tasks this rank's list has a place for; 0 where it says whose the losses are.
+        agreement: of `agree_on_call`.
 
     Raises:
         ArgumentError: if no rank has any row.
     """
-    present = [place for place, count in enumerate(rows) if count > 0]
-    highest, most = (
-        ranks.gathered(torch.tensor([max((ids[place] for place in present), default=-1), count])).amax(0).tolist()
-    )
-    if highest < 0:
+    if agreement.highest < 0:
         raise ArgumentError("losses must hold at least one loss with rows on some rank: all tasks are absent on all")
-    index = torch.tensor([ids[place] for place in present], dtype=torch.int64)
-    counts = torch.zeros(highest + 1, dtype=torch.float64)
-    counts[index] = torch.tensor([float(rows[place]) for place in present], dtype=torch.float64)
+    index = torch.tensor(ids, dtype=torch.int64)
+    counts = torch.zeros(agreement.highest + 1, dtype=torch.float64)
+    counts[index] = torch.tensor(rows, dtype=torch.float64)
     means = torch.zeros_like(counts)
-    means[index] = losses.detach().double().cpu()[torch.tensor(present, dtype=torch.int64)]
+    means[index] = losses.detach().double().cpu()
     of_ranks = ranks.gathered(torch.stack([counts, means]))
     totals = of_ranks[:, 0].sum(0)
     shares = of_ranks[:, 0] / totals.clamp_min(torch.finfo(torch.float64).tiny)
@@ -125,7 +138,7 @@ def gather_tasks(
         ids=chosen.tolist(),
         shares=shares[ranks.rank, chosen].tolist(),
         losses=(shares * of_ranks[:, 1]).sum(0)[chosen].to(losses.device, losses.dtype),
-        complete=chosen.tolist() == list(range(most)),
+        complete=chosen.tolist() == list(range(agreement.count)),
     )
 
 
@@ -147,9 +160,17 @@ def mean_losses(
     if group is None:
         check_alone(call)
         return losses, tasks
-    ids = list(range(len(losses))) if tasks is None else list(tasks)
-    count = len(losses) if tasks is None else 0
-    found = gather_tasks(Ranks(group), ids, check_rows(rows, [True] * len(losses)), losses, count)
+    ranks = Ranks(group)
+    try:
+        counts = check_rows(rows, [True] * len(losses))
+    except ArgumentError:
+        say_error(ranks)
+        raise
+    present = [place for place, rows_there in enumerate(counts) if rows_there]
+    ids = present if tasks is None else [tasks[place] for place in present]
+    agreement = agree_on_call(ranks, call, False, max(ids, default=-1), len(losses) if tasks is None else 0)
+    here = losses[torch.tensor(present, dtype=torch.int64, device=losses.device)]
+    found = gather_tasks(ranks, ids, [counts[place] for place in present], here, agreement)
     return found.losses, None if found.complete else found.ids
 
 

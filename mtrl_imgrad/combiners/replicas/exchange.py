@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.columns import Columns
+from mtrl_imgrad.combiners.columns import Columns, takes_columns
 from mtrl_imgrad.combiners.replicas.ranks import Ranks
 from mtrl_imgrad.combiners.replicas.slicing import Slicing, as_real
 from mtrl_imgrad.errors import ArgumentError
@@ -71,7 +71,7 @@ class Exchange:
             raise ArgumentError(f"no loss depends on any {'features' if self._by_features else 'parameter of shared'}")
         self._used = some
         columns = self.columns(blocks, count)
-        self._sliced = combiner.by_columns
+        self._sliced = takes_columns(combiner)
         return columns if self._sliced or self._by_features else self._slicing.whole(columns)
 
     def columns(self, blocks: Gradients, count: int) -> Columns:
