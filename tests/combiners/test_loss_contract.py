@@ -206,9 +206,9 @@ def test_backward_refuses_them_too(name):
     with pytest.raises(ArgumentError, match=rf"{name} cannot weigh the losses 1, -2\. A loss is not above"):
         make_combiner(name).backward([x[0], -x[1]], [x])
     combiner = make_combiner(name)
-    combiner.backward([x[0], x[1]], [x], combine=False)
-    with pytest.raises(ArgumentError, match=rf"{name} cannot weigh the losses 2, -2\."):
-        combiner.backward([x[0], -2 * x[1]], [x])
+    with pytest.raises(ArgumentError, match=rf"{name} cannot weigh the losses 2, -2\."), combiner.accumulate() as step:
+        step.backward([x[0], x[1]], [x])
+        step.backward([x[0], -2 * x[1]], [x])
     assert x.grad is None
 
 

@@ -160,8 +160,10 @@ def test_a_fault_in_one_micro_batch_counts_for_the_step(on_nonfinite):
     for parameter in net.parameters():
         parameter.grad = None
     both = list(net.trunk.parameters()), list(net.heads.parameters())
-    assert combiner.backward(lose_value(net.losses(0)), *both, combine=False, on_nonfinite=on_nonfinite) is None
-    found = combiner.backward(net.losses(1), *both, on_nonfinite=on_nonfinite)
+    with combiner.accumulate(on_nonfinite=on_nonfinite) as step:
+        step.backward(lose_value(net.losses(0)), *both)
+        step.backward(net.losses(1), *both)
+    found = step.combination
     assert found.non_finite == (LOST,)
     assert found.skipped == (on_nonfinite == "skip")
     if on_nonfinite == "drop_task":

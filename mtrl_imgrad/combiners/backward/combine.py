@@ -48,7 +48,7 @@ def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: Tas
     if inputs.exchange is not None:
         own = inputs.exchange.sum(inputs.own.tensors, own)
     write_gradients(inputs, options, _through_trunk(inputs, options, shared), own)
-    return replace(found, gradient=filled(inputs, shared))
+    return replace(found, gradient=filled(inputs.combined, shared))
 
 
 def used_blocks(combiner: Combiner, inputs: Inputs, gradients: TaskGradients) -> list[Tensor]:
@@ -157,11 +157,11 @@ def _through_trunk(inputs: Inputs, options: Options, combined: Gradients) -> Gra
     return found if inputs.exchange is None else inputs.exchange.sum(inputs.shared.tensors, found)
 
 
-def filled(inputs: Inputs, gradients: Gradients) -> list[Tensor]:
+def filled(tensors: Sequence[Tensor], gradients: Gradients) -> list[Tensor]:
     """A gradient for each tensor, zero where no task uses it."""
     return [
         torch.zeros_like(one) if gradient is None else gradient
-        for one, gradient in zip(inputs.combined, gradients, strict=True)
+        for one, gradient in zip(tensors, gradients, strict=True)
     ]
 
 

@@ -6,9 +6,11 @@ same lists, since a graph may change on its way. A call costs nothing in between
 
 from __future__ import annotations
 
+import gc
 import warnings
 import weakref
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -55,6 +57,7 @@ class ListChecks:
             for task, loss in zip(losses.ids, losses.parts, strict=True)
             if again or task in new
         }
+        _check_reached(inputs, losses, leaves)
         _check_forgotten(inputs, leaves)
         if inputs.features:
             _check_bypassed(inputs, leaves)
@@ -136,7 +139,17 @@ def _check_parameter(name: str, tensor: Tensor) -> None:
     if nn.parameter.is_lazy(tensor):
         raise ArgumentError(f"{name} has no shape yet: call the module once before")
     if tensor.layout != torch.strided:
-        raise ArgumentError(f"{name} must be a dense tensor, got {tensor.layout}; sparse gradients of dense ones will do")
+        raise ArgumentError(
+            f"{name} must be a dense tensor, got {tensor.layout}; sparse gradients of dense ones will do"
+        )
+
+
+def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, Leaf]]) -> None:
+    """Raise if all tasks are there and none reaches what is shared: those of a copy, perhaps."""
+    shared = {id(tensor) for tensor in inputs.shared.tensors}
+    reached = any(shared & found.keys() for found in leaves.values())
+    if losses.tasks is None and not inputs.features and not reached:
+        raise ArgumentError("no loss depends on any parameter of shared: are they those of a copy of the model?")
 
 
 def _check_forgotten(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None:
@@ -151,8 +164,9 @@ def _check_forgotten(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None
                 forgotten.setdefault(key, (leaf, []))[1].append(task)
     if not forgotten:
         return
+    owners = _owners(leaf.tensor for leaf, _ in forgotten.values())
     texts = [
-        f"{_describe(leaf.tensor)} used by {leaf.used_by} below the loss of task {', '.join(map(str, tasks))}"
+        f"{_describe(leaf.tensor, owners)}, used by {leaf.used_by} below the loss of task {', '.join(map(str, tasks))}"
         for leaf, tasks in forgotten.values()
     ]
     raise ArgumentError(
@@ -172,12 +186,14 @@ def _check_bypassed(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None:
 
 def _unused(inputs: Inputs, reached: set[int]) -> str:
     """Tell of listed parameters that no loss reaches."""
-    texts = [
-        f"{one.name(i)} ({_describe(tensor)})"
+    unused = [
+        (one.name(i), tensor)
         for one in (inputs.shared, inputs.own)
         for i, tensor in enumerate(one.tensors)
         if id(tensor) not in reached
     ]
+    owners = _owners(tensor for _, tensor in unused) if unused else {}
+    texts = [f"{name} ({_describe(tensor, owners)})" for name, tensor in unused]
     return f"no loss reaches {_joined(texts)}: .grad stays as it is there" if texts else ""
 
 
@@ -194,9 +210,24 @@ def _names(parameters: ParameterList) -> dict[int, str]:
     return {id(tensor): parameters.name(i) for i, tensor in enumerate(parameters.tensors)}
 
 
-def _describe(tensor: Tensor) -> str:
+def _describe(tensor: Tensor, owners: dict[int, str]) -> str:
     kind = "parameter" if isinstance(tensor, nn.Parameter) else "tensor"
-    return f"a {kind} of shape {list(tensor.shape)}"
+    return f"{owners.get(id(tensor), f'a {kind}')} of shape {list(tensor.shape)}"
+
+
+def _owners(tensors: Iterable[Tensor]) -> dict[int, str]:
+    """Names of parameters in the outermost module that holds them, by ``id``; for messages only, since it is slow.
+
+    Nobody hands that module over, so it is looked for among all objects.
+    """
+    wanted = {id(tensor) for tensor in tensors}
+    found: dict[int, str] = {}
+    modules = [one for one in gc.get_objects() if issubclass(type(one), nn.Module)]
+    for module in sorted(modules, key=lambda module: sum(1 for _ in module.modules())):
+        for name, parameter in module.named_parameters():
+            if id(parameter) in wanted:
+                found[id(parameter)] = f"{name!r} of {type(module).__name__},"
+    return found
 
 
 def _joined(texts: list[str]) -> str:

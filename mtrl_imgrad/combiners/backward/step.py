@@ -98,7 +98,7 @@ class Step:
             return self._without_culprit("the weighted losses")
         write_gradients(self.inputs, self.options, shared, own)
         return Combination(
-            gradient=filled(self.inputs, shared),
+            gradient=filled(self.inputs.shared.tensors, shared),
             weights=found.values,
             residual=found.residual,
             status_code=found.status_code,
@@ -130,7 +130,7 @@ class Step:
             return self._without_culprit("a task's own parameters")
         shared = as_parameters(self.inputs, combination.gradient, found)
         write_gradients(self.inputs, self.options, shared, own)
-        return replace(combination, gradient=filled(self.inputs, shared))
+        return replace(combination, gradient=filled(self.inputs.shared.tensors, shared))
 
     def _make_some(self, finite: Sequence[bool]) -> Combination:
         """Leave tasks out, or the whole step, as ``on_nonfinite`` says: not all of the losses are finite."""

@@ -164,11 +164,7 @@ def gradients_of(
     factors = []
     for i, loss in enumerate(losses):
         factor = torch.ones_like(loss) if weights is None else weights[i].to(loss)
-        factors.append(factor if options.scale is None else factor * options.scale.to(loss.device))
-    if any(factor.dtype != loss.dtype for factor, loss in zip(factors, losses, strict=True)):
-        # The scale may be too large for a half-precision loss: enter the graph behind a cast.
-        with torch.enable_grad():
-            losses = [loss.to(factor.dtype) for loss, factor in zip(losses, factors, strict=True)]
+        factors.append(factor if options.scale is None else (factor * options.scale.to(loss.device)).to(loss.dtype))
     try:
         return torch.autograd.grad(losses, tensors, factors, retain_graph=retain_graph, allow_unused=True)
     except RuntimeError as error:
