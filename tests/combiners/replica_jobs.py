@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from replica_pool import SIZE
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import distribute_tensor
 
-from mtrl_imgrad.combiners import Combiner, make_combiner
+from mtrl_imgrad.combiners import FAMO, MGDA, Combiner, make_combiner
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 NUM_TASKS = 3
 ROWS = 12
 SHARES = {1: [12], 2: [7, 5], 3: [5, 3, 4]}
 """How many of a step's rows each rank has."""
-
-
-def make_variant(name: str, arguments: dict[str, Any]) -> Combiner:
-    """A combiner; arguments as `make_combiner` takes them."""
-    return make_combiner(name, **arguments)
 
 
 class Problem:
@@ -32,6 +32,7 @@ class Problem:
         generator = torch.Generator().manual_seed(seed)
         self.trunk = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh()).double()
         self.heads = nn.ModuleList(nn.Linear(3, 1).double() for _ in range(NUM_TASKS))
+        self.wrapped: nn.Module = self.trunk
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.5)
@@ -42,7 +43,7 @@ class Problem:
 
     def features(self, x: Tensor) -> Tensor:
         """The representation."""
-        return self.trunk(x)
+        return self.wrapped(x)
 
     def loss(self, task: int, z: Tensor, y: Tensor) -> Tensor:
         """Mean over rows."""
@@ -79,12 +80,15 @@ def take_steps(
         combiner: that makes the steps.
         steps: how many.
         size: number of ranks whose rows one process takes.
-        options: of `Combiner.backward`.
+        options: of `Combiner.backward`; ``by_features``; ``wrap``, to put the trunk into DistributedDataParallel.
     """
     size = size if group is None else dist.get_world_size(group)
     mine = range(size) if group is None else [dist.get_rank(group)]
     problem = Problem()
-    by_features = options.pop("by_features", False)
+    by_features = options.get("by_features", False)
+    if options.get("wrap", False):
+        problem.wrapped = nn.parallel.DistributedDataParallel(problem.trunk, process_group=group)
+    options = {name: value for name, value in options.items() if name not in ("by_features", "wrap")}
     optimizer = torch.optim.SGD(problem.parameters(), lr=0.05)
     found = []
     for step in range(steps):
@@ -127,13 +131,112 @@ def _rows(rank: int, size: int) -> range:
     return range(first, first + SHARES[size][rank])
 
 
-def nothing(group: dist.ProcessGroup) -> None:
-    """Only wait until the ranks are there."""
-
-
 def trajectory(
-    group: dist.ProcessGroup | None, name: str, arguments: dict[str, Any], steps: int, size: int = 0, **options: Any
+    group: dist.ProcessGroup | None,
+    name: str,
+    arguments: dict[str, Any],
+    steps: int,
+    options: dict[str, Any],
+    size: int = 0,
 ) -> tuple[list[Tensor], dict[str, Any]]:
     """`take_steps` with a combiner of that name, and its state afterwards."""
     combiner = make_combiner(name, **arguments)
     return take_steps(group, combiner, steps, size, **options), combiner.state_dict()
+
+
+def accumulated(group: dist.ProcessGroup | None, name: str) -> Tensor:
+    """Gradients of a step in three micro-batches, one of a single task that only the last of two ranks has."""
+    problem, combiner = Problem(), make_combiner(name)
+    x, y = batch(0)
+    parts = [slice(0, 4), slice(4, 8), slice(8, 12)]
+    with combiner.accumulate(**({} if group is None else {"group": group})) as step:
+        for number, part in enumerate(parts):
+            mine = list(range(part.start, part.stop))
+            ranks: dict[str, Any] = {}
+            if group is not None:
+                mine = mine[:1] if dist.get_rank(group) == 0 else mine[1:]
+                ranks = {"rows": [len(mine)] * NUM_TASKS}
+                if number == 2 and dist.get_rank(group) == 0:
+                    ranks = {"rows": [len(mine), len(mine), 0]}
+            rows = torch.tensor(mine)
+            z = problem.features(x[rows])
+            losses = [problem.loss(task, z, y[rows]) / len(parts) for task in range(NUM_TASKS)]
+            if number == 2 and group is None:
+                losses[2] = problem.loss(2, z[1:], y[rows][1:]) / len(parts)
+            step.backward(losses, problem.trunk, problem.heads, **ranks)
+    return torch.cat([parameter.grad.flatten() for parameter in problem.parameters()])
+
+
+def mixed_types(group: dist.ProcessGroup | None) -> list[Tensor | None]:
+    """Gradients of parameters of four types, the last of them unused."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = [((3, 2), torch.complex64), ((2,), torch.float32), ((3,), torch.bfloat16), ((), torch.float64)]
+    parameters = [nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape, dtype in shapes]
+    unused = nn.Parameter(torch.ones(2))
+    rows = torch.randn(8, 3, generator=generator)
+    ranks: dict[str, Any] = {}
+    if group is not None:
+        rows = rows[:3] if dist.get_rank(group) == 0 else rows[3:]
+        ranks = {"group": group, "rows": [len(rows)] * 2}
+    first, second, third, fourth = parameters
+    found = (rows.to(torch.complex64) @ first).abs().square() @ second + rows @ third.float() * fourth.float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the parameter that no loss reaches
+        MGDA().backward([found.square().mean(), (found - 2).square().mean()], [*parameters, unused], **ranks)
+    return [parameter.grad for parameter in [*parameters, unused]]
+
+
+def faults(group: dist.ProcessGroup) -> dict[str, str]:
+    """What is said on this rank of each of some mistakes, and then of a step without one."""
+    rank = dist.get_rank(group)
+    said = {}
+
+    def step(what: str, combiner: Combiner | None = None, problem: Problem | None = None, **options: Any) -> None:
+        problem, combiner = problem or Problem(), combiner or MGDA()
+        x, y = batch(rank)
+        z = problem.features(x)
+        losses: list[Tensor | None] = [problem.loss(task, z, y) for task in range(NUM_TASKS)]
+        if what == "NaN loss" and rank == 2:
+            losses[1] = losses[1] * torch.nan
+        if what == "NaN gradient" and rank == 0:
+            losses[2] = losses[2] + (z.sum() * 0).sqrt()
+        if what == "nothing anywhere":
+            losses = [None] * NUM_TASKS
+        if what == "features entry by entry":
+            options["features"] = z
+        try:
+            combiner.backward(losses, problem.trunk, problem.heads, **options)
+            said[what] = ""
+        except (ArgumentError, NonFiniteError) as error:
+            said[what] = str(error)
+
+    step("no group")
+    try:
+        FAMO().after_step(torch.ones(NUM_TASKS))
+    except ArgumentError as error:
+        said["no group after the step"] = str(error)
+    for what in ("NaN loss", "NaN gradient", "nothing anywhere"):
+        step(what, group=group)
+    step("wrong argument", group=group, heads="none" if rank == 1 else "unweighted")
+    step("other call", group=group, max_grad_norm=None if rank == 0 else 1.0)
+    step("other parameters", problem=Problem(seed=rank), group=group)
+    loaded = make_combiner("pcgrad")
+    loaded.load_state_dict(make_combiner("pcgrad", seed=int(rank == 0)).state_dict())
+    step("other state", loaded, group=group)
+    step("features entry by entry", make_combiner("graddrop"), group=group)
+    layer = nn.Linear(2, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mesh = init_device_mesh("cpu", (SIZE,))
+        sharded = nn.Parameter(distribute_tensor(torch.ones(SIZE), mesh))
+    try:
+        MGDA().backward([layer(torch.ones(1, 2)).sum()], [sharded], layer, group=group)
+    except ArgumentError as error:
+        said["DTensor"] = str(error)
+    step("afterwards", group=group)
+    return said
+
+
+def in_ddp(group: dist.ProcessGroup) -> Tensor:
+    """The parameters after four steps with the trunk in DistributedDataParallel."""
+    return take_steps(group, make_combiner("imgrad"), 4, wrap=True)[-1]

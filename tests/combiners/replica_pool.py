@@ -58,11 +58,14 @@ class ReplicaPool:
             process.kill()
 
 
+@contextlib.contextmanager
 def running_pool(folder: Path) -> Iterator[ReplicaPool]:
-    """A pool for a fixture."""
+    """A pool that ends with the block."""
     pool = ReplicaPool(folder)
-    yield pool
-    pool.close()
+    try:
+        yield pool
+    finally:
+        pool.close()
 
 
 def _serve(rank: int, address: str, pipe: Connection) -> None:

@@ -79,7 +79,7 @@ def backward(
         options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
         check_replicable(inputs, combiner if ranks else None)
         local = read_local_losses(losses, tasks, rows, inputs.device, may_lack=ranks is not None)
-        combiner.list_checks.check(inputs, local.present)
+        combiner.list_checks.check(inputs, local.present, warns=ranks is None)
     present = local.present
     if ranks is not None:
         inputs, present = join(combiner, ranks, inputs, options, local)

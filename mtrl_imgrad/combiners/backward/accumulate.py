@@ -99,7 +99,7 @@ class Accumulation:
             inputs = read_inputs(shared, task_specific, ignore)
             check_replicable(inputs, None)
             local = read_local_losses(losses, tasks, rows, inputs.device, may_lack=self._ranks is not None)
-            self._combiner.list_checks.check(inputs, local.present)
+            self._combiner.list_checks.check(inputs, local.present, warns=self._ranks is None)
             inputs = self._joined(inputs)
             options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
         present = local.present
