@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "SAC_ARGUMENTS",
     "as_float",
     "check_arguments",
+    "check_combiners",
     "check_device",
     "check_keywords",
     "check_policy_and_env",
@@ -58,6 +60,30 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, C
         if found.rows_per_task != 1:
             raise ArgumentError(f"{found!r} asks for {found.rows_per_task} rows a task, the agent has one")
     return actor, critic
+
+
+def check_combiners(actor: Combiner, critic: Combiner, num_tasks: int, policy_kwargs: Mapping[str, Any]) -> None:
+    """Hold the combiners against the number of tasks and the optimizer of the networks.
+
+    Args:
+        actor: of the actor.
+        critic: of the critic.
+        num_tasks: K.
+        policy_kwargs: the policy's, for ``optimizer_class``.
+
+    Raises:
+        ArgumentError: if a combiner has arguments for another number of tasks.
+    """
+    for combiner in (actor, critic):
+        combiner.check_num_tasks(num_tasks)
+    optimizer = policy_kwargs.get("optimizer_class", torch.optim.Adam)
+    steps = sorted({combiner.name for combiner in (actor, critic) if combiner.returns_step})
+    if steps and not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.SGD)):
+        warnings.warn(
+            f"{', '.join(steps)} makes an optimizer's step; {optimizer.__name__} on top takes the moments twice. "
+            "Take policy_kwargs={'optimizer_class': torch.optim.SGD} (train: --optimizer sgd)",
+            stacklevel=4,
+        )
 
 
 def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:

@@ -86,6 +86,10 @@ class Combiner(ABC):
     the combination from them. A class that defines one of the two anew must say so anew."""
     needs_all_tasks: ClassVar[bool] = False
     """Whether no task may be absent from a step."""
+    returns_step: ClassVar[bool] = False
+    """Whether the combination is an optimizer's step already, to be applied by plain SGD, and not a gradient."""
+    per_task: ClassVar[tuple[str, ...]] = ()
+    """Names of the arguments that may hold one value for each task."""
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         check_choice("reduction", reduction, ("mean", "sum"))
@@ -234,6 +238,22 @@ class Combiner(ABC):
             ArgumentError: if an argument is wrong.
         """
         return Accumulation(self, heads, max_grad_norm, grad_scaler, on_nonfinite, group)
+
+    def check_num_tasks(self, num_tasks: int) -> None:
+        """Hold the arguments with one value for each task against the number of tasks, as soon as it is known.
+
+        Args:
+            num_tasks: K, absent tasks included.
+
+        Raises:
+            ArgumentError: if an argument holds values of another number of tasks; names it.
+        """
+        for argument in self.per_task:
+            values = getattr(self, argument)
+            if isinstance(values, Sequence) and len(values) != num_tasks:
+                raise ArgumentError(
+                    f"{argument} of {self.name} must hold an entry for each of the {num_tasks} tasks, got {len(values)}"
+                )
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
         """Whether the next step must bring the K gradients; if not, `weights_of_losses` is enough for it."""

@@ -23,8 +23,8 @@ Then ``d = |g0| g_w / N``, or ``d = |g0| (c g0 / |g0| + u)`` with u across g0, a
 
 A task whose gradient lies along g0 gains the same from every u, so it is left out of the search for u.
 
-Departures: the paper finds w by gradient steps and its code is not public; ours is the exact solution of its problem.
-The value of c is ours. Parts across g0 below 1e-6 of their gradient count as rounding error. Where no u can be told
+No code is public. We know the problem, and that the paper has a closed form for d; how it moves w, its c and its
+number of steps are not known to us. Ours is the exact solution of the problem, and c = 0.5 is ours. Parts across g0 below 1e-6 of their gradient count as rounding error. Where no u can be told
 from the rounding error of gradients that cancel, u is zero and the status ``INACCURATE``; this happens at
 Pareto-stationary points.
 """
@@ -65,7 +65,7 @@ class ConicGrad(GramianCombiner):
     """
 
     name = "conicgrad"
-    departures = "The exact solution of the paper's problem; its own iteration and its c are not public."
+    departures = "The exact solution of the paper's problem; how the paper moves w, and its c, are not known to us."
     paper = (
         "Negar Hassanpour, Muhammad Kamran Janjua, Kunlin Zhang, Sepehr Lavasani, Xiaowen Zhang, Chunhua Zhou and "
         "Chao Gao. Fantastic Multi-Task Gradient Updates and How to Find Them In a Cone. 2025. arXiv:2502.00217"

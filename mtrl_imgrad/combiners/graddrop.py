@@ -53,6 +53,7 @@ class GradDrop(MatrixCombiner):
 
     name = "graddrop"
     by_columns = True
+    per_task = ("leak",)
     keeps = ("generator",)
     departures = "Acts on the shared parameters in place of activations; mean in place of the sum."
     paper = (

@@ -7,7 +7,9 @@ Each of K tasks is drawn with probability n / K, and the whole draw is repeated 
 the tasks drawn alone: g0 is their mean, and the others have weight 0. `Combiner.backward` then takes about n backwards
 in place of K.
 
-Departures from the authors' code: exact, where theirs takes twenty projected gradient steps from equal weights.
+Departures from the authors' code: exact, where theirs takes twenty projected gradient steps from equal weights. This is
+the form of their first repository. Its successor keeps rows of zeros for tasks not drawn, one w over all K from step to
+step, and a factor K / n; the exact w would then lie on a row of zeros wherever the tasks drawn agree.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class SDMGradOS(GramianCombiner):
     name = "sdmgrad_os"
     by_columns = True
     keeps = ("generator",)
-    departures = "Exact on the tasks drawn."
+    departures = "Exact on the tasks drawn, as in the first repository; the successor's rows of zeros and K / n are not."
     paper = SDMGrad.paper
     bibtex = SDMGrad.bibtex
 

@@ -43,8 +43,10 @@ __all__ = [
     "list_presets",
     "load_config",
     "preset_path",
+    "read_sections",
     "save_config",
     "train_config_class",
+    "validated",
 ]
 
 Config = TypeVar("Config")
@@ -456,29 +458,34 @@ def load_config(path: str | Path) -> TrainConfig:
     Raises:
         ArgumentError: if the file cannot be read, or holds a key or a value that does not exist, naming it.
     """
-    data = _read_sections(path)
+    data = read_sections(path)
     agent = data.get("agent")
     name = agent.get("name", "mtsac") if isinstance(agent, dict) else "mtsac"
-    return _validated(path, data, train_config_class(name))
+    return validated(path, data, train_config_class(name))
 
 
-def read_config(path: str | Path, kind: type[Config]) -> Config:
-    """`load_config` for any configuration that is a tree of dataclasses."""
-    return _validated(path, _read_sections(path), kind)
+def read_sections(path: str | Path) -> dict[str, Any]:
+    """The contents of a configuration file, before its values are checked.
 
-
-def _read_sections(path: str | Path) -> dict[str, Any]:
+    Raises:
+        ArgumentError: if the file cannot be read, or holds no mapping.
+    """
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ArgumentError(f"config {path}: {error}") from error
     if not isinstance(data, dict):
-        raise ArgumentError(f"config {path}: expected sections such as 'env:' and 'agent:', got {data!r}")
+        raise ArgumentError(f"config {path}: expected a mapping of sections, got {data!r}")
     data.pop("ran_with", None)  # a record, not a setting
     return data
 
 
-def _validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Config:
+def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Config:
+    """A configuration from the contents of its file.
+
+    Raises:
+        ArgumentError: if it holds a key or a value that does not exist; names ``path`` and the key.
+    """
     try:
         return pydantic.TypeAdapter(kind).validate_python(data)
     except pydantic.ValidationError as error:

@@ -100,6 +100,7 @@ def compare(
         CheckpointError: if a finished run cannot be read.
     """
     console = console or Console(file=sys.stdout, highlight=False)
+    folder = folder.expanduser()
     specs = [MethodSpec.parse(method) for method in methods]
     for name, given in (("methods", [spec.label for spec in specs]), ("seeds", seeds)):
         if not given or len(set(given)) != len(given):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
 from mtrl_imgrad.combiners.replicas.agreement import mean_losses
 from mtrl_imgrad.combiners.replicas.exchange import Exchange
@@ -34,35 +35,29 @@ _NOTHING = 1e-30
 
 
 class RankBatches(Sampler[list[int]]):
-    """This rank's part of the batches of one process: every R-th image.
+    """This rank's part of the batches of one process.
 
-    A rank without a part takes the batch's first image in place of it, which then counts as no row: see `part`.
+    A rank without a part of a shared batch takes its first image, which then counts as no row, see `Replica.rows`.
 
     Args:
         order: of the images.
         batch_size: of one process.
         drop_last: whether the last batch is left out if it is smaller.
+        shared: whether every rank takes every R-th image of each batch, or whole batches in turn.
         rank: of this process.
         size: number of ranks R.
     """
 
-    def __init__(self, order: Iterable[int], batch_size: int, drop_last: bool, rank: int, size: int) -> None:
-        self.order, self.batch_size, self.drop_last = order, batch_size, drop_last
-        self.rank, self.size = rank, size
+    def __init__(
+        self, order: Iterable[int], batch_size: int, drop_last: bool, shared: bool, rank: int, size: int
+    ) -> None:
+        self.batches = BatchSampler(order, batch_size, drop_last)  # type: ignore[arg-type]
+        self.shared, self.rank, self.size = shared, rank, size
 
     def __iter__(self) -> Iterator[list[int]]:
-        batch: list[int] = []
-        for image in self.order:
-            batch.append(image)
-            if len(batch) == self.batch_size:
-                yield batch[self.rank :: self.size] or batch[:1]
-                batch = []
-        if batch and not self.drop_last:
-            yield batch[self.rank :: self.size] or batch[:1]
-
-    def part(self, count: int) -> int:
-        """How many images of a batch of ``count`` are this rank's."""
-        return len(range(self.rank, count, self.size))
+        if not self.shared:
+            return islice(self.batches, self.rank, None, self.size)
+        return (batch[self.rank :: self.size] or batch[:1] for batch in self.batches)
 
 
 class Replica:
@@ -104,13 +99,24 @@ class Replica:
                 f"got {batch_size}"
             )
 
+    def batches(self, order: Iterable[int], batch_size: int, *, shared: bool, drop_last: bool) -> RankBatches:
+        """The batches of this rank; arguments as for `RankBatches`."""
+        return RankBatches(order, batch_size, drop_last, shared, self.rank, self.size)
+
     def rows(
-        self, tasks: Sequence[TaskSpec], targets: Mapping[str, Tensor], protocol: Protocol, present: bool
+        self, tasks: Sequence[TaskSpec], targets: Mapping[str, Tensor], protocol: Protocol, whole: int | None
     ) -> list[float] | None:
-        """How many measured images or pixels of each task this rank has; None where there is one rank only."""
+        """How many measured images or pixels of each task this rank has; None where there is one rank only.
+
+        Args:
+            tasks: K of them.
+            targets: of this rank, by task.
+            protocol: which pixels count.
+            whole: images of the batch with those of all ranks, or None.
+        """
         if self._ranks is None:
             return None
-        if not present:
+        if whole is not None and whole <= self.rank:
             return [0.0] * len(tasks)
         counts = torch.stack([_measured(task, targets[task.name], protocol) for task in tasks]).tolist()
         return [float(count) or _NOTHING for count in counts]
@@ -138,13 +144,14 @@ class Replica:
         parts = [loss * share if share else loss.detach() for loss, share in zip(losses, shares.tolist(), strict=True)]
         return probe_gramian(parts, inputs, scale, Exchange(self._ranks, inputs, by_features))
 
-    def merge(self, metrics: MetricSet, totals: Tensor) -> Tensor:
-        """Add what all ranks have measured; returns the sum of ``totals``."""
-        if self._ranks is None:
-            return totals
+    def merge(self, metrics: MetricSet, totals: Tensor, count: int) -> tuple[Tensor, int]:
+        """Add what all ranks have measured; returns the sums of ``totals`` and ``count``."""
+        ranks = self._ranks
+        if ranks is None:
+            return totals, count
         for metric in metrics.metrics.values():
-            metric.sum_over(self._ranks.total)
-        return self._ranks.total(totals)
+            metric.sum_over(lambda value: ranks.total(value.to(totals.device)))
+        return ranks.total(totals), int(ranks.total(torch.tensor(count)))
 
     def share_buffers(self, model: nn.Module) -> None:
         """Take rank 0's buffers: running statistics are those of its part of the batches."""

@@ -21,6 +21,7 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config import plain, save_config
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.supervised.checkpoint import load_checkpoint, save_checkpoint
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.history import (
     RunResult,
     best_epoch,
@@ -36,7 +37,7 @@ from mtrl_imgrad.supervised.models import TaskModel, make_model
 from mtrl_imgrad.supervised.panels import draw_run_panel
 from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.splits import Splits, load_splits
-from mtrl_imgrad.supervised.trainer import EpochRecord, MultiTaskTrainer
+from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.supervised.training_config import SupervisedConfig, load_config
 
 __all__ = ["build_model", "load_model", "make_trainer", "resume", "train"]
@@ -83,6 +84,7 @@ def resume(folder: Path, *, group: Any = None, console: Console | None = None, p
         ArgumentError: if there is no run in the folder.
         CheckpointError: if its checkpoint cannot be read.
     """
+    folder = folder.expanduser()
     if not (folder / "config.yaml").exists():
         raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
     if (folder / "result.json").exists():
@@ -284,7 +286,7 @@ def _news(record: EpochRecord, epochs: int) -> str:
 
 
 def _free_folder(config: SupervisedConfig) -> Path:
-    folder = config.run_dir
+    folder = config.run_dir.expanduser() if config.run_dir is not None else None
     if folder is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         method = config.data.tasks[0] if len(config.data.tasks) == 1 else config.method.combiner

@@ -93,7 +93,7 @@ def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int =
     """
     if config.root is None:
         raise ArgumentError("root must name the folder of the data set (--root FOLDER), got none")
-    root = prepare(config, config.root, progress)
+    root = prepare(config, config.root.expanduser(), progress)
     if config.format == "celeba":
         faces = {split: CelebA(root, split, size=config.image_size) for split in ("train", "val", "test")}
         splits = Splits(faces.pop("train"), dict(faces), faces["val"].tasks, _is_simulated(root))
@@ -101,6 +101,8 @@ def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int =
         train = _dense(config, root, "train", augment=config.augment, protocol=protocol, seed=seed)
         names = ("val", "test") if (root / "test").is_dir() else ("val",)
         held_out = {name: _dense(config, root, name, augment=False, protocol=protocol, seed=seed) for name in names}
+        for other in held_out.values():
+            train.check_differs(other)
         splits = Splits(train, dict(held_out), train.tasks, _is_simulated(root))
     return splits.only(config.tasks) if config.tasks else splits
 

@@ -5,33 +5,36 @@ Losses go to the combiner as a list, one scalar a task, so that a task's backwar
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
 from mtrl_imgrad.checked import checked
-from mtrl_imgrad.combiners import Combiner, combiner_class, make_combiner
+from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.supervised.batch_norm import frozen_statistics
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
+from mtrl_imgrad.supervised.optimizer import make_optimizer
 from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.replicas import Replica
+from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
 from mtrl_imgrad.supervised.training_config import OptimisationConfig, ReportConfig
 
-__all__ = ["EpochRecord", "MultiTaskTrainer"]
+__all__ = ["MultiTaskTrainer"]
 
 _ORDER, _TORCH = 0, 1
 """Streams of random numbers that a run's seed is split into (augmentation has its own, see the datasets)."""
@@ -39,38 +42,9 @@ _ORDER, _TORCH = 0, 1
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """What an epoch left behind.
-
-    Attributes:
-        epoch: counted from 0.
-        step: updates so far.
-        learning_rate: of this epoch.
-        train_losses: mean over the epoch's images, by task.
-        losses: by split, then by task; empty where the epoch was not evaluated.
-        results: ``{split: {task: {metric: value}}}``; empty where the epoch was not evaluated.
-        seconds: that training took.
-        diagnostics: a row for every logged step, see `step_diagnostics`.
-        non_finite: by task, the steps for which its loss or gradient was not finite; empty where that raises.
-        skipped_steps: steps that were left out for that.
-    """
-
-    epoch: int
-    step: int
-    learning_rate: float
-    train_losses: dict[str, float]
-    losses: dict[str, dict[str, float]]
-    results: dict[str, dict[str, dict[str, float]]]
-    seconds: float
-    diagnostics: list[dict[str, float]] = field(default_factory=list)
-    non_finite: dict[str, int] = field(default_factory=dict)
-    skipped_steps: int = 0
-
-
 @checked
 class MultiTaskTrainer:
-    """Adam on the combined task gradients, epoch by epoch.
+    """Adam on the combined task gradients, epoch by epoch; with AdaTask, which is an optimizer, its own step.
 
         trainer = MultiTaskTrainer(model, splits, "imgrad", combiner_kwargs={"c": 0.4})
         for record in trainer.epochs():
@@ -83,8 +57,7 @@ class MultiTaskTrainer:
         model: moved to ``device``.
         data: its tasks must be the model's.
         combiner: a `Combiner`, or its registry name. With one task it has no part in the update.
-        combiner_kwargs: arguments for a registry name. ``seed`` and ``reduction`` (``"sum"``, as in the papers) are
-            added where the combiner takes them.
+        combiner_kwargs: arguments for a registry name; what is left out follows from the run, see `run_combiner`.
         optimisation: Adam, its schedule, epochs, batches, mixed precision.
         reporting: which epochs are evaluated and which steps logged.
         gradients: ``"features"`` combines at the model's representation, with one backward through the trunk.
@@ -100,6 +73,7 @@ class MultiTaskTrainer:
         seed: of the order of images, of dropout, and of the combiner.
         device: ``"auto"`` takes a GPU if there is one.
         num_workers: processes that read images.
+        group: a ``torch.distributed`` process group, whose ranks share every batch: see docs/distributed.md.
 
     Raises:
         ArgumentError: if an argument is wrong, or two do not go together.
@@ -126,6 +100,7 @@ class MultiTaskTrainer:
         seed: int = 0,
         device: str | torch.device = "auto",
         num_workers: int = 0,
+        group: Any = None,
     ) -> None:
         if model.tasks != data.tasks:
             raise TaskMismatchError(f"the model's tasks are {model.tasks}, the data's {data.tasks}")
@@ -138,14 +113,19 @@ class MultiTaskTrainer:
         self.optimisation = optimisation or OptimisationConfig()
         self.reporting = reporting or ReportConfig()
         self.device = _device(device)
+        self.replica = Replica(group)
+        self.replica.check_batches(model.tasks, self.optimisation.batch_size)
         if self.optimisation.amp == "fp16" and self.device.type != "cuda":
             raise ArgumentError(f"amp='fp16' needs a GPU, the device is {self.device}; 'bf16' works on both")
         if self.optimisation.amp == "fp16" and on_nonfinite != "raise":
             raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with amp='fp16', which skips steps itself")
         self.on_nonfinite = on_nonfinite
         self.model, self.data, self.protocol = model.to(self.device), data, protocol
-        self.combiner = _make_combiner(combiner, combiner_kwargs or {}, seed)
+        self.combiner = run_combiner(
+            combiner, combiner_kwargs or {}, tasks=model.tasks, seed=seed, steps_per_epoch=self.steps_per_epoch
+        )
         check_on_nonfinite(on_nonfinite, self.combiner)
+        _check_step(self.combiner, gradients, max_grad_norm)
         self.gradients, self.heads, self.max_grad_norm = gradients, heads, max_grad_norm
         self.evaluation_mode, self.seed, self.num_workers = evaluation_mode, seed, num_workers
         self.epoch = 0
@@ -157,12 +137,7 @@ class MultiTaskTrainer:
         split = split_parameters(model, sharing)
         self._shared = split.shared
         self._own = [parameter for parameters in split.own.values() for parameter in parameters]
-        self._optimizer = torch.optim.Adam(
-            [*self._shared, *self._own],
-            lr=self.optimisation.learning_rate,
-            weight_decay=self.optimisation.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self._optimizer = make_optimizer(self.combiner, self._shared, self._own, self.optimisation, self.device)
         self._scaler = torch.amp.GradScaler("cuda") if self.optimisation.amp == "fp16" else None
 
     def epochs(self, advance: Callable[[], object] = lambda: None) -> Iterator[EpochRecord]:
@@ -195,7 +170,8 @@ class MultiTaskTrainer:
                 metrics.update(predictions, targets)
                 totals += torch.stack(self._task_losses(predictions, targets)).double() * len(images)
                 count += len(images)
-        return metrics.compute(), dict(zip(self._losses, (totals / count).tolist(), strict=True))
+        totals, number = self.replica.merge(metrics, totals, count)
+        return metrics.compute(), dict(zip(self._losses, (totals / number).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """What continues the run bit for bit after an epoch."""
@@ -234,6 +210,7 @@ class MultiTaskTrainer:
         self._left_out = NonFiniteCounts(list(self._losses))
         with self._own_random_numbers():
             train_losses, diagnostics = self._train(advance)
+        self.replica.share_buffers(self.model)
         seconds = time.perf_counter() - began
         found = {}
         if self.reporting.is_evaluated(self.epoch, self.optimisation.epochs):
@@ -258,12 +235,14 @@ class MultiTaskTrainer:
         totals = torch.zeros(len(self._losses), dtype=torch.float64, device=self.device)
         counts = torch.zeros_like(totals)  # images with a finite loss: all, unless others may be left out
         rows: list[dict[str, float]] = []
-        for images, targets in self._batches(self.data.train, shuffle=True):
+        size, count = self.optimisation.batch_size, length(self.data.train)
+        for number, (images, targets) in enumerate(self._batches(self.data.train, shuffle=True)):
             every = self.reporting.log_every
-            losses, row = self.update(images, targets, log=bool(every) and self.step % every == 0)
+            whole = min(size, count - number * size)  # images of the batch, those of other ranks included
+            losses, row = self.update(images, targets, bool(every) and self.step % every == 0, whole)
             finite = losses.isfinite()
-            totals += torch.where(finite, losses.double(), 0.0) * len(images)
-            counts += finite * len(images)
+            totals += torch.where(finite, losses.double(), 0.0) * whole
+            counts += finite * whole
             if row is not None:
                 rows.append({"epoch": self.epoch, "step": self.step, **row})
             self.step += 1
@@ -271,9 +250,15 @@ class MultiTaskTrainer:
         return dict(zip(self._losses, (totals / counts).tolist(), strict=True)), rows
 
     def update(
-        self, images: Tensor, targets: Mapping[str, Tensor], log: bool = False
+        self, images: Tensor, targets: Mapping[str, Tensor], log: bool = False, whole: int | None = None
     ) -> tuple[Tensor, dict[str, float] | None]:
         """One step of the optimizer on a batch that lies on the device.
+
+        Args:
+            images: those of this rank.
+            targets: by task.
+            log: whether to return diagnostics.
+            whole: images of the batch with those of all ranks; None for those given.
 
         Returns:
             The K losses before the step, detached, and with ``log`` the step's diagnostics, unless something was left
@@ -284,7 +269,8 @@ class MultiTaskTrainer:
         """
         predictions, features = self._predict(images)
         losses = self._task_losses(predictions, targets)
-        gramian = self._probe(losses, features) if log else None
+        rows = self.replica.rows(self.model.tasks, targets, self.protocol, whole)
+        gramian = self._probe(losses, features, rows) if log else None
         self._optimizer.zero_grad()
         try:
             combination = self.combiner.backward(
@@ -296,12 +282,14 @@ class MultiTaskTrainer:
                 max_grad_norm=self.max_grad_norm,
                 grad_scaler=self._scaler,
                 on_nonfinite=self.on_nonfinite,
+                group=self.replica.group,
+                rows=rows,
             )
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"epoch {self.epoch}, step {self.step}, tasks {list(self._losses)}: {error}"
             ) from error
-        values = torch.stack([loss.detach() for loss in losses])
+        values = self.replica.mean(torch.stack([loss.detach() for loss in losses]), rows)
         self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
         if combination.skipped:
             return values, None
@@ -311,7 +299,8 @@ class MultiTaskTrainer:
             self._scaler.step(self._optimizer)
             self._scaler.update()
         if self.combiner.wants_losses_after:
-            tell_losses_after(self.combiner, combination, self._losses_again(images, targets))
+            after = self._losses_again(images, targets)
+            tell_losses_after(self.combiner, combination, after, self.replica.group, rows)
         if not log or combination.non_finite:
             return values, None
         gramian = combination.gramian if gramian is None else gramian
@@ -319,13 +308,16 @@ class MultiTaskTrainer:
         row = dict(zip((f"loss/{name}" for name in self._losses), values.tolist(), strict=True))
         return values, {**row, **step_diagnostics(gramian, combination.weights, list(self._losses))}
 
-    def _probe(self, losses: list[Tensor], features: Tensor | None) -> Tensor | None:
+    def _probe(self, losses: list[Tensor], features: Tensor | None, rows: list[float] | None) -> Tensor | None:
         """The Gramian, unless the combiner is about to form it."""
         samples = getattr(self.combiner, "tasks_per_step", None) is not None
         if self.combiner.needs == "gramian" and self.combiner.needs_jacobian() and not samples:
             return None
         scale = self._scaler.get_scale() if self._scaler is not None else 1.0
-        return probe_gramian(losses, self._shared if features is None else [features], scale)
+        inputs = self._shared if features is None else [features]
+        if rows is not None:
+            return self.replica.gramian(losses, inputs, features is not None, rows, scale)
+        return probe_gramian(losses, inputs, scale)
 
     def _predict(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Predictions in float32, and the representation if gradients are combined there."""
@@ -344,17 +336,18 @@ class MultiTaskTrainer:
 
     def _losses_again(self, images: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """The batch's losses after the step, in training mode, as FAMO's authors take them."""
-        once = _frozen_statistics(self.model) if self.protocol == "fixed" else nullcontext()
+        once = frozen_statistics(self.model) if self.protocol == "fixed" else nullcontext()
         with torch.no_grad(), once:
             return torch.stack(self._task_losses(self._predict(images)[0], targets))
 
     def _batches(self, split: ItemDataset, shuffle: bool = False) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         generator = torch.Generator().manual_seed(self._number(_ORDER))
+        order = RandomSampler(split, generator=generator) if shuffle else range(length(split))  # type: ignore[arg-type]
         loader = DataLoader(
             split,
-            batch_size=self.optimisation.batch_size,
-            sampler=RandomSampler(split, generator=generator) if shuffle else None,  # type: ignore[arg-type]
-            drop_last=shuffle and self._drops_last(),
+            batch_sampler=self.replica.batches(
+                order, self.optimisation.batch_size, shared=shuffle, drop_last=shuffle and self._drops_last()
+            ),
             num_workers=self.num_workers,
             generator=generator,
             pin_memory=self.device.type == "cuda",
@@ -367,7 +360,7 @@ class MultiTaskTrainer:
         """Whether the last batch is left out: one vector alone has no variance that batch norm could use."""
         return (
             all(task.kind == "attribute" for task in self.model.tasks)
-            and length(self.data.train) % self.optimisation.batch_size == 1
+            and 0 < length(self.data.train) % self.optimisation.batch_size < 2 * self.replica.size
         )
 
     @contextmanager
@@ -379,16 +372,25 @@ class MultiTaskTrainer:
             yield
 
     def _number(self, stream: int) -> int:
-        state = np.random.SeedSequence(self.seed, spawn_key=(stream, self.epoch)).generate_state(1, np.uint64)
+        # Images come in the same order to all ranks; dropout draws anew on each.
+        own = (self.replica.rank,) if stream == _TORCH and self.replica.rank else ()
+        state = np.random.SeedSequence(self.seed, spawn_key=(stream, self.epoch, *own)).generate_state(1, np.uint64)
         return int(state[0] >> 1)
 
 
-def _make_combiner(combiner: str | Combiner, kwargs: Mapping[str, Any], seed: int) -> Combiner:
-    if isinstance(combiner, Combiner):
-        return make_combiner(combiner, **kwargs)
-    accepted = inspect.signature(combiner_class(combiner)).parameters
-    added = {name: value for name, value in {"seed": seed, "reduction": "sum"}.items() if name in accepted}
-    return make_combiner(combiner, **{**added, **kwargs})
+def _check_step(combiner: Combiner, gradients: str, max_grad_norm: float | None) -> None:
+    """A combination that is a step already cannot be clipped as a gradient, nor be taken at a representation."""
+    if not combiner.returns_step:
+        return
+    if gradients != "losses":
+        raise ArgumentError(
+            f"gradients={gradients!r} does not go with {combiner.name}, whose moments are of parameters; take 'losses'"
+        )
+    if max_grad_norm is not None:
+        raise ArgumentError(
+            f"max_grad_norm={max_grad_norm:g} does not go with {combiner.name}: it makes a step, whose length is the "
+            "learning rate's business"
+        )
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -398,17 +400,3 @@ def _device(device: str | torch.device) -> torch.device:
         return torch.device(device)
     except RuntimeError as error:
         raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
-
-
-@contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norm uses the batch's statistics as in training, but does not take them into the running ones."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
