@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.torchrun import refuse_torchrun, torchrun_group
+from mtrl_imgrad.experiments.torchrun import is_first, refuse_torchrun, torchrun_group
 from mtrl_imgrad.supervised.training_config import SupervisedConfig, list_presets, load_config, preset_path
 
 __all__ = ["supervised"]
@@ -49,7 +48,7 @@ def _train(arguments: list[str]) -> None:
         )
         with torchrun_group() as group:
             result = train(config, group=group, progress=not given.no_progress_bar)
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return
     console = Console(file=sys.stdout, highlight=False)
     console.print(escape(f"result: {result.how}"), style="bold")

@@ -22,10 +22,10 @@ TIMEOUT = 120.0
 class ReplicaPool:
     """The ranks, from the side of the test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *preload: str) -> None:
         # Forked from a process that has imported torch once and run nothing yet: autograd does not survive a fork.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["mtrl_imgrad.combiners"])
+        context.set_forkserver_preload(["mtrl_imgrad.combiners", *preload])
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(SIZE):
@@ -59,9 +59,9 @@ class ReplicaPool:
 
 
 @contextlib.contextmanager
-def running_pool(folder: Path) -> Iterator[ReplicaPool]:
+def running_pool(folder: Path, *preload: str) -> Iterator[ReplicaPool]:
     """A pool that ends with the block."""
-    pool = ReplicaPool(folder)
+    pool = ReplicaPool(folder, *preload)
     try:
         yield pool
     finally:

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["refuse_torchrun", "torchrun_group"]
+__all__ = ["is_first", "refuse_torchrun", "torchrun_group"]
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return _started_by_torchrun() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def _started_by_torchrun() -> int:
-    """How many processes were; 1 without torchrun."""
-    if not dist.is_available() or not dist.is_torchelastic_launched():
-        return 1
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes were; 1 without torchrun, which sets both variables."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 @contextmanager
@@ -34,6 +34,9 @@ def torchrun_group() -> Iterator[Any]:
     if _started_by_torchrun() == 1:
         yield None
         return
+    import torch
+    import torch.distributed as dist
+
     backend = "gloo"
     if torch.cuda.is_available():
         place, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
