@@ -16,6 +16,7 @@ import torch
 
 from mtrl_imgrad.combiners import Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.seeding import Stream, stream_seed
 
 __all__ = [
     "PPO_ARGUMENTS",
@@ -28,6 +29,7 @@ __all__ = [
     "check_policy_and_env",
     "check_schedule",
     "parse_ent_coef",
+    "seed_combiners",
     "two_combiners",
 ]
 
@@ -35,12 +37,13 @@ Expected = dict[str, tuple[Any, Callable[[Any], bool], str]]
 """By argument: its types, what must hold of it, and both in words."""
 
 
-def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, Combiner]:
+def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) -> tuple[Combiner, Combiner]:
     """Combiners for actor and critic, copies of those given: state must not mix, nor leak to the caller.
 
     Args:
         combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``.
         kwargs: arguments for both, or ``dict(actor=..., critic=...)`` of arguments.
+        seed: of the run; each draws from its own stream of it, unless it was given a seed.
 
     Raises:
         ArgumentError: if a dict has other keys, or a combiner or its arguments are wrong.
@@ -56,10 +59,17 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, C
     by_side = bool(kwargs) and set(kwargs) <= {"actor", "critic"}
     options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if by_side else (kwargs, kwargs)
     actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))
+    seed_combiners(actor, critic, seed)
     for found in (actor, critic):
         if found.rows_per_task != 1:
             raise ArgumentError(f"{found!r} asks for {found.rows_per_task} rows a task, the agent has one")
     return actor, critic
+
+
+def seed_combiners(actor: Combiner, critic: Combiner, seed: int | None) -> None:
+    """Let each draw from its own stream of a run's seed (None: of fresh entropy), unless it was given a seed."""
+    actor.set_random_seed(stream_seed(seed, Stream.ACTOR_COMBINER))
+    critic.set_random_seed(stream_seed(seed, Stream.CRITIC_COMBINER))
 
 
 def check_combiners(actor: Combiner, critic: Combiner, num_tasks: int, policy_kwargs: Mapping[str, Any]) -> None:

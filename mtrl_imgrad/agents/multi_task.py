@@ -14,12 +14,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 
-from mtrl_imgrad.agents.arguments import check_combiners
+from mtrl_imgrad.agents.arguments import check_combiners, seed_combiners
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.guards import FiniteCheck, as_callbacks, callbacks_hear_of_failure
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.combiners import Combination, Combiner, Status
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite
+from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, NonFiniteError, TaskMismatchError
 
@@ -87,6 +88,18 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             )
         super().set_env(wrapped, force_reset)
 
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """As in SB3; what is the agent's own is seeded too: updates, batches, combiners without a seed of their own."""
+        super().set_random_seed(seed)
+        if seed is None or "update" not in vars(self):  # the streams of an agent that is being set up are new anyway
+            return
+        seed_combiners(self.actor_combiner, self.critic_combiner, seed)
+        self._seed_streams(seed)
+
+    def _seed_streams(self, seed: int) -> None:
+        """Start the agent's own generators anew, combiners' aside."""
+        raise NotImplementedError
+
     @property
     def num_tasks(self) -> int:
         """Number of tasks K."""
@@ -119,6 +132,12 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        if (count := running_ranks()) > 1:
+            raise ArgumentError(
+                f"{type(self).__name__} learns in one process, but {count} ranks of torch.distributed run, and their "
+                "agents would drift apart: learn before init_process_group, or give each task set or seed a process "
+                "of its own without a process group"
+            )
         if reset_num_timesteps:  # as SB3 forgets its own episodes then
             for successes in self.task_success_buffers.values():
                 successes.clear()

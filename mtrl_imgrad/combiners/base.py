@@ -23,19 +23,19 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
-from mtrl_imgrad.combiners.arguments import check_choice, check_count
+from mtrl_imgrad.combiners.arguments import check_choice, check_count, check_seed
 from mtrl_imgrad.combiners.backward import Accumulation, Heads, ListChecks, Parameters, backward
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
 from mtrl_imgrad.combiners.gramian import check_gramian, combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.memory.frozen_weights import FrozenWeights
-from mtrl_imgrad.combiners.memory.tables import Kept, TaskIds, check_task_ids
+from mtrl_imgrad.combiners.memory.tables import Kept, Restorable, TaskIds, check_task_ids
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
 from mtrl_imgrad.errors import ArgumentError
@@ -86,6 +86,10 @@ class Combiner(ABC):
     the combination from them. A class that defines one of the two anew must say so anew."""
     needs_all_tasks: ClassVar[bool] = False
     """Whether no task may be absent from a step."""
+    seed: int | None = None
+    """That random numbers follow from, as it was given; see `set_random_seed`."""
+    _random: torch.Generator | None = None
+    """What it draws from, if it draws."""
     returns_step: ClassVar[bool] = False
     """Whether the combination is an optimizer's step already, to be applied by plain SGD, and not a gradient."""
     per_task: ClassVar[tuple[str, ...]] = ()
@@ -118,7 +122,6 @@ class Combiner(ABC):
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """`__call__` without its checks: no host copy, no synchronisation. What a training step calls."""
 
-    @checked
     def backward(
         self,
         losses: Tensor | Sequence[Tensor | None],
@@ -203,7 +206,22 @@ class Combiner(ABC):
             rows=rows,
         )
 
-    @checked
+    def check_num_tasks(self, num_tasks: int) -> None:
+        """Hold the arguments with one value for each task against the number of tasks, as soon as it is known.
+
+        Args:
+            num_tasks: K, absent tasks included.
+
+        Raises:
+            ArgumentError: if an argument holds values of another number of tasks; names it.
+        """
+        for argument in self.per_task:
+            values = getattr(self, argument)
+            if isinstance(values, Sequence) and len(values) != num_tasks:
+                raise ArgumentError(
+                    f"{argument} of {self.name} must hold an entry for each of the {num_tasks} tasks, got {len(values)}"
+                )
+
     def accumulate(
         self,
         *,
@@ -238,22 +256,6 @@ class Combiner(ABC):
             ArgumentError: if an argument is wrong.
         """
         return Accumulation(self, heads, max_grad_norm, grad_scaler, on_nonfinite, group)
-
-    def check_num_tasks(self, num_tasks: int) -> None:
-        """Hold the arguments with one value for each task against the number of tasks, as soon as it is known.
-
-        Args:
-            num_tasks: K, absent tasks included.
-
-        Raises:
-            ArgumentError: if an argument holds values of another number of tasks; names it.
-        """
-        for argument in self.per_task:
-            values = getattr(self, argument)
-            if isinstance(values, Sequence) and len(values) != num_tasks:
-                raise ArgumentError(
-                    f"{argument} of {self.name} must hold an entry for each of the {num_tasks} tasks, got {len(values)}"
-                )
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
         """Whether the next step must bring the K gradients; if not, `weights_of_losses` is enough for it."""
@@ -325,6 +327,30 @@ class Combiner(ABC):
             rows: as in `backward`.
         """
 
+    def set_random_seed(self, seed: int) -> None:
+        """Draw from a run's seed, unless the constructor was given a ``seed``; nothing for methods that draw nothing.
+
+        Agents and the supervised trainer call this, with a stream of the run's seed for each of their combiners. In a
+        loop of your own call it with the loop's seed: without it a combiner draws as with seed 0.
+
+        A combiner of your own with a generator of its own may override this.
+
+        Args:
+            seed: an integer in [0, 2^63).
+
+        Raises:
+            ArgumentError: if it is not one.
+        """
+        seed = check_seed(seed)
+        if self._random is not None and self.seed is None:
+            self._random.manual_seed(seed)
+
+    def _seeded(self, seed: int | None, *, keep: bool = True) -> torch.Generator:
+        """A generator on the host for all that the combiner draws; a part of the state if ``keep``."""
+        self.seed = None if seed is None else check_seed(seed)
+        self._random = torch.Generator().manual_seed(self.seed or 0)
+        return self._keep("generator", self._random) if keep else self._random
+
     def cite(self) -> str:
         """The paper's BibTeX entry (or its plain reference where we have no entry)."""
         return self.bibtex or self.paper
@@ -332,6 +358,22 @@ class Combiner(ABC):
     def state_dict(self) -> dict[str, Any]:
         """What continues this combiner bit for bit; empty for stateless methods."""
         return {name: part.get_state() for name, part in self._kept.items()}
+
+    def restore_point(self) -> Callable[[], None]:
+        """What takes the next step back, for a step whose gradient turns out not to be finite.
+
+        Costs less than `state_dict` where a part of the state has a ``restore_point`` of its own.
+        """
+        points = [
+            part.restore_point() if isinstance(part, Restorable) else partial(part.set_state, part.get_state())
+            for part in self._kept.values()
+        ]
+
+        def restore() -> None:
+            for point in points:
+                point()
+
+        return restore
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`. After an error the combiner is what it was.

@@ -14,7 +14,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ CAPACITY = 10_000
 """Transitions in the replay."""
 
 _LOG_STD = (-20.0, 2.0)
+_TABLES = ("states", "weights", "rewards", "next_states")
+_LATEST = ("last_state", "last_weights", "stored")
 
 
 class WeightAgent:
@@ -47,6 +50,8 @@ class WeightAgent:
         self._generator = generator
         self._networks: _Networks | None = None
         self._optimizers: list[torch.optim.Adam] = []
+        self._before_learning: list[Any] | None = None
+        """Where `learn` leaves the state that it found, if somebody may want to go back there."""
 
     def observe(self, state: Tensor, base: Tensor, usable: Tensor) -> None:
         """Take in what the latest action led to, and put it into the replay.
@@ -89,9 +94,26 @@ class WeightAgent:
             batch_size: transitions in a batch.
         """
         networks = self._on(like)
+        if self._before_learning is not None and not self._before_learning:
+            self._before_learning.append(self.get_state())
         with torch.enable_grad():
             for _ in range(updates):
                 self._update(networks, batch_size)
+
+    def restore_point(self) -> Callable[[], None]:
+        """What takes the next step back: one `observe`, `learn` and `act`. Copies all only if that step learns."""
+        if self._networks is None:
+            return partial(self.set_state, None)
+        self._before_learning = learned = []
+        undo = self._networks.restore_point()
+
+        def restore() -> None:
+            if learned:
+                self.set_state(learned[0])
+            assert self._networks is not None, "there is a state to go back to"
+            self._networks.load_buffers(undo)
+
+        return restore
 
     def get_state(self) -> dict[str, Any] | None:
         """Networks (with replay and temperature) and optimizers; None before the first step."""
@@ -249,6 +271,24 @@ class _Networks(nn.Module):
         """Keep the latest state and action, where the flag is true."""
         self.last_state.copy_(torch.where(where, state, self.last_state))
         self.last_weights.copy_(torch.where(where, weights, self.last_weights))
+
+    def restore_point(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The row of the replay that `record` writes next, and the buffers as they are there."""
+        row = (self.stored % CAPACITY)[None]
+        tables = {name: getattr(self, name)[row] for name in _TABLES}
+        return row, {**tables, **{name: getattr(self, name).clone() for name in _LATEST}}
+
+    def load_buffers(self, undo: tuple[Tensor, dict[str, Tensor]]) -> None:
+        """Undo one `record` and one `remember`.
+
+        Args:
+            undo: what `restore_point` returned before them.
+        """
+        row, buffers = undo
+        for name in _TABLES:
+            getattr(self, name).index_copy_(0, row, buffers[name])
+        for name in _LATEST:
+            getattr(self, name).copy_(buffers[name])
 
     @torch.no_grad()
     def move_targets(self) -> None:

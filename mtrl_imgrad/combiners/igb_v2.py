@@ -21,10 +21,9 @@ authors' code, the density of an action is that of tanh(u), which it never goes 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count, check_seed
+from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.igb_agent import CAPACITY, WeightAgent
 from mtrl_imgrad.combiners.igb_v1 import IGBv1
@@ -52,7 +51,8 @@ class IGBv2(PositiveLossCombiner):
     Args:
         window: steps of an epoch; 25 is ours, short enough for a run without epochs.
         update_every: steps from one series of the agent's gradient steps to the next; 50 in the authors' code.
-        seed: of the generator of initial weights, actions and batches.
+        seed: of the generator of initial weights, actions and batches; None (default): the run's, see
+            `Combiner.set_random_seed`.
         lower_bound: taken from the losses, see `PositiveLossCombiner`.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
 
@@ -72,17 +72,16 @@ class IGBv2(PositiveLossCombiner):
         window: int = 25,
         *,
         update_every: int = 50,
-        seed: int = 0,
+        seed: int | None = None,
         lower_bound: LowerBound = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(lower_bound=lower_bound, reduction=reduction)
         self.window = check_count("window", window)
         self.update_every = check_count("update_every", update_every)
-        self.seed = check_seed(seed)
         self._steps = self._keep("steps", Counter())
         self._base_losses = self._keep("base_losses", BaseLosses(skip=self.window, window=self.window))
-        self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
+        self._generator = self._seeded(seed)
         self._agent = self._keep("agent", WeightAgent(self._generator))
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:

@@ -36,9 +36,9 @@ from mtrl_imgrad.errors import ArgumentError
 __all__ = ["SDMGrad", "direction_oriented", "drawn_to_mean"]
 
 _RATE, _MOMENTUM, _ITERATIONS = 10.0, 0.5, 20
-"""Of the projected gradient steps of w; the authors'."""
+"""Of the projected gradient steps of w in the authors' code for one batch; LibMTL's port for halves has the rate 5."""
 _SMALLEST_SQUARE = 1e-8
-"""Added to the squared unit of A, as in the authors' code: with little data all its diagonal may be negative."""
+"""Added to the squared unit of A, as in LibMTL's port: with little data all its diagonal may be negative."""
 
 
 class SDMGrad(GramianCombiner):

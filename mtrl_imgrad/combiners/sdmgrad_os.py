@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number, check_seed
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.sdmgrad import SDMGrad, direction_oriented, drawn_to_mean
@@ -38,7 +38,7 @@ class SDMGradOS(GramianCombiner):
         num_sampled: tasks drawn in a step on average, n > 0; the authors take 4 on MT10 and 8 on MT50. All are drawn
             where there are no more than that.
         lam: weight of the mean gradient, >= 0; 0.6 is the authors' on MT10 and MT50.
-        seed: of the generator.
+        seed: of the generator; None (default): the run's, see `Combiner.set_random_seed`.
         reduction: ``"mean"``, or ``"sum"``, which multiplies by K.
 
     Raises:
@@ -48,18 +48,17 @@ class SDMGradOS(GramianCombiner):
     name = "sdmgrad_os"
     by_columns = True
     keeps = ("generator",)
-    departures = "Exact on the tasks drawn, as in the first repository; the successor's rows of zeros and K / n are not."
+    departures = "Exact; the form of the authors' first repository, without the successor's rows of zeros and K / n."
     paper = SDMGrad.paper
     bibtex = SDMGrad.bibtex
 
     def __init__(
-        self, num_sampled: float = 4, lam: float = 0.6, *, seed: int = 0, reduction: Reduction = "mean"
+        self, num_sampled: float = 4, lam: float = 0.6, *, seed: int | None = None, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
         self.num_sampled = check_number("num_sampled", num_sampled, 0, closed=False)
         self.lam = check_number("lam", lam, 0)
-        self.seed = check_seed(seed)
-        self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
+        self._generator = self._seeded(seed)
 
     def draw_groups(self, num_tasks: int) -> Tensor:
         """One row a task drawn; see `Combiner.draw_groups`."""

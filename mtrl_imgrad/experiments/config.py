@@ -163,6 +163,8 @@ class PolicyConfig:
     """That of the critics, where it differs."""
     encoder_kwargs: Options = field(default_factory=dict)
     """The encoder's own options."""
+    initialization: Literal["pytorch", "orthogonal", "metaworld_algorithms", "mtrl"] = "pytorch"
+    """Initial values of linear layers: PyTorch's, SB3's PPO's, those of Meta-World+'s code, or of mtrl."""
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     """Optimizer of actor and critics."""
     optimizer_kwargs: Options = field(default_factory=dict)
@@ -182,6 +184,7 @@ class PolicyConfig:
             "dropout": by_side(self.dropout, self.critic_dropout),
             "encoder": by_side(self.encoder, self.critic_encoder),
             "encoder_kwargs": dict(self.encoder_kwargs),
+            "initialization": self.initialization,
             "optimizer_class": OPTIMIZERS[self.optimizer],
             "optimizer_kwargs": dict(self.optimizer_kwargs),
         }
@@ -195,10 +198,13 @@ class MTSACPolicyConfig(PolicyConfig):
 
     n_critics: int = 2
     """Number of critics."""
+    ent_coef_optimizer_kwargs: Options = field(default_factory=dict)
+    """Options of the temperatures' Adam, such as eps=1e-5."""
 
     def policy_kwargs(self) -> dict[str, Any]:
         """As the agent's ``policy_kwargs``."""
-        return {**super().policy_kwargs(), "n_critics": self.n_critics}
+        own = {"n_critics": self.n_critics, "ent_coef_optimizer_kwargs": dict(self.ent_coef_optimizer_kwargs)}
+        return {**super().policy_kwargs(), **own}
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,7 @@ class AgentConfig:
     heads: Literal["unweighted", "weighted"] = "unweighted"
     """Gradient of a task's own parameters."""
     max_grad_norm: float | None = None
-    """Clip a network's combined gradient to this length."""
+    """Clip a network's gradient to this length, after combining."""
     on_nonfinite: OnNonFinite = "raise"
     """A step with a NaN or infinite gradient of some task: an error, no step, or a step without the task."""
     learning_rate: float = 3e-4
@@ -314,7 +320,7 @@ class MTPPOConfig(AgentConfig):
     name: Annotated[Literal["mtppo"], tyro.conf.arg(name="agent")] = "mtppo"
     """Which agent: mtsac or mtppo; the options below are this one's."""
     max_grad_norm: float | None = 0.5
-    """Clip a network's combined gradient to this length."""
+    """Clip a network's gradient to this length, after combining."""
     n_steps: int = 2048
     """Steps of every environment in a rollout."""
     n_epochs: int = 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import textwrap
 import time
 from contextlib import nullcontext
 from datetime import datetime
@@ -40,7 +41,7 @@ from mtrl_imgrad.supervised.splits import Splits, load_splits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.supervised.training_config import SupervisedConfig, load_config
 
-__all__ = ["build_model", "load_model", "make_trainer", "resume", "train"]
+__all__ = ["build_model", "check_settings", "load_model", "make_trainer", "resume", "train", "train_or_resume"]
 
 LINE_EVERY = 20.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -90,6 +91,30 @@ def resume(folder: Path, *, group: Any = None, console: Console | None = None, p
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
     return _Run(load_config(folder / "config.yaml"), folder, Replica(group), console, progress).finish()
+
+
+@checked
+def check_settings(config: SupervisedConfig) -> None:
+    """Whether the run folder of a configuration is free, or holds a run of this configuration.
+
+    Raises:
+        ArgumentError: if it holds another run.
+    """
+    if config.run_dir is None:
+        raise ArgumentError("run_dir must name the folder of the run, got none")
+    made = config.run_dir / "config.yaml"
+    if made.exists() and not same_run(config, load_config(made)):
+        raise ArgumentError(f"{config.run_dir} holds a run with other settings; take another folder (--out)")
+
+
+@checked
+def train_or_resume(config: SupervisedConfig, *, console: Console | None = None, progress: bool = True) -> RunResult:
+    """`train` where the run folder is free, else `resume`; see `check_settings`."""
+    check_settings(config)
+    assert config.run_dir is not None, "check_settings"
+    if (config.run_dir / "config.yaml").exists():
+        return resume(config.run_dir, console=console, progress=progress)
+    return train(config, console=console, progress=progress)
 
 
 @checked
@@ -179,9 +204,7 @@ class _Run:
     def finish(self) -> RunResult:
         """Train what is left, then report."""
         self._introduce()
-        with (
-            SummaryWriter(str(self.folder), purge_step=self.trainer.step) if self.writes else nullcontext()
-        ) as writer:
+        with SummaryWriter(str(self.folder), purge_step=self.trainer.step) if self.writes else nullcontext() as writer:
             self._train(writer)
         result = reported_result(self.records, self.config.reporting, self.data.tasks, self.data.reported)
         if not self.writes:
@@ -254,7 +277,8 @@ class _Run:
         count = sum(parameter.numel() for parameter in self.trainer.model.parameters())
         begun = f", continued at epoch {self.trainer.epoch + 1}" if self.trainer.epoch else ""
         self.console.print(escape(f"{_name(self.config)} in {self.folder}{begun}"), style="bold", soft_wrap=True)
-        what = "single task" if len(self.data.tasks) == 1 else repr(self.trainer.combiner)
+        single = len(self.data.tasks) == 1
+        what = "single task" if single else textwrap.shorten(repr(self.trainer.combiner), 200)  # tables may be long
         self.console.print(
             escape(
                 f"  {what}; {self.trainer.model.name}, {count:,} parameters, {len(self.data.tasks)} task(s), "

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics, gramian_of_blocks
-from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
+from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
@@ -21,6 +20,7 @@ from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 from mtrl_imgrad.supervised.batch_norm import frozen_statistics
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.losses import make_loss
@@ -35,9 +35,6 @@ from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnost
 from mtrl_imgrad.supervised.training_config import OptimisationConfig, ReportConfig
 
 __all__ = ["MultiTaskTrainer"]
-
-_ORDER, _TORCH = 0, 1
-"""Streams of random numbers that a run's seed is split into (augmentation has its own, see the datasets)."""
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -341,7 +338,7 @@ class MultiTaskTrainer:
             return torch.stack(self._task_losses(self._predict(images)[0], targets))
 
     def _batches(self, split: ItemDataset, shuffle: bool = False) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        generator = torch.Generator().manual_seed(self._number(_ORDER))
+        generator = torch_generator(self.seed, Stream.ORDER, self.epoch)
         order = RandomSampler(split, generator=generator) if shuffle else range(length(split))  # type: ignore[arg-type]
         loader = DataLoader(
             split,
@@ -368,14 +365,10 @@ class MultiTaskTrainer:
         """Torch's global generators follow from seed and epoch inside, and are as they were afterwards."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(self._number(_TORCH))
+            # Images come in the same order to all ranks; dropout draws anew on each.
+            own = [self.replica.rank] if self.replica.rank else []
+            torch.manual_seed(stream_seed(self.seed, Stream.TORCH, self.epoch, *own))
             yield
-
-    def _number(self, stream: int) -> int:
-        # Images come in the same order to all ranks; dropout draws anew on each.
-        own = (self.replica.rank,) if stream == _TORCH and self.replica.rank else ()
-        state = np.random.SeedSequence(self.seed, spawn_key=(stream, self.epoch, *own)).generate_state(1, np.uint64)
-        return int(state[0] >> 1)
 
 
 def _check_step(combiner: Combiner, gradients: str, max_grad_norm: float | None) -> None:

@@ -50,6 +50,10 @@ class DataConfig:
     """Folder of the data set."""
     tasks: tuple[str, ...] = ()
     """Names of the tasks to learn; none means all, one gives the single-task network."""
+    train_fraction: float = 1.0
+    """Share of the training images whose labels are used."""
+    full_tasks: tuple[str, ...] = ()
+    """Tasks whose labels are used of all training images, whatever train_fraction."""
     augment: bool = True
     """Zoom and mirror the training images (NYUv2, CityScapes)."""
     label_dir: str = "label_7"
@@ -73,6 +77,7 @@ class DataConfig:
             check_choice("simulate", self.simulate, ("primitives", "mt10", "attributes"))
         if len(set(self.tasks)) != len(self.tasks):
             raise ArgumentError(f"tasks must be different ones, got {list(self.tasks)}")
+        _check("train_fraction", self.train_fraction, 0 < self.train_fraction <= 1, "above 0 and at most 1")
         _check("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
         _check("num_workers", self.num_workers, self.num_workers >= 0, "at least 0")
         for name in ("image_size", "simulate_size", "simulate_counts"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -92,10 +93,7 @@ def take_steps(
     optimizer = torch.optim.SGD(problem.parameters(), lr=0.05)
     found = []
     for step in range(steps):
-        chosen = {
-            task: [row for rank in mine if is_there(step, rank, task, combiner.needs_all_tasks) for row in _rows(rank, size)]
-            for task in range(NUM_TASKS)
-        }
+        chosen = {task: _rows_there(step, mine, size, task, combiner.needs_all_tasks) for task in range(NUM_TASKS)}
         x, y = batch(step)
         kept = torch.tensor(sorted({row for rows in chosen.values() for row in rows}))
         places = {task: torch.tensor([int((kept == row).nonzero()) for row in rows]) for task, rows in chosen.items()}
@@ -124,6 +122,10 @@ def take_steps(
             combiner.after_step(torch.stack([loss for loss in after if loss is not None]), tasks, **ranks)
         found.append(problem.flat())
     return found
+
+
+def _rows_there(step: int, ranks: Iterable[int], size: int, task: int, somewhere: bool) -> list[int]:
+    return [row for rank in ranks if is_there(step, rank, task, somewhere) for row in _rows(rank, size)]
 
 
 def _rows(rank: int, size: int) -> range:

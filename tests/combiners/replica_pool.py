@@ -70,9 +70,7 @@ def running_pool(folder: Path, *preload: str) -> Iterator[ReplicaPool]:
 
 def _serve(rank: int, address: str, pipe: Connection) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=address, rank=rank, world_size=SIZE, timeout=timedelta(seconds=TIMEOUT)
-    )
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=SIZE, timeout=timedelta(seconds=TIMEOUT))
     groups = {2: dist.new_group([0, 1]), SIZE: dist.group.WORLD}
     while (job := pipe.recv()) is not None:
         function, size, arguments = job

@@ -321,7 +321,7 @@ def test_a_gradient_that_is_not_finite_names_its_task_and_leaves_grad_alone(name
     [
         ({"heads": "both"}, "heads must be"),
         ({"max_grad_norm": 0}, "max_grad_norm must be"),
-        ({"tasks": 3}, "tasks must be"),
+        ({"tasks": 3}, "tasks must"),
         ({"tasks": [0, 1]}, "tasks must hold one id for each of 3"),
         ({"tasks": [0, 1, 1]}, "a task twice"),
         ({"losses": torch.ones(2, 2)}, "losses must be"),

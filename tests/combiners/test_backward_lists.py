@@ -1,7 +1,6 @@
 """Forgotten parameters, parameters listed in vain, and constants: gradients that would silently not arrive."""
 
 import copy
-import gc
 import warnings
 
 import pytest
@@ -72,9 +71,9 @@ def test_a_constant_is_an_error(name, make):
 def test_a_parameter_that_no_loss_reaches_is_said_once(name):
     net, combiner = Net(), make_example(name, 3)
     spare = nn.Linear(2, 2).double()
-    with pytest.warns(UserWarning) as said:
-        for _ in range(5):
-            combiner.backward(losses_of(net), nn.ModuleList([net.trunk, spare]), net.heads)
+    shared = nn.ModuleList([net.trunk, spare])
+    with pytest.warns(UserWarning, match="no loss reaches") as said:
+        [combiner.backward(losses_of(net), shared, net.heads) for _ in range(5)]
     assert [str(one.message) for one in said] == [
         "no loss reaches shared['1.weight'] ('1.weight' of ModuleList, of shape [2, 2]); shared['1.bias'] "
         "('1.bias' of ModuleList, of shape [2]): .grad stays as it is there (said once)"
@@ -91,8 +90,7 @@ def test_a_task_that_is_cut_off_from_the_trunk_is_said_once(name):
         return [head(z.detach() if k == 1 else z).square().mean() + 1 for k, head in enumerate(net.heads)]
 
     with pytest.warns(UserWarning, match="the loss of task 1 reaches no shared parameter") as said:
-        for _ in range(3):
-            combiner.backward(losses(), net.trunk, net.heads)
+        [combiner.backward(losses(), net.trunk, net.heads) for _ in range(3)]
     assert len(said) == 1
 
 
@@ -104,8 +102,8 @@ def test_heads_of_absent_tasks_are_not_called_unused():
         combiner.backward([net.losses()[task]], net.trunk, net.heads, tasks=[task])
         combiner.backward([loss if k == task else None for k, loss in enumerate(net.losses())], net.trunk, net.heads)
     with pytest.warns(UserWarning, match="no loss reaches"):
-        for _ in range(8):  # the same tasks again and again: the last head is of no use
-            other.backward(net.losses()[:2], net.trunk, net.heads, tasks=[0, 1])
+        # The same tasks again and again: the last head is of no use.
+        [other.backward(net.losses()[:2], net.trunk, net.heads, tasks=[0, 1]) for _ in range(8)]
 
 
 def test_an_exhausted_iterator_is_no_list():
@@ -188,8 +186,8 @@ def test_features_must_be_what_all_shared_parameters_feed():
     past = [losses[0], losses[1] + net.trunk[0].bias.square().sum(), losses[2]]
     with pytest.raises(ArgumentError, match=r"task 1 reaches shared\[1\] on a way that avoids the features"):
         IMGrad().backward(past, net.trunk.parameters(), net.heads, features=z, retain_graph=True)
+    own = [net.trunk[0].weight, *net.heads.parameters()]
     with pytest.raises(ArgumentError, match=r"task_specific\[0\] lies below features\[0\]"):
-        own = [net.trunk[0].weight, *net.heads.parameters()]
         IMGrad().backward(losses, list(net.trunk.parameters())[1:], own, features=z, retain_graph=True)
     y = z.tanh()
     both = [loss + y.sum() for loss in losses]
@@ -226,8 +224,7 @@ def test_a_graph_that_grows_later_is_noticed():
     for _ in range(5):
         combiner.backward(net.losses(), net.trunk, net.heads)
     with pytest.raises(ArgumentError, match="1 of the parameters"):
-        for _ in range(5):
-            combiner.backward([loss * late for loss in net.losses()], net.trunk, net.heads)
+        [combiner.backward([loss * late for loss in net.losses()], net.trunk, net.heads) for _ in range(5)]
 
 
 def test_new_parameters_in_the_place_of_old_ones_are_new():
@@ -238,8 +235,7 @@ def test_new_parameters_in_the_place_of_old_ones_are_new():
         keys.add(id(x))
         combiner.backward([x.sum()], [x])
         assert combiner.list_checks._of(read_inputs([x], None)).calls == 1
-        del x
-        gc.collect()
+        del x  # and it is gone, for it is no part of a cycle
     assert len(keys) < 50  # so that there was something to find out
 
 

@@ -267,14 +267,12 @@ def test_losses_may_hold_gradients_of_their_own():
     y = net(x)
     slope = torch.autograd.grad(y.sum(), x, create_graph=True)[0]
     losses = [y.square().mean(), slope.square().mean()]
-    rows = [torch.autograd.grad(loss, list(net.parameters()), retain_graph=True, allow_unused=True) for loss in losses]
+    parameters = list(net.parameters())
+    rows = [torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True) for loss in losses]
     with pytest.raises(ArgumentError, match=r"a tensor of shape \[5, 2\]"):
         IMGrad().backward(losses, net.parameters(), retain_graph=True)
     found = IMGrad().backward(losses, net.parameters(), ignore=[x])
-    blocks = [
-        torch.stack([torch.zeros_like(p) if g is None else g for g in pair])
-        for *pair, p in zip(*rows, net.parameters())
-    ]
+    blocks = [torch.stack(column) for column in zip(*rows, strict=True)]
     for parameter, its in zip(net.parameters(), IMGrad()(blocks).gradient, strict=True):
         torch.testing.assert_close(parameter.grad, its)
     assert x.grad is None
@@ -303,3 +301,17 @@ def test_checkpointed_modules():
     y = head(checkpoint(net, x, use_reentrant=False))
     IMGrad().backward(list(y.square().mean(0)), net, head, ignore=[x])
     assert net.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_statistics_of_checkpointed_batch_norm_move_with_every_backward(frozen):
+    from torch.utils.checkpoint import checkpoint
+
+    norm, head = nn.BatchNorm1d(3), nn.Linear(3, 4)
+    y = head(checkpoint(norm, torch.randn(5, 3) + 1, use_reentrant=False))
+    before = norm.running_mean.clone()
+    if frozen:
+        norm.momentum = 0.0
+    IMGrad().backward(list(y.square().mean(0)), norm, head)
+    assert norm.num_batches_tracked == 1 + 4
+    assert torch.equal(norm.running_mean, before) == frozen

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mtrl_imgrad.combiners import IGBv2, igb_agent
-from mtrl_imgrad.combiners.igb_agent import DISCOUNT, TARGET_STEP, WeightAgent
+from mtrl_imgrad.combiners.igb_agent import WeightAgent
 from mtrl_imgrad.errors import ArgumentError
 
 YES = torch.tensor(True)
@@ -102,7 +102,7 @@ def test_the_losses_are_those_of_soft_actor_critic():
     assert alpha == pytest.approx(0.2)
     action, log_prob = policy(next_states, next_noise)
     next_values = [target(torch.cat([next_states, action], 1))[:, 0] for target in networks.targets]
-    target = (rewards + DISCOUNT * (torch.minimum(*next_values) - alpha * log_prob)).detach()
+    target = (rewards + 0.99 * (torch.minimum(*next_values) - alpha * log_prob)).detach()
     values = [critic(torch.cat([states, weights], 1))[:, 0] for critic in networks.critics]
     critic_loss = sum(((value - target) ** 2).mean() for value in values)
     action, log_prob = policy(states, noise)
@@ -117,7 +117,7 @@ def test_the_losses_are_those_of_soft_actor_critic():
             parameter += 1
     networks.move_targets()
     for before, now, critic in zip(old, networks.targets.parameters(), networks.critics.parameters(), strict=True):
-        torch.testing.assert_close(now, (1 - TARGET_STEP) * before + TARGET_STEP * critic)
+        torch.testing.assert_close(now, 0.995 * before + 0.005 * critic)
 
 
 def test_the_agent_learns_which_weights_are_rewarded(monkeypatch):

@@ -207,8 +207,7 @@ def test_backward_refuses_them_too(name):
         make_combiner(name).backward([x[0], -x[1]], [x])
     combiner = make_combiner(name)
     with pytest.raises(ArgumentError, match=rf"{name} cannot weigh the losses 2, -2\."), combiner.accumulate() as step:
-        step.backward([x[0], x[1]], [x])
-        step.backward([x[0], -2 * x[1]], [x])
+        [step.backward([x[0], factor * x[1]], [x]) for factor in (1, -2)]
     assert x.grad is None
 
 

@@ -105,7 +105,7 @@ def test_torchrun_leaves_one_run_folder(tmp_path):
         )
         return found.returncode, found.stdout + found.stderr
 
-    options = "--data demo --optimisation.epochs 1 --data.simulate-counts 8 4 --model.width 0.0625 --run-dir run"
+    options = "--data demo --epochs 1 --simulate-counts 8 4 --width 0.0625 --run-dir run"
     code, said = torchrun("supervised", *options.split(), "--no-progress-bar")
     assert code == 0, said
     assert len(re.findall("^result:", said, re.MULTILINE)) == 1

@@ -231,6 +231,20 @@ def test_the_seed_determines_a_run_and_leaves_the_global_generator_alone(root):
     assert not all(torch.equal(a, b) for a, b in zip(runs[0], runs[2], strict=True))
 
 
+def test_the_combiner_draws_from_a_stream_of_the_runs_seed_unless_it_has_its_own(root):
+    def drawn(combiner, run_seed, **kwargs):
+        config = config_for(root)
+        data = load_splits(config.data)
+        model = make_model(config.model.model, data.tasks, width=config.model.width)
+        trainer = MultiTaskTrainer(model, data, combiner, combiner_kwargs=kwargs, seed=run_seed)
+        return tuple(torch.rand(4, generator=trainer.combiner._generator).tolist())
+
+    alone = tuple(torch.rand(4, generator=torch.Generator().manual_seed(3)).tolist())
+    for combiner in ("pcgrad", "rlw"):
+        assert drawn(combiner, 1) == drawn(combiner, 1) == drawn(make_combiner(combiner), 1) != drawn(combiner, 2)
+        assert drawn(combiner, 1, seed=3) == drawn(make_combiner(combiner, seed=3), 1) == alone
+
+
 def test_a_loss_that_is_not_finite_is_named(root):
     trainer = trainer_for(root)
     images, targets = batch_of(trainer)

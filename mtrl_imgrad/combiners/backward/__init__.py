@@ -4,14 +4,14 @@ Three ways lead to the gradient of the shared parameters; the combiner's needs a
 
 * **by weights**: the combiner knows its weights from the losses (or from an earlier step): one backward of the weighted
   sum;
-* **by losses**: one backward a task over one graph, which is freed at the last. A method that samples its tasks gets the
-  mean losses of a few groups differentiated in place of all K;
+* **by losses**: one backward a task over one graph, which is freed at the last. A method that samples its tasks gets
+  the mean losses of a few groups differentiated in place of all K;
 * **by features**: K backwards through the heads down to a shared representation, gradients are combined there, and one
   backward takes the result through the trunk. Sener and Koltun (NeurIPS 2018, arXiv 1810.04650) do so for MGDA
   (MGDA-UB). It is another method than combining at the parameters: the Gramian is that of the representation.
 
-The modules in the order in which a step passes them: `inputs` (reads the arguments), `lists` and `graph` (is a parameter
-forgotten?), `step` (which way), `task_gradients` (the K gradients), `combine`, `write` (``.grad``); `accumulate` is the
+Modules in the order in which a step passes them: `inputs` (reads the arguments), `lists` and `graph` (is a parameter
+forgotten?), `step` (which way), `task_gradients` (the K gradients), `combine`, `write` (``.grad``). `accumulate` is the
 step whose batch comes in parts.
 
 In reinforcement learning, where every task owns its rows of the batch, `mtrl_imgrad.gradients` beats all three.

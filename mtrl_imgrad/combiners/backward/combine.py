@@ -43,6 +43,8 @@ def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: Tas
             _check_tasks(_finite(inputs, gradients), gradients)
     found = combiner.combine(blocks, gradients.losses, gradients.tasks)
     check_status(combiner, options, found, gradients.losses)
+    if options.checks_finite and found.status == Status.NON_FINITE:  # though all entries are finite
+        return _overflown(options, gradients)
     shared = as_parameters(inputs, found.gradient, gradients)
     own = _own_gradients(gradients, own_weights(combiner, options, found.weights, gradients.losses))
     if inputs.exchange is not None:
@@ -79,7 +81,7 @@ def as_parameters(inputs: Inputs, combined: Tensor | list[Tensor], gradients: Ta
         return inputs.exchange.joined(parts)
     if len(parts) != len(gradients.blocks):
         rest = iter(parts)
-        parts = [block if block is None else next(rest) for block in gradients.blocks]  # type: ignore[misc]
+        parts = [block if block is None else next(rest) for block in gradients.blocks]
     found: list[Tensor | None] = []
     for i, (one, block, part) in enumerate(zip(inputs.combined, gradients.blocks, parts, strict=True)):
         if block is None:
@@ -128,6 +130,15 @@ def _combine_some(
         return no_step(gradients.losses, [task for task, well in zip(gradients.ids, finite, strict=True) if not well])
     found = combine(combiner, inputs, options, gradients.some(present))
     return with_absent_tasks(found, present, gradients.ids)
+
+
+def _overflown(options: Options, gradients: TaskGradients) -> Combination:
+    if options.on_nonfinite != "raise":
+        return no_step(gradients.losses, ())
+    raise NonFiniteError(
+        "the inner products of the task gradients are NaN or infinite, though the gradients are not: in float32 norms "
+        "above 1e19 overflow. Scale the losses, or use float64 parameters"
+    )
 
 
 def _own_gradients(gradients: TaskGradients, weights: Tensor) -> list[Tensor | None]:

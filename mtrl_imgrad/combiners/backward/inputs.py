@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_number
+from mtrl_imgrad.combiners.arguments import check_choice, check_flag, check_number
 from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids, index_of
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.combiners.replicas.exchange import Exchange
@@ -200,11 +200,11 @@ def read_losses(losses: Tensor | Sequence[Tensor | None], tasks: TaskIds | None,
     """
     with torch.enable_grad():  # views made under no_grad have no graph
         parts = list(losses.unbind()) if isinstance(losses, Tensor) and losses.ndim == 1 else losses
-    if isinstance(parts, Tensor) or isinstance(parts, (str, bytes)) or not isinstance(parts, Sequence) or not parts:
+    if isinstance(parts, (Tensor, str, bytes)) or not isinstance(parts, Sequence) or not parts:
         what = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
         raise ArgumentError(f"losses must be a sequence of K scalar tensors, or one tensor [K], got {what}")
     check_task_ids(tasks, len(parts))
-    ids = list(range(len(parts))) if tasks is None else list(tasks)
+    ids = list(range(len(parts))) if tasks is None else [int(task) for task in tasks]
     present = [(i, part) for i, part in enumerate(parts) if part is not None]
     if not present:
         raise ArgumentError("losses must hold at least one loss, all of them are None")
@@ -222,6 +222,8 @@ def _read_features(features: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
     Raises:
         ArgumentError: if it was not computed from parameters.
     """
+    if not isinstance(features, (Tensor, Sequence, type(None))):
+        raise ArgumentError(f"features must be a tensor, or a sequence of tensors, got {type(features).__name__}")
     found = [] if features is None else [features] if isinstance(features, Tensor) else list(features)
     for one in found:
         if not isinstance(one, Tensor) or not one.requires_grad or one.is_leaf:
@@ -245,6 +247,9 @@ def read_options(
         ArgumentError: if one is wrong, or two do not go together.
     """
     check_choice("heads", heads, get_args(Heads))
+    check_flag("retain_graph", retain_graph)
+    if not isinstance(grad_scaler, (torch.amp.GradScaler, type(None))):
+        raise ArgumentError(f"grad_scaler must be a torch.amp.GradScaler, got {type(grad_scaler).__name__}")
     if max_grad_norm is not None:
         max_grad_norm = check_number("max_grad_norm", max_grad_norm, 0, closed=False)
     if grad_scaler is None or not grad_scaler.is_enabled():  # one that is disabled skips no step

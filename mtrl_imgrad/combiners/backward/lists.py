@@ -87,7 +87,9 @@ class ListChecks:
         tensors = [tensor for one in lists for tensor in one.tensors]
         key = (*(len(one.tensors) for one in lists), inputs.own.said, len(inputs.features), *map(id, tensors))
         seen = self._seen.get(key)
-        if seen is None or not all(reference() is tensor for reference, tensor in zip(seen.tensors, tensors)):
+        if seen is None or not all(
+            reference() is tensor for reference, tensor in zip(seen.tensors, tensors, strict=True)
+        ):
             _check_lists(inputs)
             seen = self._seen[key] = _Seen([weakref.ref(tensor) for tensor in tensors])
         self._seen.move_to_end(key)
@@ -144,13 +146,12 @@ def _check_lists(inputs: Inputs) -> None:
 
 def _check_parameter(name: str, tensor: Tensor) -> None:
     if not tensor.is_leaf:
-        raise ArgumentError(f"{name} must be a parameter (a leaf tensor), it was computed by {tensor.grad_fn}")
+        maker = type(tensor.grad_fn).__name__
+        raise ArgumentError(f"{name} must be a parameter (a leaf tensor), it was computed by {maker}")
     if nn.parameter.is_lazy(tensor):
         raise ArgumentError(f"{name} has no shape yet: call the module once before")
     if tensor.layout != torch.strided:
-        raise ArgumentError(
-            f"{name} must be a dense tensor, got {tensor.layout}; sparse gradients of dense ones will do"
-        )
+        raise ArgumentError(f"{name} must be a dense tensor, got {tensor.layout} (its gradient may be sparse)")
 
 
 def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, Leaf]]) -> None:

@@ -26,7 +26,7 @@ from mtrl_imgrad.errors import ArgumentError
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["LocalLosses", "errors_told", "check_replicable", "join", "ranks_of", "read_local_losses"]
+__all__ = ["LocalLosses", "check_replicable", "errors_told", "join", "ranks_of", "read_local_losses"]
 
 
 class LocalLosses:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -57,9 +57,9 @@ class Step:
             return self.by_weights()
         if self.inputs.features or not self.combiner.samples:
             return self.by_losses()
-        before = self.combiner.state_dict()  # groups are drawn before the gradients are known
+        restore = self.combiner.restore_point()  # groups are drawn before the gradients are known
         groups = self.combiner.draw_groups(len(self.losses.parts))
-        return self.by_losses() if groups is None else self.by_groups(groups, before)
+        return self.by_losses() if groups is None else self.by_groups(groups, restore)
 
     def by_losses(self) -> Combination:
         """A backward a task, down to the parameters or to the features."""
@@ -74,7 +74,7 @@ class Step:
         """
         values = self.losses.values
         self._check_losses(values)
-        before = self.combiner.state_dict()
+        restore = self.combiner.restore_point()
         found = self.combiner.weights_of_losses(values, self.losses.tasks)
         check_status(self.combiner, self.options, found, values)
         tensors, split = self.inputs.shared.tensors, len(self.inputs.shared.tensors)
@@ -91,10 +91,10 @@ class Step:
         elif uniform:
             own = [None if gradient is None else gradient / first.to(gradient.device) for gradient in own]
         if all(gradient is None for gradient in shared):
-            self.combiner.load_state_dict(before)
+            restore()
             raise ArgumentError("no loss depends on any parameter of shared")
         if not self._is_finite([*shared, *own]):
-            self.combiner.load_state_dict(before)
+            restore()
             return self._without_culprit("the weighted losses")
         write_gradients(self.inputs, self.options, shared, own)
         return Combination(
@@ -105,8 +105,8 @@ class Step:
             extras=found.extras,
         )
 
-    def by_groups(self, groups: Tensor, before: dict[str, Any]) -> Combination:
-        """A backward a group of tasks, and one through the heads alone; ``before`` is the state to go back to."""
+    def by_groups(self, groups: Tensor, restore: Callable[[], None]) -> Combination:
+        """A backward a group of tasks, and one through the heads alone; ``restore`` takes the drawing back."""
         values = self.losses.values
         self._check_losses(values)
         gathering = Gathering()
@@ -120,13 +120,13 @@ class Step:
             gathering.add(row, values[0], gradients, [])
         found = gathering.finish()
         if not self._is_finite_everywhere(found.blocks):
-            self.combiner.load_state_dict(before)
+            restore()
             return self._without_culprit("a group's mean loss")
         blocks = used_blocks(self.combiner, self.inputs, found)
         combination = self.combiner.combine_groups(blocks, groups, values, self.losses.tasks)
         own = self._own_gradients(own_weights(self.combiner, self.options, combination.weights, values))
         if not self._is_finite(own):
-            self.combiner.load_state_dict(before)
+            restore()
             return self._without_culprit("a task's own parameters")
         shared = as_parameters(self.inputs, combination.gradient, found)
         write_gradients(self.inputs, self.options, shared, own)

@@ -17,7 +17,16 @@ from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Agreement", "TaskShares", "agree_on_call", "agree_on_start", "check_rows", "gather_tasks", "mean_losses", "say_error"]
+__all__ = [
+    "Agreement",
+    "TaskShares",
+    "agree_on_call",
+    "agree_on_start",
+    "check_rows",
+    "gather_tasks",
+    "mean_losses",
+    "say_error",
+]
 
 _FAILED = -1
 

@@ -16,7 +16,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -24,6 +23,7 @@ from torch.utils.data import Dataset
 
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, DatasetError
+from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.supervised.data.augmentation import Protocol, apply_view, check_protocol, draw_view
 from mtrl_imgrad.supervised.data.description import class_names, depth_is_stated
 from mtrl_imgrad.supervised.data.layers import (
@@ -136,8 +136,7 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return layers.pop("image"), layers
 
     def _generator(self, index: int) -> torch.Generator:
-        state = np.random.SeedSequence(self.seed, spawn_key=(int(self._epoch), index)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(state[0] >> 1))
+        return torch_generator(self.seed, Stream.AUGMENTATION, int(self._epoch), index)
 
 
 @checked
