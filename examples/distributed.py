@@ -10,6 +10,7 @@ that averages the ranks' own combined gradients, as DistributedDataParallel woul
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ def share(rank: int, size: int) -> slice:
     return slice(first[rank], first[rank + 1])
 
 
-def gather_rows(rank: int, size: int, task: int) -> slice:
-    """The rows of a task that a rank has."""
+def rows_of(rank: int, size: int, task: int) -> slice:
+    """The rows of a task that a rank has: rank 0 has none of the last task."""
     return slice(0, 0) if (rank == 0 and size > 1 and task == NUM_TASKS - 1) else share(rank, size)
 
 
@@ -58,7 +59,7 @@ def train(method: str, steps: int, ranks: list[int], size: int, group: Any = Non
         losses: list[Tensor | None] = []
         rows = []
         for task, head in enumerate(heads):
-            here = torch.cat([torch.arange(ROWS)[gather_rows(rank, size, task)] for rank in ranks])
+            here = torch.cat([torch.arange(ROWS)[rows_of(rank, size, task)] for rank in ranks])
             rows.append(len(here))
             error = head(trunk(x[here]))[:, 0] - y[here, task]
             losses.append(error.square().mean() if len(here) else None)
@@ -82,7 +83,10 @@ def main() -> None:
     parser.add_argument("--method", default="imgrad")
     parser.add_argument("--steps", type=int, default=50)
     given = parser.parse_args()
-    dist.init_process_group("gloo")
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+    else:  # without torchrun there is one rank
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     rank, size = dist.get_rank(), dist.get_world_size()
     together = train(given.method, given.steps, [rank], size, group=dist.group.WORLD)
     averaged = train(given.method, given.steps, [rank], size, average=True)

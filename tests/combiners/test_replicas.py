@@ -136,6 +136,23 @@ def test_faults_are_raised_on_every_rank(pool):
         assert found[rank]["afterwards"] == "", "the ranks are out of step"
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "vectors"),
+    [
+        ("imgrad", {}, (4, 4, 4)),
+        ("graddrop", {}, (4, 4, 4)),
+        ("imgrad", {"update_every": 3}, (4, 2, 2)),
+        ("rlw", {}, (2, 2, 2)),
+        ("moco", {}, (6, 6, 6)),
+        ("cagrad_fast", {"tasks_per_step": 2}, (3, 3, 3)),
+    ],
+)
+def test_what_a_step_sends(pool, name, arguments, vectors):
+    """K + 1, 2, 2 K or n + 1 times P (R - 1) / R numbers, with K = 3 and P = 580."""
+    for rank in pool.run(jobs.traffic, 2, name, arguments):
+        assert rank == [count * 580 // 2 for count in vectors]
+
+
 def test_ranks_in_ddp(pool):
     """A model in DistributedDataParallel trains as without it: its hooks see nothing of ``backward``."""
     wrapped, plain = pool.run(jobs.in_ddp, 2), pool.run(jobs.trajectory, 2, "imgrad", {}, 4, {})
