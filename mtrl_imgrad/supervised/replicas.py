@@ -51,7 +51,7 @@ class RankBatches(Sampler[list[int]]):
     def __init__(
         self, order: Iterable[int], batch_size: int, drop_last: bool, shared: bool, rank: int, size: int
     ) -> None:
-        self.batches = BatchSampler(order, batch_size, drop_last)  # type: ignore[arg-type]
+        self.batches = BatchSampler(order, batch_size, drop_last)
         self.shared, self.rank, self.size = shared, rank, size
 
     def __iter__(self) -> Iterator[list[int]]:

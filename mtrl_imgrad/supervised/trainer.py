@@ -366,8 +366,9 @@ class MultiTaskTrainer:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             # Images come in the same order to all ranks; dropout draws anew on each.
-            own = [self.replica.rank] if self.replica.rank else []
-            torch.manual_seed(stream_seed(self.seed, Stream.TORCH, self.epoch, *own))
+            rank = self.replica.rank
+            stream, indices = (Stream.RANK, (self.epoch, rank)) if rank else (Stream.TORCH, (self.epoch,))
+            torch.manual_seed(stream_seed(self.seed, stream, *indices))
             yield
 
 

@@ -7,7 +7,7 @@ import multiprocessing
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,18 @@ class ReplicaPool:
         """What ``function(group, *arguments)`` returns on each of ``size`` ranks; a module's own function."""
         for pipe in self._pipes[:size]:
             pipe.send((function, size, arguments))
-        found = []
-        for rank, pipe in enumerate(self._pipes[:size]):
-            assert pipe.poll(TIMEOUT), f"rank {rank} hangs"
-            answer, failure = pipe.recv()
-            found.append((answer, failure))
-        failures = [failure for _, failure in found if failure]
-        assert not failures, "\n".join(failures)
-        return [answer for answer, _ in found]
+        found: dict[Connection, Any] = {}
+        waiting = self._pipes[:size]
+        while waiting:
+            ready = wait(waiting, TIMEOUT)
+            assert ready, f"{len(waiting)} of {size} ranks hang"
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                found[pipe], failure = pipe.recv()
+                # The others may wait for this one, for ever.
+                assert not failure, failure
+                waiting.remove(pipe)
+        return [found[pipe] for pipe in self._pipes[:size]]
 
     def close(self) -> None:
         """End the ranks."""
