@@ -27,7 +27,7 @@ def _agent(encoder="multi_head", **kwargs):
         policy_kwargs={"net_arch": [16, 12], "encoder": encoder, "layer_norm": {"pi": False, "vf": True}},
         seed=0,
         device="cpu",
-        **{"combiner": "linear_scalarization", "batch_size": K * 16, "n_epochs": 2, **kwargs},
+        **{"combiner": "linear_scalarization", "batch_size": K * 16, "n_epochs": 2, "trace": False, **kwargs},
     )
     return agent.learn(2 * K * COPIES * STEPS)
 
