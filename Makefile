@@ -33,7 +33,7 @@ test: $(STAMP) ## the fast tests, a few minutes
 test-portable: $(STAMP) ## numbers and learning under other instruction sets, threads and roundings: a table
 	$(BIN)/python tests/portable.py
 
-test-portable-quick: $(STAMP) ## two of these settings
+test-portable-quick: $(STAMP) ## the most telling of these tests under two settings, about three minutes
 	$(BIN)/python tests/portable.py --quick
 
 FAULTS := tests/faults tests/snapshots tests/envs/test_env_workers.py tests/envs/test_restoring.py \

@@ -1,7 +1,7 @@
 """The tests marked `portable`, again under other instruction sets and numbers of threads: a table of what failed where.
 
     python tests/portable.py            # every setting
-    python tests/portable.py --quick    # the two that differ most from an ordinary run
+    python tests/portable.py --quick    # the most telling tests under the two that differ most from an ordinary run
     python tests/portable.py --settings avx2/1 imitated-101/1 -- tests/agents/test_mtppo.py --seeds 10
 
 After `--` come paths and options for pytest. What learning tests reached is listed below the table: smallest, median
@@ -77,6 +77,20 @@ LEVELLED = [Setting(level.lower(), level, threads) for level in LEVELS for threa
 IMITATED = [Setting(f"imitated-{seed}", None, 1, ("--rounding", str(seed))) for seed in (101, 102)]
 SETTINGS = {setting.label: setting for setting in [Setting("native", None, 2), *LEVELLED, *IMITATED]}
 QUICK = ["default/2", "imitated-101/1"]
+TELLING = [
+    "tests/snapshots",
+    "tests/combiners/test_golden_vectors.py",
+    "tests/combiners/test_gramian_methods.py",
+    "tests/combiners/test_loss_methods.py",
+    "tests/combiners/test_igb_v2.py",
+    "tests/agents/test_mtppo.py",
+    "tests/agents/test_mtppo_equivalence.py",
+    "tests/agents/test_release_checkpoints.py",
+    "tests/agents/test_sac_equivalence.py",
+    "tests/envs/test_sb3_contract.py",
+    "tests/supervised/test_training.py",
+]
+"""What `--quick` runs, of the tests marked `portable`."""
 
 
 def probe(environment: dict[str, str]) -> tuple[str, int, list[str]]:
@@ -111,7 +125,7 @@ def run(setting: Setting, environment: dict[str, str], arguments: list[str]) -> 
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "portable and not slow", "--junitxml", str(report)]
         command += ["-o", "junit_family=xunit1"]  # xunit2 has no place for properties
-        command += ["-n", str(processes), "--dist", "loadfile", *setting.options, *(arguments or ["tests"])]
+        command += ["-n", str(processes), "--dist", "loadfile", *setting.options, *arguments]
         began = time.monotonic()
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         seconds = time.monotonic() - began
@@ -169,12 +183,13 @@ def main() -> int:
     arguments = sys.argv[1:]
     end = arguments.index("--") if "--" in arguments else len(arguments)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help=f"{' and '.join(QUICK)} alone")
+    parser.add_argument("--quick", action="store_true", help=f"{' and '.join(QUICK)}, some tests")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="LEVEL/THREADS")
     given = parser.parse_args(arguments[:end])
     failed: dict[str, list[str]] = {}
     reached: dict[str, list[float]] = {}
-    for label, outcome in run_all(QUICK if given.quick else given.settings, arguments[end + 1 :]):
+    tests = TELLING if given.quick else ["tests"]
+    for label, outcome in run_all(QUICK if given.quick else given.settings, arguments[end + 1 :] or tests):
         for name in outcome.failed:
             failed.setdefault(name, []).append(label)
         for name, values in outcome.reached.items():

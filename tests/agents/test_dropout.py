@@ -256,7 +256,7 @@ def _actor_losses(actor, critic, batch, noise):
     return torch.stack(losses)
 
 
-def _update(agent, critic, actor, lr, trace=True):
+def _update(agent, critic, actor, lr, trace=False):
     for network in (agent.critic, agent.actor):
         network.optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     settings = UpdateSettings(GAMMA, 0.01, "unweighted", None)

@@ -93,7 +93,7 @@ def test_an_update_is_the_combination_of_one_backward_a_task(encoder, popart):
     agent = _agent(encoder, value_normalization=popart)
     rollout = _double(agent)
     actor_combiner, critic_combiner = make_combiner("cagrad", c=0.4), make_combiner("imgrad", c=0.4)
-    update = PPOUpdate(agent.policy, actor_combiner, critic_combiner)
+    update = PPOUpdate(agent.policy, actor_combiner, critic_combiner, trace=False)
     update.begin(_settings(), rollout.returns)
     expected = _jacobians(agent, rollout)
     networks = (agent.actor, agent.critic)
