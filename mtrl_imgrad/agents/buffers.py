@@ -26,6 +26,7 @@ from mtrl_imgrad.agents.arguments import check_device
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 
 __all__ = ["TaskBatch", "TaskReplayBuffer"]
 
@@ -111,8 +112,7 @@ class TaskReplayBuffer(ReplayBuffer):
         self._widths = (self.obs_shape[0], self.obs_shape[0], self.action_dim, 1, 1)
         self._rows = _make_rows((self.buffer_size, n_envs, sum(self._widths)), self.device)
         self._moments = _RewardMoments(self.num_tasks, self.device)
-        self.generator = torch.Generator(device=self.device)
-        self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        self.generator = torch_generator(seed, Stream.REPLAY, device=self.device)
 
     @checked
     def add(
@@ -238,7 +238,7 @@ class TaskReplayBuffer(ReplayBuffer):
 
     def seed(self, seed: int) -> None:
         """Restart the sampling generator."""
-        self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        self.generator.manual_seed(stream_seed(seed, Stream.REPLAY))
 
     def arrays(self) -> dict[str, NDArray]:
         """What is stored, for `set_arrays` of an equal buffer: rows, position, and the moments of the rewards."""

@@ -42,6 +42,7 @@ from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 
 __all__ = ["MTSAC"]
 
@@ -77,9 +78,11 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
             a combiner (and its state) each.
         combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
+            What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
         heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
             task's combination weight.
-        max_grad_norm: clip each network's combined gradient to this length; None (default) does not clip.
+        max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining (as
+            Meta-World+'s code does); None (default) does not clip.
         on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
             ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
             without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
@@ -187,7 +190,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         self.reward_normalization = reward_normalization
         self.trace = trace
         self.wants_jacobian = False
-        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs)
+        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
         check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
         self.last_report: UpdateReport | None = None
         if _init_setup_model:
@@ -228,8 +231,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
             self._settings(),
             trace=self.trace,
         )
-        self.noise_generator = torch.Generator(device=self.device)
-        self.noise_generator.manual_seed(int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0]))
+        self.noise_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
 
     def _setup_temperature(self) -> None:
         if self.target_entropy == "auto":
@@ -241,7 +243,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         self.ent_coef_optimizer: torch.optim.Optimizer | None = None
         if kind != "fixed":
             self.log_ent_coef.requires_grad_(True)
-            self.ent_coef_optimizer = torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True)
+            self.ent_coef_optimizer = self.policy.make_ent_coef_optimizer(self.log_ent_coef, self.lr_schedule(1))
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """As in SB3; the buffer must be of the agent's tasks, and moves to its device.
@@ -428,6 +430,10 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         if self.ent_coef_optimizer is not None:
             state_dicts.append("ent_coef_optimizer")
         return state_dicts, ["log_ent_coef"]
+
+    def _seed_streams(self, seed: int) -> None:
+        self.noise_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
+        self.replay_buffer.seed(seed)
 
     def _own_state(self) -> dict[str, Any]:
         return {"noise": self.noise_generator.get_state(), "sampling": self.replay_buffer.generator.get_state()}

@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 
+from mtrl_imgrad.agents.arguments import check_combiners, seed_combiners
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.guards import FiniteCheck, as_callbacks, callbacks_hear_of_failure
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
@@ -68,6 +69,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             name: deque(maxlen=self._stats_window_size) for name in self.tasks.names
         }
         self.non_finite = NonFiniteCounts(self.tasks.names)
+        check_combiners(self.actor_combiner, self.critic_combiner, self.tasks.num_tasks, self.policy_kwargs or {})
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As in SB3; the tasks must be the agent's.
@@ -84,6 +86,18 @@ class MultiTaskAlgorithm(BaseAlgorithm):
                 f"{self.tasks.envs_per_task}"
             )
         super().set_env(wrapped, force_reset)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """As in SB3; what is the agent's own is seeded too: updates, batches, combiners without a seed of their own."""
+        super().set_random_seed(seed)
+        if seed is None or "update" not in vars(self):  # the streams of an agent that is being set up are new anyway
+            return
+        seed_combiners(self.actor_combiner, self.critic_combiner, seed)
+        self._seed_streams(seed)
+
+    def _seed_streams(self, seed: int) -> None:
+        """Start the agent's own generators anew, combiners' aside."""
+        raise NotImplementedError
 
     @property
     def num_tasks(self) -> int:
