@@ -42,7 +42,7 @@ RECORDED = (0, 1, 2, 5, 9, 13)
 """Steps; the last are beyond the windows of all methods that count them."""
 MACHINES = range(1, 6)
 """Seeds of `OtherRounding` with which a summary is written."""
-LIMIT = 1e-5
+LIMIT = 2e-6
 """A step that one of `MACHINES` moves by more, of its largest number, is not kept, nor any after it."""
 MARGIN, FLOOR = 100, 1e-9
 """The tolerance of a summary: so many times what `MACHINES` moved it, and never less than this."""
