@@ -51,6 +51,7 @@ def test_learns_toy_reach(learning_seed, record_property):
         n_epochs=10,
         learning_rate=3e-3,
         seed=learning_seed,
+        trace=True,  # of many updates, recording makes each faster
         policy_kwargs={"net_arch": [32, 32], "layer_norm": {"pi": False, "vf": True}, "log_std_init": -0.5},
         **TOPPO,
     )
