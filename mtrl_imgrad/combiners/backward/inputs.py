@@ -40,13 +40,14 @@ class ParameterList:
         argument: its name.
         tensors: the parameters.
         keys: the name of each, or its place in what was given.
-        said: whether the argument was given. An iterator that holds nothing was not: it may be exhausted.
+        is_empty: whether it was given and holds nothing, not even frozen ones. An iterator that holds nothing does not
+            count: it may be exhausted.
     """
 
     argument: str
     tensors: list[Tensor]
     keys: list[str | int]
-    said: bool = True
+    is_empty: bool = False
 
     def name(self, i: int) -> str:
         """The name of the parameter of that index, for messages."""
@@ -175,8 +176,8 @@ def _read_parameters(argument: str, given: Parameters | None) -> ParameterList:
     keys = [i if isinstance(entry, Tensor) else entry[0] for i, entry in enumerate(entries)]
     tensors = [entry if isinstance(entry, Tensor) else entry[1] for entry in entries]
     wanted = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
-    said = given is not None and (bool(entries) or not isinstance(given, Iterator))
-    return ParameterList(argument, [tensors[i] for i in wanted], [keys[i] for i in wanted], said)
+    is_empty = given is not None and not entries and not isinstance(given, Iterator)
+    return ParameterList(argument, [tensors[i] for i in wanted], [keys[i] for i in wanted], is_empty)
 
 
 def read_losses(losses: Tensor | Sequence[Tensor | None], tasks: TaskIds | None, device: torch.device) -> Losses:

@@ -76,7 +76,7 @@ class ListChecks:
     def _of(self, inputs: Inputs) -> _Seen:
         lists = (inputs.shared, inputs.own, inputs.ignored)
         tensors = [tensor for one in lists for tensor in one.tensors]
-        key = (*(len(one.tensors) for one in lists), inputs.own.said, len(inputs.features), *map(id, tensors))
+        key = (*(len(one.tensors) for one in lists), inputs.own.is_empty, len(inputs.features), *map(id, tensors))
         seen = self._seen.get(key)
         if seen is None or not all(
             reference() is tensor for reference, tensor in zip(seen.tensors, tensors, strict=True)
@@ -127,6 +127,10 @@ def _check_lists(inputs: Inputs) -> None:
                 f"task_specific must not hold a parameter that shared holds, too: {inputs.own.name(i)} is "
                 f"{names[id(tensor)]}"
             )
+    names |= _names(inputs.own)
+    for tensor in inputs.ignored.tensors:
+        if id(tensor) in names:
+            raise ArgumentError(f"ignore must not hold a parameter that takes a gradient: it holds {names[id(tensor)]}")
     for i, tensor in enumerate(inputs.shared.tensors):
         if tensor.device != inputs.device:
             raise ArgumentError(
@@ -155,7 +159,7 @@ def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, L
 
 def _check_forgotten(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None:
     """Raise if a leaf stands in no list, unless ``task_specific=()`` was said."""
-    if inputs.own.said and not inputs.own.tensors:
+    if inputs.own.is_empty:
         return
     listed = {id(tensor) for one in (inputs.shared, inputs.own, inputs.ignored) for tensor in one.tensors}
     forgotten: dict[int, tuple[Leaf, list[int]]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -53,13 +53,19 @@ class Step:
             finite = torch.isfinite(self.losses.values).tolist()
             if not all(finite):
                 return self._make_some(finite)
-        if not self.combiner.needs_jacobian(self.losses.ids):
-            return self.by_weights()
-        if self.inputs.features or not self.combiner.samples:
+        by_weights = not self.combiner.needs_jacobian(self.losses.ids)
+        if not by_weights and (self.inputs.features or not self.combiner.samples):
             return self.by_losses()
-        restore = self.combiner.restore_point()  # groups are drawn before the gradients are known
-        groups = self.combiner.draw_groups(len(self.losses.parts))
-        return self.by_losses() if groups is None else self.by_groups(groups, restore)
+        # Weights and groups are chosen before the gradients are known, which may turn out not to be finite.
+        restore = self.combiner.restore_point()
+        try:
+            found = self.by_weights() if by_weights else self.by_groups()
+        except BaseException:
+            restore()
+            raise
+        if found.skipped:
+            restore()
+        return found
 
     def by_losses(self) -> Combination:
         """A backward a task, down to the parameters or to the features."""
@@ -74,7 +80,6 @@ class Step:
         """
         values = self.losses.values
         self._check_losses(values)
-        restore = self.combiner.restore_point()
         found = self.combiner.weights_of_losses(values, self.losses.tasks)
         check_status(self.combiner, self.options, found, values)
         tensors, split = self.inputs.shared.tensors, len(self.inputs.shared.tensors)
@@ -91,10 +96,8 @@ class Step:
         elif uniform:
             own = [None if gradient is None else gradient / first.to(gradient.device) for gradient in own]
         if all(gradient is None for gradient in shared):
-            restore()
             raise ArgumentError("no loss depends on any parameter of shared")
         if not self._is_finite([*shared, *own]):
-            restore()
             return self._without_culprit("the weighted losses")
         write_gradients(self.inputs, self.options, shared, own)
         return Combination(
@@ -105,10 +108,13 @@ class Step:
             extras=found.extras,
         )
 
-    def by_groups(self, groups: Tensor, restore: Callable[[], None]) -> Combination:
-        """A backward a group of tasks, and one through the heads alone; ``restore`` takes the drawing back."""
+    def by_groups(self) -> Combination:
+        """A backward a group of tasks, and one through the heads alone; `by_losses` if there are no groups."""
         values = self.losses.values
         self._check_losses(values)
+        groups = self.combiner.draw_groups(len(values))
+        if groups is None:
+            return self.by_losses()
         gathering = Gathering()
         for row, weights in enumerate(groups):
             members = weights.nonzero()[:, 0].tolist()
@@ -118,13 +124,11 @@ class Step:
             gathering.add(row, values[0], gradients, [])
         found = gathering.finish()
         if not self._is_finite(found.blocks):
-            restore()
             return self._without_culprit("a group's mean loss")
         blocks = used_blocks(self.combiner, self.inputs, found)
         combination = self.combiner.combine_groups(blocks, groups, values, self.losses.tasks)
         own = self._own_gradients(own_weights(self.combiner, self.options, combination.weights, values))
         if not self._is_finite(own):
-            restore()
             return self._without_culprit("a task's own parameters")
         shared = as_parameters(self.inputs, combination.gradient, found)
         write_gradients(self.inputs, self.options, shared, own)
