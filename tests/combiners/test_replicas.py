@@ -102,6 +102,21 @@ def test_micro_batches_on_ranks(pool, name):
     torch.testing.assert_close(ranks[0], jobs.accumulated(None, name), rtol=TOLERANCE, atol=TOLERANCE)
 
 
+def test_ranks_may_name_other_tasks(pool):
+    ranks = pool.run(jobs.other_tasks, 2)
+    assert torch.equal(ranks[0], ranks[1])
+    torch.testing.assert_close(ranks[0], jobs.other_tasks(None), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["imgrad", "rlw"])
+def test_rows_of_ranks(pool, name):
+    """`combined_by_rows`, for which every rank has as many rows of each task."""
+    ranks, alone = pool.run(jobs.by_rows_of_ranks, 2, name), jobs.by_rows_of_ranks(None, name)
+    for ours, other, theirs in zip(*ranks, alone, strict=True):
+        assert torch.equal(ours, other)
+        torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 def test_numbers_of_several_types(pool):
     """Complex, single and half precision parameters; one that nobody uses keeps its ``.grad``."""
     ranks = pool.run(jobs.mixed_types, 2)
