@@ -320,3 +320,35 @@ def by_rows_of_ranks(group: dist.ProcessGroup | None, name: str) -> list[Tensor]
 
     found = combined_by_rows(make_combiner(name), loss, split_parameters(layer), x, y, group=group)
     return [*found.gradients.values(), found.losses]
+
+
+def not_finite(group: dist.ProcessGroup | None, name: str, how: str, where: str) -> tuple[list[Tensor | None], Any]:
+    """Gradients of a step with a NaN in a row of the last of two ranks, and what is said of it.
+
+    Args:
+        group: of the ranks, or None.
+        name: of the combiner.
+        how: ``on_nonfinite``, or ``"scaler"`` for a `GradScaler`, whose scale afterwards is returned as well.
+        where: ``"loss"`` or ``"gradient"`` of task 1.
+    """
+    problem, combiner = Problem(), make_combiner(name)
+    x, y = batch(0)
+    ranks: dict[str, Any] = {}
+    bad = True
+    if group is not None:
+        bad = dist.get_rank(group) == 1
+        rows = slice(6, ROWS) if bad else slice(0, 6)
+        x, y, ranks = x[rows], y[rows], {"group": group}
+    z = problem.features(x)
+    losses = [problem.loss(task, z, y) for task in range(NUM_TASKS)]
+    if bad:
+        losses[1] = losses[1] * torch.nan if where == "loss" else losses[1] + (z[-1].sum() * 0).sqrt()
+    if how != "scaler":
+        found = combiner.backward(losses, problem.trunk, problem.heads, on_nonfinite=how, **ranks)  # type: ignore[arg-type]
+        return [parameter.grad for parameter in problem.parameters()], (found.non_finite, found.skipped)
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    optimizer = torch.optim.SGD(problem.parameters(), lr=0.1)
+    combiner.backward(losses, problem.trunk, problem.heads, grad_scaler=scaler, **ranks)
+    scaler.step(optimizer)
+    scaler.update()
+    return [problem.flat()], scaler.get_scale()

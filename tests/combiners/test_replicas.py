@@ -130,6 +130,21 @@ def test_numbers_of_several_types(pool):
         torch.testing.assert_close(ours, theirs, rtol=2e-2 if ours.dtype == torch.bfloat16 else 1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("how", ["skip", "drop_task", "scaler"])
+@pytest.mark.parametrize("name", ["mgda", "rlw", "graddrop"])
+def test_one_rank_is_not_finite(pool, name, how, where):
+    """All ranks leave out what one process would."""
+    ranks, alone = pool.run(jobs.not_finite, 2, name, how, where), jobs.not_finite(None, name, how, where)
+    for gradients, said in ranks:
+        assert said == alone[1]
+        for ours, first, theirs in zip(gradients, ranks[0][0], alone[0], strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                assert torch.equal(ours, first)
+                torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 def test_faults_are_raised_on_every_rank(pool):
     found = pool.run(jobs.faults, SIZE)
     expected = {
