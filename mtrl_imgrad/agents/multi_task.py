@@ -20,6 +20,7 @@ from mtrl_imgrad.agents.guards import FiniteCheck, as_callbacks, callbacks_hear_
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.combiners import Combination, Combiner, Status
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite
+from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, NonFiniteError, TaskMismatchError
 
@@ -131,6 +132,12 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        if (count := running_ranks()) > 1:
+            raise ArgumentError(
+                f"{type(self).__name__} learns in one process, but {count} ranks of torch.distributed run, and their "
+                "agents would drift apart: learn before init_process_group, or give each task set or seed a process "
+                "of its own without a process group"
+            )
         if reset_num_timesteps:  # as SB3 forgets its own episodes then
             for successes in self.task_success_buffers.values():
                 successes.clear()

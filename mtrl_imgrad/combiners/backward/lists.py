@@ -39,12 +39,19 @@ class ListChecks:
         """Copies and pickles start anew: they will see other parameters."""
         return ListChecks, ()
 
-    def check(self, inputs: Inputs, losses: Losses) -> None:
+    def check(self, inputs: Inputs, losses: Losses, warns: bool = True) -> None:
         """Check the lists against the graphs of the losses, if it is time to.
+
+        Args:
+            inputs: the lists.
+            losses: those of one rank among several may be none.
+            warns: whether to tell of what no loss reaches; it may be reached on another rank.
 
         Raises:
             ArgumentError: if a list is wrong in itself, or a loss reaches a parameter that stands in no list.
         """
+        if not losses.parts:
+            return
         seen = self._of(inputs)
         seen.calls += 1
         again = seen.calls & (seen.calls - 1) == 0
@@ -69,6 +76,8 @@ class ListChecks:
         settled = losses.tasks is None or (again and not new and not seen.is_growing)
         seen.is_growing = bool(new) or (seen.is_growing and not again)
         seen.tasks |= new
+        if not warns:
+            return
         self._warn_once("unused", _unused(inputs, seen.reached) if settled else "")
         if not inputs.features:
             self._warn_once("detached", _detached(inputs, leaves))

@@ -89,7 +89,7 @@ class Step:
         plain = unweighted and not uniform
         if not plain:
             tensors = tensors + self.inputs.own.tensors
-        gradients = self._gradients(self.losses.parts, tensors, found.values, plain or self.options.retain_graph)
+        gradients = self._summed(tensors, found.values, plain or self.options.retain_graph)
         shared, own = gradients[:split], gradients[split:]
         if plain:
             own = self._own_gradients(torch.ones_like(found.values))
@@ -121,9 +121,11 @@ class Step:
             losses = [self.losses.parts[i] for i in members]
             retain = row < len(groups) - 1 or bool(self.inputs.own.tensors) or self.options.retain_graph
             gradients = self._gradients(losses, self.inputs.shared.tensors, weights[members], retain)
+            if self.inputs.exchange is not None:
+                gradients = self.inputs.exchange.row(gradients)
             gathering.add(row, values[0], gradients, [])
         found = gathering.finish()
-        if not self._is_finite(found.blocks):
+        if not self._is_finite_everywhere(found.blocks):
             return self._without_culprit("a group's mean loss")
         blocks = used_blocks(self.combiner, self.inputs, found)
         combination = self.combiner.combine_groups(blocks, groups, values, self.losses.tasks)
@@ -149,9 +151,14 @@ class Step:
         found = gradients_of(losses, tensors, weights, self.options, retain_graph)
         return [unscaled(gradient, self.options) for gradient in found]
 
+    def _summed(self, tensors: list[Tensor], weights: Tensor, retain_graph: bool) -> list[Tensor | None]:
+        """Gradients of the weighted sum of the losses, over the rows of all ranks."""
+        found = self._gradients(self.losses.parts, tensors, weights, retain_graph)
+        return found if self.inputs.exchange is None else self.inputs.exchange.sum(tensors, found)
+
     def _own_gradients(self, weights: Tensor) -> list[Tensor | None]:
         own = self.inputs.own.tensors
-        return self._gradients(self.losses.parts, own, weights, self.options.retain_graph) if own else []
+        return self._summed(own, weights, self.options.retain_graph) if own else []
 
     def _check_losses(self, values: Tensor) -> None:
         if self.options.checks_finite:
@@ -159,6 +166,11 @@ class Step:
 
     def _is_finite(self, gradients: Gradients) -> bool:
         return not self.options.checks_finite or is_finite(gradients)
+
+    def _is_finite_everywhere(self, gradients: Gradients) -> bool:
+        """`_is_finite`, on every rank."""
+        finite = self._is_finite(gradients)
+        return finite if self.inputs.exchange is None else self.inputs.exchange.all([finite])[0]
 
     def _without_culprit(self, of: str) -> Combination:
         """The gradient of several tasks together is not finite: nobody can say whose it was."""
