@@ -64,7 +64,7 @@ def test_learns_toy_reach(learning_seed, record_property):
     agent.learn(15 * 1024)
     worst = float((shortfall() / before).max())
     record_property("reached", worst)
-    assert worst < 0.85
+    assert worst < 0.85  # 0.63 to 0.72 with ten seeds under AVX2, as many passed under SSE; 1 untrained
 
 
 def test_the_interface_is_sb3s():
