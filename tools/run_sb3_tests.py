@@ -3,10 +3,11 @@
     git clone https://github.com/DLR-RM/stable-baselines3
     python tools/run_sb3_tests.py stable-baselines3
 
-Their tests are read from a checkout of their repository, at the tag of the installed version or the nearest one; nothing
-of them is kept here. Four substitutions are made in a copy:
+Their tests are read from a checkout of their repository, at the tag of the installed version or the nearest one;
+nothing of them is kept here. These substitutions are made in a copy:
 
-* ``SAC`` is `MTSAC` and ``PPO`` is `MTPPO`;
+* ``SAC`` is `MTSAC` and ``PPO`` is `MTPPO`, also where a log is called so;
+* ``NStepReplayBuffer``, where it is asked for, is `TaskReplayBuffer`;
 * ``CartPole-v1`` is ``Pendulum-v1``: MTPPO has no discrete actions;
 * where a test wants an ``AssertionError``, an error of this library will do;
 * tests that use neither agent are left out.
@@ -32,14 +33,20 @@ from typing import Any
 
 import pytest
 import stable_baselines3
+import stable_baselines3.common.buffers
 
 from mtrl_imgrad import MTPPO, MTSAC
+from mtrl_imgrad.agents.buffers import TaskReplayBuffer
 
 EXPECTED = Path(__file__).with_name("sb3_tests.toml")
 AGENTS = {"SAC": MTSAC, "PPO": MTPPO}
 SUBSTITUTIONS = (
     (re.compile(r"CartPole-v1"), "Pendulum-v1"),
-    (re.compile(r"pytest\.raises\(AssertionError"), "pytest.raises((AssertionError, __import__('mtrl_imgrad').errors.MtrlImgradError)"),
+    (re.compile(r"model_name\.upper\(\)"), "'MT' + model_name.upper()"),
+    (
+        re.compile(r"pytest\.raises\(AssertionError"),
+        "pytest.raises((AssertionError, __import__('mtrl_imgrad').errors.MtrlImgradError)",
+    ),
 )
 PYTEST = ("-q", "--tb=short", "--no-header", "--import-mode=importlib", "-W", "ignore", "-p", "no:cacheprovider")
 
@@ -55,6 +62,7 @@ def main() -> int:
     print(f"tests of stable-baselines3 {version}, on the installed {stable_baselines3.__version__}")
     for name, agent in AGENTS.items():
         setattr(stable_baselines3, name, agent)
+    stable_baselines3.common.buffers.NStepReplayBuffer = TaskReplayBuffer
     with tempfile.TemporaryDirectory() as folder:
         tests = _substituted(options.checkout / "tests", Path(folder) / "tests")
         outcomes = Outcomes(tomllib.loads(EXPECTED.read_text())["expected_failures"])
@@ -108,7 +116,11 @@ class Outcomes:
         healed = sorted(test for test, its in patterns.items() if its and self.found[test] == "passed")
         used = {pattern for its in patterns.values() for pattern in its}
         unknown = [] if partial else sorted(set(self.reasons) - used)
-        for words, tests in (("FAILED", unexpected), ("PASSED, listed to fail", healed), ("LISTED, not found", unknown)):
+        for words, tests in (
+            ("FAILED", unexpected),
+            ("PASSED, listed to fail", healed),
+            ("LISTED, not found", unknown),
+        ):
             for test in tests:
                 print(f"{words}: {test}")
         reasons = Counter(self.reasons[patterns[test][0]] for test in failed if patterns[test])
@@ -117,8 +129,8 @@ class Outcomes:
         passed = sum(outcome == "passed" for outcome in self.found.values())
         skipped = len(self.found) - passed - len(failed)
         print(
-            f"{len(self.found)} tests: {passed} pass, {len(failed) - len(unexpected)} fail as expected, {skipped} skipped; "
-            f"not as expected: {len(unexpected)} fail, {len(healed)} pass, {len(unknown)} not found"
+            f"{len(self.found)} tests: {passed} pass, {len(failed) - len(unexpected)} fail as expected, "
+            f"{skipped} skipped; not as expected: {len(unexpected)} fail, {len(healed)} pass, {len(unknown)} not found"
         )
         return bool(unexpected or healed or unknown)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +10,25 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
-from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecEnv
 
+from mtrl_imgrad.agents.arguments import (
+    Expected,
+    check_arguments,
+    check_device,
+    check_keywords,
+    check_policy,
+    check_schedule,
+)
 from mtrl_imgrad.agents.callbacks import record_per_task
+from mtrl_imgrad.agents.environments import check_env, check_normalization, check_spaces
 from mtrl_imgrad.agents.guards import FiniteCheck, as_callbacks, callbacks_hear_of_failure
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
+from mtrl_imgrad.agents.unsupported import Refusal, refuse, supported_policy_kwargs
 from mtrl_imgrad.combiners import Combination, Combiner, Status
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
@@ -43,6 +55,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     update_unit: ClassVar[str] = "updates"
     """What SB3's ``train/n_updates`` counts."""
 
+    set_by_agent: ClassVar[dict[str, set[str]]]
+    """By constructor argument that is a dict: the keys that the agent itself adds."""
     tasks: TaskLayout
     """The tasks and how the environments run them."""
     actor_combiner: Combiner
@@ -54,6 +68,34 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     non_finite: NonFiniteCounts
     """What `on_nonfinite` left out so far."""
 
+    def _check_arguments(self, values: Mapping[str, Any], expected: Expected, refusals: Mapping[str, Refusal]) -> None:
+        """Hold the constructor's arguments against what the agent takes.
+
+        Args:
+            values: by name.
+            expected: types and ranges.
+            refusals: of SB3's arguments that the agent does not support.
+
+        Raises:
+            ArgumentError: naming the first that is wrong.
+        """
+        owner = type(self).__name__
+        refuse(owner, values, refusals)
+        check_policy(values["policy"], self.policy_aliases, owner)
+        check_arguments(values, expected)
+        check_schedule("learning_rate", values["learning_rate"])
+        check_env(values["env"])
+        check_device(values["device"])
+
+    def _supported_policy_kwargs(self, policy: Any, policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+        """``policy_kwargs`` as the policy takes them, see `unsupported.supported_policy_kwargs`."""
+        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
+        set_by_agent = self.set_by_agent["policy_kwargs"]
+        accepted = set(inspect.signature(policy_class).parameters) - set_by_agent
+        kept = supported_policy_kwargs(type(self).__name__, policy_kwargs or {}, accepted)
+        check_keywords("policy_kwargs", kept, policy_class, set_by_agent)
+        return kept
+
     def _setup_tasks(self) -> None:
         """Read the tasks off the environment and start their success windows."""
         known = "tasks" in vars(self)  # a loaded agent knows its tasks
@@ -61,6 +103,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             raise ArgumentError("env must be given: the tasks and the networks' sizes come from it")
         if self.env is not None:
             layout = layout_of(self.env)
+            check_normalization(type(self).__name__, self.env, layout)
             if known:
                 check_same_tasks(self.tasks, layout)
             self.tasks = layout
@@ -68,6 +111,14 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             name: deque(maxlen=self._stats_window_size) for name in self.tasks.names
         }
         self.non_finite = NonFiniteCounts(self.tasks.names)
+
+    @classmethod
+    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:  # type: ignore[override]
+        """SB3's; every environment that an agent is given, also when it is loaded, comes through here."""
+        check_env(env)
+        wrapped = super()._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
+        check_spaces(cls.__name__, wrapped)
+        return wrapped
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As in SB3; the tasks must be the agent's.
@@ -78,10 +129,11 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         wrapped = self._wrap_env(env, verbose=0)
         layout = layout_of(wrapped)
         check_same_tasks(self.tasks, layout)
+        check_normalization(type(self).__name__, wrapped, layout)
         if layout.envs_per_task != self.tasks.envs_per_task:
             raise TaskMismatchError(
                 f"env has {layout.envs_per_task} environments a task, the agent's buffer is for "
-                f"{self.tasks.envs_per_task}"
+                f"{self.tasks.envs_per_task}; {type(self).__name__}.load(path, env=env) takes any number"
             )
         super().set_env(wrapped, force_reset)
 
