@@ -112,7 +112,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[MTPPOPolicy],
+        policy: str | type[BasePolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
         n_steps: int = 2048,

@@ -107,7 +107,7 @@ class MTSAC(TaskReplayAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[MTSACPolicy],
+        policy: str | type[BasePolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
         buffer_size: int = 1_000_000,
