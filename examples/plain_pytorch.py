@@ -32,6 +32,7 @@ def train(method: str, steps: int, seed: int = 0) -> torch.Tensor:
     trunk = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh())
     heads = nn.ModuleList(nn.Linear(32, 1) for _ in range(3))
     combiner = make_combiner(method)
+    combiner.set_random_seed(seed)  # for methods that draw random numbers, such as "pcgrad"
     optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.05)
     for _ in range(steps):
         features = trunk(x)

@@ -26,6 +26,7 @@ from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combination, Combiner, Weights
 from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.backward import Heads
+from mtrl_imgrad.combiners.layout import laid_out_as
 from mtrl_imgrad.combiners.memory.tables import TaskIds, index_of
 from mtrl_imgrad.combiners.non_finite import (
     OnNonFinite,
@@ -34,6 +35,7 @@ from mtrl_imgrad.combiners.non_finite import (
     no_step,
     with_absent_tasks,
 )
+from mtrl_imgrad.combiners.printing import as_line, numbers_text
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [
@@ -84,8 +86,13 @@ class RowGradients(NamedTuple):
     """``[K, *shape of a row]`` for each own parameter: row k is task k's gradient."""
     aux: Any
 
+    def __repr__(self) -> str:
+        """In one line."""
+        parts = [f"{len(self.shared)} shared", f"{len(self.own)} own", numbers_text("losses", self.losses)]
+        return as_line("RowGradients", parts)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class CombinedGradients:
     """One gradient for every parameter, ready for an optimizer.
 
@@ -100,6 +107,11 @@ class CombinedGradients:
     losses: Tensor
     aux: Any
     combination: Combination
+
+    def __repr__(self) -> str:
+        """In one line."""
+        parts = [f"{len(self.gradients)} gradients", numbers_text("losses", self.losses), repr(self.combination)]
+        return as_line("CombinedGradients", parts)
 
 
 @checked
@@ -137,8 +149,9 @@ class ParameterIndex:
         """Put a gradient into ``.grad`` of every parameter that has one, and return these parameters."""
         found = []
         for name, parameter, _ in self._entries:
-            parameter.grad = gradients.get(name)
-            if parameter.grad is not None:
+            gradient = gradients.get(name)
+            parameter.grad = None if gradient is None else laid_out_as(parameter, gradient)
+            if gradient is not None:
                 found.append(parameter)
         return found
 

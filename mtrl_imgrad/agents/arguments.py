@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any
@@ -17,6 +18,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from mtrl_imgrad.agents.unsupported import refuse_policy
 from mtrl_imgrad.combiners import Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError, UnsupportedError
+from mtrl_imgrad.seeding import Stream, stream_seed
 
 __all__ = [
     "PPO_ARGUMENTS",
@@ -24,11 +26,13 @@ __all__ = [
     "as_float",
     "as_schedule",
     "check_arguments",
+    "check_combiners",
     "check_device",
     "check_keywords",
     "check_policy",
     "check_replay_class",
     "check_schedule",
+    "seed_combiners",
     "two_combiners",
 ]
 
@@ -36,12 +40,13 @@ Expected = dict[str, tuple[Any, Callable[[Any], bool], str]]
 """By argument: its types, what must hold of it, and both in words."""
 
 
-def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, Combiner]:
+def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) -> tuple[Combiner, Combiner]:
     """Combiners for actor and critic, copies of those given: state must not mix, nor leak to the caller.
 
     Args:
         combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``.
         kwargs: arguments for both, or ``dict(actor=..., critic=...)`` of arguments.
+        seed: of the run; each draws from its own stream of it, unless it was given a seed.
 
     Raises:
         ArgumentError: if a dict has other keys, or a combiner or its arguments are wrong.
@@ -57,10 +62,41 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any]) -> tuple[Combiner, C
     by_side = bool(kwargs) and set(kwargs) <= {"actor", "critic"}
     options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if by_side else (kwargs, kwargs)
     actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))
+    seed_combiners(actor, critic, seed)
     for found in (actor, critic):
         if found.rows_per_task != 1:
             raise ArgumentError(f"{found!r} asks for {found.rows_per_task} rows a task, the agent has one")
     return actor, critic
+
+
+def seed_combiners(actor: Combiner, critic: Combiner, seed: int | None) -> None:
+    """Let each draw from its own stream of a run's seed (None: of fresh entropy), unless it was given a seed."""
+    actor.set_random_seed(stream_seed(seed, Stream.ACTOR_COMBINER))
+    critic.set_random_seed(stream_seed(seed, Stream.CRITIC_COMBINER))
+
+
+def check_combiners(actor: Combiner, critic: Combiner, num_tasks: int, policy_kwargs: Mapping[str, Any]) -> None:
+    """Hold the combiners against the number of tasks and the optimizer of the networks.
+
+    Args:
+        actor: of the actor.
+        critic: of the critic.
+        num_tasks: K.
+        policy_kwargs: the policy's, for ``optimizer_class``.
+
+    Raises:
+        ArgumentError: if a combiner has arguments for another number of tasks.
+    """
+    for combiner in (actor, critic):
+        combiner.check_num_tasks(num_tasks)
+    optimizer = policy_kwargs.get("optimizer_class", torch.optim.Adam)
+    steps = sorted({combiner.name for combiner in (actor, critic) if combiner.returns_step})
+    if steps and not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.SGD)):
+        warnings.warn(
+            f"{', '.join(steps)} makes an optimizer's step; {optimizer.__name__} on top takes the moments twice. "
+            "Take policy_kwargs={'optimizer_class': torch.optim.SGD} (train: --optimizer sgd)",
+            stacklevel=4,
+        )
 
 
 def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:

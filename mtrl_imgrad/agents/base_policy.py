@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from torch import Tensor, nn
 
-from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, make_encoder
+from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, initialize, make_encoder
 from mtrl_imgrad.agents.encoders.dropout import check_rate
 from mtrl_imgrad.errors import ArgumentError
 
@@ -47,6 +47,7 @@ class MTPolicy(BasePolicy):
         dropout: rate at which units of every hidden layer are dropped in updates; or by side.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; or by side.
         encoder_kwargs: the encoder's own options; or by side.
+        initialization: initial values of linear layers, see `mtrl_imgrad.agents.encoders.initialize`.
         optimizer_class: of every network.
         optimizer_kwargs: its options, besides the learning rate.
         squash_output: whether actions are squashed into (-1, 1).
@@ -73,6 +74,7 @@ class MTPolicy(BasePolicy):
         dropout: float | dict[str, float],
         encoder: str | type[Encoder] | dict[str, Any],
         encoder_kwargs: dict[str, Any] | None,
+        initialization: str,
         optimizer_class: type[torch.optim.Optimizer],
         optimizer_kwargs: dict[str, Any] | None,
         squash_output: bool,
@@ -96,6 +98,7 @@ class MTPolicy(BasePolicy):
         self.dropout = dropout
         self.encoder = encoder
         self.encoder_kwargs = dict(encoder_kwargs or {})
+        self.initialization = initialization
 
     @property
     def task_features(self) -> int:
@@ -123,7 +126,9 @@ class MTPolicy(BasePolicy):
         )
         by_side = bool(self.encoder_kwargs) and set(self.encoder_kwargs) <= set(self.sides)
         kwargs = self.encoder_kwargs.get(side, {}) if by_side else self.encoder_kwargs
-        return make_encoder(self._of_side("encoder", self.encoder, side), spec, **kwargs)
+        encoder = make_encoder(self._of_side("encoder", self.encoder, side), spec, **kwargs)
+        initialize(encoder, self.initialization, critic=side != "pi")
+        return encoder
 
     def _hidden_widths(self, side: str) -> tuple[int, ...]:
         widths = self._of_side("net_arch", self.net_arch, side)
@@ -146,7 +151,13 @@ class MTPolicy(BasePolicy):
     def _make_optimizer(self, network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         defaults = self.adam_options if issubclass(self.optimizer_class, torch.optim.Adam) else {}
         options = {**defaults, **self.optimizer_kwargs}
-        return self.optimizer_class(network.parameters(), lr=learning_rate, **options)  # type: ignore[call-arg]
+        try:
+            return self.optimizer_class(network.parameters(), lr=learning_rate, **options)  # type: ignore[call-arg]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(
+                f"optimizer_kwargs must be options of {self.optimizer_class.__name__} other than lr, "
+                f"got {self.optimizer_kwargs}: {error}"
+            ) from error
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -163,6 +174,7 @@ class MTPolicy(BasePolicy):
             "dropout": self.dropout,
             "encoder": self.encoder,
             "encoder_kwargs": self.encoder_kwargs,
+            "initialization": self.initialization,
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
         }

@@ -31,6 +31,7 @@ from mtrl_imgrad.agents.unsupported import SAC_ARGUMENTS, refuse
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 
 __all__ = ["TaskBatch", "TaskReplayBuffer"]
 
@@ -134,8 +135,7 @@ class TaskReplayBuffer(StoredColumns):
         self._widths = (self.obs_shape[0], self.obs_shape[0], self.action_dim, 1, 1)
         self._rows = _make_rows((self.buffer_size, n_envs, sum(self._widths)), self.device)
         self._moments = RewardMoments(self.num_tasks, self.device)
-        self.generator = torch.Generator(device=self.device)
-        self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        self.generator = torch_generator(seed, Stream.REPLAY, device=self.device)
 
     @checked
     def add(
@@ -291,7 +291,7 @@ class TaskReplayBuffer(StoredColumns):
 
     def seed(self, seed: int) -> None:
         """Restart the sampling generator."""
-        self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        self.generator.manual_seed(stream_seed(seed, Stream.REPLAY))
 
     def arrays(self) -> dict[str, NDArray]:
         """What is stored, for `set_arrays` of an equal buffer: rows, position, and the moments of the rewards."""

@@ -59,7 +59,12 @@ class MTEvalCallback(EventCallback):
 
     As SB3's ``EvalCallback``, but a model is the best by its mean success, never by its reward (of two
     equals the later one), and every task is evaluated and logged on its own: ``eval/success_rate``,
-    ``eval/success_rate/<task>``, ``eval/mean_reward``, ``eval/mean_ep_length``.
+    ``eval/success_rate/<task>``, ``eval/mean_reward``, ``eval/mean_ep_length``, ``eval/episodes`` (of each task).
+
+    A task whose environment says nothing of success has no success rate; ``eval/mean_reward/<task>`` is logged
+    instead, and its part in the choice of the best is its normalized return: 0 is its lowest mean return in the
+    evaluations so far (that of the untrained agent included, where there is one), 1 its highest
+    (`EvaluationHistory.scores`).
 
     The best of many noisy evaluations looks better than it is: report a final model, or evaluate that anew.
 
@@ -79,7 +84,7 @@ class MTEvalCallback(EventCallback):
 
     Attributes:
         last_report: the latest `SuccessReport`, None before the first.
-        best_mean_success: of the best model so far, -inf before the first.
+        best_report: `SuccessReport` of the best model so far, None before the first.
         evaluations: `EvaluationHistory` of all evaluations.
 
     Raises:
@@ -114,15 +119,23 @@ class MTEvalCallback(EventCallback):
         self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
         self.deterministic = deterministic
         self.last_report: SuccessReport | None = None
-        self.best_mean_success = -np.inf
+        self.best_report: SuccessReport | None = None
         self.evaluations = EvaluationHistory(getattr(eval_env, "task_names", []))
+
+    @property
+    def best_mean_success(self) -> float:
+        """Mean success of the best model so far; -inf before the first, NaN where no task has a notion of success."""
+        return -np.inf if self.best_report is None else self.best_report.mean_success
 
     @property
     def best_mean_reward(self) -> float:
         """The best mean *success*, under the name by which SB3's stopping callbacks ask their parent.
 
-        So ``StopTrainingOnRewardThreshold(0.9)`` stops at 90 % success.
+        So ``StopTrainingOnRewardThreshold(0.9)`` stops at 90 % success. Where no task has a notion of success it is
+        the mean return of the best model.
         """
+        if self.best_report is not None and not self.best_report.has_success.any():  # type: ignore[union-attr]
+            return float(self.best_report.returns.mean())
         return self.best_mean_success
 
     def _init_callback(self) -> None:
@@ -149,8 +162,12 @@ class MTEvalCallback(EventCallback):
             raise TaskMismatchError(
                 f"{self.log_path} is of {history.task_names}, eval_env of {self.evaluations.task_names}"
             )
-        self.evaluations = history.until(self.num_timesteps)
-        self.best_mean_success = max(self.evaluations.mean_success, default=-np.inf)
+        self.evaluations = EvaluationHistory(history.task_names, history.confidence)
+        for when, report in zip(history.timesteps.tolist(), history.reports, strict=True):
+            if when <= self.num_timesteps:
+                self.evaluations.append(when, report)
+                if when > 0 and self._is_best(report):  # 0: the untrained agent, which is not saved
+                    self.best_report = report
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq:
@@ -161,7 +178,8 @@ class MTEvalCallback(EventCallback):
         self.evaluations.append(self.num_timesteps, report)
         if self.log_path is not None:
             self.evaluations.save(self.log_path)
-        self._log(report)
+        self.record(report)
+        self._tell(report, self._is_best(report))
         goes_on = self._keep_if_best(report)
         return self._on_event() and goes_on
 
@@ -173,30 +191,47 @@ class MTEvalCallback(EventCallback):
         except (AttributeError, AssertionError) as error:
             raise ArgumentError("eval_env must be wrapped as the training environment is") from error
 
-    def _keep_if_best(self, report: SuccessReport) -> bool:
-        if report.mean_success < self.best_mean_success:
+    def _is_best(self, report: SuccessReport) -> bool:
+        """Whether the latest of the evaluations is the best so far."""
+        if self.best_report is None:
             return True
-        self.best_mean_success = report.mean_success
+        if report.has_success.all():  # type: ignore[union-attr]
+            return report.mean_success >= self.best_report.mean_success
+        scores = self.evaluations.scores[self.evaluations.timesteps > 0]
+        return bool(scores[-1] >= scores.max())
+
+    def _keep_if_best(self, report: SuccessReport) -> bool:
+        if not self._is_best(report):
+            return True
+        self.best_report = report
         if self.best_model_save_path is not None:
             self.best_model_save_path.mkdir(parents=True, exist_ok=True)
             self.model.save(self.best_model_save_path / "best_model")
         return self.callback_on_new_best is None or self.callback_on_new_best.on_step()
 
-    def _log(self, report: SuccessReport) -> None:
-        record_per_task(self.logger, "eval/success_rate", report.task_names, report.success_rate)
-        self.logger.record("eval/success_rate", report.mean_success)
+    def record(self, report: SuccessReport) -> None:
+        """Log a report as this callback logs its own, with the agent's steps, and dump the log."""
+        names, known = np.array(report.task_names), report.has_success
+        assert known is not None
+        record_per_task(self.logger, "eval/success_rate", names[known].tolist(), report.success_rate[known])
+        record_per_task(self.logger, "eval/mean_reward", names[~known].tolist(), report.returns[~known].mean(axis=1))
+        if known.any():
+            self.logger.record("eval/success_rate", report.mean_success)
         self.logger.record("eval/mean_reward", float(report.returns.mean()))
         self.logger.record("eval/mean_ep_length", float(report.lengths.mean()))
-        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.dump(self.num_timesteps)
+        self.logger.record("eval/episodes", report.num_episodes)
+        self.logger.record("time/total_timesteps", self.model.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.model.num_timesteps)
+
+    def _tell(self, report: SuccessReport, best: bool) -> None:
         if self.verbose >= 2:
             print(report)
         elif self.verbose == 1:
             low, high = report.mean_interval
-            best = "" if report.mean_success < self.best_mean_success else ", the best so far"
+            success = "-" if np.isnan(report.mean_success) else f"{report.mean_success:.3f} [{low:.3f}, {high:.3f}]"
             print(
-                f"evaluation at {self.num_timesteps:,} timesteps: success {report.mean_success:.3f} "
-                f"[{low:.3f}, {high:.3f}]{best}; return {report.returns.mean():.4g}"
+                f"evaluation at {self.num_timesteps:,} timesteps, {report.num_episodes} episodes a task: success "
+                f"{success}{', the best so far' if best else ''}; return {report.returns.mean():.4g}"
             )
 
 

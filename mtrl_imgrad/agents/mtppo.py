@@ -30,6 +30,7 @@ from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 
 __all__ = ["MTPPO"]
 
@@ -73,7 +74,8 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         ent_coef: weight of the entropy.
         vf_coef: weight of the value loss. The critic's optimizer is its own, so that with Adam it only matters to
             clipping and to combiners that look at scales.
-        max_grad_norm: clip each network's combined gradient to this length; None does not clip.
+        max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining; None
+            does not clip.
         target_kl: stop a training before the first update at which the approximate KL divergence, over all tasks,
             exceeds 1.5 times this. Costs one copy to the host an epoch. None (default) makes all epochs.
         stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
@@ -87,6 +89,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
             a combiner (and its state) each.
         combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
+            What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
         heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
             task's combination weight.
         on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
@@ -188,7 +191,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         self.heads = heads
         self.trace = trace
         self.wants_jacobian = False
-        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs)
+        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
         check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
         self.last_report: PPOReport | None = None
         if _init_setup_model:
@@ -227,8 +230,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         self.policy = policy.to(self.device)
         self.actor = self.policy.actor
         self.critic = self.policy.critic
-        self.mask_generator = torch.Generator(device=self.device)
-        self.mask_generator.manual_seed(int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0]))
+        self.mask_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
         self.update = PPOUpdate(
             self.policy, self.actor_combiner, self.critic_combiner, trace=self.trace, generator=self.mask_generator
         )
@@ -279,8 +281,8 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             progress_bar: show progress, success overall and of each task.
 
         Raises:
-            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming task, environment, step and
-                field. Nothing has learned from it, and another ``learn`` goes on with new episodes.
+            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming where. Nothing has learned
+                from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         self._log_interval = log_interval
@@ -385,11 +387,12 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []
 
+    def _seed_streams(self, seed: int) -> None:
+        self.mask_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
+        self.rollout_buffer.generator.manual_seed(stream_seed(seed, Stream.MINIBATCHES))
+
     def _own_state(self) -> dict[str, Any]:
-        return {
-            "minibatches": self.rollout_buffer.generator.get_state(),
-            "masks": self.mask_generator.get_state(),
-        }
+        return {"minibatches": self.rollout_buffer.generator.get_state(), "masks": self.mask_generator.get_state()}
 
     def _set_own_state(self, state: dict[str, Any]) -> None:
         self.rollout_buffer.generator.set_state(state["minibatches"])

@@ -32,6 +32,7 @@ from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 
 __all__ = ["MTSAC"]
 
@@ -81,9 +82,11 @@ class MTSAC(TaskReplayAlgorithm):
         combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
             a combiner (and its state) each.
         combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
+            What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
         heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
             task's combination weight.
-        max_grad_norm: clip each network's combined gradient to this length; None (default) does not clip.
+        max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining (as
+            Meta-World+'s code does); None (default) does not clip.
         on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
             ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
             without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
@@ -185,7 +188,7 @@ class MTSAC(TaskReplayAlgorithm):
         self.reward_normalization = reward_normalization
         self.trace = trace
         self.wants_jacobian = False
-        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs)
+        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
         check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
         self.last_report: UpdateReport | None = None
         if _init_setup_model:
@@ -221,14 +224,15 @@ class MTSAC(TaskReplayAlgorithm):
             self._settings(),
             trace=self.trace,
         )
-        self.noise_generator = torch.Generator(device=self.device)
-        self.noise_generator.manual_seed(int(np.random.SeedSequence(self.seed, spawn_key=(1,)).generate_state(1)[0]))
+        self.noise_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
 
     def _setup_temperature(self) -> Temperature:
         if self.target_entropy == "auto":
             self.target_entropy = -float(np.prod(self.action_space.shape or (1,)))
         target = self.target_entropy = as_float(self.target_entropy, "target_entropy", "'auto' or a number")
-        found = Temperature.of(self.ent_coef, target, self.num_tasks, self.lr_schedule(1), self.device)
+        found = Temperature.of(self.ent_coef, target, self.num_tasks, self.device)
+        if found.log_value.requires_grad:
+            found.optimizer = self.policy.make_ent_coef_optimizer(found.log_value, self.lr_schedule(1))
         self.ent_coef_optimizer = found.optimizer
         self.log_ent_coef = None if found.optimizer is None else found.log_value  # None where it is fixed, as in SB3
         return found
@@ -261,8 +265,8 @@ class MTSAC(TaskReplayAlgorithm):
             progress_bar: show progress, success overall and of each task.
 
         Raises:
-            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming task, environment, step and
-                field. Nothing has learned from it, and another ``learn`` goes on with new episodes.
+            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming where. Nothing has learned
+                from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         steps = int(check_number("total_timesteps", total_timesteps, 0, 2**63))  # 1e6 will do, as in SB3
@@ -348,12 +352,8 @@ class MTSAC(TaskReplayAlgorithm):
     ) -> SelfMTSAC:
         """Go on with a Stable-Baselines3 SAC (``MlpPolicy``, flat observations): MTSAC with one task.
 
-        Takes over the networks, their optimizers, the temperature, the settings and the counters. Nothing is unpickled
-        and no code of the file runs; so the replay, random states and episodes are not taken over (nor by
-        ``SAC.load``), and what SB3 pickled must be given: a learning rate that is a schedule, ``train_freq`` other than
-        1, ``policy_kwargs=dict(activation_fn=...)`` where it is not the default.
-
-        With the default ``combiner="linear_scalarization"`` it goes on as SAC does, update for update.
+        With the default ``combiner="linear_scalarization"`` it goes on as SAC does, update for update, but with an
+        empty replay. No code of the file runs; what SB3 pickled must be given (``docs/checkpoints.md``).
 
         Args:
             path: of what ``SAC.save`` wrote.
@@ -378,21 +378,18 @@ class MTSAC(TaskReplayAlgorithm):
         return agent
 
     def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "actor",
-            "critic",
-            "critic_target",
-            "last_report",
-            "update",
-            "noise_generator",
-        ]
+        own = ["actor", "critic", "critic_target", "last_report", "update", "noise_generator"]
+        return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts = ["policy", "actor.optimizer", "critic.optimizer"]
         if self.ent_coef_optimizer is not None:
             state_dicts.append("ent_coef_optimizer")
         return state_dicts, [] if self.log_ent_coef is None else ["log_ent_coef"]
+
+    def _seed_streams(self, seed: int) -> None:
+        self.noise_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
+        self.replay_buffer.seed(seed)
 
     def _own_state(self) -> dict[str, Any]:
         return {

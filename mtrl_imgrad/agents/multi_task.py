@@ -19,10 +19,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from mtrl_imgrad.agents.arguments import (
     Expected,
     check_arguments,
+    check_combiners,
     check_device,
     check_keywords,
     check_policy,
     check_schedule,
+    seed_combiners,
 )
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.environments import check_env, check_normalization, check_spaces
@@ -111,6 +113,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             name: deque(maxlen=self._stats_window_size) for name in self.tasks.names
         }
         self.non_finite = NonFiniteCounts(self.tasks.names)
+        check_combiners(self.actor_combiner, self.critic_combiner, self.tasks.num_tasks, self.policy_kwargs or {})
 
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:  # type: ignore[override]
@@ -136,6 +139,18 @@ class MultiTaskAlgorithm(BaseAlgorithm):
                 f"{self.tasks.envs_per_task}; {type(self).__name__}.load(path, env=env) takes any number"
             )
         super().set_env(wrapped, force_reset)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """As in SB3; what is the agent's own is seeded too: updates, batches, combiners without a seed of their own."""
+        super().set_random_seed(seed)
+        if seed is None or "update" not in vars(self):  # the streams of an agent that is being set up are new anyway
+            return
+        seed_combiners(self.actor_combiner, self.critic_combiner, seed)
+        self._seed_streams(seed)
+
+    def _seed_streams(self, seed: int) -> None:
+        """Start the agent's own generators anew, combiners' aside."""
+        raise NotImplementedError
 
     @property
     def num_tasks(self) -> int:

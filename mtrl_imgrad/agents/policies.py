@@ -121,9 +121,13 @@ class MTSACPolicy(MTPolicy):
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
             or ``dict(pi=..., qf=...)``.
         encoder_kwargs: the encoder's own options, or ``dict(pi=..., qf=...)`` of them.
+        initialization: initial values of linear layers: ``"pytorch"`` (default), ``"orthogonal"`` (SB3's PPO),
+            ``"metaworld_algorithms"`` (Meta-World+) or ``"mtrl"`` (CARE, CAGrad); see
+            `mtrl_imgrad.agents.encoders.initialize`.
         optimizer_class: default Adam (fused).
         optimizer_kwargs: its options, besides the learning rate.
         n_critics: number of critics; the target is the smallest of them.
+        ent_coef_optimizer_kwargs: options of the temperatures' Adam, besides the learning rate.
 
     Raises:
         ArgumentError: if an argument is wrong, naming it.
@@ -147,9 +151,11 @@ class MTSACPolicy(MTPolicy):
         dropout: float | dict[str, float] = 0.0,
         encoder: str | type[Encoder] | dict[str, Any] = "multi_head",
         encoder_kwargs: dict[str, Any] | None = None,
+        initialization: str = "pytorch",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
+        ent_coef_optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if n_critics < 1:
             raise ArgumentError(f"n_critics must be at least 1, got {n_critics}")
@@ -164,11 +170,13 @@ class MTSACPolicy(MTPolicy):
             dropout=dropout,
             encoder=encoder,
             encoder_kwargs=encoder_kwargs,
+            initialization=initialization,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
         )
         self.n_critics = n_critics
+        self.ent_coef_optimizer_kwargs = dict(ent_coef_optimizer_kwargs or {})
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -201,6 +209,21 @@ class MTSACPolicy(MTPolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self.actor._predict(observation, deterministic)
 
+    def make_ent_coef_optimizer(self, log_ent_coef: Tensor, learning_rate: float) -> torch.optim.Adam:
+        """Adam for the temperatures.
+
+        Raises:
+            ArgumentError: if it does not take ``ent_coef_optimizer_kwargs``.
+        """
+        options = {"fused": True, **self.ent_coef_optimizer_kwargs}
+        try:
+            return torch.optim.Adam([log_ent_coef], lr=learning_rate, **options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(
+                "ent_coef_optimizer_kwargs must be options of Adam other than lr, "
+                f"got {self.ent_coef_optimizer_kwargs}: {error}"
+            ) from error
+
     def set_training_mode(self, mode: bool) -> None:
         """Training mode for actor and critic; the target critic always stays in evaluation mode."""
         self.actor.set_training_mode(mode)
@@ -208,4 +231,5 @@ class MTSACPolicy(MTPolicy):
         self.training = mode
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "n_critics": self.n_critics}
+        own = {"n_critics": self.n_critics, "ent_coef_optimizer_kwargs": self.ent_coef_optimizer_kwargs}
+        return {**super()._get_constructor_parameters(), **own}

@@ -157,6 +157,9 @@ class MTPPOPolicy(MTPolicy):
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
             or ``dict(pi=..., vf=...)``.
         encoder_kwargs: the encoder's own options, or ``dict(pi=..., vf=...)`` of them.
+        initialization: initial values of linear layers: ``"pytorch"`` (default), ``"orthogonal"`` (SB3's PPO),
+            ``"metaworld_algorithms"`` (Meta-World+) or ``"mtrl"`` (CARE, CAGrad); see
+            `mtrl_imgrad.agents.encoders.initialize`.
         optimizer_class: default Adam (fused, with SB3's epsilon for PPO, 1e-5).
         optimizer_kwargs: its options, besides the learning rate.
         log_std_init: initial log standard deviation of the actions.
@@ -186,6 +189,7 @@ class MTPPOPolicy(MTPolicy):
         dropout: float | dict[str, float] = 0.0,
         encoder: str | type[Encoder] | dict[str, Any] = "multi_head",
         encoder_kwargs: dict[str, Any] | None = None,
+        initialization: str = "pytorch",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         log_std_init: float = 0.0,
@@ -206,6 +210,7 @@ class MTPPOPolicy(MTPolicy):
             dropout=dropout,
             encoder=encoder,
             encoder_kwargs=encoder_kwargs,
+            initialization=initialization,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
             squash_output=False,
@@ -247,7 +252,7 @@ class MTPPOPolicy(MTPolicy):
         return PopArt(len(self.task_names), **self.value_normalization_kwargs)
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions in the shape of their space, values ``[N, 1]`` in the unit of the rewards, log probabilities ``[N]``."""
+        """Actions as their space has them, values ``[N, 1]`` in the unit of the rewards, log probabilities ``[N]``."""
         assert isinstance(observation, Tensor)
         actions, log_prob = self.actor.sample(observation.float(), deterministic)
         return actions.view(-1, *(self.action_space.shape or ())), self.predict_values(observation), log_prob

@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.seeding import Stream, torch_generator
 
 __all__ = ["TaskRollout", "TaskRolloutBuffer"]
 
@@ -74,8 +75,7 @@ class TaskRolloutBuffer(RolloutBuffer):
         self.task_names = tuple(task_names)
         self.num_tasks = len(self.task_names)
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
-        self.generator = torch.Generator(device=self.device)
-        self.generator.manual_seed(int(np.random.SeedSequence(seed, spawn_key=(2,)).generate_state(1)[0]))
+        self.generator = torch_generator(seed, Stream.MINIBATCHES, device=self.device)
 
     def add(
         self,

@@ -51,7 +51,8 @@ def build_as_saved(
     for name in sorted(shapes.keys() | expected.keys()):
         if shapes.get(name) != expected.get(name):
             raise ArgumentError(
-                f"policy_kwargs make {name} of shape {shapes.get(name)}, but {expected.get(name)} was saved"
+                f"policy_kwargs make {name} of shape {shapes.get(name)}, but {expected.get(name)} was saved: by other "
+                "policy_kwargs, or by a version of the library whose encoder had other layers"
             )
     return make_policy(observation_space, action_space, lr_schedule, **arguments)
 

@@ -33,25 +33,15 @@ class Temperature:
     optimizer: torch.optim.Optimizer | None
 
     @classmethod
-    def of(
-        cls,
-        ent_coef: str | float,
-        target_entropy: float,
-        num_tasks: int,
-        learning_rate: float,
-        device: torch.device,
-    ) -> Temperature:
-        """What `MTSAC`'s ``ent_coef`` says.
+    def of(cls, ent_coef: str | float, target_entropy: float, num_tasks: int, device: torch.device) -> Temperature:
+        """What `MTSAC`'s ``ent_coef`` says; a learned one wants a gradient, and an optimizer.
 
         Raises:
             ArgumentError: if it says nothing.
         """
         kind, initial = _parse(ent_coef)
         log_value = torch.full((1 if kind == "shared" else num_tasks,), math.log(initial), device=device)
-        if kind == "fixed":
-            return cls(log_value, target_entropy, None)
-        log_value.requires_grad_(True)
-        return cls(log_value, target_entropy, torch.optim.Adam([log_value], lr=learning_rate, fused=True))
+        return cls(log_value.requires_grad_(kind != "fixed"), target_entropy, None)
 
 
 def update_temperature(

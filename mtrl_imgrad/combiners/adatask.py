@@ -57,6 +57,7 @@ class AdaTask(MatrixCombiner):
     """
 
     name = "adatask"
+    returns_step = True
     keeps = ("first_moments", "second_moments", "steps")
     departures = "Mean in place of the sum of the tasks' steps; a task's steps count only when it is there."
     paper = (

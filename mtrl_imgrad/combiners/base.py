@@ -23,19 +23,19 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
-from mtrl_imgrad.combiners.arguments import check_choice, check_count
-from mtrl_imgrad.combiners.backward import Heads, Pending, backward
+from mtrl_imgrad.combiners.arguments import check_choice, check_count, check_seed
+from mtrl_imgrad.combiners.backward import Accumulation, Heads, ListChecks, Parameters, backward
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
 from mtrl_imgrad.combiners.gramian import check_gramian, combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.memory.frozen_weights import FrozenWeights
-from mtrl_imgrad.combiners.memory.tables import Kept, TaskIds, check_task_ids
+from mtrl_imgrad.combiners.memory.tables import Kept, Restorable, TaskIds, check_task_ids
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
 from mtrl_imgrad.errors import ArgumentError
@@ -83,12 +83,20 @@ class Combiner(ABC):
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
     needs_all_tasks: ClassVar[bool] = False
     """Whether no task may be absent from a step."""
+    seed: int | None = None
+    """That random numbers follow from, as it was given; see `set_random_seed`."""
+    _random: torch.Generator | None = None
+    """What it draws from, if it draws."""
+    returns_step: ClassVar[bool] = False
+    """Whether the combination is an optimizer's step already, to be applied by plain SGD, and not a gradient."""
+    per_task: ClassVar[tuple[str, ...]] = ()
+    """Names of the arguments that may hold one value for each task."""
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         check_choice("reduction", reduction, ("mean", "sum"))
         self.reduction = reduction
         self._kept: dict[str, Kept] = {}
-        self._pending: Pending | None = None
+        self.list_checks = ListChecks()
 
     def __call__(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """Combine K task gradients into one update, after checking the input.
@@ -109,21 +117,21 @@ class Combiner(ABC):
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """`__call__` without its checks: no host copy, no synchronisation. What a training step calls."""
 
-    @checked
     def backward(
         self,
-        losses: Tensor | Sequence[Tensor],
-        shared: Iterable[Tensor],
-        task_specific: Iterable[Tensor] = (),
+        losses: Tensor | Sequence[Tensor | None],
+        shared: Parameters,
+        task_specific: Parameters | None = None,
         *,
         features: Tensor | Sequence[Tensor] | None = None,
         heads: Heads = "unweighted",
         max_grad_norm: float | None = None,
         tasks: TaskIds | None = None,
+        ignore: Parameters = (),
         grad_scaler: torch.amp.GradScaler | None = None,
-        combine: bool = True,
+        retain_graph: bool = False,
         on_nonfinite: OnNonFinite = "raise",
-    ) -> Combination | None:
+    ) -> Combination:
         """Differentiate K losses and add the combined gradient to ``.grad``, in place of ``loss.backward()``.
 
             combiner.backward([loss_a, loss_b], trunk.parameters(), heads.parameters())
@@ -131,21 +139,24 @@ class Combiner(ABC):
 
         Where ``wants_losses_after``, tell the losses of the same batch after that step by `after_step`.
 
-        See `mtrl_imgrad.combiners.backward.backward`, which does the work.
+        See `mtrl_imgrad.combiners.backward`, which does the work. To take the batch in parts: `accumulate`.
+
+        Parameters come as a module, its ``parameters()`` or its ``named_parameters()``; with names, messages name them.
 
         Args:
             losses: K scalars. A list is better than a stacked tensor, whose every row's gradient runs through all of
-                the tasks' graphs. One without a graph is an absent task.
+                the tasks' graphs. None stands for a task that is absent from the step.
             shared: the parameters whose K gradients are combined; frozen ones are left alone.
-            task_specific: parameters of the tasks' own.
+            task_specific: parameters of the tasks' own. A parameter that a loss reaches and that no list holds is an
+                error; ``()`` says that all others are to be left without a gradient.
             features: the representation ``[...]`` (or several) that all shared parameters feed and all tasks use:
                 gradients are then taken and combined there, for one backward through the trunk instead of K (MGDA-UB).
             heads: whether a task's own parameters take its plain gradient or that times its weight.
             max_grad_norm: shorten the combined gradient of the shared parameters to this norm.
             tasks: K task ids, where the losses are not those of tasks 0 to K - 1.
+            ignore: parameters (or inputs that ask for a gradient) that the losses reach and that get none here.
             grad_scaler: for mixed precision; step the optimizer with it as usual.
-            combine: False only gathers the gradients of a micro-batch; the next call with True adds its own and
-                combines the sum.
+            retain_graph: keep the graph for another backward.
             on_nonfinite: what becomes of a NaN or an infinity in a task's loss or gradient: ``"raise"`` an error,
                 ``"skip"`` the step, or make it without these tasks, ``"drop_task"``. A skipped step leaves ``.grad`` as
                 it was, so that after ``optimizer.zero_grad()`` the optimizer's step moves nothing; the returned
@@ -153,14 +164,18 @@ class Combiner(ABC):
                 a task's loss tells that it is to be dropped; if only the gradient does, the step is skipped.
 
         Returns:
-            How the update came about; None with ``combine=False``.
+            How the update came about. Its ``gradient`` has an entry for each shared parameter that is not frozen.
 
         Raises:
-            ArgumentError: if an argument is wrong, no loss has a graph, or a loss is not above the bound of a method
-                that takes its logarithm.
+            ArgumentError: if an argument is wrong, a parameter is forgotten, a loss is a constant, or not above the
+                bound of a method that takes its logarithm.
             NonFiniteError: if a loss or a gradient is NaN or infinite; names the task. ``.grad`` is then as it was.
                 (With a ``grad_scaler`` nothing is raised: the scaler skips the step.) Not with another
                 ``on_nonfinite``.
+
+        Warns:
+            UserWarning: once a combiner, if no loss reaches a listed parameter; and once, if some task's loss reaches
+                no shared parameter.
         """
         return backward(
             self,
@@ -171,10 +186,60 @@ class Combiner(ABC):
             heads=heads,
             max_grad_norm=max_grad_norm,
             tasks=tasks,
+            ignore=ignore,
             grad_scaler=grad_scaler,
-            combine=combine,
+            retain_graph=retain_graph,
             on_nonfinite=on_nonfinite,
         )
+
+    def check_num_tasks(self, num_tasks: int) -> None:
+        """Hold the arguments with one value for each task against the number of tasks, as soon as it is known.
+
+        Args:
+            num_tasks: K, absent tasks included.
+
+        Raises:
+            ArgumentError: if an argument holds values of another number of tasks; names it.
+        """
+        for argument in self.per_task:
+            values = getattr(self, argument)
+            if isinstance(values, Sequence) and len(values) != num_tasks:
+                raise ArgumentError(
+                    f"{argument} of {self.name} must hold an entry for each of the {num_tasks} tasks, got {len(values)}"
+                )
+
+    def accumulate(
+        self,
+        *,
+        heads: Heads = "unweighted",
+        max_grad_norm: float | None = None,
+        grad_scaler: torch.amp.GradScaler | None = None,
+        on_nonfinite: OnNonFinite = "raise",
+    ) -> Accumulation:
+        """A step whose batch comes in parts: their task gradients are added up and combined once, at the end.
+
+            with combiner.accumulate() as step:
+                for batch in micro_batches:
+                    step.backward([loss / len(micro_batches) for loss in losses(batch)], trunk, heads)
+            optimizer.step()
+
+        A micro-batch may be of a single task. Combining is not linear: the outcome is that of the whole batch, not the
+        sum of what each part would give. An exception inside the block drops the step; the combiner and ``.grad`` are
+        then as they were.
+
+        Args:
+            heads: see `backward`, as for the others.
+            max_grad_norm: of the combined gradient.
+            grad_scaler: update it after the optimizer's step, not between micro-batches.
+            on_nonfinite: looked at when the block ends.
+
+        Returns:
+            What to enter; its ``combination`` says afterwards how the update came about.
+
+        Raises:
+            ArgumentError: if an argument is wrong.
+        """
+        return Accumulation(self, heads, max_grad_norm, grad_scaler, on_nonfinite)
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
         """Whether the next step must bring the K gradients; if not, `weights_of_losses` is enough for it."""
@@ -237,6 +302,30 @@ class Combiner(ABC):
             tasks: K task ids, or None.
         """
 
+    def set_random_seed(self, seed: int) -> None:
+        """Draw from a run's seed, unless the constructor was given a ``seed``; nothing for methods that draw nothing.
+
+        Agents and the supervised trainer call this, with a stream of the run's seed for each of their combiners. In a
+        loop of your own call it with the loop's seed: without it a combiner draws as with seed 0.
+
+        A combiner of your own with a generator of its own may override this.
+
+        Args:
+            seed: an integer in [0, 2^63).
+
+        Raises:
+            ArgumentError: if it is not one.
+        """
+        seed = check_seed(seed)
+        if self._random is not None and self.seed is None:
+            self._random.manual_seed(seed)
+
+    def _seeded(self, seed: int | None, *, keep: bool = True) -> torch.Generator:
+        """A generator on the host for all that the combiner draws; a part of the state if ``keep``."""
+        self.seed = None if seed is None else check_seed(seed)
+        self._random = torch.Generator().manual_seed(self.seed or 0)
+        return self._keep("generator", self._random) if keep else self._random
+
     def cite(self) -> str:
         """The paper's BibTeX entry (or its plain reference where we have no entry)."""
         return self.bibtex or self.paper
@@ -244,6 +333,22 @@ class Combiner(ABC):
     def state_dict(self) -> dict[str, Any]:
         """What continues this combiner bit for bit; empty for stateless methods."""
         return {name: part.get_state() for name, part in self._kept.items()}
+
+    def restore_point(self) -> Callable[[], None]:
+        """What takes the next step back, for a step whose gradient turns out not to be finite.
+
+        Costs less than `state_dict` where a part of the state has a ``restore_point`` of its own.
+        """
+        points = [
+            part.restore_point() if isinstance(part, Restorable) else partial(part.set_state, part.get_state())
+            for part in self._kept.values()
+        ]
+
+        def restore() -> None:
+            for point in points:
+                point()
+
+        return restore
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`. After an error the combiner is what it was.

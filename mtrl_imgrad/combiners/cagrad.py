@@ -8,7 +8,8 @@ Liu, Liu, Jin, Stone, Liu, "Conflict-Averse Gradient Descent for Multi-task Lear
 
 Departures from the authors' code: the dual is solved exactly on a normalised Gramian (theirs is SLSQP at the
 default tolerance, which returns its starting point when gradients are small or large; in their
-reinforcement-learning code twenty steps of gradient descent on a softmax); no epsilon is added anywhere; the
+reinforcement-learning code twenty steps of gradient descent on a softmax, or SLSQP and a division by ``1 + lambda``
+in place of ``1 + c^2``); no epsilon is added anywhere; the
 combination stays in the unit of the mean gradient (theirs multiplies by K in the vision trainers:
 ``reduction="sum"``). Where ``g_w`` vanishes at the optimum it has no direction: d is then the
 optimum with the correction that the dual's multipliers give, which may be shorter than ``c |g0|``, or g0 itself

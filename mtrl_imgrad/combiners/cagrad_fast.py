@@ -14,7 +14,7 @@ the wrong number); exact solver.
 
 from __future__ import annotations
 
-from mtrl_imgrad.combiners.arguments import check_count, check_seed
+from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.cagrad import CAGrad
 from mtrl_imgrad.combiners.solvers.choice import SolverName
@@ -30,7 +30,7 @@ class CAGradFast(CAGrad):
         tasks_per_step: rows n of a step; the authors take 4 for MT10 and 8 for MT50. With n >= K it is `CAGrad`, but
             for ``rescale``.
         rescale: divide by ``1 + c``, as the authors do here.
-        seed: of the generator that draws the tasks.
+        seed: of the generator that draws the tasks; None (default): the run's, see `Combiner.set_random_seed`.
         solver: see `CAGrad`.
         update_every: see `GramianCombiner`.
         reduction: ``"mean"`` or ``"sum"``.
@@ -50,15 +50,14 @@ class CAGradFast(CAGrad):
         *,
         tasks_per_step: int = 4,
         rescale: bool = True,
-        seed: int = 0,
+        seed: int | None = None,
         solver: SolverName = "exact",
         update_every: int = 1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(c, rescale=rescale, solver=solver, update_every=update_every, reduction=reduction)
         self.tasks_per_step = check_count("tasks_per_step", tasks_per_step, 2)
-        self.seed = check_seed(seed)
-        self._sample_tasks(self.tasks_per_step, self.seed)
+        self._sample_tasks(self.tasks_per_step, seed)
 
     def _divisor(self) -> float:
         return 1 + self.c if self.rescale else 1.0

@@ -21,12 +21,16 @@ of the two minimisers is the answer:
 Then ``d = |g0| g_w / N``, or ``d = |g0| (c g0 / |g0| + u)`` with u across g0, along g_w's part there,
 ``|u| = sqrt(1 - c^2)``.
 
+At Pareto-stationary points g_w may vanish across g0 and has no direction there. Then the optimum is ``c a``, and u the
+shortest vector that gives every task this gain: a dual-cone projection. d is then shorter than g0.
+
 A task whose gradient lies along g0 gains the same from every u, so it is left out of the search for u.
 
-Departures: the paper finds w by gradient steps and its code is not public; ours is the exact solution of its problem.
-The value of c is ours. Parts across g0 below 1e-6 of their gradient count as rounding error. Where no u can be told
-from the rounding error of gradients that cancel, u is zero and the status ``INACCURATE``; this happens at
-Pareto-stationary points.
+No code is public. We know the problem, and that the paper has a closed form for d; how it moves w, its c and its
+number of steps are not known to us. Ours is the exact solution of the problem, and c = 0.5 is ours.
+
+Parts across g0 below 1e-6 of their gradient count as rounding error. Where no u can be told from the rounding error of
+gradients that cancel, u is zero and the status ``INACCURATE``.
 """
 
 from __future__ import annotations
@@ -39,9 +43,10 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.solvers.dual_cone import lift
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
-from mtrl_imgrad.combiners.solvers.simplex_problems import conflict_averse_dual, min_norm_point
+from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 
 __all__ = ["ConicGrad"]
 
@@ -50,6 +55,10 @@ _SMALLEST_ACROSS = 1e-6
 
 _LARGEST_MULTIPLIERS = 1e4
 """Sum of the coefficients of u in units of the gradients. Above, u is what rounding leaves of parts that cancel."""
+
+
+_SLACK = 1e-9
+"""By which the gain that u has to give falls short of the optimum, relative to the gains."""
 
 
 class ConicGrad(GramianCombiner):
@@ -65,7 +74,7 @@ class ConicGrad(GramianCombiner):
     """
 
     name = "conicgrad"
-    departures = "The exact solution of the paper's problem; its own iteration and its c are not public."
+    departures = "The exact solution of the paper's problem; how the paper moves w, and its c, are not known to us."
     paper = (
         "Negar Hassanpour, Muhammad Kamran Janjua, Kunlin Zhang, Sepehr Lavasani, Xiaowen Zhang, Chunhua Zhou and "
         "Chao Gao. Fantastic Multi-Task Gradient Updates and How to Find Them In a Cone. 2025. arXiv:2502.00217"
@@ -89,21 +98,64 @@ class ConicGrad(GramianCombiner):
 
         across = _across(problem)
         linear = self.c * _along(problem) * across.alive
-        found = conflict_averse_dual(across, linear, torch.full_like(problem.scale, math.sqrt(1 - self.c**2)))
-        multipliers = torch.where(across.alive, found.multipliers, 0.0)
-        cancelling = (multipliers * problem.norms).sum(-1) > _LARGEST_MULTIPLIERS
-        multipliers = torch.where(cancelling[..., None], 0.0, multipliers)
-        status = torch.where(cancelling, int(Status.INACCURATE), found.status_code)
+        radius = math.sqrt(1 - self.c**2)
+        found = conflict_averse_dual(across, linear, torch.full_like(problem.scale, radius))
+        side = _side(problem, across, linear, radius, found, inside)
         return problem.weights(
-            torch.where(inside[..., None], stretched, _on_the_cone(problem, multipliers, self.c)),
+            torch.where(inside[..., None], stretched, _on_the_cone(problem, side.multipliers, self.c)),
             base=1 / problem.num_tasks,
-            residual=torch.where(inside, nearest.residual, found.residual),
-            status_code=torch.where(inside, nearest.status_code, status),
+            residual=torch.where(inside, nearest.residual, side.residual),
+            status_code=torch.where(inside, nearest.status_code, side.status_code),
             extras={
                 "simplex_weights": _best(problem, across, self.c, nearest.weights, found.weights),
                 "inside": inside.double(),
             },
         )
+
+
+def _side(
+    problem: NormalisedGramian,
+    across: NormalisedGramian,
+    linear: Tensor,
+    radius: float,
+    found: SimplexSolution,
+    inside: Tensor,
+) -> SimplexSolution:
+    """``found`` with multipliers of u that can be trusted; those of no u, and ``INACCURATE``, where there are none.
+
+    Where the weighted gradient vanishes across g0 the weights have no direction. The optimum is then ``linear . w``,
+    and u is the shortest vector that gives every task this gain.
+    """
+    multipliers = torch.where(across.alive, found.multipliers, 0.0)
+    doubtful = (found.status_code != int(Status.SOLVED)) | _cancel(problem, multipliers)
+    weighted = (found.weights * (across.values @ found.weights[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
+    vanishes = weighted <= VANISHING * (found.weights * across.norms).sum(-1)
+    lost = ~inside & doubtful
+    optimum = (linear * found.weights).sum(-1, keepdim=True)
+    size = linear.abs().amax(-1, keepdim=True) + optimum.abs()
+    gains = (linear - optimum + _SLACK * size) * across.inverse_norms  # the slack is more than rounding
+    size = size * across.inverse_norms.amax(-1, keepdim=True)
+    lifted = lift(
+        across.cosines, torch.where((lost & vanishes)[..., None], gains, 0.0)[..., None, :], size[..., None, :]
+    )
+    y = lifted.added[..., 0, :]
+    instead = y * across.inverse_norms
+    length = (y * (across.cosines @ y[..., None])[..., 0]).sum(-1)
+    holds = vanishes & lifted.done[..., 0] & (length <= (1 + _SLACK) * radius**2) & ~_cancel(problem, instead)
+    multipliers = torch.where(lost[..., None], torch.where(holds[..., None], instead, 0.0), multipliers)
+    return dataclasses.replace(
+        found,
+        multipliers=multipliers,
+        residual=torch.where(lost & holds, lifted.residual[..., 0], found.residual),
+        status_code=torch.where(
+            lost, torch.where(holds, int(Status.SOLVED), int(Status.INACCURATE)), found.status_code
+        ),
+    )
+
+
+def _cancel(problem: NormalisedGramian, multipliers: Tensor) -> Tensor:
+    """``[...]``: whether u is what rounding leaves of gradients that cancel."""
+    return (multipliers * problem.norms).sum(-1) > _LARGEST_MULTIPLIERS
 
 
 def _along(problem: NormalisedGramian) -> Tensor:

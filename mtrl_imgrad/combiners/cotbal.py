@@ -31,7 +31,7 @@ from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["CoTBal", "cotbal_weights"]
+__all__ = ["CoTBal", "balance_scores", "cotbal_weights"]
 
 
 def cotbal_weights(
@@ -59,19 +59,21 @@ def cotbal_weights(
     few, full = _tables(mini, single)
     temperature = check_number("temperature", temperature, 0, closed=False)
     parts = _shares(shares)
-    num_tasks = len(few)
     own = full.diagonal()
     gain = torch.maximum(own - few, check_number("smallest_gain", smallest_gain, 0, closed=False) * own)
     contribution = (full - few) / gain
     contribution.fill_diagonal_(0.0)
-    others = max(num_tasks - 1, 1)
+    others = max(len(few) - 1, 1)
     gives, receives = contribution.sum(1) / others, contribution.sum(0) / others
-    difficulty = 1 - few / own
-    weights = sum(
-        share * (scores / temperature).softmax(0)
-        for share, scores in zip(parts, (gives, -receives, difficulty), strict=True)
-    )
-    return [num_tasks * float(weight) for weight in weights]  # type: ignore[union-attr]
+    return balance_scores(gives, receives, 1 - few / own, temperature=temperature, shares=parts).tolist()
+
+
+def balance_scores(
+    gives: Tensor, receives: Tensor, difficulty: Tensor, *, temperature: float, shares: Sequence[float]
+) -> Tensor:
+    """``[K]`` weights of sum K from what each task gives and receives ``[K]`` and its difficulty ``[K]``."""
+    scores = torch.stack([gives, -receives, difficulty])
+    return len(gives) * (scores.new_tensor(shares) @ (scores / temperature).softmax(1))
 
 
 class CoTBal(LossCombiner):
@@ -90,6 +92,7 @@ class CoTBal(LossCombiner):
     """
 
     name = "cotbal"
+    per_task = ("mini", "single")
     departures = "Weighs mean losses of tasks, where the authors weigh tokens; own gains are bounded from below."
     paper = (
         "Yanqi Dai, Zebin You, Dong Jing, Yutian Luo, Nanyi Fei, Guoxing Yang and Zhiwu Lu. CoTBal: Comprehensive "

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number, check_numbers, check_seed
+from mtrl_imgrad.combiners.arguments import check_number, check_numbers
 from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.entrywise import combination, row_norms, scale_rows, wide
@@ -43,7 +43,7 @@ class GradDrop(MatrixCombiner):
 
     Args:
         leak: part of a gradient that is never dropped, in [0, 1]; one for all tasks, or one for each task id.
-        seed: of the generator.
+        seed: of the generator; None (default): the run's, see `Combiner.set_random_seed`.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
 
     Raises:
@@ -51,6 +51,7 @@ class GradDrop(MatrixCombiner):
     """
 
     name = "graddrop"
+    per_task = ("leak",)
     keeps = ("generator",)
     departures = "Acts on the shared parameters in place of activations; mean in place of the sum."
     paper = (
@@ -67,11 +68,12 @@ class GradDrop(MatrixCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def __init__(self, leak: float | Sequence[float] = 0.0, *, seed: int = 0, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, leak: float | Sequence[float] = 0.0, *, seed: int | None = None, reduction: Reduction = "mean"
+    ) -> None:
         super().__init__(reduction=reduction)
         self.leak: float | tuple[float, ...] = _check_leak(leak)
-        self.seed = check_seed(seed)
-        self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
+        self._generator = self._seeded(seed)
 
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """See `Combiner.combine`.

@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_flag, check_number, check_seed
+from mtrl_imgrad.combiners.arguments import check_flag, check_number
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.memory.randomness import random_orders
 from mtrl_imgrad.combiners.memory.tables import PairTable
@@ -43,7 +43,7 @@ class GradVac(GramianCombiner):
 
     Args:
         beta: rate at which targets follow the cosines, in [0, 1]; the paper's is 0.01.
-        seed: of the generator of the orders.
+        seed: of the generator of the orders; None (default): the run's, see `Combiner.set_random_seed`.
         pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
             `mtrl_imgrad.combiners.pareto_safe`. Off, as in the paper.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
@@ -69,13 +69,12 @@ class GradVac(GramianCombiner):
 }"""
 
     def __init__(
-        self, beta: float = 0.01, *, seed: int = 0, pareto_safe: bool = False, reduction: Reduction = "mean"
+        self, beta: float = 0.01, *, seed: int | None = None, pareto_safe: bool = False, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
         self.beta = check_number("beta", beta, 0, 1)
-        self.seed = check_seed(seed)
         self.pareto_safe = check_flag("pareto_safe", pareto_safe)
-        self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
+        self._generator = self._seeded(seed)
         self._targets = self._keep("targets", PairTable())
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:

@@ -1,8 +1,9 @@
 """A small soft actor-critic that chooses task weights: the learning half of IGBv2.
 
-What it sees is K relative losses, what it does is K logits, whose softmax the weights are. Everything it has is in its
-state: networks, targets, optimizers, temperature and replay; a restored agent continues bit for bit. Noise and initial
-weights come from the combiner's generator, on the host, so that all devices see the same numbers.
+It sees K losses and draws K logits u; its action, which the critics see too, is the weights ``K softmax(u)``.
+Everything it has is in its state: networks, targets, optimizers, temperature and replay; a restored agent continues
+bit for bit. Noise and initial weights come from the combiner's generator, on the host, so that all devices see the same
+numbers.
 
 The replay's length is counted on the device and a transition can be left out there, because whether a step was finite
 is known on the device only. So nothing waits for the device.
@@ -13,7 +14,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,10 +35,12 @@ CAPACITY = 10_000
 """Transitions in the replay."""
 
 _LOG_STD = (-20.0, 2.0)
+_TABLES = ("states", "weights", "rewards", "next_states")
+_LATEST = ("last_state", "last_weights", "stored")
 
 
 class WeightAgent:
-    """Soft actor-critic on relative losses; a part of a combiner's state, made at its first step.
+    """Soft actor-critic on losses; a part of a combiner's state, made at its first step.
 
     Args:
         generator: on the host; the combiner keeps it as a part of its own.
@@ -46,25 +50,30 @@ class WeightAgent:
         self._generator = generator
         self._networks: _Networks | None = None
         self._optimizers: list[torch.optim.Adam] = []
+        self._before_learning: list[Any] | None = None
+        """Where `learn` leaves the state that it found, if somebody may want to go back there."""
 
-    def observe(self, state: Tensor, usable: Tensor) -> None:
+    def observe(self, state: Tensor, base: Tensor, usable: Tensor) -> None:
         """Take in what the latest action led to, and put it into the replay.
 
+        The reward is ``min_i (L_i(previous) - L_i) / b_i``.
+
         Args:
-            state: ``[K]`` relative losses of this step.
+            state: ``[K]`` losses of this step, L.
+            base: ``[K]`` base losses b.
             usable: a flag; where it is false nothing changes.
         """
         networks = self._on(state)
         state = state.to(networks.last_state.dtype)
         complete = usable & networks.last_state.isfinite().all()
-        reward = (networks.last_state - state).amin()
+        reward = ((networks.last_state - state) / base.to(state.dtype)).amin()
         networks.record(reward, state, complete)
 
     def act(self, state: Tensor, usable: Tensor, random: bool) -> Tensor:
-        """Choose weights ``[K]`` of sum one, float64.
+        """Choose weights ``[K]`` of sum K, float64.
 
         Args:
-            state: ``[K]`` relative losses of this step.
+            state: ``[K]`` losses of this step.
             usable: a flag; where it is false the action is not remembered.
             random: whether to draw standard normal logits in place of the policy's.
         """
@@ -72,7 +81,7 @@ class WeightAgent:
         state = state.to(networks.last_state.dtype)
         noise = self._normal(state)
         with torch.no_grad():
-            weights = (noise if random else networks.sample(state, noise)[0]).softmax(-1)
+            weights = weights_of(noise if random else networks.sample(state, noise)[0])
         networks.remember(state, weights, usable)
         return weights.double()
 
@@ -85,9 +94,26 @@ class WeightAgent:
             batch_size: transitions in a batch.
         """
         networks = self._on(like)
+        if self._before_learning is not None and not self._before_learning:
+            self._before_learning.append(self.get_state())
         with torch.enable_grad():
             for _ in range(updates):
                 self._update(networks, batch_size)
+
+    def restore_point(self) -> Callable[[], None]:
+        """What takes the next step back: one `observe`, `learn` and `act`. Copies all only if that step learns."""
+        if self._networks is None:
+            return partial(self.set_state, None)
+        self._before_learning = learned = []
+        undo = self._networks.restore_point()
+
+        def restore() -> None:
+            if learned:
+                self.set_state(learned[0])
+            assert self._networks is not None, "there is a state to go back to"
+            self._networks.load_buffers(undo)
+
+        return restore
 
     def get_state(self) -> dict[str, Any] | None:
         """Networks (with replay and temperature) and optimizers; None before the first step."""
@@ -196,8 +222,8 @@ class _Networks(nn.Module):
     def sample(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Logits u ``[..., K]`` drawn from the policy, and ``[...]`` the log density of tanh(u).
 
-        The density is the authors', though u goes through a softmax: it charges logits for being large, which the
-        softmax, of which only differences count, would let grow.
+        The density is the authors', though u goes through a softmax, not a tanh. It penalizes large logits; the softmax
+        depends on differences only and would let them grow.
         """
         mean, log_std = self.actor(states).chunk(2, -1)
         log_std = log_std.clamp(*_LOG_STD)
@@ -213,12 +239,12 @@ class _Networks(nn.Module):
         temperature = self.log_temperature.detach().exp()
         with torch.no_grad():
             logits, log_prob = self.sample(next_states, next_noise)
-            value = self._smallest(self.targets, next_states, logits.softmax(-1)) - temperature * log_prob
+            value = self._smallest(self.targets, next_states, weights_of(logits)) - temperature * log_prob
             target = rewards + DISCOUNT * value
         inputs = torch.cat([states, weights], -1)
         yield some * sum(((critic(inputs)[:, 0] - target).square().mean() for critic in self.critics), some * 0)
         logits, log_prob = self.sample(states, noise)
-        value = self._smallest(self.critics, states, logits.softmax(-1))
+        value = self._smallest(self.critics, states, weights_of(logits))
         yield some * (temperature * log_prob - value).mean()
         surplus = log_prob.detach().mean() - self.num_tasks
         yield -some * self.log_temperature * surplus
@@ -246,6 +272,24 @@ class _Networks(nn.Module):
         self.last_state.copy_(torch.where(where, state, self.last_state))
         self.last_weights.copy_(torch.where(where, weights, self.last_weights))
 
+    def restore_point(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The row of the replay that `record` writes next, and the buffers as they are there."""
+        row = (self.stored % CAPACITY)[None]
+        tables = {name: getattr(self, name)[row] for name in _TABLES}
+        return row, {**tables, **{name: getattr(self, name).clone() for name in _LATEST}}
+
+    def load_buffers(self, undo: tuple[Tensor, dict[str, Tensor]]) -> None:
+        """Undo one `record` and one `remember`.
+
+        Args:
+            undo: what `restore_point` returned before them.
+        """
+        row, buffers = undo
+        for name in _TABLES:
+            getattr(self, name).index_copy_(0, row, buffers[name])
+        for name in _LATEST:
+            getattr(self, name).copy_(buffers[name])
+
     @torch.no_grad()
     def move_targets(self) -> None:
         """Polyak step of the targets."""
@@ -255,6 +299,11 @@ class _Networks(nn.Module):
     def _smallest(self, critics: nn.ModuleList, states: Tensor, weights: Tensor) -> Tensor:
         inputs = torch.cat([states, weights], -1)
         return torch.stack([critic(inputs)[..., 0] for critic in critics]).amin(0)
+
+
+def weights_of(logits: Tensor) -> Tensor:
+    """``K softmax(u)`` along the last dimension, float as the logits."""
+    return logits.shape[-1] * logits.softmax(-1)
 
 
 def _mlp(inputs: int, outputs: int, device: torch.device) -> nn.Sequential:

@@ -2,27 +2,28 @@
 
 Dai, Fei, Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023, arXiv 2307.15429.
 
-Base losses b and the objective are those of IGBv1; the weights are ``w = softmax(u)`` with the agent's action u. Its
-state is ``L / b``, its reward ``min_i (L_i(previous) - L_i) / b_i``. Epochs, as in IGBv1, are windows of steps:
+Base losses b and the objective are those of IGBv1; the weights are ``w = softmax(u)`` with u drawn by the agent. Its
+state is the losses L as they are, its action ``K w``, its reward ``min_i (L_i(previous) - L_i) / b_i``. Epochs, as in
+IGBv1, are windows of steps:
 
-* windows 0 and 1: all weights are 1 / K; window 1 gives the base losses;
-* windows 2 to 4: random actions, which fill the replay; from window 3 on the agent learns, every
-  ``update_every`` steps;
-* from window 5 on: the agent acts.
+* windows 0 to 4: random weights, the softmax of standard normal numbers; window 1 gives the base losses, and from
+  window 2 on there are rewards, so transitions go into the replay;
+* from window 3 on the agent learns, every ``update_every`` steps;
+* from window 5 on it acts.
 
-With k = 1 + (filled part of the replay) it makes ``update_every k / 2`` gradient steps on ``128 k`` transitions.
+With k = 1 + (filled part of the replay) it makes ``int(update_every k / 2)`` gradient steps on ``int(128 k)``
+transitions each. All of this is the authors' code.
 
-Departures: rewards are not scaled by the network's learning rate, which a combiner does not know; random actions are
-standard normal logits; the critics see the weights, not the logits. As in the authors' code, the density of an action
-is that of tanh(u), which it never goes through; it keeps the logits small.
+Departures: rewards are not scaled by the network's learning rate (theirs: first rate over current rate), which a
+combiner does not know; with a ``lower_bound`` the state is the losses less it; mean in place of the sum. As in the
+authors' code, the density of an action is that of tanh(u), which it never goes through.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count, check_seed
+from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.igb_agent import CAPACITY, WeightAgent
 from mtrl_imgrad.combiners.igb_v1 import IGBv1
@@ -34,10 +35,10 @@ from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["IGBv2"]
 
-RANDOM_FROM, LEARNS_FROM, ACTS_FROM = 2, 3, 5
-"""Windows after which random actions, the agent's learning and its acting begin (the authors' epochs)."""
+STORES_FROM, LEARNS_FROM, ACTS_FROM = 2, 3, 5
+"""Windows after which the replay fills, the agent learns, and it acts (the authors' epochs)."""
 BATCH_SIZE = 128
-"""Of a nearly empty replay."""
+"""Of a nearly empty replay (the authors' 256 k / 2)."""
 
 
 class IGBv2(PositiveLossCombiner):
@@ -50,7 +51,8 @@ class IGBv2(PositiveLossCombiner):
     Args:
         window: steps of an epoch; 25 is ours, short enough for a run without epochs.
         update_every: steps from one series of the agent's gradient steps to the next; 50 in the authors' code.
-        seed: of the generator of initial weights, actions and batches.
+        seed: of the generator of initial weights, actions and batches; None (default): the run's, see
+            `Combiner.set_random_seed`.
         lower_bound: taken from the losses, see `PositiveLossCombiner`.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
 
@@ -61,7 +63,7 @@ class IGBv2(PositiveLossCombiner):
     name = "igb_v2"
     keeps = ("steps", "base_losses", "generator", "agent")
     needs_all_tasks = True
-    departures = "Rewards are not scaled by the learning rate; the critics see the weights."
+    departures = "Rewards are not scaled by the learning rate; epochs are windows of steps; mean in place of the sum."
     paper = IGBv1.paper
     bibtex = IGBv1.bibtex
 
@@ -70,17 +72,16 @@ class IGBv2(PositiveLossCombiner):
         window: int = 25,
         *,
         update_every: int = 50,
-        seed: int = 0,
+        seed: int | None = None,
         lower_bound: LowerBound = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(lower_bound=lower_bound, reduction=reduction)
         self.window = check_count("window", window)
         self.update_every = check_count("update_every", update_every)
-        self.seed = check_seed(seed)
         self._steps = self._keep("steps", Counter())
         self._base_losses = self._keep("base_losses", BaseLosses(skip=self.window, window=self.window))
-        self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
+        self._generator = self._seeded(seed)
         self._agent = self._keep("agent", WeightAgent(self._generator))
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
@@ -104,18 +105,14 @@ class IGBv2(PositiveLossCombiner):
     def _shares(self, above: Tensor, usable: Tensor) -> Tensor:
         """``[K]`` weights of sum one, by task id."""
         step, window = self._steps.value, self.window
-        equal = torch.full_like(above, 1 / len(above))
-        if step < RANDOM_FROM * window:
-            return equal
         base = self._base_losses.means(above, None)
-        state = above / base
-        usable = usable & state.isfinite().all()
-        self._agent.observe(state, usable)
+        self._agent.observe(above, base, usable & base.isfinite().all())
         if step >= LEARNS_FROM * window and step % self.update_every == 0:
-            fullness = 1 + min((step - RANDOM_FROM * window) / CAPACITY, 1.0)
-            self._agent.learn(state, max(1, round(self.update_every * fullness / 2)), round(BATCH_SIZE * fullness))
-        shares = self._agent.act(state, usable, random=step < ACTS_FROM * window)
-        return torch.where(base.isnan().any(), equal, shares)
+            stored = step - STORES_FROM * window + 1
+            fullness = 1 + min(stored / CAPACITY, 1.0)
+            updates = max(1, int(self.update_every * fullness / 2))  # truncated, as the batch size is
+            self._agent.learn(above, updates, int(BATCH_SIZE * fullness))
+        return self._agent.act(above, usable, random=step < ACTS_FROM * window) / len(above)
 
     def _order(self, losses: Tensor, tasks: TaskIds | None) -> list[int] | None:
         """The rows by task id; None where they are in order."""

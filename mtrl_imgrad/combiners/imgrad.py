@@ -66,7 +66,7 @@ class IMGrad(TaskSampler):
             `mtrl_imgrad.combiners.pareto_safe`. Off, as in the paper. A larger radius alone would not do: on the same
             sphere IMGrad's update can harm a task where CAGrad's does not.
         tasks_per_step: (C) look at this many groups of tasks a step, see `mtrl_imgrad.combiners.task_sampling`.
-        seed: of the generator that draws the tasks.
+        seed: of the generator that draws the tasks; None (default): the run's, see `Combiner.set_random_seed`.
         update_every: solve on every n-th step only, see `GramianCombiner`. The paper tries 2, 4, 8 and 16.
         official_k2_quirk: (C) for two tasks and ``form="authors"``, the linear term as the authors' CityScapes code
             has it, to reproduce their numbers.
@@ -104,7 +104,7 @@ class IMGrad(TaskSampler):
         rescale: bool = True,
         pareto_safe: bool = False,
         tasks_per_step: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         update_every: int = 1,
         official_k2_quirk: bool = False,
         solver: SolverName = "exact",
@@ -137,7 +137,6 @@ class IMGrad(TaskSampler):
         self.measure = measure
         self.base = base
         self.tasks_per_step = tasks_per_step
-        self.seed = seed
         self.solver = check_solver(solver)
         self._sample_tasks(tasks_per_step, seed)
 

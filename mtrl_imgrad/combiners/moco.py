@@ -8,11 +8,12 @@ task gradients, and moves the weights by one projected gradient step on ``|Y'w|^
 
     Y <- Y - beta_t (Y - G),    w <- projection of  w - 2 gamma_t (Y Y' + rho I) w  onto the simplex,    d = Y'w,
 
-with ``beta_t = beta / t^sigma_beta`` and ``gamma_t = gamma / t^sigma_gamma`` at step t. Y starts at zero, w at 1 / K.
+with ``beta_t = beta / t^sigma_beta`` and ``gamma_t = gamma / t^sigma_gamma``. Y starts at zero, w at 1 / K. The theorem
+counts steps in t, the authors' code epochs: a trainer that wants the latter passes its steps per epoch as ``window``.
 
-Departures from the authors' code: t counts steps, where theirs counts epochs and starts Y and w anew at each step of
-the first; the gradient of w has the factor 2 of the formula, which one of their codes leaves out; each task counts its
-own steps; the combination is not multiplied by K (theirs is: ``reduction="sum"``).
+Departures from the authors' code: Y and w are not started anew at each step of the first epoch; the gradient of w has
+the factor 2 of the formula, which their code for NYUv2 and CityScapes leaves out (its gamma is twice ours); each task
+counts its own steps; the combination is not multiplied by K (theirs is: ``reduction="sum"``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_number
+from mtrl_imgrad.combiners.arguments import check_choice, check_count, check_number
 from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.entrywise import BlockTable, combination, row_norms, scale_rows, wide
@@ -45,6 +46,7 @@ class MoCo(MatrixCombiner):
     Args:
         beta: rate at which Y follows the gradients at the first step, in (0, 1].
         gamma: rate of the weights at the first step, >= 0.
+        window: steps after which t grows by one.
         sigma_beta: exponent of beta's decay, >= 0.
         sigma_gamma: exponent of gamma's decay, >= 0.
         rho: weight of ``|w|^2``, >= 0; draws the weights to equality.
@@ -58,7 +60,7 @@ class MoCo(MatrixCombiner):
 
     name = "moco"
     keeps = ("tracked", "weights", "steps")
-    departures = "Rates decay with steps in place of epochs, and nothing is started anew in the first epoch."
+    departures = "Nothing is started anew in the first epoch; the weights' gradient has its factor 2."
     paper = (
         "Heshan Fernando, Han Shen, Miao Liu, Subhajit Chaudhury, Keerthiram Murugesan and Tianyi Chen. Mitigating "
         "Gradient Bias in Multi-objective Learning: A Provably Convergent Approach. ICLR 2023. arXiv:2210.12624"
@@ -78,6 +80,7 @@ class MoCo(MatrixCombiner):
         beta: float = 0.5,
         gamma: float = 0.1,
         *,
+        window: int = 1,
         sigma_beta: float = 0.5,
         sigma_gamma: float = 0.5,
         rho: float = 0.0,
@@ -87,6 +90,7 @@ class MoCo(MatrixCombiner):
         super().__init__(reduction=reduction)
         self.beta = check_number("beta", beta, 0, 1, closed=False)
         self.gamma = check_number("gamma", gamma, 0)
+        self.window = check_count("window", window)
         self.sigma_beta = check_number("sigma_beta", sigma_beta, 0)
         self.sigma_gamma = check_number("sigma_gamma", sigma_gamma, 0)
         self.rho = check_number("rho", rho, 0)
@@ -121,8 +125,9 @@ class MoCo(MatrixCombiner):
     ) -> tuple[list[Tensor], Tensor]:
         """Move Y and w on, where ``finite``; return both."""
         steps = self._steps.rows(like, tasks) + 1
-        rates = self.beta / steps**self.sigma_beta
-        rate = self.gamma / steps.amax() ** self.sigma_gamma
+        times = ((steps - 1) / self.window).floor() + 1
+        rates = self.beta / times**self.sigma_beta
+        rate = self.gamma / times.amax() ** self.sigma_gamma
         before = self._tracked.rows(blocks, tasks)
         tracked = [old + scale_rows(new - old, rates) for old, new in zip(before, blocks, strict=True)]
         weights = self._weights.shares(like, tasks)

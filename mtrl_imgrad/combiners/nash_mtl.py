@@ -14,7 +14,8 @@ Departures from the authors' code: the equation is solved exactly by Newton's me
 rounds of a linearised cone program and keeps the previous weights, without a word, where its solver fails; so no
 previous weights are kept. Where no a exists (the gradients are Pareto-stationary, for instance opposed) the answer is
 that for cosines with a ridge of 1e-10, status ``INACCURATE``. Theirs clips the gradient after the backward pass; here
-the clipping is a factor of the weights. A task whose gradient is zero is left out, with weight 0.
+the clipping is a factor of the weights, so ``heads="weighted"`` multiplies a head's gradient by the clipped weight,
+where theirs multiplies it by a. A task whose gradient is zero is left out, with weight 0.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from enum import IntEnum
 from torch import Tensor
 
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
+from mtrl_imgrad.combiners.printing import as_line, norm_text, numbers_text
 
 __all__ = ["Combination", "Status", "Weights"]
 
@@ -40,7 +41,7 @@ _SENTENCES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Weights:
     """The K coefficients of a combination, with their certificate. Leading batch dimensions are allowed.
 
@@ -62,13 +63,20 @@ class Weights:
         """The worst status of the batch. Reads the device: not for the hot path."""
         return Status(int(self.status_code.max()))
 
+    def __repr__(self) -> str:
+        """In one line."""
+        parts = [self.status.name, numbers_text("residual", self.residual), numbers_text("values", self.values)]
+        return as_line("Weights", parts)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Combination:
     """One update for the shared parameters and how it came about.
 
     Attributes:
-        gradient: ``[P]``, or a list of tensors shaped as the blocks without their task axis.
+        gradient: ``[P]``, or a list of tensors shaped as the blocks without their task axis. From `Combiner.backward`:
+            one for each shared parameter that is not frozen (for each of the features, where they are combined), zero
+            where no loss reaches it; before ``max_grad_norm`` and a `GradScaler`'s scale.
         weights: ``[K]`` coefficients, or None where the method is not linear in the rows.
         residual: scalar tensor, see `Weights.residual`.
         status_code: scalar int64 tensor of a `Status` value.
@@ -101,3 +109,11 @@ class Combination:
         """
         found = {} if self.gramian is None else gramian_diagnostics(self.gramian, self.weights)
         return {**found, **self.extras}
+
+    def __repr__(self) -> str:
+        """In one line."""
+        absent = f"tasks {list(self.non_finite)} not finite" if self.non_finite else ""
+        if self.skipped:
+            return as_line("Combination", ["skipped", absent])
+        parts = [self.status.name, numbers_text("residual", self.residual), numbers_text("weights", self.weights)]
+        return as_line("Combination", [*parts, norm_text(self.gradient), absent])

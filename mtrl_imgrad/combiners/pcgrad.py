@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_flag, check_seed
+from mtrl_imgrad.combiners.arguments import check_flag
 from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.memory.randomness import in_order, random_orders
 from mtrl_imgrad.combiners.pareto_safe import harmless
@@ -35,7 +35,7 @@ class PCGrad(GramianCombiner):
     Args:
         shuffle: visit the other tasks in random order, as in the paper; False visits them by index, which is
             deterministic, but then the result depends on how the tasks are numbered.
-        seed: of the generator of the orders.
+        seed: of the generator of the orders; None (default): the run's, see `Combiner.set_random_seed`.
         pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
             `mtrl_imgrad.combiners.pareto_safe`. Off, as in the paper.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
@@ -61,15 +61,12 @@ class PCGrad(GramianCombiner):
 }"""
 
     def __init__(
-        self, shuffle: bool = True, *, seed: int = 0, pareto_safe: bool = False, reduction: Reduction = "mean"
+        self, shuffle: bool = True, *, seed: int | None = None, pareto_safe: bool = False, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
         self.shuffle = check_flag("shuffle", shuffle)
-        self.seed = check_seed(seed)
         self.pareto_safe = check_flag("pareto_safe", pareto_safe)
-        self._generator = torch.Generator().manual_seed(self.seed)
-        if self.shuffle:
-            self._keep("generator", self._generator)
+        self._generator = self._seeded(seed, keep=self.shuffle)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.

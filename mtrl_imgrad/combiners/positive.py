@@ -37,6 +37,8 @@ class PositiveLossCombiner(LossCombiner):
         ArgumentError: if an argument is not one of those listed.
     """
 
+    per_task = ("lower_bound",)
+
     def __init__(self, *, lower_bound: LowerBound = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         if isinstance(lower_bound, Sequence) and not isinstance(lower_bound, str):

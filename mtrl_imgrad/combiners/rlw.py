@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.combiners.base import LossCombiner, Reduction
 from mtrl_imgrad.combiners.loss_weights import weights_from
 from mtrl_imgrad.combiners.memory.tables import TaskIds
@@ -27,7 +26,7 @@ class RLW(LossCombiner):
     Weights are drawn on the host from the combiner's own generator, at every step, whatever the losses are.
 
     Args:
-        seed: of the generator.
+        seed: of the generator; None (default): the run's, see `Combiner.set_random_seed`.
         reduction: ``"mean"`` (the authors') or ``"sum"``.
 
     Raises:
@@ -50,10 +49,9 @@ class RLW(LossCombiner):
   archivePrefix = {arXiv}
 }"""
 
-    def __init__(self, *, seed: int = 0, reduction: Reduction = "mean") -> None:
+    def __init__(self, *, seed: int | None = None, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        self.seed = check_seed(seed)
-        self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
+        self._generator = self._seeded(seed)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights; see `LossCombiner.weights`."""

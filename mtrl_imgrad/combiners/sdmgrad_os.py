@@ -7,7 +7,9 @@ Each of K tasks is drawn with probability n / K, and the whole draw is repeated 
 the tasks drawn alone: g0 is their mean, and the others have weight 0. `Combiner.backward` then takes about n backwards
 in place of K.
 
-Departures from the authors' code: exact, where theirs takes twenty projected gradient steps from equal weights.
+Departures from the authors' code: exact, where theirs takes twenty projected gradient steps from equal weights. This is
+the form of their first repository. Its successor keeps rows of zeros for tasks not drawn, one w over all K from step to
+step, and a factor K / n; the exact w would then lie on a row of zeros wherever the tasks drawn agree.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number, check_seed
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Reduction, TaskIds, Weights
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.sdmgrad import SDMGrad, direction_oriented, drawn_to_mean
@@ -36,7 +38,7 @@ class SDMGradOS(GramianCombiner):
         num_sampled: tasks drawn in a step on average, n > 0; the authors take 4 on MT10 and 8 on MT50. All are drawn
             where there are no more than that.
         lam: weight of the mean gradient, >= 0; 0.6 is the authors' on MT10 and MT50.
-        seed: of the generator.
+        seed: of the generator; None (default): the run's, see `Combiner.set_random_seed`.
         reduction: ``"mean"``, or ``"sum"``, which multiplies by K.
 
     Raises:
@@ -45,18 +47,17 @@ class SDMGradOS(GramianCombiner):
 
     name = "sdmgrad_os"
     keeps = ("generator",)
-    departures = "Exact on the tasks drawn."
+    departures = "Exact; the form of the authors' first repository, without the successor's rows of zeros and K / n."
     paper = SDMGrad.paper
     bibtex = SDMGrad.bibtex
 
     def __init__(
-        self, num_sampled: float = 4, lam: float = 0.6, *, seed: int = 0, reduction: Reduction = "mean"
+        self, num_sampled: float = 4, lam: float = 0.6, *, seed: int | None = None, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
         self.num_sampled = check_number("num_sampled", num_sampled, 0, closed=False)
         self.lam = check_number("lam", lam, 0)
-        self.seed = check_seed(seed)
-        self._generator = self._keep("generator", torch.Generator().manual_seed(self.seed))
+        self._generator = self._seeded(seed)
 
     def draw_groups(self, num_tasks: int) -> Tensor:
         """One row a task drawn; see `Combiner.draw_groups`."""

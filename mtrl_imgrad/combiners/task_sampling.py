@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count, check_seed
+from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Status, TaskIds, Weights
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
 
@@ -30,16 +30,15 @@ class TaskSampler(GramianCombiner):
     keeps: ClassVar[tuple[str, ...]] = ("generator",)
     _rows: int | None = None
 
-    def _sample_tasks(self, rows: int | None, seed: int) -> None:
+    def _sample_tasks(self, rows: int | None, seed: int | None) -> None:
         """Look at ``rows`` groups of tasks a step; with None, or with at least K, at every task on its own.
 
         Raises:
             ArgumentError: if ``rows`` is not an integer >= 2, or ``seed`` cannot seed a generator.
         """
-        seed = check_seed(seed)
+        self._generator = self._seeded(seed, keep=rows is not None)
         if rows is not None:
             self._rows = check_count("tasks_per_step", rows, 2)
-            self._generator = self._keep("generator", torch.Generator().manual_seed(seed))
 
     @abstractmethod
     def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:

@@ -1,7 +1,6 @@
-"""Random streams: one for the goals of each task, one for each environment, all spawned from a single seed.
+"""Random streams of environments: one for the goals of each task, one for each environment.
 
-``numpy.random.SeedSequence`` keeps them independent, however close two seeds are; adding a copy of a task
-changes no other stream.
+Adding a copy of a task changes no other stream, see `mtrl_imgrad.seeding`.
 """
 
 from __future__ import annotations
@@ -10,24 +9,24 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RowStreams", "goal_generator", "row_generator", "row_seed"]
+from mtrl_imgrad.seeding import Stream, numpy_generator, stream_seed
 
-_GOALS, _ROWS = 0, 1
+__all__ = ["RowStreams", "goal_generator", "row_generator", "row_seed"]
 
 
 def goal_generator(seed: int, task: int) -> np.random.Generator:
     """Generator that draws the list of goals of task number ``task``."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_GOALS, task)))
+    return numpy_generator(seed, Stream.GOALS, task)
 
 
 def row_generator(seed: int, task: int, copy: int) -> np.random.Generator:
     """Generator of one environment: copy number ``copy`` of task number ``task``."""
-    return np.random.default_rng(_row(seed, task, copy))
+    return numpy_generator(seed, Stream.ROWS, task, copy)
 
 
 def row_seed(seed: int, task: int, copy: int) -> int:
     """A seed in [0, 2^31) for one environment, where a simulator has a generator of its own."""
-    return int(_row(seed, task, copy).generate_state(1)[0] >> 1)
+    return stream_seed(seed, Stream.ROWS, task, copy) >> 1
 
 
 class RowStreams:
@@ -56,7 +55,3 @@ class RowStreams:
         """Go back to `get_state`: the next reset of each row draws what its last one drew."""
         for generator, state in zip(self._generators, states, strict=True):
             generator.bit_generator.state = state
-
-
-def _row(seed: int, task: int, copy: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence(seed, spawn_key=(_ROWS, task, copy))

@@ -33,6 +33,7 @@ from gymnasium import spaces
 from mtrl_imgrad.envs.episodes import BoolArray, Episodes, FloatArray, IntArray
 from mtrl_imgrad.envs.restoring import RestorableEpisodes, to_float32
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError, NonFiniteError
+from mtrl_imgrad.seeding import fresh_seed
 
 __all__ = ["MultiTaskVecEnv"]
 
@@ -225,7 +226,10 @@ class MultiTaskVecEnv(RestorableEpisodes):
             raise EnvironmentFaultError(f"the {self.backend} environment of {names} is closed")
 
     def _checked_actions(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        checked = np.asarray(actions, dtype=np.float32)
+        try:
+            checked = np.asarray(actions, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"actions must be numbers [num_envs, action]: {error}") from None
         expected = (self.num_envs, *self.action_space.shape)  # type: ignore[misc]
         if checked.shape != expected:
             raise ArgumentError(f"actions has shape {checked.shape}; {expected} expected, one row an environment")
@@ -260,7 +264,7 @@ class MultiTaskVecEnv(RestorableEpisodes):
             The seed, once for each environment (their own streams are spawned from it).
         """
         if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1)[0])
+            seed = fresh_seed()
         if seed < 0:
             raise ArgumentError(f"seed must be a non-negative integer, not {seed}")
         if self._used or seed != self.initial_seed:

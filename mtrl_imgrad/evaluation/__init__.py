@@ -1,5 +1,6 @@
 """Success by task, its statistics, tables and plots."""
 
+from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
 from mtrl_imgrad.evaluation.statistics import (
     Aggregate,
@@ -16,6 +17,7 @@ from mtrl_imgrad.evaluation.tables import markdown_table, print_success, success
 __all__ = [
     "Aggregate",
     "EvaluationHistory",
+    "EvaluationProtocol",
     "Interval",
     "SuccessReport",
     "aggregate_runs",

@@ -6,8 +6,10 @@ a user's own pyplot figures are left alone.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +48,11 @@ def plot_success_curve(
     """Mean success over environment steps with its interval, and every task.
 
     Up to 12 tasks are thin lines, each with its name at its end. More tasks would be a tangle: then the mean
-    has a panel of its own above a map of all tasks, one row each, ordered by their last success.
+    has a panel of its own above a map of all tasks, one row each, ordered by their last success. Of several
+    evaluations at the same step the last is drawn.
+
+    A task without a notion of success is left out, which the caption says. If no task has one, the curves are of
+    normalized returns (`EvaluationHistory.normalized_returns`).
 
     Args:
         evaluations: a history, or the path of an ``evaluations.npz``.
@@ -65,22 +71,20 @@ def plot_success_curve(
     history = evaluations if isinstance(evaluations, EvaluationHistory) else EvaluationHistory.load(evaluations)
     if not len(history):
         raise ArgumentError("evaluations must hold at least one evaluation, got none")
-    num_tasks = len(history.task_names)
-    steps, unit = _in_unit(history.timesteps)
+    curves = _Curves.of(history)
+    num_tasks = len(curves.names)
     if num_tasks <= _MAX_LINES:
         figure = Figure(figsize=(9.6, 5.0), dpi=_DPI, layout="constrained")
         axes = figure.add_subplot()
-        _draw_tasks(axes, steps, history)
+        _draw_tasks(axes, curves)
         bottom = axes
     else:
         figure = Figure(figsize=(9.6, 3.2 + 0.145 * num_tasks), dpi=_DPI, layout="constrained")
         axes, bottom = figure.subplots(2, 1, height_ratios=(2.4, 0.145 * num_tasks), sharex=True)
-        _draw_map(figure, bottom, steps, history)
-    _draw_mean(axes, steps, history)
-    bottom.set_xlabel(f"environment steps, all tasks together{unit}")
-    episodes = history.reports[0].num_episodes
-    band = f", band: {100 * history.confidence:g} % interval over episodes" if episodes > 1 else ""
-    detail = f"mean of {num_tasks} tasks, {_episodes(episodes)} a task{band}"
+        _draw_map(figure, bottom, curves)
+    _draw_mean(axes, curves)
+    bottom.set_xlabel(f"environment steps, all tasks together{curves.unit}")
+    detail = _curve_caption(curves, history)
     _entitle(axes, [env, combiner, _seed(seed)], detail)
     return _save(figure, path)
 
@@ -109,8 +113,11 @@ def plot_per_task_bars(
         The path of the PNG.
 
     Raises:
+        ArgumentError: if no task has a notion of success.
         TaskMismatchError: if ``before`` speaks of other tasks.
     """
+    if np.isnan(report.mean_success):
+        raise ArgumentError("report must have a task with a notion of success, got none: there are no rates to draw")
     if before is not None and before.task_names != report.task_names:
         raise TaskMismatchError(f"before is of {before.task_names}, the report of {report.task_names}")
     order = np.argsort(-report.success_rate, kind="stable")
@@ -124,44 +131,111 @@ def plot_per_task_bars(
     if before is not None:
         old, old_ends = _rates_and_ends(before, order)
         _draw_intervals(axes, [place + 0.2 for place in places], old, old_ends, "#B4561B", "before")
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9)
+        figure.legend(loc="upper right", ncols=2, frameon=False, fontsize=9)  # beside the title
     axes.set_yticks(places, [*(report.task_names[k] for k in order), "mean"], fontsize=9)
     axes.get_yticklabels()[-1].set_fontweight("bold")
     axes.invert_yaxis()
     axes.set_ylim(places[-1] + 0.6, -0.6)
     for place, rate in zip(places, rates, strict=True):
-        axes.text(1.02, place, f"{rate:.2f}", va="center_baseline", fontsize=9, color=_INK)
+        axes.text(1.02, place, "-" if np.isnan(rate) else f"{rate:.2f}", va="center_baseline", fontsize=9, color=_INK)
     axes.set_xlim(0, 1)
     _plain_axes(axes, "x")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("success rate")
-    detail = f"{_episodes(report.num_episodes)} a task, {100 * report.confidence:g} % intervals over episodes"
+    detail = _bar_caption(report, before)
     _entitle(axes, [env, combiner, _seed(seed)], detail)
     return _save(figure, path)
 
 
-def _draw_mean(axes: Axes, steps: NDArray[Any], history: EvaluationHistory) -> None:
-    ends = history.mean_intervals
-    axes.fill_between(steps, ends[:, 0], ends[:, 1], color=_BAND, alpha=0.45, linewidth=0, zorder=1)
-    axes.plot(steps, history.mean_success, color=_INK, linewidth=2.4, zorder=4, **_dots(history, 5))
+def _bar_caption(report: SuccessReport, before: SuccessReport | None) -> str:
+    episodes = f"{_episodes(report.num_episodes)} a task"
+    if before is not None and before.num_episodes != report.num_episodes:
+        episodes += f" (before: {before.num_episodes})"
+    lines = [f"{episodes}, {100 * report.confidence:g} % intervals over episodes", str(report.protocol)]
+    if np.isnan(report.success_rate).any():
+        lines.append("-: the environment says nothing of success; the mean is of the others")
+    return "\n".join(filter(None, lines))
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """What is drawn over steps: E evaluations of the K tasks that have something to show."""
+
+    names: tuple[str, ...]
+    measure: str
+    steps: NDArray[np.float64]
+    unit: str
+    tasks: NDArray[np.float64]  # [E, K]
+    mean: NDArray[np.float64]  # [E]
+    ends: NDArray[np.float64] | None  # [E, 2]
+    num_episodes: list[int]
+
+    @classmethod
+    def of(cls, history: EvaluationHistory) -> _Curves:
+        shown = [i for i, when in enumerate(history.timesteps) if when not in history.timesteps[i + 1 :]]
+        known = np.isfinite(history.success_rate[-1])
+        by_success = bool(known.any())
+        values = history.success_rate[:, known] if by_success else history.normalized_returns
+        names = [name for name, told in zip(history.task_names, known, strict=True) if told or not by_success]
+        steps, unit = _in_unit(history.timesteps[shown])
+        return cls(
+            tuple(names),
+            "success rate" if by_success else "normalized return",
+            steps,
+            unit,
+            values[shown],
+            history.mean_success[shown] if by_success else values[shown].mean(axis=1),
+            history.mean_intervals[shown] if by_success else None,
+            history.num_episodes[shown].tolist(),
+        )
+
+
+def _curve_caption(curves: _Curves, history: EvaluationHistory) -> str:
+    counts = curves.num_episodes
+    last = f" ({counts[-1]} in the last evaluation)" if len(set(counts[:-1])) == 1 and counts[-1] != counts[0] else ""
+    episodes = _episodes(counts[0]) if last or len(set(counts)) == 1 else f"{min(counts)} to {_episodes(max(counts))}"
+    mean = _mean_name(curves)
+    if curves.ends is None:
+        how = "return on a scale from each task's lowest evaluation, 0, to its highest, 1"
+    else:
+        how = f"band: {100 * history.confidence:g} % interval over episodes"
+    lines = [
+        f"{mean}, {episodes} a task{last}, {how}",
+        str(dataclasses.replace(history.reports[-1].protocol, timesteps=None)),
+    ]
+    left_out = len(history.task_names) - len(curves.names)
+    if left_out:
+        lines.append(f"without {left_out} task{'s' if left_out > 1 else ''} whose environment says nothing of success")
+    return "\n".join(filter(None, lines))
+
+
+def _mean_name(curves: _Curves) -> str:
+    return f"mean of {len(curves.names)} task{'s' if len(curves.names) > 1 else ''}"
+
+
+def _draw_mean(axes: Axes, curves: _Curves) -> None:
+    if curves.ends is not None:
+        low, high = curves.ends.T
+        axes.fill_between(curves.steps, low, high, color=_BAND, alpha=0.45, linewidth=0, zorder=1)
+    axes.plot(curves.steps, curves.mean, color=_INK, linewidth=2.4, zorder=4, **_dots(curves, 5))
     axes.set_ylim(-0.02, 1.02)
-    axes.set_ylabel("success rate")
+    axes.set_ylabel(curves.measure)
     _plain_axes(axes, "y")
-    if len(history.task_names) > _MAX_LINES:
+    if len(curves.names) > _MAX_LINES:
         axes.annotate(
-            f" {history.mean_success[-1]:.2f}", (1.0, history.mean_success[-1]), color=_INK, fontsize=10,
+            f" {curves.mean[-1]:.2f}", (1.0, curves.mean[-1]), color=_INK, fontsize=10,
             fontweight="bold", xycoords=axes.get_yaxis_transform(), va="center", annotation_clip=False,
         )  # fmt: skip
 
 
-def _draw_tasks(axes: Axes, steps: NDArray[Any], history: EvaluationHistory) -> None:
+def _draw_tasks(axes: Axes, curves: _Curves) -> None:
     """A thin line for each task, and at the right edge the names, led to their lines where these meet."""
-    rates = history.success_rate
-    styles: list[Any] = ["-" if k < 6 else (0, (4, 1.5)) for k in range(len(history.task_names))]
+    styles: list[Any] = ["-" if k < 6 else (0, (4, 1.5)) for k in range(len(curves.names))]
     for k, style in enumerate(styles):
-        axes.plot(steps, rates[:, k], color=PALETTE[k], linewidth=1.2, linestyle=style, **_dots(history, 3))
-    ends = [*rates[-1], float(history.mean_success[-1])]
-    names = [*history.task_names, f"mean of {len(styles)} tasks"]
+        values = curves.tasks[:, k]
+        axes.plot(curves.steps, values, color=PALETTE[k], linewidth=1.2, linestyle=style, **_dots(curves, 3))
+    ends = [*curves.tasks[-1], float(curves.mean[-1])]
+    names = [*curves.names, _mean_name(curves)]
     heights = _spread(ends, gap=0.052)
     where = axes.get_yaxis_transform()
     for k, (name, end, height) in enumerate(zip(names, ends, heights, strict=True)):
@@ -176,29 +250,28 @@ def _draw_tasks(axes: Axes, steps: NDArray[Any], history: EvaluationHistory) -> 
             f"{end:.2f}  {name}", (1.062, height), xycoords=where, va="center", fontsize=8.5, color=_INK,
             fontweight="bold" if mean else "normal", annotation_clip=False,
         )  # fmt: skip
-    axes.set_xlim(0, steps[-1] or 1.0)
+    axes.set_xlim(0, curves.steps[-1] or 1.0)
 
 
-def _dots(history: EvaluationHistory, size: float) -> dict[str, Any]:
-    """Markers for a curve of one or two points, which would be invisible or seem to say more than it does."""
-    return {"marker": "o", "markersize": size, "clip_on": False} if len(history) < 3 else {}
+def _dots(curves: _Curves, size: float) -> dict[str, Any]:
+    """Markers for a curve of few points, which would be invisible or seem to say more than it does."""
+    return {"marker": "o", "markersize": size, "clip_on": False} if len(curves.steps) < 5 else {}
 
 
-def _draw_map(figure: Figure, axes: Axes, steps: NDArray[Any], history: EvaluationHistory) -> None:
-    """Success of many tasks as a map: a row for each task, best on top; a column for each evaluation."""
-    rates = history.success_rate
-    order = np.argsort(-rates[-1], kind="stable")
-    edges = _edges(steps)
+def _draw_map(figure: Figure, axes: Axes, curves: _Curves) -> None:
+    """Many tasks as a map: a row for each task, best on top; a column for each evaluation."""
+    order = np.argsort(-curves.tasks[-1], kind="stable")
+    edges = _edges(curves.steps)
     mesh = axes.pcolormesh(
-        edges, np.arange(len(order) + 1), rates[:, order].T, cmap="cividis", vmin=0, vmax=1, rasterized=True
+        edges, np.arange(len(order) + 1), curves.tasks[:, order].T, cmap="cividis", vmin=0, vmax=1, rasterized=True
     )
-    axes.set_yticks(np.arange(len(order)) + 0.5, [history.task_names[k] for k in order], fontsize=7.5)
+    axes.set_yticks(np.arange(len(order)) + 0.5, [curves.names[k] for k in order], fontsize=7.5)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.set_xlim(edges[0], edges[-1])
     for side in axes.spines.values():
         side.set_visible(False)
-    figure.colorbar(mesh, ax=axes, label="success rate", fraction=0.03, pad=0.015, aspect=40)
+    figure.colorbar(mesh, ax=axes, label=curves.measure, fraction=0.03, pad=0.015, aspect=40)
 
 
 def _edges(steps: NDArray[Any]) -> NDArray[np.float64]:
@@ -268,8 +341,9 @@ def _entitle(axes: Axes, parts: Sequence[str], detail: str) -> None:
     title = "  ·  ".join(part for part in parts if part)
     axes.set_title(detail, loc="left", fontsize=9, color=_QUIET)
     if title:
+        above = 8 + 12 * len(detail.splitlines())
         axes.annotate(
-            title, (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points", fontsize=12.5,
+            title, (0, 1), (0, above), xycoords="axes fraction", textcoords="offset points", fontsize=12.5,
             fontweight="bold", color=_INK, va="bottom", annotation_clip=False,
         )  # fmt: skip
 

@@ -42,7 +42,7 @@ CHUNK = 2_000_000
 
 
 class Interval(NamedTuple):
-    """A confidence interval; both ends are NaN where the sample (one run, one episode) cannot give one."""
+    """A confidence interval; both ends are NaN where the sample (one run) cannot give one."""
 
     low: float
     high: float
@@ -81,48 +81,48 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float =
             raise ArgumentError(f"{name} must hold whole numbers, got {counts.tolist()}")
     if not ((n >= 1).all() and (hits >= 0).all() and (hits <= n).all()):
         raise ArgumentError(f"need 0 <= successes <= trials >= 1, got {hits.tolist()} of {n.tolist()}")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    rate = hits / n
-    shrink = 1 + z * z / n
-    centre = (rate + z * z / (2 * n)) / shrink
-    half = z / shrink * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At the ends the formula is exactly 0 and 1, but for rounding.
-    low = np.where(hits == 0, 0.0, centre - half)
-    high = np.where(hits == n, 1.0, centre + half)
-    return np.stack([low, high], axis=-1)
+    return _score_interval(hits / n, n, NormalDist().inv_cdf(0.5 + confidence / 2))
 
 
 @checked
-def success_interval(successes: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Stratified percentile bootstrap of the mean success of one agent over its episodes.
+def success_interval(successes: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval of the mean success of one agent over its tasks: Wilson's, less the variance between tasks.
 
-    Each task is a stratum: its episodes are drawn anew from its episodes. The number of successes in such a
-    draw is binomial, so it is drawn as that: the same distribution as with indices, for far less work.
+    The mean m of N = K n episodes, n of each of K tasks, varies by ``(m (1 - m) - v) / N``, where v is the
+    variance of the tasks' success rates (a stratified sample: W. G. Cochran, *Sampling Techniques*, ch. 5).
+    The interval holds every mean that a score test does not reject, as Wilson's does::
 
-    The interval has no width where every task has only successes or only failures: resampling cannot see what
-    never happened. The tasks' own Wilson intervals can.
+        N (mean - m)^2 <= z^2 (m (1 - m) - v),   v = (n / (n + z^2))^2 Var_k(rate_k)
+
+    Rates from few episodes differ by chance too, so v is taken from rates drawn towards 1/2 by z^2 episodes
+    (A. Agresti, B. A. Coull, Am. Stat. 52, 1998). This makes the interval rather too wide than too narrow, and
+    it has a width where every task has only successes or only failures, where a bootstrap has none. For one
+    task it is `wilson_interval`; where all tasks have the same rate it is Wilson's of N episodes.
+
+    The tasks are taken as given: nothing is said about other tasks, nor about other seeds.
 
     Args:
         successes: ``[K, n]`` booleans, n episodes for each of K tasks.
         confidence: two-sided level, strictly between 0 and 1.
-        resamples: number of bootstrap draws.
-        seed: of the draws.
 
     Returns:
-        `Interval`; NaN where n is 1, which tells nothing about the spread within a task.
+        `Interval`, within [0, 1].
 
     Raises:
-        ArgumentError: if ``successes`` is not a boolean matrix, or an option is out of range.
+        ArgumentError: if ``successes`` is not a boolean matrix, or the level is out of range.
+
+    >>> [round(end, 3) for end in success_interval(np.zeros((10, 5), bool))]
+    [0.0, 0.071]
     """
+    _check_confidence(confidence)
     hits = np.asarray(successes)
     if hits.ndim != 2 or hits.size == 0 or hits.dtype != np.bool_:
         raise ArgumentError(f"successes must be bool [tasks, episodes], got {hits.dtype} {hits.shape}")
-    _check_bootstrap(confidence, resamples, seed)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     episodes = hits.shape[1]
-    if episodes == 1:
-        return Interval(np.nan, np.nan)
-    counts = np.random.default_rng(seed).binomial(episodes, hits.mean(axis=1), size=(resamples, len(hits)))
-    return _percentiles(counts.mean(axis=1) / episodes, confidence)
+    between = (episodes / (episodes + z * z)) ** 2 * hits.mean(axis=1).var()
+    low, high = _score_interval(np.asarray(hits.mean()), np.asarray(hits.size), z, between)
+    return Interval(float(low), float(high))
 
 
 @checked
@@ -178,7 +178,8 @@ def stratified_bootstrap(
         seed: of the draws.
 
     Returns:
-        `Interval`; NaN for a single run, which tells nothing about other runs.
+        `Interval`; NaN for a single run, which tells nothing about other runs. Without width where all runs agree:
+        resampling cannot see what never happened.
 
     Raises:
         ArgumentError: if a shape or an option is wrong.
@@ -268,6 +269,17 @@ def aggregate_runs(
         num_runs=matrix.shape[0],
         num_tasks=matrix.shape[1],
     )
+
+
+def _score_interval(rate: Floats, n: NDArray, z: float, between: float = 0.0) -> Floats:
+    """The p with ``n (rate - p)^2 <= z^2 (p (1 - p) - between)``, ``[..., 2]``: roots of a quadratic."""
+    shrink = 1 + z * z / n
+    centre = (rate + z * z / (2 * n)) / shrink
+    half = z / shrink * np.sqrt(rate * (1 - rate) / n - between * shrink / n + z * z / (4 * n * n))
+    # At the ends the formula is exactly 0 and 1, but for rounding.
+    low = np.where(rate == 0, 0.0, centre - half)
+    high = np.where(rate == 1, 1.0, centre + half)
+    return np.stack([low, high], axis=-1)
 
 
 def _mean(samples: Floats) -> Floats:

@@ -22,7 +22,9 @@ from mtrl_imgrad.errors import (
     NonFiniteError,
     TaskMismatchError,
 )
+from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.reports import SuccessReport
+from mtrl_imgrad.success_info import success_of
 
 __all__ = ["check_evaluation_env", "evaluate_success"]
 
@@ -61,7 +63,8 @@ def evaluate_success(
         progress_bar: show a bar of finished episodes.
 
     Returns:
-        `SuccessReport`; episodes in the order of the copies, then of time.
+        `SuccessReport`; episodes in the order of the copies, then of time. A task of which no info holds
+        ``success`` or ``is_success`` has returns and lengths, but no success rate.
 
     Raises:
         ArgumentError: if an argument is out of range, the environment is not a multi-task one, or is the one
@@ -69,7 +72,8 @@ def evaluate_success(
         TaskMismatchError: if the agent was made for other tasks, the same in another order, or for other
             observations.
         NonFiniteError: if the agent acts with a NaN or an infinity; names task and step.
-        EnvironmentFaultError: if an episode never tells of success, returns a NaN or outlasts the horizon.
+        EnvironmentFaultError: if only some episodes of a task tell of success, or in a wrong type, a return is NaN,
+            or an episode outlasts the horizon.
     """
     if not callable(getattr(agent, "predict", None)):
         raise ArgumentError(f"agent must have a method predict, got {type(agent).__name__}")
@@ -86,7 +90,7 @@ def evaluate_success(
             tally.check_actions(actions, observations)
             observations, rewards, dones, infos = env.step(actions)
             advance(tally.add(rewards, dones, infos))
-    return tally.report(confidence)
+    return tally.report(confidence, EvaluationProtocol.of(agent, env, deterministic))
 
 
 def check_evaluation_env(agent: object, env: VecEnv) -> None:
@@ -139,6 +143,7 @@ class _Tally:
         self.total = np.zeros(env.num_envs)
         self.success = np.zeros(env.num_envs, bool)
         self.informed = np.zeros(env.num_envs, bool)
+        self.has_success: list[bool | None] = [None] * len(self.task_names)  # None: no episode has ended yet
 
     @property
     def complete(self) -> bool:
@@ -162,10 +167,13 @@ class _Tally:
         self.length += 1
         self.total += rewards
         for i, info in enumerate(infos):
-            for key in ("is_success", "success"):
-                if key in info:
-                    self.informed[i] = True
-                    self.success[i] |= bool(info[key] > 0)
+            try:
+                found = success_of(info)
+            except TypeError as error:
+                raise EnvironmentFaultError(f"{self._where(i)}: {error}") from None
+            if found is not None:
+                self.informed[i] = True
+                self.success[i] |= found
         if self.horizon is not None and (self.length > self.horizon).any():
             i = int(self.length.argmax())
             raise EnvironmentFaultError(f"{self._where(i)}: no end of the episode after {self.horizon} steps")
@@ -176,8 +184,7 @@ class _Tally:
         monitored = info.get("episode", {})
         total = float(monitored.get("r", self.total[i]))
         episode = bool(self.success[i]), total, int(monitored.get("l", self.length[i]))
-        if not self.informed[i]:
-            raise EnvironmentFaultError(f"{self._where(i)}: no info held 'is_success' or 'success'")
+        self._check_informed(i)
         if not np.isfinite(total):
             raise EnvironmentFaultError(f"{self._where(i)}: the episode's return is {total}")
         self.length[i], self.total[i], self.success[i], self.informed[i] = 0, 0.0, False, False
@@ -186,11 +193,23 @@ class _Tally:
         self.episodes[i].append(episode)
         return True
 
+    def _check_informed(self, i: int) -> None:
+        """All episodes of a task tell of success, or none does."""
+        task, informed = self.task_ids[i], bool(self.informed[i])
+        if self.has_success[task] is None:
+            self.has_success[task] = informed
+        elif self.has_success[task] != informed:
+            now, before = ("some", "none") if informed else ("no", "some")
+            raise EnvironmentFaultError(
+                f"{self._where(i)}: {now} info of this episode held 'success' or 'is_success', {before} of an earlier "
+                "one; every episode must say whether it succeeded, or none"
+            )
+
     def _where(self, i: int) -> str:
         name = self.task_names[self.task_ids[i]]
         return f"task {name!r} (environment {i}) at step {self.length[i]} of its episode"
 
-    def report(self, confidence: float) -> SuccessReport:
+    def report(self, confidence: float, protocol: EvaluationProtocol) -> SuccessReport:
         by_task = [
             [episode for i in np.flatnonzero(self.task_ids == task) for episode in self.episodes[i]]
             for task in range(len(self.task_names))
@@ -198,7 +217,8 @@ class _Tally:
         successes, returns, lengths = (
             np.array([[episode[part] for episode in row] for row in by_task]) for part in range(3)
         )
-        return SuccessReport(tuple(self.task_names), successes, returns, lengths, confidence)
+        known = np.array(self.has_success, np.bool_)
+        return SuccessReport(tuple(self.task_names), successes, returns, lengths, confidence, known, protocol)
 
 
 def _innermost(env: VecEnv) -> VecEnv:

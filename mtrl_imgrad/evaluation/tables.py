@@ -42,7 +42,7 @@ def interval_bar(rate: float, low: float, high: float, width: int, *, ascii_only
     """A rate and its interval as ``width`` characters.
 
     Args:
-        rate: in [0, 1].
+        rate: in [0, 1]; NaN for none, which leaves blanks.
         low: lower end of its interval; NaN for none.
         high: upper end of its interval; NaN for none.
         width: number of characters.
@@ -51,6 +51,8 @@ def interval_bar(rate: float, low: float, high: float, width: int, *, ascii_only
     >>> interval_bar(0.5, 0.3, 0.7, 10)
     '███▓▓░░···'
     """
+    if np.isnan(rate):
+        return " " * width
     # NaN compares false, so that an unknown interval leaves a plain bar.
     ends = [low if low <= rate else rate, rate, high if high >= rate else rate]
     first, second, third = (int(width * end + 0.5) for end in ends)
@@ -83,8 +85,8 @@ def success_table(
     bar = min(max(width - others - sizes[0], _MIN_BAR), _MAX_BAR)
     name = min(sizes[0], max(width - others - bar, _MIN_BAR))
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.title, table.title_style, table.title_justify = _title(report, before), "bold", "left"
-    table.caption, table.caption_style, table.caption_justify = _legend(ascii_only), "dim", "left"
+    table.title, table.title_style, table.title_justify = title_of(report, before), "bold", "left"
+    table.caption, table.caption_style, table.caption_justify = _legend(report, ascii_only), "dim", "left"
     table.add_column(header[0], width=name, no_wrap=True, overflow="crop" if ascii_only else "ellipsis")
     for text, size in zip(header[1:], sizes[1:], strict=True):
         table.add_column(text, width=size, justify="right", no_wrap=True)
@@ -115,10 +117,12 @@ def markdown_table(report: SuccessReport, before: SuccessReport | None = None, *
     rows[-1] = [f"**{cell}**" for cell in rows[-1]]
     lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
     if bar:
-        drawn = [f"`{interval_bar(*ends, bar)}`" for ends in _all_rates(report)]
+        drawn = ["" if np.isnan(ends[0]) else f"`{interval_bar(*ends, bar)}`" for ends in _all_rates(report)]
         lines = [[*row, cell] for row, cell in zip(lines, ["", ":--", *drawn], strict=True)]
     body = "\n".join(f"| {' | '.join(row)} |" for row in lines)
-    return f"{_title(report, before)}\n\n{body}\n"
+    title = title_of(report, before).replace("\n", "; ")
+    note = _note(report)
+    return f"{title}\n\n{body}\n" + (f"\n{note}\n" if note else "")
 
 
 @checked
@@ -174,15 +178,37 @@ def _grid_cell(task: str, rate: float | None, name: int, bar: int, ascii_only: b
     return Text.assemble(f"{task:<{name}} ", (drawn, "cyan"), f" {value}")
 
 
-def _title(report: SuccessReport, before: SuccessReport | None) -> str:
-    plural = "s" if report.num_episodes > 1 else ""
-    episodes = f"{report.num_episodes} episode{plural} a task, {100 * report.confidence:g} % intervals"
-    return f"{'success' if before is None else 'success before and after'} in %, {episodes}"
+def title_of(report: SuccessReport, before: SuccessReport | None) -> str:
+    """What the numbers are: how many episodes, what kind of interval, and how the episodes were run."""
+    level = f"{100 * report.confidence:g} % intervals"
+    if before is None:
+        first = f"success in %, {episodes_in_words(report.num_episodes)}, {level}"
+    elif before.num_episodes == report.num_episodes:
+        first = f"success before and after in %, {episodes_in_words(report.num_episodes)}, {level}"
+    else:
+        counts = f"before ({episodes_in_words(before.num_episodes)}) and after ({report.num_episodes})"
+        first = f"success {counts} in %, {level}"
+    return "\n".join(filter(None, [first, str(report.protocol)]))
 
 
-def _legend(ascii_only: bool) -> str:
+def episodes_in_words(count: int) -> str:
+    """For instance ``"20 episodes a task"``."""
+    return f"{count} episode{'s' if count > 1 else ''} a task"
+
+
+def _legend(report: SuccessReport, ascii_only: bool) -> str:
     full, dense, light, _ = _ASCII if ascii_only else _BLOCKS
-    return f"bar: {full} up to the interval's lower end, {dense} to the rate, {light} to its upper end"
+    bar = f"bar: {full} up to the interval's lower end, {dense} to the rate, {light} to its upper end"
+    return "\n".join(filter(None, ["" if np.isnan(report.mean_success) else bar, _note(report)]))
+
+
+def _note(report: SuccessReport) -> str:
+    """What "-" means, where there is one."""
+    count = int(np.isfinite(report.success_rate).sum())
+    if count == len(report.task_names):
+        return ""
+    rest = "; mean of the others" if count else ""
+    return f"-: the environment says nothing of success{rest}"
 
 
 def _all_rates(report: SuccessReport) -> list[tuple[float, float, float]]:
@@ -192,31 +218,40 @@ def _all_rates(report: SuccessReport) -> list[tuple[float, float, float]]:
 
 
 def _cells(report: SuccessReport, before: SuccessReport | None) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows, mean last, as text."""
+    """The header and the rows, mean last, as text; returns stand beside where a task has no notion of success."""
     names = [*report.task_names, "mean"]
     now = _all_rates(report)
     if before is None:
-        returns = [*report.returns.mean(axis=1), report.returns.mean()]
         lengths = [*report.lengths.mean(axis=1), report.lengths.mean()]
-        parts = zip(names, now, returns, lengths, strict=True)
+        parts = zip(names, now, _returns(report), lengths, strict=True)
         return (
             ["task", "success", "return", "length"],
-            [[name, _percent(*rate), f"{ret:.4g}", f"{length:.4g}"] for name, rate, ret, length in parts],
+            [[name, _percent(*rate), ret, f"{length:.4g}"] for name, rate, ret, length in parts],
         )
     if before.task_names != report.task_names:
         raise TaskMismatchError(f"before is of {before.task_names}, the report of {report.task_names}")
     pairs = zip(names, _all_rates(before), now, strict=True)
-    return (
-        ["task", "before", "after", "change"],
-        [[name, _percent(*old), _percent(*new), _change(old[0], new[0])] for name, old, new in pairs],
-    )
+    header = ["task", "before", "after", "change"]
+    rows = [[name, _percent(*old), _percent(*new), _change(old[0], new[0])] for name, old, new in pairs]
+    if np.isnan(report.success_rate).any():
+        header.append("return")
+        for row, old, new in zip(rows, _returns(before), _returns(report), strict=True):
+            row.append(f"{old} to {new}")
+    return header, rows
+
+
+def _returns(report: SuccessReport) -> list[str]:
+    return [f"{value:.4g}" for value in [*report.returns.mean(axis=1), report.returns.mean()]]
 
 
 def _percent(rate: float, low: float, high: float) -> str:
-    low_text, high_text = ("  -" if np.isnan(end) else f"{100 * end:3.0f}" for end in (low, high))
-    return f"{100 * rate:.0f} [{low_text}, {high_text}]"
+    if np.isnan(rate):
+        return "-"
+    return f"{100 * rate:.0f} [{100 * low:3.0f}, {100 * high:3.0f}]"
 
 
 def _change(old: float, new: float) -> str:
-    points = round(100 * (new - old))
+    if np.isnan(old) or np.isnan(new):
+        return "-"
+    points = int(f"{100 * new:.0f}") - int(f"{100 * old:.0f}")  # of the numbers shown
     return f"{points:+d}" if points else "0"

@@ -43,8 +43,10 @@ __all__ = [
     "list_presets",
     "load_config",
     "preset_path",
+    "read_sections",
     "save_config",
     "train_config_class",
+    "validated",
 ]
 
 Config = TypeVar("Config")
@@ -161,6 +163,8 @@ class PolicyConfig:
     """That of the critics, where it differs."""
     encoder_kwargs: Options = field(default_factory=dict)
     """The encoder's own options."""
+    initialization: Literal["pytorch", "orthogonal", "metaworld_algorithms", "mtrl"] = "pytorch"
+    """Initial values of linear layers: PyTorch's, SB3's PPO's, those of Meta-World+'s code, or of mtrl."""
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     """Optimizer of actor and critics."""
     optimizer_kwargs: Options = field(default_factory=dict)
@@ -180,6 +184,7 @@ class PolicyConfig:
             "dropout": by_side(self.dropout, self.critic_dropout),
             "encoder": by_side(self.encoder, self.critic_encoder),
             "encoder_kwargs": dict(self.encoder_kwargs),
+            "initialization": self.initialization,
             "optimizer_class": OPTIMIZERS[self.optimizer],
             "optimizer_kwargs": dict(self.optimizer_kwargs),
         }
@@ -193,10 +198,13 @@ class MTSACPolicyConfig(PolicyConfig):
 
     n_critics: int = 2
     """Number of critics."""
+    ent_coef_optimizer_kwargs: Options = field(default_factory=dict)
+    """Options of the temperatures' Adam, such as eps=1e-5."""
 
     def policy_kwargs(self) -> dict[str, Any]:
         """As the agent's ``policy_kwargs``."""
-        return {**super().policy_kwargs(), "n_critics": self.n_critics}
+        own = {"n_critics": self.n_critics, "ent_coef_optimizer_kwargs": dict(self.ent_coef_optimizer_kwargs)}
+        return {**super().policy_kwargs(), **own}
 
 
 @dataclass(frozen=True)
@@ -234,7 +242,7 @@ class AgentConfig:
     heads: Literal["unweighted", "weighted"] = "unweighted"
     """Gradient of a task's own parameters."""
     max_grad_norm: float | None = None
-    """Clip a network's combined gradient to this length."""
+    """Clip a network's gradient to this length, after combining."""
     on_nonfinite: OnNonFinite = "raise"
     """A step with a NaN or infinite gradient of some task: an error, no step, or a step without the task."""
     learning_rate: float = 3e-4
@@ -314,7 +322,7 @@ class MTPPOConfig(AgentConfig):
     name: Annotated[Literal["mtppo"], tyro.conf.arg(name="agent")] = "mtppo"
     """Which agent: mtsac or mtppo; the options below are this one's."""
     max_grad_norm: float | None = 0.5
-    """Clip a network's combined gradient to this length."""
+    """Clip a network's gradient to this length, after combining."""
     n_steps: int = 2048
     """Steps of every environment in a rollout."""
     n_epochs: int = 10
@@ -458,29 +466,34 @@ def load_config(path: str | Path) -> TrainConfig:
     Raises:
         ArgumentError: if the file cannot be read, or holds a key or a value that does not exist, naming it.
     """
-    data = _read_sections(path)
+    data = read_sections(path)
     agent = data.get("agent")
     name = agent.get("name", "mtsac") if isinstance(agent, dict) else "mtsac"
-    return _validated(path, data, train_config_class(name))
+    return validated(path, data, train_config_class(name))
 
 
-def read_config(path: str | Path, kind: type[Config]) -> Config:
-    """`load_config` for any configuration that is a tree of dataclasses."""
-    return _validated(path, _read_sections(path), kind)
+def read_sections(path: str | Path) -> dict[str, Any]:
+    """The contents of a configuration file, before its values are checked.
 
-
-def _read_sections(path: str | Path) -> dict[str, Any]:
+    Raises:
+        ArgumentError: if the file cannot be read, or holds no mapping.
+    """
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ArgumentError(f"config {path}: {error}") from error
     if not isinstance(data, dict):
-        raise ArgumentError(f"config {path}: expected sections such as 'env:' and 'agent:', got {data!r}")
+        raise ArgumentError(f"config {path}: expected a mapping of sections, got {data!r}")
     data.pop("ran_with", None)  # a record, not a setting
     return data
 
 
-def _validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Config:
+def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Config:
+    """A configuration from the contents of its file.
+
+    Raises:
+        ArgumentError: if it holds a key or a value that does not exist; names ``path`` and the key.
+    """
     try:
         return pydantic.TypeAdapter(kind).validate_python(data)
     except pydantic.ValidationError as error:

@@ -73,13 +73,21 @@ def run_toy(config: ToyConfig, console: Console | None = None) -> list[Outcome]:
         NonFiniteError: if a method leaves the numbers.
     """
     console = console or Console(highlight=False)
-    defaults = {"seed": config.seed} | ({} if config.c is None else {"c": config.c})
+    defaults = {} if config.c is None else {"c": config.c}
     methods = [parse_method(text, **defaults) for text in config.methods]
     starts, shares = _parse_starts(config.starts), check_shares(config.s)
     folder = _free_folder(config.out_dir)
     began = time.monotonic()
     with _step_bar(config.steps, config.progress_bar) as advance:
-        run = descend(methods, shares=shares, starts=starts, steps=config.steps, lr=config.lr, on_steps=advance)
+        run = descend(
+            methods,
+            shares=shares,
+            starts=starts,
+            steps=config.steps,
+            lr=config.lr,
+            seed=config.seed,
+            on_steps=advance,
+        )
     found = outcomes(run)
     console.print(f"{len(found)} trajectories in {time.monotonic() - began:.0f} s\n")
     tables = _tables(found, run)

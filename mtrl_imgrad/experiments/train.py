@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.markup import escape
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.agents.callbacks import GradientDiagnosticsCallback, MTEvalCallback
@@ -28,10 +28,11 @@ from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
 from mtrl_imgrad.evaluation.plots import plot_per_task_bars, plot_success_curve
-from mtrl_imgrad.evaluation.reports import SuccessReport
+from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.config import TRAIN_CONFIGS, EnvConfig, TrainConfig, load_config, save_config
+from mtrl_imgrad.experiments.logs import run_logger
 from mtrl_imgrad.experiments.versions import installed_versions
 
 __all__ = ["TrainResult", "make_env", "make_eval_env", "resume", "train"]
@@ -40,6 +41,8 @@ AGENTS: dict[str, type[MTSAC] | type[MTPPO]] = {"mtsac": MTSAC, "mtppo": MTPPO}
 """By ``agent.name`` of a configuration."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints within the run's."""
+LAST_FILE = "success_curve.png"
+"""A run that has it is at its end."""
 EVALUATION_SEED_OFFSET = 10_000
 """Evaluations run on goals and episodes that training has not seen."""
 
@@ -88,9 +91,10 @@ def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecE
 def train(config: TrainConfig, console: Console | None = None, progress_bar: bool = True) -> TrainResult:
     """Run a configuration from start to end.
 
-    The run folder holds ``config.yaml``, ``progress.csv``, TensorBoard events, ``evaluations.npz`` (while
-    training), ``evaluation_before`` and ``evaluation_after`` (``.npz`` and ``.json``), ``success_curve.png``,
-    ``success_per_task.png``, ``best_model.zip`` (by success) and ``model.zip`` (at the end, also when interrupted).
+    The run folder holds ``config.yaml``, ``progress.csv``, TensorBoard events, ``evaluation_before`` and
+    ``evaluation_after`` (``.npz`` and ``.json``), ``evaluations.npz`` (those two and the ones in between),
+    ``success_curve.png``, ``success_per_task.png`` (if a task has a notion of success), ``best_model.zip`` (see
+    `MTEvalCallback`) and ``model.zip`` (at the end, also when interrupted).
 
     Checkpoints lie in ``checkpoints``, see `resume`.
 
@@ -125,10 +129,14 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
         LearningInterruptedError: as `train`.
     """
     config = dataclasses.replace(load_config(folder / "config.yaml"), run_dir=folder)
+    console = console or Console(highlight=False)
     if (folder / "evaluation_after.npz").exists():
-        raise ArgumentError(f"run {folder} is at its end: there is nothing to resume")
+        if (folder / LAST_FILE).exists():
+            raise ArgumentError(f"run {folder} is at its end: there is nothing to resume")
+        agent = agent_class(config).load(folder / "model", device=config.agent.device)
+        return _conclude(config, folder, agent, console)
     checkpoint = latest_checkpoint(folder / CHECKPOINTS)
-    return _run(config, folder, checkpoint, console or Console(highlight=False), progress_bar)
+    return _run(config, folder, checkpoint, console, progress_bar)
 
 
 def _run(
@@ -148,7 +156,7 @@ def _run(
         else:
             agent = agent_class(config).load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env)
             console.print(escape(f"resumed from {checkpoint}"))
-        agent.set_logger(_logger(folder, agent.num_timesteps))
+        agent.set_logger(run_logger(folder, agent.num_timesteps))
         stack.callback(agent.logger.close)
         _introduce(console, config, folder, agent, env, eval_env)
         evaluation = _evaluation_callback(config, folder, env, eval_env)
@@ -158,15 +166,28 @@ def _run(
         else:
             before = SuccessReport.load(folder / "evaluation_before")
         evaluation.evaluations.append(0, before)
+        evaluation.init_callback(agent)  # learning does so too, but not where eval_every is 0
         if checkpoint is None:
+            evaluation.record(before)
             evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
         checkpoints = _checkpoint_callback(config, folder, agent.n_envs, eval_env)
         with _failure_says_how_to_go_on(folder):
             _learn(agent, config, folder, evaluation, checkpoints, console, progress_bar)
             after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
-        after.save(folder / "evaluation_after")
-    evaluation.evaluations.save(folder / "evaluations.npz")
-    _draw(config, folder, evaluation, before, after)
+        evaluation.record(after)
+        evaluation.evaluations.save(folder / "evaluations.npz")  # without what a break threw away
+        after.save(folder / "evaluation_after")  # from here on, resuming only concludes
+    return _conclude(config, folder, agent, console)
+
+
+def _conclude(config: TrainConfig, folder: Path, agent: MTSAC | MTPPO, console: Console) -> TrainResult:
+    """Draw and print what the folder holds: the same numbers everywhere."""
+    before, after = (SuccessReport.load(folder / f"evaluation_{when}") for when in ("before", "after"))
+    history = EvaluationHistory.load(folder / "evaluations.npz")
+    if not np.array_equal(history.reports[-1].returns, after.returns):  # unless it is there already
+        history.append(agent.num_timesteps, after)
+        history.save(folder / "evaluations.npz")
+    _draw(config, folder, history, before, after)
     print_success(after, before, console)
     _take_leave(console, folder, agent)
     return TrainResult(folder, agent, before, after)
@@ -304,14 +325,6 @@ def _checkpoint_callback(
     return MTCheckpointCallback(freq, folder / CHECKPOINTS, kept, replay, eval_env=eval_env)
 
 
-def _logger(folder: Path, timesteps: int) -> Logger:
-    """``progress.csv`` and TensorBoard; a run that goes on has a table of its own, for SB3's would be overwritten."""
-    suffix = f"_{timesteps}" if timesteps else ""
-    formats: list[KVWriter] = [CSVOutputFormat(str(folder / f"progress{suffix}.csv"))]
-    formats.append(TensorBoardOutputFormat(str(folder)))
-    return Logger(str(folder), formats)
-
-
 def _introduce(
     console: Console,
     config: TrainConfig,
@@ -335,15 +348,16 @@ def _introduce(
 
 
 def _draw(
-    config: TrainConfig, folder: Path, evaluation: MTEvalCallback, before: SuccessReport, after: SuccessReport
+    config: TrainConfig, folder: Path, history: EvaluationHistory, before: SuccessReport, after: SuccessReport
 ) -> None:
     titles: dict[str, Any] = {
         "env": ", ".join(config.env.env),
         "combiner": config.agent.combiner,
         "seed": config.seed,
     }
-    plot_success_curve(evaluation.evaluations, folder / "success_curve.png", **titles)
-    plot_per_task_bars(after, folder / "success_per_task.png", before=before, **titles)
+    if not np.isnan(after.mean_success):
+        plot_per_task_bars(after, folder / "success_per_task.png", before=before, **titles)
+    plot_success_curve(history, folder / LAST_FILE, **titles)
 
 
 def _take_leave(console: Console, folder: Path, agent: MTSAC | MTPPO) -> None:
@@ -352,7 +366,7 @@ def _take_leave(console: Console, folder: Path, agent: MTSAC | MTPPO) -> None:
         "success_per_task.png": "",
         "evaluation_after.json": "the table above, as numbers",
         "model.zip": f"the agent at the end: {type(agent).__name__}.load(...)",
-        "best_model.zip": "the best by success while training",
+        "best_model.zip": "the best evaluation while training",
         "progress.csv": "all logs; TensorBoard's are beside it",
         "config.yaml": "repeats this run",
         CHECKPOINTS: f"with the replay; {type(agent).__name__}.load_checkpoint(...) learns on. Else remove them",

@@ -19,7 +19,7 @@ __all__ = ["supervised"]
 
 
 def supervised(arguments: list[str]) -> None:
-    """Train on images: NYUv2, CityScapes, CelebA or simulated scenes (also: supervised compare, analyse, make-data)."""
+    """Train on images: NYUv2, CityScapes, CelebA, simulated scenes (also: compare, cotbal, analyse, make-data)."""
     if arguments and arguments[0] in SUBCOMMANDS:
         SUBCOMMANDS[arguments[0]](arguments[1:])
     elif arguments and not arguments[0].startswith("-"):
@@ -41,7 +41,9 @@ def _train(arguments: list[str]) -> None:
         result = resume(given.resume, progress=not given.no_progress_bar)
     else:
         config = _config(
-            rest, "mtrl-imgrad supervised", "Train one network; commands below this one: compare, analyse, make-data."
+            rest,
+            "mtrl-imgrad supervised",
+            "Train one network; commands below this one: compare, cotbal, analyse, make-data.",
         )
         result = train(config, progress=not given.no_progress_bar)
     console = Console(file=sys.stdout, highlight=False)
@@ -105,6 +107,26 @@ def _compare(arguments: list[str]) -> None:
     compare(config, given.methods, given.seeds, out, progress=not given.no_progress_bar)
 
 
+def _cotbal(arguments: list[str]) -> None:
+    """Make CoTBal's K + 1 runs and its tables, for the combiner cotbal."""
+    from mtrl_imgrad.supervised.cotbal import measure_cotbal
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--mini", type=float, default=1 / 32)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--no-progress-bar", action="store_true")
+    given, rest = parser.parse_known_args(arguments)
+    summary = (
+        "Make CoTBal's K + 1 runs (mini, and each task + mini), each only once, and its tables. --mini SHARE of the "
+        "training images (1/32), --temperature T (1), --out FOLDER (default: cotbal/DATA)."
+    )
+    config = _config(rest, "mtrl-imgrad supervised cotbal", summary)
+    out = given.out or Path("cotbal") / (config.data.simulate or config.data.format)
+    progress = not given.no_progress_bar
+    measure_cotbal(config, out, mini=given.mini, temperature=given.temperature, progress=progress)
+
+
 def _analyse(arguments: list[str]) -> None:
     """Draw imbalance, cos theta, Pareto failures and the tasks' progress of finished runs."""
     from mtrl_imgrad.supervised.analysis import analyse
@@ -149,6 +171,7 @@ def _make_data(arguments: list[str]) -> None:
 
 SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
     "compare": _compare,
+    "cotbal": _cotbal,
     "analyse": _analyse,
     "make-data": _make_data,
 }

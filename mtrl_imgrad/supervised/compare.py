@@ -23,9 +23,9 @@ from mtrl_imgrad.supervised.history import RunResult
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.panels import draw_panel, sample_items
 from mtrl_imgrad.supervised.published import published_table
-from mtrl_imgrad.supervised.run import load_model, resume, same_run, train
+from mtrl_imgrad.supervised.run import check_settings, load_model, train_or_resume
 from mtrl_imgrad.supervised.splits import Splits, load_splits
-from mtrl_imgrad.supervised.training_config import SupervisedConfig, load_config
+from mtrl_imgrad.supervised.training_config import SupervisedConfig
 
 __all__ = ["SINGLE_TASK", "MethodSpec", "compare"]
 
@@ -100,6 +100,7 @@ def compare(
         CheckpointError: if a finished run cannot be read.
     """
     console = console or Console(file=sys.stdout, highlight=False)
+    folder = folder.expanduser()
     specs = [MethodSpec.parse(method) for method in methods]
     for name, given in (("methods", [spec.label for spec in specs]), ("seeds", seeds)):
         if not given or len(set(given)) != len(given):
@@ -109,10 +110,13 @@ def compare(
     for by_seed in jobs.values():  # all of them before the first hour is spent
         for runs in by_seed.values():
             for run in runs:
-                _check_settings(run)
+                check_settings(run)
     found: list[MethodRuns] = []
     for label, by_seed in jobs.items():
-        results = {seed: [_finish(run, console, progress) for run in runs] for seed, runs in by_seed.items()}
+        results = {
+            seed: [train_or_resume(run, console=console, progress=progress) for run in runs]
+            for seed, runs in by_seed.items()
+        }
         found.append(_gather(label, results))
     report = ComparisonReport(
         methods=found,
@@ -146,20 +150,6 @@ def _jobs(config: SupervisedConfig, spec: MethodSpec, seed: int, data: Splits, f
             config, method=method, seed=seed, run_dir=folder / "runs" / f"{_slug(spec.label)}-seed{seed}"
         )
     ]
-
-
-def _check_settings(config: SupervisedConfig) -> None:
-    assert config.run_dir is not None, "set by _jobs"
-    made = config.run_dir / "config.yaml"
-    if made.exists() and not same_run(config, load_config(made)):
-        raise ArgumentError(f"{config.run_dir} holds a run with other settings; compare in another folder")
-
-
-def _finish(config: SupervisedConfig, console: Console, progress: bool) -> RunResult:
-    assert config.run_dir is not None, "set by _jobs"
-    if (config.run_dir / "config.yaml").exists():
-        return resume(config.run_dir, console=console, progress=progress)
-    return train(config, console=console, progress=progress)
 
 
 def _gather(label: str, results: Mapping[int, Sequence[RunResult]]) -> MethodRuns:

@@ -24,6 +24,8 @@ __all__ = ["ComparisonReport", "MethodRuns", "difference_is_noise", "student_95"
 
 STL = "stl"
 _MAX_COLUMNS = 12
+MIN_SEEDS = 3
+"""Seeds below which no difference is claimed: the spread of two values says next to nothing."""
 _T_95 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
@@ -217,7 +219,7 @@ class ComparisonReport:
 
 
 def difference_is_noise(first: Sequence[float], second: Sequence[float]) -> bool | None:
-    """Whether the 95 % interval of the mean difference of two methods holds 0; None with less than two seeds.
+    """Whether the 95 % interval of the mean difference of two methods holds 0; None with fewer than `MIN_SEEDS`.
 
     Differences are taken seed by seed (Student's t): the same seed gives both methods the same order of images and, but
     for single-task networks, the same first weights.
@@ -227,7 +229,7 @@ def difference_is_noise(first: Sequence[float], second: Sequence[float]) -> bool
         second: of the other method, for the same seeds in the same order.
     """
     differences = np.subtract(first, second)
-    if len(differences) < 2:
+    if len(differences) < MIN_SEEDS:
         return None
     error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
     return bool(abs(differences.mean()) <= student_95(len(differences) - 1) * error)
@@ -259,7 +261,8 @@ def _ranking(deltas: Mapping[str, Sequence[float]]) -> list[str]:
     noise = {label: difference_is_noise(deltas[best], deltas[label]) for label in others}
     said = [f"Lowest Δm: {best}, {_mean_and_error(deltas[best], signed=True)}."]
     if None in noise.values():
-        return [*said, "One seed a method: no difference in this table can be told from seed noise."]
+        few = f"Fewer than {MIN_SEEDS} seeds a method: no difference in this table can be told from seed noise."
+        return [*said, few]
     within = [label for label in others if noise[label]]
     beyond = [label for label in others if not noise[label]]
     if within:
@@ -287,7 +290,7 @@ def _draw_deltas(deltas: Mapping[str, Sequence[float]], title: str, path: Path) 
     for place, label in enumerate(order):
         values = np.asarray(deltas[label])
         axes.plot(values, [place] * len(values), "o", color="#8FB3D9", markersize=5)
-        error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+        error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None  # no bar, not a bar of 0
         axes.errorbar(values.mean(), place, xerr=error, fmt="|", color="#1A1A1A", capsize=3, markersize=12)
     axes.axvline(0, color="#888888", linewidth=0.8)
     axes.set_yticks(range(len(order)), order, fontsize=9)

@@ -16,8 +16,8 @@ import numpy as np
 
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.supervised.checkpoint import write_text
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.supervised.trainer import EpochRecord
 from mtrl_imgrad.supervised.training_config import ReportConfig
 
 __all__ = [
@@ -170,19 +170,22 @@ def write_diagnostics(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """Rows of one of the two files; NaN for empty cells.
+    """Rows of one of the two files: counts as int, measured values as float, NaN for empty cells.
 
     Raises:
         CheckpointError: if the file is missing or holds something else.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [
-                {name: float(value) if value else math.nan for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
+            return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read as a table of numbers ({error})") from error
+
+
+def _number(text: str) -> float:
+    if not text:
+        return math.nan
+    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.masks import IGNORED_LABEL, measured_pixels
+from mtrl_imgrad.supervised.masks import IGNORED_LABEL, UNKNOWN_ATTRIBUTE, measured_pixels
 from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
@@ -98,10 +98,11 @@ def attribute_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: ``[B, 1]``.
-        target: ``[B, 1]``, 0 or 1, floating.
+        target: ``[B, 1]``, 0 or 1, floating; -1 where unknown.
     """
     _check_same_shape(logits=logits, target=target)
-    return F.binary_cross_entropy_with_logits(logits, target)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return _masked_mean(entropy, target != UNKNOWN_ATTRIBUTE)
 
 
 def _check_same_shape(**pair: Tensor) -> None:

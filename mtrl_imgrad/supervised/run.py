@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import textwrap
 import time
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config import plain, save_config
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.supervised.checkpoint import load_checkpoint, save_checkpoint
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.history import (
     RunResult,
     best_epoch,
@@ -33,10 +35,10 @@ from mtrl_imgrad.supervised.history import (
 from mtrl_imgrad.supervised.models import TaskModel, make_model
 from mtrl_imgrad.supervised.panels import draw_run_panel
 from mtrl_imgrad.supervised.splits import Splits, load_splits
-from mtrl_imgrad.supervised.trainer import EpochRecord, MultiTaskTrainer
+from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.supervised.training_config import SupervisedConfig, load_config
 
-__all__ = ["build_model", "load_model", "make_trainer", "resume", "train"]
+__all__ = ["build_model", "check_settings", "load_model", "make_trainer", "resume", "train", "train_or_resume"]
 
 LINE_EVERY = 20.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -75,11 +77,36 @@ def resume(folder: Path, *, console: Console | None = None, progress: bool = Tru
         ArgumentError: if there is no run in the folder.
         CheckpointError: if its checkpoint cannot be read.
     """
+    folder = folder.expanduser()
     if not (folder / "config.yaml").exists():
         raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
     return _Run(load_config(folder / "config.yaml"), folder, console, progress).finish()
+
+
+@checked
+def check_settings(config: SupervisedConfig) -> None:
+    """Whether the run folder of a configuration is free, or holds a run of this configuration.
+
+    Raises:
+        ArgumentError: if it holds another run.
+    """
+    if config.run_dir is None:
+        raise ArgumentError("run_dir must name the folder of the run, got none")
+    made = config.run_dir / "config.yaml"
+    if made.exists() and not same_run(config, load_config(made)):
+        raise ArgumentError(f"{config.run_dir} holds a run with other settings; take another folder (--out)")
+
+
+@checked
+def train_or_resume(config: SupervisedConfig, *, console: Console | None = None, progress: bool = True) -> RunResult:
+    """`train` where the run folder is free, else `resume`; see `check_settings`."""
+    check_settings(config)
+    assert config.run_dir is not None, "check_settings"
+    if (config.run_dir / "config.yaml").exists():
+        return resume(config.run_dir, console=console, progress=progress)
+    return train(config, console=console, progress=progress)
 
 
 @checked
@@ -230,7 +257,8 @@ class _Run:
         count = sum(parameter.numel() for parameter in self.trainer.model.parameters())
         begun = f", continued at epoch {self.trainer.epoch + 1}" if self.trainer.epoch else ""
         self.console.print(escape(f"{_name(self.config)} in {self.folder}{begun}"), style="bold", soft_wrap=True)
-        what = "single task" if len(self.data.tasks) == 1 else repr(self.trainer.combiner)
+        single = len(self.data.tasks) == 1
+        what = "single task" if single else textwrap.shorten(repr(self.trainer.combiner), 200)  # tables may be long
         self.console.print(
             escape(
                 f"  {what}; {self.trainer.model.name}, {count:,} parameters, {len(self.data.tasks)} task(s), "
@@ -262,7 +290,7 @@ def _news(record: EpochRecord, epochs: int) -> str:
 
 
 def _free_folder(config: SupervisedConfig) -> Path:
-    folder = config.run_dir
+    folder = config.run_dir.expanduser() if config.run_dir is not None else None
     if folder is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         method = config.data.tasks[0] if len(config.data.tasks) == 1 else config.method.combiner

@@ -15,6 +15,7 @@ from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.data import CelebA, CityScapes, NYUv2, make_scenes
 from mtrl_imgrad.supervised.data.description import read_meta
+from mtrl_imgrad.supervised.partly_labeled import PartlyLabeled
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.supervised.training_config import DataConfig
@@ -93,7 +94,7 @@ def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int =
     """
     if config.root is None:
         raise ArgumentError("root must name the folder of the data set (--root FOLDER), got none")
-    root = prepare(config, config.root, progress)
+    root = prepare(config, config.root.expanduser(), progress)
     if config.format == "celeba":
         faces = {split: CelebA(root, split, size=config.image_size) for split in ("train", "val", "test")}
         splits = Splits(faces.pop("train"), dict(faces), faces["val"].tasks, _is_simulated(root))
@@ -101,8 +102,14 @@ def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int =
         train = _dense(config, root, "train", augment=config.augment, protocol=protocol, seed=seed)
         names = ("val", "test") if (root / "test").is_dir() else ("val",)
         held_out = {name: _dense(config, root, name, augment=False, protocol=protocol, seed=seed) for name in names}
+        for other in held_out.values():
+            train.check_differs(other)
         splits = Splits(train, dict(held_out), train.tasks, _is_simulated(root))
-    return splits.only(config.tasks) if config.tasks else splits
+    splits = splits.only(config.tasks) if config.tasks else splits
+    if config.train_fraction == 1:
+        return splits
+    train = PartlyLabeled(splits.train, splits.tasks, config.train_fraction, config.full_tasks, seed)
+    return dataclasses.replace(splits, train=train)
 
 
 def prepare(config: DataConfig, root: Path, progress: bool) -> Path:

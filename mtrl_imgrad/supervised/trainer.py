@@ -5,72 +5,42 @@ Losses go to the combiner as a list, one scalar a task, so that a task's backwar
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
 from mtrl_imgrad.checked import checked
-from mtrl_imgrad.combiners import Combiner, combiner_class, make_combiner
+from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+from mtrl_imgrad.supervised.batch_norm import frozen_statistics
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
+from mtrl_imgrad.supervised.optimizer import make_optimizer
 from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
 from mtrl_imgrad.supervised.training_config import OptimisationConfig, ReportConfig
 
-__all__ = ["EpochRecord", "MultiTaskTrainer"]
-
-_ORDER, _TORCH = 0, 1
-"""Streams of random numbers that a run's seed is split into (augmentation has its own, see the datasets)."""
+__all__ = ["MultiTaskTrainer"]
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """What an epoch left behind.
-
-    Attributes:
-        epoch: counted from 0.
-        step: updates so far.
-        learning_rate: of this epoch.
-        train_losses: mean over the epoch's images, by task.
-        losses: by split, then by task; empty where the epoch was not evaluated.
-        results: ``{split: {task: {metric: value}}}``; empty where the epoch was not evaluated.
-        seconds: that training took.
-        diagnostics: a row for every logged step, see `step_diagnostics`.
-        non_finite: by task, the steps for which its loss or gradient was not finite; empty where that raises.
-        skipped_steps: steps that were left out for that.
-    """
-
-    epoch: int
-    step: int
-    learning_rate: float
-    train_losses: dict[str, float]
-    losses: dict[str, dict[str, float]]
-    results: dict[str, dict[str, dict[str, float]]]
-    seconds: float
-    diagnostics: list[dict[str, float]] = field(default_factory=list)
-    non_finite: dict[str, int] = field(default_factory=dict)
-    skipped_steps: int = 0
-
-
 @checked
 class MultiTaskTrainer:
-    """Adam on the combined task gradients, epoch by epoch.
+    """Adam on the combined task gradients, epoch by epoch; with AdaTask, which is an optimizer, its own step.
 
         trainer = MultiTaskTrainer(model, splits, "imgrad", combiner_kwargs={"c": 0.4})
         for record in trainer.epochs():
@@ -83,8 +53,7 @@ class MultiTaskTrainer:
         model: moved to ``device``.
         data: its tasks must be the model's.
         combiner: a `Combiner`, or its registry name. With one task it has no part in the update.
-        combiner_kwargs: arguments for a registry name. ``seed`` and ``reduction`` (``"sum"``, as in the papers) are
-            added where the combiner takes them.
+        combiner_kwargs: arguments for a registry name; what is left out follows from the run, see `run_combiner`.
         optimisation: Adam, its schedule, epochs, batches, mixed precision.
         reporting: which epochs are evaluated and which steps logged.
         gradients: ``"features"`` combines at the model's representation, with one backward through the trunk.
@@ -144,8 +113,11 @@ class MultiTaskTrainer:
             raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with amp='fp16', which skips steps itself")
         self.on_nonfinite = on_nonfinite
         self.model, self.data, self.protocol = model.to(self.device), data, protocol
-        self.combiner = _make_combiner(combiner, combiner_kwargs or {}, seed)
+        self.combiner = run_combiner(
+            combiner, combiner_kwargs or {}, tasks=model.tasks, seed=seed, steps_per_epoch=self.steps_per_epoch
+        )
         check_on_nonfinite(on_nonfinite, self.combiner)
+        _check_step(self.combiner, gradients, max_grad_norm)
         self.gradients, self.heads, self.max_grad_norm = gradients, heads, max_grad_norm
         self.evaluation_mode, self.seed, self.num_workers = evaluation_mode, seed, num_workers
         self.epoch = 0
@@ -157,12 +129,7 @@ class MultiTaskTrainer:
         split = split_parameters(model, sharing)
         self._shared = split.shared
         self._own = [parameter for parameters in split.own.values() for parameter in parameters]
-        self._optimizer = torch.optim.Adam(
-            [*self._shared, *self._own],
-            lr=self.optimisation.learning_rate,
-            weight_decay=self.optimisation.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self._optimizer = make_optimizer(self.combiner, self._shared, self._own, self.optimisation, self.device)
         self._scaler = torch.amp.GradScaler("cuda") if self.optimisation.amp == "fp16" else None
 
     def epochs(self, advance: Callable[[], object] = lambda: None) -> Iterator[EpochRecord]:
@@ -301,7 +268,6 @@ class MultiTaskTrainer:
             raise NonFiniteError(
                 f"epoch {self.epoch}, step {self.step}, tasks {list(self._losses)}: {error}"
             ) from error
-        assert combination is not None, "micro-batches are not used here"
         values = torch.stack([loss.detach() for loss in losses])
         self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
         if combination.skipped:
@@ -345,12 +311,12 @@ class MultiTaskTrainer:
 
     def _losses_again(self, images: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """The batch's losses after the step, in training mode, as FAMO's authors take them."""
-        once = _frozen_statistics(self.model) if self.protocol == "fixed" else nullcontext()
+        once = frozen_statistics(self.model) if self.protocol == "fixed" else nullcontext()
         with torch.no_grad(), once:
             return torch.stack(self._task_losses(self._predict(images)[0], targets))
 
     def _batches(self, split: ItemDataset, shuffle: bool = False) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        generator = torch.Generator().manual_seed(self._number(_ORDER))
+        generator = torch_generator(self.seed, Stream.ORDER, self.epoch)
         loader = DataLoader(
             split,
             batch_size=self.optimisation.batch_size,
@@ -376,20 +342,23 @@ class MultiTaskTrainer:
         """Torch's global generators follow from seed and epoch inside, and are as they were afterwards."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(self._number(_TORCH))
+            torch.manual_seed(stream_seed(self.seed, Stream.TORCH, self.epoch))
             yield
 
-    def _number(self, stream: int) -> int:
-        state = np.random.SeedSequence(self.seed, spawn_key=(stream, self.epoch)).generate_state(1, np.uint64)
-        return int(state[0] >> 1)
 
-
-def _make_combiner(combiner: str | Combiner, kwargs: Mapping[str, Any], seed: int) -> Combiner:
-    if isinstance(combiner, Combiner):
-        return make_combiner(combiner, **kwargs)
-    accepted = inspect.signature(combiner_class(combiner)).parameters
-    added = {name: value for name, value in {"seed": seed, "reduction": "sum"}.items() if name in accepted}
-    return make_combiner(combiner, **{**added, **kwargs})
+def _check_step(combiner: Combiner, gradients: str, max_grad_norm: float | None) -> None:
+    """A combination that is a step already cannot be clipped as a gradient, nor be taken at a representation."""
+    if not combiner.returns_step:
+        return
+    if gradients != "losses":
+        raise ArgumentError(
+            f"gradients={gradients!r} does not go with {combiner.name}, whose moments are of parameters; take 'losses'"
+        )
+    if max_grad_norm is not None:
+        raise ArgumentError(
+            f"max_grad_norm={max_grad_norm:g} does not go with {combiner.name}: it makes a step, whose length is the "
+            "learning rate's business"
+        )
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -399,17 +368,3 @@ def _device(device: str | torch.device) -> torch.device:
         return torch.device(device)
     except RuntimeError as error:
         raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
-
-
-@contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norm uses the batch's statistics as in training, but does not take them into the running ones."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum

@@ -6,6 +6,7 @@ A run's ``config.yaml`` holds every value and repeats it. Presets are such files
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from importlib import resources
@@ -15,12 +16,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners import combiner_class
 from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.backward import Heads
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.experiments.config import STRICT, Options, read_config
-from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.experiments.config import STRICT, Options, read_sections, validated
+from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
 
 __all__ = [
     "DataConfig",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 
+@checked
 @dataclass(frozen=True)
 class DataConfig:
     """Which data, and what is done to it."""
@@ -47,6 +50,10 @@ class DataConfig:
     """Folder of the data set."""
     tasks: tuple[str, ...] = ()
     """Names of the tasks to learn; none means all, one gives the single-task network."""
+    train_fraction: float = 1.0
+    """Share of the training images whose labels are used."""
+    full_tasks: tuple[str, ...] = ()
+    """Tasks whose labels are used of all training images, whatever train_fraction."""
     augment: bool = True
     """Zoom and mirror the training images (NYUv2, CityScapes)."""
     label_dir: str = "label_7"
@@ -64,7 +71,20 @@ class DataConfig:
     simulate_size: tuple[int, int] = (96, 128)
     """Height and width of the scenes."""
 
+    def __post_init__(self) -> None:
+        check_choice("format", self.format, ("nyuv2", "cityscapes", "celeba"))
+        if self.simulate is not None:
+            check_choice("simulate", self.simulate, ("primitives", "mt10", "attributes"))
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ArgumentError(f"tasks must be different ones, got {list(self.tasks)}")
+        _check("train_fraction", self.train_fraction, 0 < self.train_fraction <= 1, "above 0 and at most 1")
+        _check("num_classes", self.num_classes, self.num_classes >= 2, "at least 2")
+        _check("num_workers", self.num_workers, self.num_workers >= 0, "at least 0")
+        for name in ("image_size", "simulate_size", "simulate_counts"):
+            _check(name, getattr(self, name), all(number >= 1 for number in getattr(self, name)), "of at least 1 each")
 
+
+@checked
 @dataclass(frozen=True)
 class ModelConfig:
     """The network, see `mtrl_imgrad.supervised.models`."""
@@ -78,7 +98,11 @@ class ModelConfig:
     width: float = 1.0
     """Multiplies the number of feature maps; 1 is the published network."""
 
+    def __post_init__(self) -> None:
+        _check("width", self.width, 0 < self.width < math.inf, "positive and finite")
 
+
+@checked
 @dataclass(frozen=True)
 class MethodConfig:
     """How the task gradients become one update. None takes what the preset says of the combiner, see ``methods``."""
@@ -101,6 +125,16 @@ class MethodConfig:
     """Shorten the combined gradient to this norm; None: never, inf: never, whatever the preset says."""
     on_nonfinite: OnNonFinite = "raise"
     """A step with a NaN or infinite loss or gradient of some task: an error, no step, or a step without the task."""
+
+    def __post_init__(self) -> None:
+        check_choice("reduction", self.reduction, ("mean", "sum"))
+        check_choice("gradients", self.gradients, ("losses", "features"))
+        if self.heads is not None:
+            check_choice("heads", self.heads, ("unweighted", "weighted"))
+        if self.sharing is not None:
+            check_choice("sharing", self.sharing, ("cagrad", "nash"))
+        if self.max_grad_norm is not None:
+            _check("max_grad_norm", self.max_grad_norm, self.max_grad_norm > 0, "positive, inf for none, or None")
 
 
 @checked
@@ -211,7 +245,11 @@ class SupervisedConfig:
 
     def __post_init__(self) -> None:
         _check("seed", self.seed, self.seed >= 0, "at least 0")
+        check_protocol(self.protocol)
+        if self.torch_threads is not None:
+            _check("torch_threads", self.torch_threads, self.torch_threads >= 1, "at least 1, or None")
         for combiner, settings in self.methods.items():
+            combiner_class(combiner)
             if unknown := sorted(set(settings) - set(METHOD_KEYS)):
                 raise ArgumentError(f"methods[{combiner!r}] may have {', '.join(METHOD_KEYS)}, got {unknown[0]!r}")
 
@@ -256,10 +294,18 @@ def preset_path(name: str) -> Path:
 def load_config(path: str | Path) -> SupervisedConfig:
     """Read a configuration: a preset's or a run's.
 
+    ``methods_from: PRESET`` in the file stands for that preset's ``methods``; those of the file go before them.
+
     Raises:
         ArgumentError: if the file cannot be read, or holds a key or a value that does not exist, naming it.
+        UnknownNameError: if ``methods_from`` is no preset.
     """
-    return read_config(path, SupervisedConfig)
+    data = read_sections(path)
+    source = data.pop("methods_from", None)
+    config = validated(path, data, SupervisedConfig)
+    if source is None:
+        return config
+    return dataclasses.replace(config, methods={**load_config(preset_path(source)).methods, **config.methods})
 
 
 def _first(*values: float | None) -> float | None:

@@ -22,6 +22,7 @@ from mtrl_imgrad.combiners import (
     make_combiner,
 )
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.seeding import Stream, stream_seed
 
 __all__ = ["DEFAULT_METHODS", "Method", "Updates", "check_methods", "is_proven", "parse_method"]
 
@@ -119,13 +120,17 @@ class Updates:
     Args:
         method: the method.
         count: number of trajectories.
+        seed: of the run; each combiner draws from its own stream of it.
     """
 
-    def __init__(self, method: Method, count: int) -> None:
-        combiner = method.make()
+    def __init__(self, method: Method, count: int, seed: int = 0) -> None:
+        combiners = [method.make() for _ in range(count)]
+        for index, combiner in enumerate(combiners):
+            combiner.set_random_seed(stream_seed(seed, Stream.TRAJECTORIES, index))
         self._label = method.label
-        self._shared = combiner if isinstance(combiner, Batched) and _is_memoryless(combiner) else None
-        self._own = [] if self._shared is not None else [method.make() for _ in range(count)]
+        first = combiners[0]
+        self._shared = first if isinstance(first, Batched) and _is_memoryless(first) else None
+        self._own = [] if self._shared is not None else combiners
 
     def __call__(self, jacobians: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
         """Combine the gradients of each trajectory.

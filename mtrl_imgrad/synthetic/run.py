@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.synthetic.methods import DEFAULT_METHODS, Method, Updates, check_methods, is_proven
 from mtrl_imgrad.synthetic.problem import (
@@ -62,6 +63,7 @@ def descend(
     starts: str | Sequence[Start] = "five",
     steps: int = 35_000,
     lr: float = 1e-3,
+    seed: int = 0,
     on_steps: Callable[[int], None] | None = None,
 ) -> Trajectories:
     """Follow every method from every start in every scenario, by Adam on the combined gradient.
@@ -77,6 +79,7 @@ def descend(
         starts: ``"five"``, ``"three"`` (see `mtrl_imgrad.synthetic.problem.STARTS`), or points.
         steps: number of steps.
         lr: learning rate.
+        seed: of what methods draw, for each trajectory apart; a seed among a method's arguments wins.
         on_steps: called now and then with the number of steps made since.
 
     Raises:
@@ -89,6 +92,7 @@ def descend(
         raise ArgumentError(f"steps must be an integer >= 1, got {steps!r}")
     if not 0 < lr < float("inf"):
         raise ArgumentError(f"lr must be positive and finite, got {lr!r}")
+    seed = check_seed(seed)
     shape = (len(found), len(shares), len(points), 2)
     position = torch.tensor(points, dtype=torch.float64).expand(shape).clone()
     run = Trajectories(
@@ -102,13 +106,13 @@ def descend(
     )
     run.positions[0] = position
     with _one_thread(), torch.inference_mode():
-        _follow(run, position, on_steps or (lambda count: None))
+        _follow(run, position, seed, on_steps or (lambda count: None))
     return run
 
 
-def _follow(run: Trajectories, position: Tensor, on_steps: Callable[[int], None]) -> None:
+def _follow(run: Trajectories, position: Tensor, seed: int, on_steps: Callable[[int], None]) -> None:
     """Fill ``run`` from its first positions on."""
-    methods = [Updates(method, len(run.shares) * len(run.starts)) for method in run.methods]
+    methods = [Updates(method, len(run.shares) * len(run.starts), seed) for method in run.methods]
     weights = task_weights(run.shares)[:, None]
     adam = torch.optim.Adam([position], lr=run.lr, fused=True)  # fused: one kernel a step
     for step in range(run.steps):

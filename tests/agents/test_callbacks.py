@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import re
 from collections import deque
@@ -93,8 +94,9 @@ class TestEvaluation:
         history = EvaluationHistory.load(tmp_path / "evaluations.npz")
         assert history.timesteps.tolist() == [10 * NUM_ENVS, 20 * NUM_ENVS]
         assert history.task_names == tuple(TASKS)
-        assert history.successes.shape == (2, NUM_ENVS, 3)
-        assert callback.evaluations.successes.tolist() == history.successes.tolist()
+        assert history.num_episodes.tolist() == [3, 3]
+        for ours, written in zip(callback.evaluations.reports, history.reports, strict=True):
+            np.testing.assert_array_equal(ours.successes, written.successes)
         # The agent never learned: its first evaluation is what a fresh environment gives now.
         expected = evaluate_success(model, eval_env(), 3)
         np.testing.assert_array_equal(history.reports[0].returns, expected.returns)
@@ -139,7 +141,11 @@ class TestEvaluation:
         ("verbose", "expected"),
         [
             (0, ""),
-            (1, "evaluation at 4 timesteps: success 0.500 [0.500, 0.500], the best so far; return 3\n"),
+            (
+                1,
+                "evaluation at 4 timesteps, 10 episodes a task: "
+                "success 0.500 [0.398, 0.602], the best so far; return 3\n",
+            ),
         ],
     )
     def test_what_is_printed(self, outcomes, capsys, verbose, expected):
@@ -219,7 +225,58 @@ class TestChildren:
         assert model.num_timesteps == 4 * NUM_ENVS
 
 
+class TestNoNotionOfSuccess:
+    @staticmethod
+    def silent(returns, known=(False,) * 4, rates=(0.0,) * 4):
+        report = report_of(rates)
+        scaled = np.array(returns)[:, None] * np.ones((4, 10))
+        return dataclasses.replace(report, returns=scaled, has_success=np.array(known))
+
+    def test_the_best_is_chosen_by_normalized_return(self, outcomes, saves, tmp_path):
+        """By the mean of raw returns the third would win, since its last task has the large numbers."""
+        model, recorder = make_sac()
+        outcomes.extend(self.silent(r) for r in ([0, 0, 0, 0], [1, 1, 1, 800], [0.1, 0, 0, 1000], [0, 0, 0, 0]))
+        callback = MTEvalCallback(eval_env(), eval_freq=1, best_model_save_path=tmp_path, verbose=0)
+        model.learn(4 * NUM_ENVS, callback)
+        assert [when // NUM_ENVS for when, _ in saves] == [1, 2]
+        assert callback.best_mean_reward == np.mean([1, 1, 1, 800]), "SB3's stopping callbacks get a return"
+        assert np.isnan(callback.best_mean_success)
+        values = recorder.written[1][1]
+        assert not [key for key in values if key.startswith("eval/success_rate")]
+        assert values[f"eval/mean_reward/{TASKS[3]}"] == 800
+        assert values["eval/episodes"] == 10
+
+    def test_success_and_normalized_return_count_alike(self, outcomes, saves, tmp_path):
+        model, _ = make_sac()
+        known = (True, True, True, False)
+        outcomes.extend(
+            self.silent([0, 0, 0, last], known, (rate, 0, 0, 0)) for rate, last in ((0.5, -9), (0.4, -3), (0.3, -8))
+        )
+        callback = MTEvalCallback(eval_env(), eval_freq=1, best_model_save_path=tmp_path, verbose=0)
+        model.learn(3 * NUM_ENVS, callback)
+        assert [when // NUM_ENVS for when, _ in saves] == [1, 2]
+        assert callback.best_mean_success == pytest.approx(0.4 / 3)
+
+    def test_a_line_says_so(self, outcomes, capsys):
+        outcomes.append(self.silent([1, 2, 3, 4]))
+        make_sac()[0].learn(NUM_ENVS, MTEvalCallback(eval_env(), eval_freq=1))
+        assert "success -, the best so far; return 2.5" in capsys.readouterr().out
+
+
 class TestGoingOn:
+    def test_the_untrained_agent_is_no_candidate_before_nor_after_a_break(self, outcomes, saves, tmp_path):
+        """It is in the history, for curves begin there, but no model of it was saved."""
+        history = EvaluationHistory(TASKS)
+        history.append(0, report_of([0.9] * 4))
+        history.append(20, report_of([0.2] * 4))
+        history.save(tmp_path / "evaluations")
+        model, _ = make_sac()
+        model.num_timesteps = 20
+        outcomes.append(report_of([0.3] * 4))
+        callback = MTEvalCallback(eval_env(), eval_freq=5, log_path=tmp_path, best_model_save_path=tmp_path, verbose=0)
+        model.learn(20, callback, reset_num_timesteps=False)
+        assert [when for when, _ in saves] == [40]
+
     def test_a_broken_training_writes_what_a_whole_one_writes(self, outcomes, saves, tmp_path):
         rates = (0.3, 0.6, 0.5, 0.6)
 
@@ -239,7 +296,7 @@ class TestGoingOn:
         callback = train(model, 7, tmp_path / "broken", reset_num_timesteps=False)
         histories = [EvaluationHistory.load(tmp_path / name / "evaluations") for name in ("whole", "broken")]
         assert histories[0].timesteps.tolist() == histories[1].timesteps.tolist() == [20, 40, 60, 80]
-        np.testing.assert_array_equal(histories[0].successes, histories[1].successes)
+        np.testing.assert_array_equal(histories[0].success_rate, histories[1].success_rate)
         assert [when for when, _ in saves] == [when for when, _ in whole] == [20, 40, 80]
         assert callback.best_mean_success == pytest.approx(0.6)
 
@@ -462,7 +519,7 @@ class TestProgress:
         lines = text.splitlines()
         # One clock reading a step: drawn after 20, 40 and 60 of them, and at the end.
         assert [line.split()[0] for line in lines] == ["80/240", "160/240", "240/240", "240/240"]
-        assert "(33%)  4 steps/s  0:00:20 gone, 0:00:40 left  success -  (right -" not in lines[0]
+        assert "(33%)  4 steps/s  0:00:20 gone, 0:00:40 left  training success -  (right -" not in lines[0]
         assert "(33%)  4 steps/s  0:00:20 gone, 0:00:40 left" in lines[0]
         assert "\x1b" not in text
         assert lines[0].endswith("(" + ", ".join(f"{name} -" for name in TASKS) + ")")
@@ -531,7 +588,7 @@ class TestProgress:
         callback._total, callback.num_timesteps = 20_000_000, 12_345_678
         callback._began, callback._marks = 0.0, deque([(0.0, 12_000_000)])
         headline = callback._headline(60.0)
-        assert headline == "12.35M/20.00M (62%)  5,761 steps/s  0:01:00 gone, 0:22:09 left  success -"
+        assert headline == "12.35M/20.00M (62%)  5,761 steps/s  0:01:00 gone, 0:22:09 left  training success -"
         assert len(headline) < 80
         lines = [re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", line) for line in file.getvalue().splitlines()]
         assert max(map(len, lines)) <= 80

@@ -125,7 +125,9 @@ def test_a_combiner_each_for_actor_and_critic():
 
 @pytest.mark.parametrize("combiner", list_combiners())
 def test_every_combiner_trains_the_agent(combiner):
-    agent = _agent(combiner=combiner, combiner_kwargs=example_arguments(combiner, 4, any_losses=True))
+    kwargs = example_arguments(combiner, 4, any_losses=True)
+    optimizer = torch.optim.SGD if combiner == "adatask" else torch.optim.Adam
+    agent = _agent(combiner=combiner, combiner_kwargs=kwargs, policy_kwargs={**SMALL, "optimizer_class": optimizer})
     before = _parameters(agent)
     agent.learn(ROLLOUT)
     assert torch.isfinite(_parameters(agent)).all()
@@ -335,3 +337,8 @@ def test_a_nan_in_the_critic_is_named_and_the_actor_does_not_move():
     assert all(torch.equal(value, before[name]) for name, value in agent.actor.state_dict().items())
     with pytest.raises(NonFiniteError, match=f"value of env 1 .task '{agent.task_names[1]}'.* step 0"):
         agent.learn(ROLLOUT)
+
+
+def test_adam_on_top_of_adatask_s_step_is_warned_of():
+    with pytest.warns(UserWarning, match="takes the moments twice"):
+        _agent(combiner="adatask")

@@ -221,7 +221,9 @@ def test_a_replay_buffer_of_other_tasks_is_refused(tmp_path):
 
 @pytest.mark.parametrize("combiner", list_combiners())
 def test_every_combiner_trains_the_agent(combiner):
-    agent = _agent(combiner=combiner, combiner_kwargs=example_arguments(combiner, 4, any_losses=True))
+    kwargs = example_arguments(combiner, 4, any_losses=True)
+    optimizer = torch.optim.SGD if combiner == "adatask" else torch.optim.Adam
+    agent = _agent(combiner=combiner, combiner_kwargs=kwargs, policy_kwargs={**SMALL, "optimizer_class": optimizer})
     before = _parameters(agent)
     agent.learn(120)
     assert torch.isfinite(_parameters(agent)).all()
@@ -420,3 +422,23 @@ def test_target_update_interval():
         agent.train(1)
         moved.append(not torch.equal(before, agent.critic_target.state_dict()["q_networks.0.trunk.0.weight"]))
     assert moved == [True, False, False, True, False, False]
+
+
+def test_adam_on_top_of_adatask_s_step_is_warned_of():
+    for combiner in ("adatask", {"actor": "imgrad", "critic": "adatask"}):
+        with pytest.warns(UserWarning, match=r"adatask makes an optimizer's step; Adam .* --optimizer sgd"):
+            _agent(combiner=combiner)
+    _agent(combiner="adatask", policy_kwargs={**SMALL, "optimizer_class": torch.optim.SGD})  # warnings are errors
+
+
+@pytest.mark.parametrize(
+    ("combiner", "kwargs"),
+    [
+        ("cotbal", {"mini": [1.0], "single": [[2.0]]}),
+        ("linear_scalarization", {"task_weights": [1.0, 2.0]}),
+        ("famo", {"lower_bound": [0.0, 0.0]}),
+    ],
+)
+def test_arguments_for_another_number_of_tasks_are_told_at_construction(combiner, kwargs):
+    with pytest.raises(ArgumentError, match=f"of {combiner} must hold an entry for each of the 4 tasks"):
+        _agent(combiner=combiner, combiner_kwargs=kwargs)

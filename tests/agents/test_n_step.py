@@ -49,7 +49,8 @@ def _filled(steps, n_steps, seed=0, copies=2, size=12, **options):
 def _by_hand(transitions, first, n_steps):
     """Return, next observation, whether it ended, and the discount: one transition after the other."""
     total, discount = 0.0, 1.0
-    for following, reward, done, cut in transitions[first : first + n_steps]:
+    for transition in transitions[first : first + n_steps]:
+        following, reward, done, cut = transition
         total += discount * reward
         discount *= GAMMA
         if done:

@@ -151,14 +151,24 @@ class BiLB4MTL(_Learns):
 
     def total(self, losses):
         if self.first is None:
-            self.first = losses.detach() if self.scale == "initial" else torch.ones_like(losses)
-        scaled = losses / self.first
+            self.first = losses.detach()
+        scaled = {
+            "none": losses,
+            "initial": losses / self.first * self.first.min(),
+            "log_initial": torch.log(losses / self.first),
+        }[self.scale]
 
         def total(x):
-            w = x.softmax(0) if self.router == "softmax" else x.sigmoid()
+            w = {
+                "sigmoid": torch.sigmoid(x),
+                "relu_sigmoid": torch.sigmoid(torch.relu(x)),
+                "softmax": torch.softmax(x, 0),
+                "clamped_softmax": torch.clamp(torch.softmax(x, 0), 0.2, 0.8),
+            }[self.router]
             compared = w * scaled if self.gap == "weighted" else scaled
             f = sum((compared[i] - compared[i + 1]).abs() for i in range(len(scaled) - 1))
-            return (self.lam * f + w @ scaled) / w.sum().detach()
+            divisor = w.sum().detach() if "sigmoid" in self.router else w.sum()
+            return w @ scaled / divisor + self.lam * f
 
         return total(self.descend(total(self.numbers)))
 

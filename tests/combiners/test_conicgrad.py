@@ -59,6 +59,27 @@ def test_the_dual_proves_every_answer(family, c):
         assert d @ mean >= c * d.norm() * mean.norm() - 1e-6 * mean.norm() ** 2
 
 
+@pytest.mark.parametrize("family", ["low rank", "opposed", "integers"])
+def test_where_the_weighted_gradient_vanishes_u_reaches_what_a_conic_solver_does(family):
+    """The program with the part along g0 fixed: max over u across g0, |u| <= sqrt(1 - c^2), of the least gain."""
+    c, shorter = 0.3, 0
+    for G in families(6, 4, seed=6)[family]:
+        found = ConicGrad(c)(G)
+        if found.extras["inside"]:
+            continue
+        unit = G.norm(dim=1).max()
+        rows = (G / unit).numpy()
+        mean = rows.mean(0) / np.linalg.norm(rows.mean(0))
+        u, least = cp.Variable(G.shape[1]), cp.Variable()
+        gains = (rows - np.outer(rows @ mean, mean)) @ u + c * rows @ mean
+        cp.Problem(cp.Maximize(least), [gains >= least, cp.norm(u) <= (1 - c * c) ** 0.5]).solve(solver="CLARABEL")
+        assert found.status == Status.SOLVED
+        length = G.mean(0).norm()
+        assert float((G @ found.gradient).min() / unit / length) == pytest.approx(least.value, abs=1e-6)
+        shorter += bool(found.gradient.norm() < 0.99 * length)
+    assert shorter > 0
+
+
 def test_its_limits_are_the_mean_and_the_direction_of_mgda():
     for G in families(5, 4)["independent"]:
         torch.testing.assert_close(ConicGrad(1.0)(G).gradient, G.mean(0))

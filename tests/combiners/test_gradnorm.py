@@ -59,7 +59,7 @@ def test_the_norms_are_those_at_the_features():
     L = [(10**k * head(features) ** 2).mean() for k, head in enumerate(heads)]
     at_features = torch.stack([torch.autograd.grad(loss, features, retain_graph=True)[0].flatten() for loss in L])
     combiner, other = GradNorm(optimizer="sgd", lr=1e-3), GradNorm(optimizer="sgd", lr=1e-3)
-    combiner.backward(L, trunk.parameters(), features=features)
+    combiner.backward(L, trunk.parameters(), (), features=features)
     other(at_features, torch.stack(L).detach())
     torch.testing.assert_close(combiner.state_dict()["weights"], other.state_dict()["weights"])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mtrl_imgrad.combiners import IGBv2, igb_agent
-from mtrl_imgrad.combiners.igb_agent import DISCOUNT, TARGET_STEP, WeightAgent
+from mtrl_imgrad.combiners.igb_agent import WeightAgent
 from mtrl_imgrad.errors import ArgumentError
 
 YES = torch.tensor(True)
@@ -21,18 +21,40 @@ def falling(count: int) -> torch.Tensor:
 
 def test_the_replay_holds_states_weights_and_rewards_as_defined():
     combiner, given = IGBv2(window=3, update_every=100), falling(14)
-    shares = [combiner.weights(losses).values * losses for losses in given]
+    shares = torch.stack([combiner.weights(losses).values * losses for losses in given])
     base = given[3:6].mean(0)
-    states = given[6:] / base
-    for share in shares[:6]:
-        torch.testing.assert_close(share, torch.full((2,), 0.5).double())
     stored = combiner.state_dict()["agent"]["networks"]
-    assert stored["stored"] == 7
-    torch.testing.assert_close(stored["states"][:7].double(), states[:-1], rtol=1e-6, atol=0)
-    torch.testing.assert_close(stored["next_states"][:7].double(), states[1:], rtol=1e-6, atol=0)
-    torch.testing.assert_close(stored["rewards"][:7].double(), (states[:-1] - states[1:]).amin(1), rtol=0, atol=1e-6)
-    torch.testing.assert_close(stored["weights"][:7].double(), torch.stack(shares[6:13]), rtol=1e-5, atol=0)
-    assert all(share.sum().item() == pytest.approx(1) for share in shares)
+    assert stored["stored"] == 8  # from the first step at which the base losses are known
+    torch.testing.assert_close(stored["states"][:8].double(), given[5:13], rtol=1e-6, atol=0)
+    torch.testing.assert_close(stored["next_states"][:8].double(), given[6:], rtol=1e-6, atol=0)
+    rewards = ((given[5:13] - given[6:]) / base).amin(1)
+    torch.testing.assert_close(stored["rewards"][:8].double(), rewards, rtol=0, atol=1e-6)
+    torch.testing.assert_close(stored["weights"][:8].double(), 2 * shares[5:13], rtol=1e-5, atol=0)
+    torch.testing.assert_close(shares.sum(1), torch.ones(14).double(), rtol=1e-6, atol=0)
+    assert (shares[:, 0] - 0.5).abs().min() > 1e-3  # random from the first step on
+
+
+def test_the_policys_spread_is_clamped():
+    networks = WeightAgent(torch.Generator().manual_seed(0))._build(2, torch.device("cpu"), None)
+    for parameter in networks.actor.parameters():
+        parameter.data.zero_()
+    networks.actor[4].bias.data[2:] = torch.tensor([-100.0, 100.0])
+    logits, _ = networks.sample(torch.zeros(2), torch.ones(2))
+    torch.testing.assert_close(logits, torch.tensor([-20.0, 2.0]).exp())
+
+
+def test_the_agents_first_weights_are_those_of_a_torch_layer():
+    """Uniform in +-1 / sqrt(inputs); targets start as the critics."""
+    agent = WeightAgent(torch.Generator().manual_seed(0))
+    agent.act(torch.ones(3), YES, random=True)
+    networks = agent._networks
+    for layer in (layer for net in (networks.actor, *networks.critics) for layer in net if hasattr(layer, "weight")):
+        bound = layer.in_features**-0.5
+        assert layer.weight.abs().max() <= bound
+        assert float(layer.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.15)
+        assert layer.bias.abs().max() <= bound
+    for mine, its in zip(networks.targets.parameters(), networks.critics.parameters(), strict=True):
+        assert torch.equal(mine, its)
 
 
 def test_the_agent_learns_on_schedule():
@@ -52,16 +74,17 @@ def test_a_step_that_is_not_finite_leaves_no_transition():
     for step, losses in enumerate(given):
         combiner.weights(losses if step != 5 else losses * torch.nan)
     stored = combiner.state_dict()["agent"]["networks"]
-    assert stored["stored"] == 4
-    assert stored["states"][:4].isfinite().all()
-    torch.testing.assert_close(stored["next_states"][2].double(), given[6] / given[1], rtol=1e-6, atol=0)
+    assert stored["stored"] == 5
+    assert stored["states"][:5].isfinite().all()
+    torch.testing.assert_close(stored["states"][3].double(), given[4], rtol=1e-6, atol=0)
+    torch.testing.assert_close(stored["next_states"][3].double(), given[6], rtol=1e-6, atol=0)
 
 
 def test_the_losses_are_those_of_soft_actor_critic():
     """Written out with the agent's own networks on its own noise."""
     agent = WeightAgent(torch.Generator().manual_seed(0))
     for state in falling(6).float():
-        agent.observe(state, YES)
+        agent.observe(state, torch.ones(2), YES)
         agent.act(state, YES, random=True)
     networks = agent._networks
     rows = networks.draw(torch.rand(9, generator=torch.Generator().manual_seed(1)))
@@ -73,13 +96,13 @@ def test_the_losses_are_those_of_soft_actor_critic():
         normal = torch.distributions.Normal(mean, log_std.exp())
         action = mean + log_std.exp() * epsilon
         log_prob = normal.log_prob(action) - torch.log(1 - torch.tanh(action) ** 2)
-        return torch.softmax(action, 1), log_prob.sum(1)
+        return 2 * torch.softmax(action, 1), log_prob.sum(1)
 
     alpha = networks.log_temperature.exp().item()
     assert alpha == pytest.approx(0.2)
     action, log_prob = policy(next_states, next_noise)
     next_values = [target(torch.cat([next_states, action], 1))[:, 0] for target in networks.targets]
-    target = (rewards + DISCOUNT * (torch.minimum(*next_values) - alpha * log_prob)).detach()
+    target = (rewards + 0.99 * (torch.minimum(*next_values) - alpha * log_prob)).detach()
     values = [critic(torch.cat([states, weights], 1))[:, 0] for critic in networks.critics]
     critic_loss = sum(((value - target) ** 2).mean() for value in values)
     action, log_prob = policy(states, noise)
@@ -94,7 +117,7 @@ def test_the_losses_are_those_of_soft_actor_critic():
             parameter += 1
     networks.move_targets()
     for before, now, critic in zip(old, networks.targets.parameters(), networks.critics.parameters(), strict=True):
-        torch.testing.assert_close(now, (1 - TARGET_STEP) * before + TARGET_STEP * critic)
+        torch.testing.assert_close(now, 0.995 * before + 0.005 * critic)
 
 
 def test_the_agent_learns_which_weights_are_rewarded(monkeypatch):
@@ -105,9 +128,9 @@ def test_the_agent_learns_which_weights_are_rewarded(monkeypatch):
     agent.act(state, YES, random=True)
     networks = agent._networks
     generator = torch.Generator().manual_seed(1)
-    networks.weights[:200] = (3 * torch.randn(200, 2, generator=generator)).softmax(-1)
+    networks.weights[:200] = 2 * (3 * torch.randn(200, 2, generator=generator)).softmax(-1)
     networks.states[:200] = networks.next_states[:200] = 1.0
-    networks.rewards[:200] = 20 * networks.weights[:200, 0]
+    networks.rewards[:200] = 10 * networks.weights[:200, 0]
     networks.stored += 200
 
     def preference():

@@ -206,9 +206,8 @@ def test_backward_refuses_them_too(name):
     with pytest.raises(ArgumentError, match=rf"{name} cannot weigh the losses 1, -2\. A loss is not above"):
         make_combiner(name).backward([x[0], -x[1]], [x])
     combiner = make_combiner(name)
-    combiner.backward([x[0], x[1]], [x], combine=False)
-    with pytest.raises(ArgumentError, match=rf"{name} cannot weigh the losses 2, -2\."):
-        combiner.backward([x[0], -2 * x[1]], [x])
+    with pytest.raises(ArgumentError, match=rf"{name} cannot weigh the losses 2, -2\."), combiner.accumulate() as step:
+        [step.backward([x[0], factor * x[1]], [x]) for factor in (1, -2)]
     assert x.grad is None
 
 
@@ -228,8 +227,22 @@ def test_a_bound_must_be_there_for_every_task():
             combiner.weights(losses, tasks)
 
 
-def test_a_first_loss_that_cannot_scale_is_refused():
-    combiner = make_combiner("bilb4mtl", scale="initial")
+@pytest.mark.parametrize("scale", ["initial", "log_initial"])
+def test_a_first_loss_that_cannot_scale_is_refused(scale):
+    combiner = make_combiner("bilb4mtl", scale=scale)
     found = combiner.weights(torch.tensor([1.0, -1.0]))
     assert found.status == Status.NOT_POSITIVE
     assert found.values.isnan().all()
+
+
+def test_a_clamp_that_leaves_nothing_to_learn_is_refused():
+    with pytest.raises(ArgumentError, match="router='clamped_softmax' keeps weights above 0.2"):
+        make_combiner("bilb4mtl", router="clamped_softmax").weights(torch.ones(5))
+
+
+def test_the_least_first_loss_is_that_of_all_tasks():
+    """Of absent ones, too: else the unit would change from step to step."""
+    combiner = make_combiner("bilb4mtl", scale="initial", learning_rate=0, lam=0)
+    combiner.weights(torch.tensor([2.0, 8.0, 4.0]))
+    present = combiner.weights(torch.tensor([8.0, 4.0]), tasks=[1, 2]).values
+    torch.testing.assert_close(present, torch.tensor([0.5 * 2 / 8, 0.5 * 2 / 4], dtype=torch.float64))

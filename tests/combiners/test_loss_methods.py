@@ -34,8 +34,8 @@ CASES = {
         lambda: loss_oracles.CoTBal(*example_arguments("cotbal", 3).values(), 0.5),
     ),
 }
-for router in ("sigmoid", "softmax"):
-    for gap, scale in (("weighted", "none"), ("plain", "none"), ("weighted", "initial")):
+for router in ("sigmoid", "relu_sigmoid", "softmax", "clamped_softmax"):
+    for gap, scale in (("weighted", "none"), ("plain", "none"), ("weighted", "initial"), ("weighted", "log_initial")):
         given = {"lam": 0.2, "learning_rate": 0.1, "router": router, "gap": gap, "scale": scale}
         CASES[f"bilb4mtl {router} {gap} {scale}"] = (
             "bilb4mtl",

@@ -160,8 +160,10 @@ def test_a_fault_in_one_micro_batch_counts_for_the_step(on_nonfinite):
     for parameter in net.parameters():
         parameter.grad = None
     both = list(net.trunk.parameters()), list(net.heads.parameters())
-    assert combiner.backward(lose_value(net.losses(0)), *both, combine=False, on_nonfinite=on_nonfinite) is None
-    found = combiner.backward(net.losses(1), *both, on_nonfinite=on_nonfinite)
+    with combiner.accumulate(on_nonfinite=on_nonfinite) as step:
+        step.backward(lose_value(net.losses(0)), *both)
+        step.backward(net.losses(1), *both)
+    found = step.combination
     assert found.non_finite == (LOST,)
     assert found.skipped == (on_nonfinite == "skip")
     if on_nonfinite == "drop_task":
@@ -296,3 +298,33 @@ def test_counts_warn_once():
     other = NonFiniteCounts("abcd")
     other.set_state(counts.get_state())
     assert other.get_state() == counts.get_state()
+
+
+@pytest.mark.parametrize("name", list_combiners())
+def test_a_step_that_is_taken_back_leaves_the_state_as_it_was(name):
+    """A loss is finite, its gradient is not, which is found out after the weights were chosen."""
+    combiner, untouched = make_example(name, 2), make_example(name, 2)
+    for step in range(20):
+        x = nn.Parameter(torch.tensor([1.0 + 0.1 * step, 0.0]))
+        losses = [x.square().sum() + 1, (x - 1).square().sum() + 1]
+        root = x[1].sqrt()  # 0, with an infinite derivative
+        with pytest.raises(NonFiniteError):
+            combiner.backward([losses[0] + root, losses[1]], [x], retain_graph=True)
+        assert x.grad is None
+        combiner.backward(losses, [x], retain_graph=True)
+        expected, x.grad = x.grad, None
+        untouched.backward(losses, [x])
+        assert torch.equal(x.grad, expected), step
+
+
+@pytest.mark.parametrize("on_nonfinite", ["raise", "skip"])
+@pytest.mark.parametrize("name", ["imgrad", "pcgrad", "cagrad"])
+def test_inner_products_that_overflow_are_no_step(name, on_nonfinite):
+    x = nn.Parameter(torch.ones(2))
+    losses = [1e20 * x.sum(), 1e20 * x.square().sum()]
+    if on_nonfinite == "raise":
+        with pytest.raises(NonFiniteError, match="overflow"):
+            make_example(name, 2).backward(losses, [x])
+    else:
+        assert make_example(name, 2).backward(losses, [x], on_nonfinite=on_nonfinite).skipped
+    assert x.grad is None

@@ -81,7 +81,7 @@ def test_an_unknown_argument_lists_the_accepted():
         ("igb_v2", {"update_every": 1.5}, "update_every must be an integer >= 1"),
         ("stch", {"warm_up": -1}, "warm_up must be an integer >= 0"),
         ("stch", {"mu": 0.0}, "mu must be a finite number > 0"),
-        ("bilb4mtl", {"router": "linear"}, "router must be one of 'sigmoid', 'softmax', got 'linear'"),
+        ("bilb4mtl", {"router": "linear"}, "router must be one of 'sigmoid', 'relu_sigmoid', .*, got 'linear'"),
         ("bilb4mtl", {"lam": -1}, "lam must be a finite number >= 0"),
     ],
 )

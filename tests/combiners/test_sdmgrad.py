@@ -182,6 +182,17 @@ def test_sampling_applies_sdmgrad_to_the_tasks_drawn():
     assert len(set(sizes)) > 1
 
 
+def test_with_rows_of_zeros_the_exact_answer_ignores_tasks_that_agree():
+    """Why the successor repository's form is not offered: minimise |g_w + lam g0| over all K rows."""
+    drawn = rows(1, 2).abs()
+    G = torch.cat([drawn, torch.zeros(3, drawn.shape[1], dtype=torch.float64)])
+    lam, mean = 0.6, G.mean(0)
+    w = cp.Variable(5, nonneg=True)
+    shifted = (G + lam * mean).numpy()
+    cp.Problem(cp.Minimize(cp.sum_squares(shifted.T @ w)), [cp.sum(w) == 1]).solve(solver=cp.CLARABEL)
+    torch.testing.assert_close(torch.from_numpy(w.value) @ (G + lam * mean), lam * mean, rtol=1e-4, atol=1e-6)
+
+
 def test_all_tasks_are_drawn_where_there_are_few():
     torch.testing.assert_close(SDMGradOS(4)(rows(0)).weights, SDMGrad(0.6)(rows(0)).weights)
 

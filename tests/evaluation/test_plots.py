@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import matplotlib.image
@@ -11,6 +12,7 @@ from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation import plots
 from mtrl_imgrad.evaluation.plots import PALETTE, plot_per_task_bars, plot_success_curve
+from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
 
 # What is left of linear RGB without one kind of cone (Machado, Oliveira, Fernandes, IEEE TVCG 15, 2009).
@@ -180,11 +182,66 @@ def test_bars_show_the_numbers_best_on_top(tmp_path, figures, num_tasks):
     assert old[0].get_xdata()[0] == before.success_rate[k]
 
 
-def test_bars_of_one_episode_have_no_interval_for_the_mean(tmp_path, figures):
-    plot_per_task_bars(report_of([1.0, 0.0], n=1), tmp_path / "b.png")
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_the_mean_has_an_interval_where_all_episodes_ended_alike(tmp_path, figures, rate):
+    plot_per_task_bars(report_of([rate] * 3, n=1), tmp_path / "b.png")
     segments = figures[0].axes[0].containers[1][2][0].get_segments()
-    assert np.isfinite(segments[0]).all()
-    assert len(segments[-1]) == 0
+    assert np.ptp(segments[-1][:, 0]) > 0.3
+
+
+def test_captions_say_how_many_episodes_each_evaluation_had_and_how_they_were_run(tmp_path, figures):
+    protocol = EvaluationProtocol(True, "toy", 10_000, 900)
+    history = EvaluationHistory(["task-0"])
+    for when, n in ((0, 5), (300, 5), (900, 20)):
+        history.append(when, dataclasses.replace(report_of([0.6], n), protocol=protocol))
+    plot_success_curve(history, tmp_path / "c.png")
+    caption = figures[0].axes[0].get_title("left")
+    assert "5 episodes a task (20 in the last evaluation)" in caption
+    assert "deterministic, on toy, evaluation seed 10000" in caption
+    plot_per_task_bars(history.reports[-1], tmp_path / "b.png", before=history.reports[0])
+    caption = figures[1].axes[0].get_title("left")
+    assert "20 episodes a task (before: 5)" in caption
+    assert "agent after 900 steps, deterministic" in caption
+
+
+def test_of_two_evaluations_at_one_step_the_last_is_drawn(tmp_path, figures):
+    history = history_of([[0.0], [0.2], [0.8]], [0, 100, 100])
+    plot_success_curve(history, tmp_path / "c.png")
+    assert line_at(figures[0].axes[0], [0, 100], [0.0, 0.8])
+
+
+def without_success(known, returns):
+    """A report whose tasks know of success or not."""
+    shape = (len(known), 4)
+    successes = np.array(known)[:, None] & np.array([True, False, False, False])
+    names = [f"task-{k}" for k in range(len(known))]
+    lengths = np.ones(shape)
+    return SuccessReport(tuple(names), successes, np.array(returns)[:, None] + np.zeros(shape), lengths, 0.95, known)
+
+
+def test_a_task_without_a_notion_of_success_is_left_out_and_the_caption_says_so(tmp_path, figures):
+    history = EvaluationHistory(["task-0", "task-1"])
+    for when in (0, 100):
+        history.append(when, without_success(np.array([True, False]), [when, when]))
+    plot_success_curve(history, tmp_path / "c.png")
+    axes = figures[0].axes[0]
+    assert [text.get_text()[:12] for text in axes.texts if text.get_text()] == ["0.25  task-0", "0.25  mean o"]
+    assert "without 1 task whose environment says nothing of success" in axes.get_title("left")
+    plot_per_task_bars(history.reports[0], tmp_path / "b.png")
+    assert [text.get_text() for text in figures[1].axes[0].texts][:3] == ["0.25", "-", "0.25"]
+
+
+def test_where_no_task_knows_of_success_returns_are_drawn(tmp_path, figures):
+    history = EvaluationHistory(["task-0", "task-1"])
+    for when, returns in ((0, [-5, 10]), (100, [-3, 30]), (200, [-4, 50])):
+        history.append(when, without_success(np.zeros(2, bool), returns))
+    plot_success_curve(history, tmp_path / "c.png")
+    axes = figures[0].axes[0]
+    assert axes.get_ylabel() == "normalized return"
+    assert line_at(axes, [0, 100, 200], [0, 1, 0.5])
+    assert line_at(axes, [0, 100, 200], [0, 0.5, 1])
+    with pytest.raises(ArgumentError, match="a task with a notion of success"):
+        plot_per_task_bars(history.reports[0], tmp_path / "b.png")
 
 
 def test_bars_of_other_tasks_are_refused(tmp_path):

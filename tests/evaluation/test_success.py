@@ -18,6 +18,7 @@ from mtrl_imgrad.errors import (
     TaskMismatchError,
 )
 from mtrl_imgrad.evaluation import reports as module
+from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
 from mtrl_imgrad.evaluation.statistics import success_interval, wilson_interval
 from mtrl_imgrad.evaluation.success import evaluate_success
@@ -113,6 +114,22 @@ class TestEpisodes:
         script = [[False, True, False], [False, False, False]]
         report = evaluate_success(Agent(), ScriptedVecEnv([0, 1], [script, script], key=key), n_episodes=4)
         assert report.successes.tolist() == [[True, False, True, False]] * 2
+
+    def test_a_task_that_never_tells_of_success_has_no_rate_but_returns(self):
+        report = evaluate_success(Agent(), ScriptedVecEnv([0, 1], [[YES]] * 2, key=None), 3)
+        assert np.isnan([*report.success_rate, report.mean_success, *report.mean_interval]).all()
+        assert report.returns.tolist() == [[2.0] * 3, [4.0] * 3]
+        summary = json.loads(report.to_json())
+        assert summary["mean_success"] is summary["mean_interval"] is summary["tasks"]["easy"]["success_rate"] is None
+
+    def test_how_the_episodes_were_run_is_kept(self, tmp_path):
+        env = make_vec_env("toy-reach", seed=5)
+        agent = Agent(env.optimal_action, num_timesteps=70)
+        report = evaluate_success(agent, env, 1, deterministic=False)
+        assert report.protocol == EvaluationProtocol(False, "toy", 5, 70)
+        assert SuccessReport.load(report.save(tmp_path / "r")).protocol == report.protocol
+        assert json.loads(report.to_json())["simulator"] == "toy"
+        assert str(report.protocol) == "agent after 70 steps, sampled actions, on toy, evaluation seed 5"
 
     def test_success_may_be_a_float_and_nan_is_none(self):
         scripts = [[[0.0, 1.0]], [[0.0, np.nan]]]
@@ -214,9 +231,26 @@ class TestRefusals:
         with pytest.raises(NonFiniteError, match=r"'easy'.*not all finite"):
             evaluate_success(Agent(np.array), env)
 
-    def test_environment_that_never_tells_of_success(self):
-        with pytest.raises(EnvironmentFaultError, match=r"'easy'.*no info held 'is_success'"):
-            evaluate_success(Agent(), ScriptedVecEnv([0, 1], [[YES]] * 2, key=None))
+    def test_environment_that_tells_of_success_in_some_episodes_only(self):
+        env = ScriptedVecEnv([0, 1], [[YES, [None, None]], [NO]])
+        step_wait = env.step_wait
+
+        def silent():
+            observations, rewards, dones, infos = step_wait()
+            return observations, rewards, dones, [{k: v for k, v in info.items() if v is not None} for info in infos]
+
+        env.step_wait = silent
+        with pytest.raises(
+            EnvironmentFaultError, match=r"task 'easy'.*no info of this episode .* some of an earlier one"
+        ):
+            evaluate_success(Agent(), env, n_episodes=2)
+
+    @pytest.mark.parametrize("value", [None, "yes", np.zeros(2), [True], {}])
+    def test_success_of_a_wrong_type(self, value):
+        with pytest.raises(
+            EnvironmentFaultError, match=r"task 'easy' .*info\['success'\] must be True, False or a number"
+        ):
+            evaluate_success(Agent(), ScriptedVecEnv([0, 1], [[[value]], [NO]]))
 
     def test_environment_that_outlasts_its_horizon(self):
         env = ScriptedVecEnv([0, 1], [[YES], [NO]])
@@ -305,8 +339,18 @@ class TestReport:
         assert push["mean_return"] == pytest.approx(report.returns[1].mean())
         assert push["mean_length"] == pytest.approx(report.lengths[1].mean())
 
-    def test_json_of_single_episodes_has_null_for_the_interval_they_cannot_give(self):
-        assert json.loads(make_report(n=1).to_json())["mean_interval"] is None
+    def test_a_mean_is_of_the_tasks_that_have_a_notion_of_success(self):
+        successes = np.array([[1, 0, 0, 0], [0, 0, 0, 0]], bool)
+        report = SuccessReport(
+            ("a", "b"), successes, np.eye(2, 4), np.ones((2, 4)), has_success=np.array([True, False])
+        )
+        assert report.mean_success == 0.25
+        assert report.mean_interval == success_interval(successes[:1])
+        assert np.isnan(report.intervals[1]).all()
+        with pytest.raises(ArgumentError, match=r"has_success is False for task 'a', which has successes"):
+            SuccessReport(("a", "b"), successes, np.eye(2, 4), np.ones((2, 4)), has_success=np.zeros(2, bool))
+        with pytest.raises(ArgumentError, match=r"has_success must be bool"):
+            SuccessReport(("a", "b"), successes, np.eye(2, 4), np.ones((2, 4)), has_success=np.zeros(3, bool))
 
     def test_prints_as_a_table(self):
         lines = str(make_report()).splitlines()
@@ -329,20 +373,22 @@ class TestHistory:
         for a, b in zip(loaded.reports, history.reports, strict=True):
             assert_same(a, b)
         with np.load(path, allow_pickle=False) as archive:
-            assert archive["successes"].shape == (3, 3, 20)
+            assert archive["successes"].shape == (3, 60)
+            assert archive["num_episodes"].tolist() == [20] * 3
             assert archive["task_names"].tolist() == ["reach", "push", "näher"]
 
     def test_numbers(self):
         history = self.filled()
-        assert history.successes.shape == (3, 3, 20)
-        np.testing.assert_allclose(history.success_rate, history.successes.mean(axis=2))
-        np.testing.assert_allclose(history.mean_success, history.successes.mean(axis=(1, 2)))
+        successes = np.stack([report.successes for report in history.reports])
+        np.testing.assert_allclose(history.success_rate, successes.mean(axis=2))
+        np.testing.assert_allclose(history.mean_success, successes.mean(axis=(1, 2)))
+        np.testing.assert_allclose(history.scores, history.mean_success)
         assert history.mean_intervals.tolist() == [list(report.mean_interval) for report in history.reports]
 
     def test_an_empty_one_can_be_saved(self, tmp_path):
         loaded = EvaluationHistory.load(EvaluationHistory(["a", "b"]).save(tmp_path / "none"))
         assert (len(loaded), loaded.task_names) == (0, ("a", "b"))
-        assert loaded.successes.shape == (0, 2, 0)
+        assert loaded.num_episodes.shape == loaded.scores.shape == (0,)
         assert loaded.mean_intervals.shape == (0, 2)
 
     def test_until(self):
@@ -355,8 +401,19 @@ class TestHistory:
         ("timesteps", "report", "error", "match"),
         [
             (400, make_report(names=("a", "b", "c")), TaskMismatchError, "the report of"),
-            (400, make_report(n=21), ArgumentError, "20 episodes a task, got 21"),
-            (300, make_report(), ArgumentError, "rise, got 300 after 300"),
+            (299, make_report(), ArgumentError, "must not fall, got 299 after 300"),
+            (
+                400,
+                SuccessReport(
+                    ("reach", "push", "näher"),
+                    np.zeros((3, 1), bool),
+                    np.ones((3, 1)),
+                    np.ones((3, 1)),
+                    has_success=np.array([True, True, False]),
+                ),
+                TaskMismatchError,
+                "agree on which tasks have a notion of success",
+            ),
         ],
     )
     def test_refuses_what_does_not_belong(self, timesteps, report, error, match):
@@ -364,6 +421,34 @@ class TestHistory:
         with pytest.raises(error, match=match):
             history.append(timesteps, report)
         assert len(history) == 3
+
+    def test_the_last_evaluation_may_have_more_episodes_and_be_of_the_same_step(self, tmp_path):
+        history = self.filled()
+        history.append(300, make_report(n=50))
+        loaded = EvaluationHistory.load(history.save(tmp_path / "e"))
+        assert loaded.num_episodes.tolist() == [20, 20, 20, 50]
+        for a, b in zip(loaded.reports, history.reports, strict=True):
+            assert_same(a, b)
+        with np.load(tmp_path / "e.npz") as archive:
+            members = dict(archive)
+        np.savez(tmp_path / "e.npz", **{**members, "num_episodes": np.array([20, 20, 20, 51])})
+        with pytest.raises(CheckpointError, match="does not fit num_episodes"):
+            EvaluationHistory.load(tmp_path / "e.npz")
+
+    def test_a_file_of_0_1_0_is_read(self):
+        history = EvaluationHistory.load("docs/results/mt10_cpu/evaluations.npz")
+        assert history.num_episodes.tolist() == [5] * 7
+        assert history.mean_success[-1] == pytest.approx(0.54)
+
+    def test_scores_are_success_or_normalized_returns(self):
+        history = EvaluationHistory(("told", "silent"))
+        for when, (hits, told, silent) in enumerate([(0, 9.0, -20.0), (1, 0.0, -10.0), (2, 0.0, -15.0)]):
+            successes = np.array([[True] * hits + [False] * (2 - hits), [False] * 2])
+            returns = np.array([[told] * 2, [silent - 1, silent + 1]])
+            known = np.array([True, False])
+            history.append(when, SuccessReport(("told", "silent"), successes, returns, np.ones((2, 2)), 0.9, known))
+        np.testing.assert_allclose(history.normalized_returns, [[1, 0], [0, 1], [0, 0.5]])
+        np.testing.assert_allclose(history.scores, [0, 0.75, 0.75])
 
 
 class TestFiles:

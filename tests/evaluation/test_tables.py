@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
+from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.reports import SuccessReport
 from mtrl_imgrad.evaluation.tables import (
     interval_bar,
@@ -53,10 +55,10 @@ class TestTable:
         cells = [line.split() for line in lines]
         assert lines[0] == "success in %, 50 episodes a task, 95 % intervals"
         assert cells[1] == ["task", "success", "return", "length"]
-        # 50 of 50 and 24 of 50: Wilson [92.9, 100] and [34.8, 61.5].
+        # 50 of 50 and 24 of 50: Wilson [92.9, 100] and [34.8, 61.5]; the mean: 74 of 100, less the spread of the two.
         assert cells[3][:-1] == ["reach", "100", "[", "93,", "100]", "1", "100"]
         assert cells[4][:-1] == ["push", "48", "[", "35,", "61]", "2", "200"]
-        assert cells[6][:5] == ["mean", "74", "[", "67,", "81]"]
+        assert cells[6][:5] == ["mean", "74", "[", "66,", "80]"]
         assert cells[6][5:-1] == ["1.5", "150"]
         assert cells[3][-1] == interval_bar(1.0, 0.929, 1.0, len(cells[3][-1]))
 
@@ -86,10 +88,43 @@ class TestTable:
         assert "x…  100 [ 93, 100]" in lines[3]
         assert max(map(len, lines)) <= 80
 
-    def test_one_episode_gives_the_mean_no_interval(self):
+    def test_one_episode(self):
         lines = render_text(success_table(report_of(["a", "b"], [1, 0], n=1))).splitlines()
         assert lines[0].startswith("success in %, 1 episode a task")
-        assert "50 [  -,   -]" in lines[6]
+        assert "50 [ 10,  90]" in lines[6]  # 1 of 2 is [9, 91]: single episodes say little of the spread
+
+    @pytest.mark.parametrize("count", [0, 5])
+    def test_the_mean_of_tasks_that_all_ended_alike_has_an_interval(self, count):
+        cells = render_text(success_table(report_of(["a", "b"], [count] * 2, n=5))).splitlines()[6]
+        assert ("0 [  0,  28]" if count == 0 else "100 [ 72, 100]") in cells  # Wilson: 0 of 10, 10 of 10
+
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_columns_of_different_numbers_of_episodes_say_so(self, width):
+        before, after = report_of(["a"], [1], n=5), report_of(["a"], [1], n=20)
+        protocol = EvaluationProtocol(True, "metaworld", 10_000, 20_000_000)
+        lines = render_text(success_table(replace(after, protocol=protocol), before, width=width), width).splitlines()
+        assert lines[0] == "success before (5 episodes a task) and after (20) in %, 95 % intervals"
+        assert lines[1] == "agent after 20,000,000 steps, deterministic, on metaworld, evaluation seed 10000"
+        assert "before (5 episodes a task) and after (20) in %, 95 % intervals\n" in markdown_table(after, before)
+
+    def test_the_change_is_the_difference_of_the_numbers_shown(self):
+        before, after = report_of(["a"], [1], n=8), report_of(["a"], [3], n=8)  # 12.5 and 37.5
+        row = render_text(success_table(after, before)).splitlines()[3].split()
+        shown, changed = [int(cell) for cell in (row[1], row[5])], int(row[-2])
+        assert changed == shown[1] - shown[0]
+
+    @pytest.mark.parametrize("known", [[True, False], [False, False]])
+    def test_a_task_without_a_notion_of_success_shows_none(self, known):
+        report = report_of(["a", "b"], [25 if known[0] else 0, 0])
+        report = replace(report, has_success=np.array(known))
+        lines = render_text(success_table(report)).splitlines()
+        assert lines[4].split() == ["b", "-", "2", "200"]
+        assert lines[6].split()[1] == ("50" if known[0] else "-")
+        assert "-: the environment says nothing of success" in lines[-1]
+        assert ("mean of the others" in lines[-1]) == known[0]
+        lines = render_text(success_table(report, report)).splitlines()
+        assert lines[4].split() == ["b", "-", "-", "-", "2", "to", "2"]
+        assert "\n| b | - | - | - | 2 to 2 |" in markdown_table(report, report)
 
     @pytest.mark.parametrize("render", [success_table, markdown_table])
     def test_other_tasks_are_refused(self, render):
@@ -106,7 +141,7 @@ class TestMarkdown:
             "| :-- | --: | --: | --: | :-- |",
             "| reach | 10 [4, 21] | 100 [93, 100] | +90 | `████` |",
             "| push | 50 [37, 63] | 48 [35, 61] | -2 | `█▓··` |",
-            "| **mean** | **30 [22, 38]** | **74 [67, 81]** | **+44** | `███·` |",
+            "| **mean** | **30 [23, 39]** | **74 [66, 80]** | **+44** | `███·` |",
         ]
 
     def test_without_bars_and_with_a_pipe_in_a_name(self):

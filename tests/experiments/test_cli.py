@@ -12,7 +12,7 @@ from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.cli import COMMANDS, main
 from mtrl_imgrad.combiners import list_combiners
 from mtrl_imgrad.envs import list_tasks
-from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation import EvaluationHistory, EvaluationProtocol, SuccessReport
 from mtrl_imgrad.experiments.config import list_presets, load_config
 
 SMALL = (
@@ -50,9 +50,20 @@ def test_a_run_leaves_everything_behind(run):
     for tag in ("grad/critic/imbalance", f"combiner/actor/weight/{TASKS[0]}", "combiner/critic/residual"):
         assert tag in tags
     history = EvaluationHistory.load(run / "evaluations.npz")
-    assert history.timesteps.tolist() == [0, 400, 800, 1200]
-    assert history.successes.shape == (4, len(TASKS), 2)
-    assert SuccessReport.load(run / "evaluation_after").num_episodes == 3
+    assert history.timesteps.tolist() == [0, 400, 800, 1200, 1200]
+    assert history.num_episodes.tolist() == [2, 2, 2, 2, 3]
+    after = SuccessReport.load(run / "evaluation_after")
+    assert after.num_episodes == 3
+    assert np.array_equal(after.returns, history.reports[-1].returns)
+    assert after.protocol == EvaluationProtocol(True, "toy", 10_000, 1200)
+    for value, tag in ((after.mean_success, "eval/success_rate"), (after.returns.mean(), "eval/mean_reward")):
+        assert float(rows[-1][tag]) == pytest.approx(value)
+        assert events.Scalars(tag)[-1].value == pytest.approx(value)
+    shown = [float(row["eval/success_rate"]) for row in rows if row["eval/success_rate"]]
+    np.testing.assert_allclose(shown, history.mean_success)
+    np.testing.assert_allclose([event.value for event in events.Scalars("eval/success_rate")], shown)
+    summary = json.loads((run / "evaluation_after.json").read_text())
+    assert (summary["mean_success"], summary["timesteps"]) == (after.mean_success, 1200)
     assert set(json.loads((run / "evaluation_before.json").read_text())["tasks"]) == set(TASKS)
     for name in ("success_curve.png", "success_per_task.png"):
         assert min(_png_size(run / name)) > 300
@@ -65,7 +76,7 @@ def test_a_runs_config_repeats_it(run, tmp_path, capsys):
     arguments = ["--config", str(run / "config.yaml"), "--run-dir", str(again), "--no-progress-bar"]
     assert main(["train", *arguments]) == 0
     out = capsys.readouterr().out
-    assert "success before and after" in out
+    assert "success before (2 episodes a task) and after (3) in %" in out
     assert str(again) in out.replace("\n", "")
     first, second = (MTSAC.load(folder / "model.zip") for folder in (run, again))
     for name, value in first.policy.state_dict().items():

@@ -1,6 +1,7 @@
 """``mtrl-imgrad train --resume``: a run that a signal broke off ends as the run that none did."""
 
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
     for ours, theirs in zip(*(agent.policy.state_dict().values() for agent in agents), strict=True):
         assert torch.equal(ours, theirs)
     a, b = (EvaluationHistory.load(runs / name / "evaluations.npz") for name in ("broken", "whole"))
-    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 800, 1600, 2400]
+    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 800, 1600, 2400, 2400]
     for ours, theirs in zip(a.reports, b.reports, strict=True):
         assert np.array_equal(ours.returns, theirs.returns), "evaluations go on where they were, too"
     after, expected = (SuccessReport.load(runs / name / "evaluation_after") for name in ("broken", "whole"))
@@ -64,6 +65,11 @@ def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
     assert (broken / "progress.csv").read_bytes() == first_table, "the first part's table is kept"
     rows, others = (_records(path) for path in (broken / f"progress_{stopped}.csv", runs / "whole" / "progress.csv"))
     assert rows == [row for row in others if int(row["time/total_timesteps"]) > stopped]
+    headers = [
+        path.read_text().partition("\n")[0]
+        for path in (broken / f"progress_{stopped}.csv", runs / "whole" / "progress.csv")
+    ]
+    assert headers[0] == headers[1], "in one order"
     assert {"train/critic_loss", "eval/success_rate", "grad/critic/cos_min"} <= set().union(*rows)
 
 
@@ -72,6 +78,18 @@ def _records(table):
     rows = list(csv.DictReader(table.read_text().splitlines()))
     times = ("time/fps", "time/time_elapsed")
     return [{key: text for key, text in row.items() if text and key not in times} for row in rows]
+
+
+def test_a_run_stopped_between_its_last_evaluation_and_its_figures_is_finished(runs, tmp_path, capsys):
+    run = shutil.copytree(runs / "whole", tmp_path / "run")
+    curve = (run / "success_curve.png").read_bytes()
+    (run / "success_curve.png").unlink()
+    (run / "success_per_task.png").unlink()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "success before (2 episodes a task) and after (3) in %" in capsys.readouterr().out
+    assert (run / "success_curve.png").read_bytes() == curve
+    assert (run / "success_per_task.png").exists()
+    assert main(["train", "--resume", str(run)]) == 1
 
 
 def test_what_cannot_be_resumed_is_said(runs, tmp_path, capsys):

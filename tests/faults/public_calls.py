@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import nn
 
 from mtrl_imgrad.agents import MTSAC, TaskReplayBuffer
-from mtrl_imgrad.agents.encoders import ENCODERS, NetworkSpec
+from mtrl_imgrad.agents.encoders import ENCODERS, NetworkSpec, make_encoder
 from mtrl_imgrad.agents.encoders.layers import TaskLinear
 from mtrl_imgrad.combiners import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.envs import make_vec_env
@@ -259,6 +259,11 @@ CALLS: dict[str, Call] = {
     "agents.checkpoint_callback.latest_checkpoint": lambda folder: {"path": saved_checkpoint(folder)},
     "agents.progress.MTProgressBarCallback": lambda folder: {},
     "agents.encoders.dropout.Dropout": lambda folder: {"features": 4, "rate": 0.1},
+    "agents.encoders.initialization.initialize": lambda folder: {
+        "encoder": make_encoder("one_hot", SPEC),
+        "initialization": "orthogonal",
+        "critic": True,
+    },
     "agents.encoders.make_encoder": lambda folder: {"encoder": "one_hot", "spec": SPEC},
     "envs.registry.make_vec_env": lambda folder: {"tasks": "toy-reach"},
     "envs.task_sets.list_tasks": lambda folder: {"task_set": "MT10"},
@@ -272,7 +277,7 @@ CALLS: dict[str, Call] = {
     "evaluation.statistics.aggregate_runs": lambda folder: {"scores": np.eye(3), "resamples": 10},
     "evaluation.statistics.interquartile_mean": lambda folder: {"values": np.eye(3)},
     "evaluation.statistics.stratified_bootstrap": lambda folder: {"scores": np.eye(3), "resamples": 10},
-    "evaluation.statistics.success_interval": lambda folder: {"successes": np.eye(3, dtype=bool), "resamples": 10},
+    "evaluation.statistics.success_interval": lambda folder: {"successes": np.eye(3, dtype=bool)},
     "evaluation.statistics.wilson_interval": lambda folder: {"successes": [1, 2], "trials": [3, 3]},
     "evaluation.success.evaluate_success": lambda folder: {"agent": agent(), "env": eval_env(), "n_episodes": 1},
     "evaluation.tables.markdown_table": lambda folder: {"report": report()},

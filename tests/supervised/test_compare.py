@@ -3,21 +3,38 @@
 import csv
 import dataclasses
 import io
+import itertools
 import math
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
 
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.supervised.analysis import find_runs, read_run, spearman, summarise
+from mtrl_imgrad.supervised.analysis import (
+    RunLog,
+    _count_axis,
+    _draw_imbalance,
+    find_runs,
+    read_run,
+    spearman,
+    summarise,
+)
 from mtrl_imgrad.supervised.compare import MethodSpec, compare
 from mtrl_imgrad.supervised.comparison import delta_m
-from mtrl_imgrad.supervised.comparison_report import ComparisonReport, MethodRuns, difference_is_noise, student_95
+from mtrl_imgrad.supervised.comparison_report import (
+    ComparisonReport,
+    MethodRuns,
+    _draw_deltas,
+    difference_is_noise,
+    student_95,
+)
 from mtrl_imgrad.supervised.data import DenseSample, write_nyuv2
 from mtrl_imgrad.supervised.published import published_table
 from mtrl_imgrad.supervised.training_config import load_config, preset_path
@@ -60,8 +77,9 @@ def test_noise_is_where_a_paired_t_test_finds_nothing():
 
 
 def test_differences_without_spread_and_single_seeds():
-    assert difference_is_noise([1.0, 2.0], [1.0, 2.0]) is True
-    assert difference_is_noise([1.0, 2.0], [2.0, 3.0]) is False
+    assert difference_is_noise([1.0, 2.0, 0.0], [1.0, 2.0, 0.0]) is True
+    assert difference_is_noise([1.0, 2.0, 0.0], [2.0, 3.0, 1.0]) is False
+    assert difference_is_noise([1.0, 2.0], [2.0, 3.0]) is None
     assert difference_is_noise([1.0], [9.0]) is None
 
 
@@ -242,8 +260,7 @@ def test_analyse_draws_and_summarises(compared, tmp_path, capsys):
     log = read_run(folder / "runs/ls-seed0")
     found = summarise(log)
     steps = log.steps
-    expected = stats.spearmanr(steps["imbalance"], steps["cos_theta"]).statistic
-    assert found.correlation == pytest.approx(expected)
+    assert math.isnan(found.correlation)  # of six steps none is stated
     assert found.pareto_failures == steps["pareto_failure"].mean()
     losses = {name: log.epochs[name] for name in log.epochs if name.startswith("train/loss/")}
     ratios = [values[-1] / values[0] for values in losses.values()]
@@ -253,11 +270,41 @@ def test_analyse_draws_and_summarises(compared, tmp_path, capsys):
         find_runs([folder / "runs/stl-depth-seed0"])
 
 
-def test_spearman_is_scipys_with_ties_and_without():
-    rng = np.random.default_rng(0)
-    first, second = rng.integers(5, size=40).astype(float), rng.normal(size=40)
-    assert spearman(first, second) == pytest.approx(stats.spearmanr(first, second).statistic)
-    assert math.isnan(spearman(np.ones(3), second[:3]))
+def test_spearman_of_few_points_or_of_a_constant_is_not_stated():
+    steps = np.arange(12.0)
+    swapped = steps[[1, 0, *range(2, 12)]]
+    assert spearman(steps, -steps) == -1
+    assert spearman(steps, swapped) == pytest.approx(1 - 6 * 2 / (12 * (12**2 - 1)))  # the formula without ties
+    assert math.isnan(spearman(steps[:9], steps[:9]))
+    assert math.isnan(spearman(steps, np.ones(12)))
+
+
+def test_numbers_from_a_single_value_are_not_drawn_as_certain(tmp_path):
+    log = RunLog(
+        "one",
+        {name: np.array([2.0, 3.0]) for name in ("step", "imbalance", "cos_theta", "conflict_fraction")},
+        {"epoch": np.array([0.0]), "train/loss/a": np.array([1.0]), "train/loss/b": np.array([2.0])},
+    )
+    assert math.isnan(summarise(log).progress_gap)  # every loss of the first epoch is 1 of itself
+    figure = Figure()
+    axis = figure.add_subplot()
+    _draw_imbalance(axis, [log])
+    figure.canvas.draw()
+    assert axis.get_legend().get_texts()[0].get_text() == "one: 2 points, no correlation stated"
+    boxes = [label.get_window_extent() for label in axis.get_xticklabels(which="both") if label.get_text()]
+    assert len(boxes) == 4
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    whole = figure.add_subplot()
+    whole.plot([1.0, 2.0], [0.0, 1.0])
+    _count_axis(whole, "epoch")
+    assert all(tick == int(tick) for tick in whole.get_xticks())
+
+
+def test_one_seed_draws_no_error_bar(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "errorbar", lambda self, *args, xerr, **options: drawn.append(xerr))
+    _draw_deltas({"ls": [1.0], "imgrad": [1.0, 3.0]}, "made up", tmp_path / "delta_m.png")
+    assert sorted(drawn, key=bool) == [None, 1.0]
 
 
 # The command line

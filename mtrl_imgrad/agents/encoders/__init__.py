@@ -13,6 +13,7 @@ from mtrl_imgrad.agents.encoders.care import CAREEncoder
 from mtrl_imgrad.agents.encoders.dropout import Dropout, DropoutLayers
 from mtrl_imgrad.agents.encoders.embedding import EmbeddingEncoder
 from mtrl_imgrad.agents.encoders.film import FiLMEncoder
+from mtrl_imgrad.agents.encoders.initialization import INITIALIZATIONS, initialize
 from mtrl_imgrad.agents.encoders.moore import MOOREEncoder
 from mtrl_imgrad.agents.encoders.multi_head import MultiHeadEncoder
 from mtrl_imgrad.agents.encoders.one_hot import OneHotEncoder
@@ -22,7 +23,16 @@ from mtrl_imgrad.agents.encoders.soft_modularization import SoftModularizationEn
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
-__all__ = ["ENCODERS", "Dropout", "Encoder", "NetworkSpec", "list_encoders", "make_encoder"]
+__all__ = [
+    "ENCODERS",
+    "INITIALIZATIONS",
+    "Dropout",
+    "Encoder",
+    "NetworkSpec",
+    "initialize",
+    "list_encoders",
+    "make_encoder",
+]
 
 ENCODERS: dict[str, type[Encoder]] = {
     encoder.name: encoder

@@ -23,9 +23,10 @@ class CAREEncoder(Encoder):
     state a weight; the trunk sees their mixture beside the context.
 
     Source: Sodhani, Zhang, Pineau, "Multi-Task Reinforcement Learning with Context-based Representations" (ICML 2021,
-    arXiv 2102.06177). As in the authors' code the weights come from the context alone, through a two-layer perceptron
-    that sends no gradient back to it. Everything is shared; metadata are constants, unless they are learned: then a
-    task owns its vector.
+    arXiv 2102.06177), and the authors' code (facebookresearch/mtrl at e282c3f, 2021-12): context and attention networks
+    of three linear layers, 50-50-50-k; before the context network a projection of the metadata to 100 and 50 features;
+    experts of two linear layers. The weights come from the context alone, and send no gradient back to it. Everything
+    is shared; metadata are constants, unless they are learned: then a task owns its vector.
 
     Args:
         spec: sizes and tasks.
@@ -65,12 +66,21 @@ class CAREEncoder(Encoder):
             self.table = nn.Parameter(table, requires_grad=False)
             layers = [nn.Linear(table.shape[1], 2 * context_dim), activation(), nn.Linear(2 * context_dim, context_dim)]
         self.learned = table is None
-        self.context = nn.Sequential(*layers, activation(), *_two_layers(context_dim, context_dim, activation))
-        self.attention = nn.Sequential(*_two_layers(context_dim, num_experts, activation))
+        self.context = nn.Sequential(*layers, activation(), *_three_layers(context_dim, context_dim, activation))
+        self.attention = nn.Sequential(*_three_layers(context_dim, num_experts, activation))
         self.encoders = expert_mlp(
             num_experts, spec.in_features, [encoder_width] * encoder_depth, spec, activated=False
         )
         self.trunk = mlp(encoder_width + context_dim, spec, spec.out_features)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if f"{prefix}attention.2.weight" in state_dict and f"{prefix}attention.4.weight" not in state_dict:
+            errors = args[-1]
+            errors.append(
+                f"{prefix or 'encoder '}was saved by a version in which CARE's context and attention networks had two "
+                "linear layers; now they have the three of its authors, and it must be trained anew"
+            )
 
     def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
         """See `Encoder.forward`."""
@@ -82,5 +92,7 @@ class CAREEncoder(Encoder):
         return self.trunk(torch.cat([mixture, context.expand(inputs.shape[0], -1)], dim=-1))
 
 
-def _two_layers(in_features: int, out_features: int, activation: type[nn.Module]) -> list[Any]:
-    return [nn.Linear(in_features, in_features), activation(), nn.Linear(in_features, out_features)]
+def _three_layers(width: int, out_features: int, activation: type[nn.Module]) -> list[Any]:
+    """Two hidden layers as wide as the input (``num_layers: 2`` in mtrl's configuration), then a linear one."""
+    hidden = [nn.Linear(width, width), activation(), nn.Linear(width, width), activation()]
+    return [*hidden, nn.Linear(width, out_features)]

@@ -15,8 +15,9 @@ class EmbeddingEncoder(Encoder):
     """A learned vector stands for the task and is appended to the input in place of the one-hot.
 
     Source: "SAC + task encoder" of Sodhani, Zhang, Pineau, "Multi-Task Reinforcement Learning with Context-based
-    Representations" (ICML 2021, arXiv 2102.06177), without its two-layer perceptron behind the embedding: the first
-    layer of the trunk does that work. The vectors are the tasks' own parameters.
+    Representations" (ICML 2021, arXiv 2102.06177), without what stands behind the embedding in the authors' code (mtrl
+    at e282c3f: a ReLU and three linear layers): the first layer of the trunk does that work. The vectors are the tasks'
+    own parameters.
 
     Args:
         spec: sizes and tasks.

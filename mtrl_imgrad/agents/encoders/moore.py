@@ -37,10 +37,10 @@ def orthonormal(vectors: Tensor) -> Tensor:
 class MOOREEncoder(Encoder):
     """E experts encode the state; Gram-Schmidt makes their encodings orthonormal; the task weights and reads them.
 
-    Source: Hendawy, Peters, D'Eramo, "Multi-Task Reinforcement Learning with Mixture of Orthogonal Experts" (ICLR
-    2024, arXiv 2311.11385), in its multi-head form for Meta-World: ``head_k(tanh(sum_e w_k[e] v_e))`` with a linear
-    last layer in each expert. Experts are shared; a task owns its weights ``w_k`` (the authors' linear layer without
-    bias on the one-hot) and its head.
+    Source: Hendawy, Peters, D'Eramo, "Multi-Task Reinforcement Learning with Mixture of Orthogonal Experts" (ICLR 2024,
+    arXiv 2311.11385; code: AhmedMagdyHendawy/MOORE at 35fd925), in its multi-head form for Meta-World:
+    ``head_k(tanh(sum_e w_k[e] v_e))`` with a linear last layer in each expert. Experts are shared; a task owns its
+    weights ``w_k`` (the authors' linear layer without bias on the one-hot) and its head.
 
     Args:
         spec: sizes and tasks; ``net_arch`` is that of an expert.

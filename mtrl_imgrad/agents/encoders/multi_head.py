@@ -15,8 +15,9 @@ __all__ = ["MultiHeadEncoder"]
 class MultiHeadEncoder(Encoder):
     """The trunk is shared and sees the one-hot as well; every task owns its last linear layer.
 
-    Source: "Multi-task multi-head SAC" of Meta-World (Yu et al., CoRL 2019, arXiv 1910.10897). The one-hot stays in
-    the trunk's input because Meta-World's observation carries it; ``task_input=False`` leaves it to the heads alone.
+    Source: "Multi-task multi-head SAC" of Meta-World (Yu et al., CoRL 2019, arXiv 1910.10897); layers as in
+    rainx0r/metaworld-algorithms at 30c9991. The one-hot stays in the trunk's input because Meta-World's observation
+    carries it; ``task_input=False`` leaves it to the heads alone.
     """
 
     name = "multi_head"

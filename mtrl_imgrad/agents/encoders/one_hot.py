@@ -14,8 +14,9 @@ __all__ = ["OneHotEncoder"]
 class OneHotEncoder(Encoder):
     """All parameters are shared; the one-hot is appended to the input.
 
-    Source: "Multi-task SAC" of Meta-World (Yu et al., CoRL 2019, arXiv 1910.10897). Where the observation does not
-    carry the task (one task, or ``one_hot=False``), this is SB3's SAC network.
+    Source: "Multi-task SAC" of Meta-World (Yu et al., CoRL 2019, arXiv 1910.10897); layers as in
+    rainx0r/metaworld-algorithms at 30c9991. Where the observation does not carry the task (one task, or
+    ``one_hot=False``), this is SB3's SAC network.
     """
 
     name = "one_hot"

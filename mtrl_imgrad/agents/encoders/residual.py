@@ -17,11 +17,12 @@ __all__ = ["ResidualEncoder"]
 class ResidualEncoder(Encoder):
     """Linear, norm, activation; then a residual block for each further width; then a linear output layer.
 
-    Source: Nauman et al., "Bigger, Regularized, Categorical" (2025, arXiv 2505.23150), whose critic is the BroNet of
-    Nauman et al. (NeurIPS 2024, arXiv 2405.16158) beside a learned task embedding of unit length. ``net_arch`` of
-    three equal widths is its critic (two blocks), of two its actor (one block). Blocks are shared; a task's own is
-    its embedding. Every linear layer but the last is normalised, whatever the policy's ``layer_norm``: without its
-    norms this is no BroNet. With ``dropout`` each drops units before it is normalised; ``x`` itself passes whole.
+    Source: Nauman et al., "Bigger, Regularized, Categorical" (2025, arXiv 2505.23150; code:
+    naumix/BiggerRegularizedCategorical at 19701bf), whose critic is the BroNet of Nauman et al. (NeurIPS 2024, arXiv
+    2405.16158) beside a learned task embedding of unit length. ``net_arch`` of three equal widths is its critic (two
+    blocks), of two its actor (one block). Blocks are shared; a task's own is its embedding. Every linear layer but the
+    last is normalised, whatever the policy's ``layer_norm``: without its norms this is no BroNet. With ``dropout`` each
+    drops units before it is normalised; ``x`` itself passes whole.
 
     Args:
         spec: sizes and tasks; ``net_arch`` is the width of the first layer, then one width a block.

@@ -19,10 +19,10 @@ class SoftModularizationEncoder(Encoder):
     """L layers of n modules each; softmax weights say how much each module takes from each one before it.
 
     Source: Yang, Xu, Wu, Wang, "Multi-Task Reinforcement Learning with Soft Modularization" (NeurIPS 2020, arXiv
-    2003.13661). The state network ``f`` is a perceptron of widths ``net_arch``; a task owns its vector ``h`` (the
-    authors' linear layer on the one-hot); state network, modules and routing are shared. What the paper leaves
-    open follows the authors' code: a perceptron between ``f(s) * h`` and the first routing, and a last routing of n
-    weights before one linear output layer.
+    2003.13661), and the authors' code (RchalYang/Soft-Module at e6d7c8a). The state network ``f`` is a perceptron of
+    widths ``net_arch``; a task owns its vector ``h`` (the authors' linear layer on the one-hot); state network, modules
+    and routing are shared. What the paper leaves open follows the authors' code: a perceptron between ``f(s) * h`` and
+    the first routing, and a last routing of n weights before one linear output layer.
 
     Args:
         spec: sizes and tasks; ``net_arch`` is that of the state network, whose output is its last width.

@@ -7,15 +7,16 @@ all that `mtrl_imgrad.combiners.base.Combiner` needs for its ``state_dict``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Counter", "Kept", "PairTable", "TaskIds", "TaskTable", "check_task_ids", "index_of"]
+__all__ = ["Counter", "Kept", "PairTable", "Restorable", "TaskIds", "TaskTable", "check_task_ids", "index_of"]
 
 TaskIds = Sequence[int]
 """Which task each row is of; numbers from 0 on, no number twice."""
@@ -29,6 +30,14 @@ class Kept(Protocol):
 
     def set_state(self, new_state: Any, /) -> Any:
         """Restore `get_state`."""
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A part of a combiner's state that can take one step back for less than a copy of itself."""
+
+    def restore_point(self) -> Callable[[], None]:
+        """What takes the next step back."""
 
 
 class Counter:
@@ -210,7 +219,7 @@ def check_task_ids(tasks: TaskIds | None, num_rows: int) -> None:
     numbers = list(tasks)
     if len(numbers) != num_rows:
         raise ArgumentError(f"tasks must hold one id for each of {num_rows} rows, got {len(numbers)}")
-    if not all(isinstance(task, int) and not isinstance(task, bool) and task >= 0 for task in numbers):
+    if not all(isinstance(task, Integral) and not isinstance(task, bool) and task >= 0 for task in numbers):
         raise ArgumentError(f"tasks must be integers >= 0, got {numbers}")
     if len(set(numbers)) != len(numbers):
         raise ArgumentError(f"tasks must not name a task twice, got {numbers}")

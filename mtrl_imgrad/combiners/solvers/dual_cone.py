@@ -28,7 +28,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.solvers.active_set import Systems, may_ask
 from mtrl_imgrad.combiners.solvers.optimality import ROUNDING, VANISHING, dot
 
-__all__ = ["Correction", "c_min", "correct", "relative_length"]
+__all__ = ["Correction", "c_min", "correct", "lift", "relative_length"]
 
 _EXCHANGES = 12
 """Steps with whole sets. They seldom succeed later, if not by then."""
@@ -51,6 +51,13 @@ class Correction(NamedTuple):
     done: Tensor
 
 
+class _Start(NamedTuple):
+    """The gains before any correction, and the size of what they were summed up from."""
+
+    gains: Tensor
+    size: Tensor
+
+
 class _State(NamedTuple):
     """Where a method stands: y, the tasks it may push against next, whether it is there."""
 
@@ -69,24 +76,36 @@ def correct(C: Tensor, parts: Tensor) -> Correction:
     Returns:
         y, such that ``parts + y`` are the coefficients of the projections.
     """
-    systems = Systems(C, -(parts @ C)[..., None])
-    gain, noise = _gains(C, parts, torch.zeros_like(parts))
+    return lift(C, parts @ C, parts.abs().sum(-1, keepdim=True))
+
+
+def lift(C: Tensor, gains: Tensor, size: Tensor) -> Correction:
+    """The shortest correction ``u = sum_i y_i g_i / |g_i|`` after which no task's gain is negative.
+
+    Args:
+        C: ``[..., K, K]`` cosines, as for `correct`.
+        gains: ``[..., N, K]`` of the tasks before, on unit gradients.
+        size: ``[..., N, 1]`` of the numbers that the gains were summed up from, which rounding is a part of.
+    """
+    systems = Systems(C, -gains[..., None])
+    start = _Start(gains, size)
+    gain, noise = _gains(C, start, torch.zeros_like(gains))
     harmed = gain < -noise
-    state = _State(torch.zeros_like(parts), harmed, ~harmed.any(-1, keepdim=True))
+    state = _State(torch.zeros_like(gains), harmed, ~harmed.any(-1, keepdim=True))
     can_stop = may_ask(state.done)
     for _ in range(_EXCHANGES):
         if can_stop and bool(state.done.all()):
             break
-        state = _exchange(C, parts, systems, state)
+        state = _exchange(C, start, systems, state)
     state = state._replace(free=torch.zeros_like(harmed))
     for _ in range((4 if can_stop else 2) * C.shape[-1]):
         if can_stop and bool(state.done.all()):
             break
-        state = _one_at_a_time(C, parts, systems, state)
-    gain, _ = _gains(C, parts, state.y)
+        state = _one_at_a_time(C, start, systems, state)
+    gain, _ = _gains(C, start, state.y)
     wrong = torch.where(state.y > 0, gain.abs(), (-gain).clamp_min(0)).amax(-1)
-    size = (parts.abs() + state.y).sum(-1)
-    return Correction(state.y, torch.where(size > 0, wrong / size, 0.0), state.done[..., 0])
+    whole = size[..., 0] + state.y.sum(-1)
+    return Correction(state.y, torch.where(whole > 0, wrong / whole, 0.0), state.done[..., 0])
 
 
 def c_min(C: Tensor, norms: Tensor) -> Tensor:
@@ -113,24 +132,24 @@ def relative_length(C: Tensor, parts: Tensor, added: Tensor) -> Tensor:
     return torch.where(stands, ratio.clamp_max(1.0), 0.0)[..., 0]
 
 
-def _gains(C: Tensor, parts: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _gains(C: Tensor, start: _Start, y: Tensor) -> tuple[Tensor, Tensor]:
     """Gain of each task ``[..., N, K]``, on unit gradients, and what rounding may do to it ``[..., N, 1]``."""
-    return (parts + y) @ C, ROUNDING * (parts.abs() + y.abs()).sum(-1, keepdim=True)
+    return start.gains + y @ C, ROUNDING * (start.size + y.abs().sum(-1, keepdim=True))
 
 
-def _exchange(C: Tensor, parts: Tensor, systems: Systems, state: _State) -> _State:
+def _exchange(C: Tensor, start: _Start, systems: Systems, state: _State) -> _State:
     """Balance the free set; out goes who is pushed the wrong way, in comes who loses."""
     balanced = systems.solve(state.free)[..., 0]
     y = balanced.clamp_min(0)
-    gain, noise = _gains(C, parts, y)
+    gain, noise = _gains(C, start, y)
     right = (gain >= -noise) & ((y == 0) | (gain <= noise))
     found = right.all(-1, keepdim=True) & ~state.done
-    gain, noise = _gains(C, parts, balanced)
+    gain, noise = _gains(C, start, balanced)
     free = torch.where(state.free, balanced > 0, gain < -noise)
     return _State(torch.where(found, y, state.y), free, state.done | found)
 
 
-def _one_at_a_time(C: Tensor, parts: Tensor, systems: Systems, state: _State) -> _State:
+def _one_at_a_time(C: Tensor, start: _Start, systems: Systems, state: _State) -> _State:
     """Move towards the balance of the free set up to the first y that reaches zero; if none does, take a task in."""
     balanced = systems.solve(state.free)[..., 0]
     blocked = state.free & (balanced <= 0)
@@ -139,7 +158,7 @@ def _one_at_a_time(C: Tensor, parts: Tensor, systems: Systems, state: _State) ->
     step = reach.amin(-1, keepdim=True).clamp_max(1.0)
     partly = torch.where(blocked & (reach <= step), 0.0, (state.y + step * (balanced - state.y)).clamp_min(0))
     y = torch.where(state.done, state.y, torch.where(whole, balanced, partly))
-    gain, noise = _gains(C, parts, y)
+    gain, noise = _gains(C, start, y)
     loses = whole & ~state.free & (gain < -noise)
     worst = torch.where(loses, gain, torch.inf).argmin(-1, keepdim=True)
     enters = loses & torch.zeros_like(loses).scatter(-1, worst, True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_tensor
 from mtrl_imgrad.combiners.outcome import Status
+from mtrl_imgrad.combiners.printing import as_line, numbers_text
 from mtrl_imgrad.combiners.solvers.active_set import certify, minimise
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Found
@@ -27,7 +28,7 @@ SQUARED_TOLERANCE = 1e-11
 """The same for the min-norm point, whose conditions are those of a squared length."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SimplexSolution:
     """A point of the simplex with its certificate. Where gradients are dependent it need not be unique.
 
@@ -43,6 +44,12 @@ class SimplexSolution:
     multipliers: Tensor
     residual: Tensor
     status_code: Tensor
+
+    def __repr__(self) -> str:
+        """In one line."""
+        status = Status(int(self.status_code.max())).name
+        parts = [status, numbers_text("residual", self.residual), numbers_text("weights", self.weights)]
+        return as_line("SimplexSolution", parts)
 
 
 def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:

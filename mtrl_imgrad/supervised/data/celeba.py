@@ -1,21 +1,20 @@
 """CelebA (Liu et al., ICCV 2015): faces with forty yes-or-no attributes, each a task.
 
-Two trees are common, and both are read::
+Three trees are common, and all are read: the authors' download, torchvision's, and Kaggle's (group DRO has the last in
+a folder ``data``)::
 
-    root/Img/img_align_celeba/*.jpg                root/[celeba/]img_align_celeba/*.jpg
-    root/Anno/list_attr_celeba.txt                 root/[celeba/]list_attr_celeba.txt
-    root/Eval/list_eval_partition.txt              root/[celeba/]list_eval_partition.txt
+    root/Img/img_align_celeba/        root/[celeba/]img_align_celeba/        root/[data/]img_align_celeba/
+    root/Anno/list_attr_celeba.txt    root/[celeba/]list_attr_celeba.txt     root/[data/]list_attr_celeba.csv
+    root/Eval/list_eval_partition.txt root/[celeba/]list_eval_partition.txt  root/[data/]list_eval_partition.csv
 
-``list_attr_celeba.txt`` has the number of images in its first line, the names of the attributes in its second, then a
-line an image: its name and 1 or -1 for each attribute. ``list_eval_partition.txt`` has a line an image: its name and
-0 (train), 1 (val) or 2 (test). The two are joined by name, whatever their order.
+The images may lie in a second folder ``img_align_celeba`` in the first, as Kaggle's archive unpacks. The files of text
+are described in `mtrl_imgrad.supervised.data.celeba_files`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +25,11 @@ from torch.utils.data import Dataset
 
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, DatasetError
+from mtrl_imgrad.supervised.data.celeba_files import CELEBA_SPLITS, names_of_split, read_attributes
 from mtrl_imgrad.supervised.data.layers import listing
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["CELEBA_SPLITS", "CelebA", "CelebATree"]
-
-CELEBA_SPLITS = ("train", "val", "test")
-"""In the order of the numbers in ``list_eval_partition.txt``."""
+__all__ = ["CelebA", "CelebATree"]
 
 
 @dataclass(frozen=True)
@@ -56,25 +53,42 @@ class CelebATree:
         return cls("Img/img_align_celeba", anno, partition)
 
     @classmethod
-    def flat(cls, folder: str = "celeba") -> CelebATree:
-        """Everything in one folder, as torchvision has it."""
-        names = ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt")
+    def flat(cls, folder: str = "celeba", suffix: str = ".txt") -> CelebATree:
+        """Everything in one folder, as torchvision (``.txt``) and Kaggle (``.csv``) have it."""
+        names = ("img_align_celeba", f"list_attr_celeba{suffix}", f"list_eval_partition{suffix}")
         return cls(*(os.path.join(folder, name) for name in names))
 
     @classmethod
     def found(cls, root: Path) -> CelebATree:
-        """The tree of ``root``.
+        """The tree of ``root``, with the folder that the images really lie in.
 
         Raises:
             DatasetError: It is none of those known; says what was looked for and what lies there.
         """
-        trees = (cls.original(), cls.flat(), cls.flat(""))
+        trees = [cls.original(), *(cls.flat(folder) for folder in ("celeba", ""))]
+        trees += [cls.flat(folder, ".csv") for folder in ("", "data", "celeba")]
         for tree in trees:
             if (root / tree.attributes).is_file():
-                return tree
+                return tree._with_images(root)
         there = ", ".join(listing(root)[:10]) or "nothing"
         looked = ", ".join(tree.attributes for tree in trees)
-        raise DatasetError(f"{root}: no list_attr_celeba.txt; expected one of {looked}; the folder holds {there}")
+        raise DatasetError(f"{root}: no list_attr_celeba; expected one of {looked}; the folder holds {there}")
+
+    def _with_images(self, root: Path) -> CelebATree:
+        inner = os.path.join(self.images, "img_align_celeba")
+        if (root / inner).is_dir():
+            return replace(self, images=inner)
+        folder = root / self.images
+        if folder.is_dir():
+            return self
+        beside = folder.parent
+        names = listing(beside) if beside.is_dir() else []
+        hint = ""
+        if "img_align_celeba.zip" in names:
+            hint = "; unpack img_align_celeba.zip there"
+        elif others := [name for name in names if name.startswith("img_")]:
+            hint = f"; {', '.join(others)} holds other images than the aligned JPEG files, which the papers use"
+        raise DatasetError(f"{folder}: no such folder; expected the aligned images, 000001.jpg and so on{hint}")
 
 
 @checked
@@ -85,7 +99,7 @@ class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     et al., NeurIPS 2023). Images are opened when they are asked for.
 
     Args:
-        root: The folder that holds one of the two trees.
+        root: The folder that holds one of the trees; ``~`` is the home folder.
         split: ``"train"``, ``"val"`` or ``"test"``.
         size: Height and width of the images given out; the papers use 64 x 64.
 
@@ -98,16 +112,17 @@ class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             raise ArgumentError(f"split must be one of {', '.join(CELEBA_SPLITS)}, got {split!r}")
         if min(size) < 1:
             raise ArgumentError(f"size must be positive, got {size}")
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.split = split
         self.size = size
         tree = CelebATree.found(self.root)
-        self.attribute_names, rows = _read_attributes(self.root / tree.attributes)
-        self.file_names = _names_of_split(self.root / tree.partition, split, set(rows))
+        self.attribute_names, rows = read_attributes(self.root / tree.attributes)
+        self.file_names = names_of_split(self.root / tree.partition, split, set(rows))
         self._images = self.root / tree.images
         if missing := sorted(set(self.file_names) - set(listing(self._images))):
             raise DatasetError(
                 f"{self._images}: {missing[0]} missing ({len(missing)} in all); {tree.partition} names it"
+                + _named_otherwise(self._images, missing[0])
             )
         self.labels = torch.from_numpy(np.stack([rows[name] for name in self.file_names]) > 0)
         self.tasks = tuple(TaskSpec(name, "attribute", 1) for name in self.attribute_names)
@@ -132,52 +147,8 @@ class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).contiguous()
 
 
-def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Place and words of every line that is not blank."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as text ({error})") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if words := line.split():
-            yield f"{path}, line {number}", words
-
-
-def _read_attributes(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Names of the attributes, and for each image its row of 1 and -1, int8."""
-    lines = _lines(path)
-    place, count = next(lines, (str(path), []))
-    if len(count) != 1 or not count[0].isdecimal():
-        raise DatasetError(f"{place}: {' '.join(count)[:60]!r}; expected the number of images")
-    place, names = next(lines, (str(path), []))
-    if not names or len(set(names)) != len(names):
-        raise DatasetError(f"{place}: {' '.join(names)[:60]!r}; expected the attributes' names, each once")
-    rows: dict[str, np.ndarray] = {}
-    for place, (name, *values) in lines:
-        if len(values) != len(names) or not set(values) <= {"1", "-1"}:
-            raise DatasetError(f"{place}: {len(values)} values after {name!r}; expected {len(names)}, each 1 or -1")
-        if name in rows:
-            raise DatasetError(f"{place}: {name!r} a second time; expected each image once")
-        rows[name] = np.array(values, dtype=np.int8)
-    if len(rows) != int(count[0]):
-        raise DatasetError(f"{path}: {len(rows)} images; expected {count[0]}, as its first line says")
-    return tuple(names), rows
-
-
-def _names_of_split(path: Path, split: str, known: set[str]) -> list[str]:
-    """Names of the split's images, in the file's order."""
-    seen: dict[str, str] = {}
-    for place, words in _lines(path):
-        if len(words) != 2 or words[1] not in {"0", "1", "2"}:
-            raise DatasetError(f"{place}: {' '.join(words)[:60]!r}; expected an image's name and 0, 1 or 2")
-        if words[0] in seen:
-            raise DatasetError(f"{place}: {words[0]!r} a second time; expected each image once")
-        if words[0] not in known:
-            raise DatasetError(f"{place}: {words[0]!r} is not in list_attr_celeba.txt")
-        seen[words[0]] = words[1]
-    if absent := sorted(known - set(seen)):
-        raise DatasetError(f"{path}: {absent[0]!r} missing ({len(absent)} in all); list_attr_celeba.txt has it")
-    names = [name for name, number in seen.items() if number == str(CELEBA_SPLITS.index(split))]
-    if not names:
-        raise DatasetError(f"{path}: no image of split {split!r} ({CELEBA_SPLITS.index(split)})")
-    return names
+def _named_otherwise(folder: Path, name: str) -> str:
+    """Where the same picture lies under another ending."""
+    stem = name.rpartition(".")[0]
+    found = next((other for other in (".png", ".jpeg", ".JPG") if (folder / (stem + other)).exists()), None)
+    return f"; {stem}{found} is there, but the papers use the JPEG files" if found else ""

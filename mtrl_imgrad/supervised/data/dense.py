@@ -16,7 +16,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -24,9 +23,11 @@ from torch.utils.data import Dataset
 
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, DatasetError
+from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.supervised.data.augmentation import Protocol, apply_view, check_protocol, draw_view
-from mtrl_imgrad.supervised.data.description import class_names
+from mtrl_imgrad.supervised.data.description import class_names, depth_is_stated
 from mtrl_imgrad.supervised.data.layers import (
+    ANY_DEPTH,
     DEPTH,
     DISPARITY,
     IMAGE,
@@ -34,8 +35,9 @@ from mtrl_imgrad.supervised.data.layers import (
     Layer,
     LayerFolder,
     label_layer,
-    listing,
 )
+from mtrl_imgrad.supervised.data.layouts import check_root
+from mtrl_imgrad.supervised.data.units import check_splits_differ, check_units
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 __all__ = ["CITYSCAPES_CLASSES", "NYUV2_CLASSES", "CityScapes", "DenseDataset", "NYUv2"]
@@ -81,7 +83,7 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         check_protocol(protocol)
         if seed < 0:
             raise ArgumentError(f"seed must not be negative, got {seed}")
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.split = split
         self.class_names = classes
         self.inverse_depth = inverse_depth
@@ -107,6 +109,14 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __len__(self) -> int:
         return self._folders["image"].count
 
+    def check_differs(self, other: DenseDataset) -> None:
+        """Two splits must not hold the same pictures: one judges what was learned from the other.
+
+        Raises:
+            DatasetError: if one of the pictures compared lies in both.
+        """
+        check_splits_differ(self._folders["image"], other._folders["image"])
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose augmentation is drawn; workers that are already running see it too."""
         if epoch < 0:
@@ -126,8 +136,7 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return layers.pop("image"), layers
 
     def _generator(self, index: int) -> torch.Generator:
-        state = np.random.SeedSequence(self.seed, spawn_key=(int(self._epoch), index)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(state[0] >> 1))
+        return torch_generator(self.seed, Stream.AUGMENTATION, int(self._epoch), index)
 
 
 @checked
@@ -157,11 +166,11 @@ class NYUv2(DenseDataset):
         protocol: Protocol = "fixed",
         seed: int = 0,
     ) -> None:
-        classes = class_names(Path(root), NYUV2_CLASSES)
+        classes = class_names(Path(root).expanduser(), NYUV2_CLASSES)
         folders = {
             "image": ("image", IMAGE),
             "segmentation": ("label", label_layer(len(classes))),
-            "depth": ("depth", DEPTH),
+            "depth": ("depth", ANY_DEPTH if depth_is_stated(Path(root).expanduser()) else DEPTH),
             "normal": ("normal", NORMAL),
         }
         super().__init__(
@@ -202,7 +211,7 @@ class CityScapes(DenseDataset):
     ) -> None:
         named = num_classes == len(CITYSCAPES_CLASSES)
         default = CITYSCAPES_CLASSES if named else tuple(f"class {number}" for number in range(num_classes))
-        classes = class_names(Path(root), default)
+        classes = class_names(Path(root).expanduser(), default)
         folders = {
             "image": ("image", IMAGE),
             "segmentation": (label_dir, label_layer(len(classes))),
@@ -219,7 +228,7 @@ def _open(root: Path, split: str, folders: Mapping[str, tuple[str, Layer]]) -> d
         raise ArgumentError(f"folders must have 'image', got {', '.join(folders) or 'none'}")
     if split not in SPLITS:
         raise ArgumentError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    listing(root / split)
+    check_root(root, split)
     opened = {name: LayerFolder(root / split / folder, layer) for name, (folder, layer) in folders.items()}
     images = opened["image"]
     for folder in opened.values():
@@ -233,4 +242,5 @@ def _open(root: Path, split: str, folders: Mapping[str, tuple[str, Layer]]) -> d
                 f"{folder.folder / '0.npy'}: height and width {list(folder.size)}; "
                 f"expected {list(images.size)} as in {images.folder.name}/0.npy"
             )
+    check_units(opened)
     return opened

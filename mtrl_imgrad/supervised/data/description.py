@@ -9,7 +9,7 @@ from typing import Any
 
 from mtrl_imgrad.errors import DatasetError
 
-__all__ = ["META_NAME", "class_names", "read_meta", "write_meta"]
+__all__ = ["META_NAME", "class_names", "depth_is_stated", "read_meta", "write_meta"]
 
 META_NAME = "meta.json"
 
@@ -49,3 +49,15 @@ def class_names(root: Path, default: tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
         raise DatasetError(f"{root / META_NAME}: 'classes' is {names!r}; expected a list of two names or more")
     return tuple(names)
+
+
+def depth_is_stated(root: Path) -> bool:
+    """Whether ``root/meta.json`` says ``"depth_unit": "metres"``, or that we made it; then depth of any size is metres.
+
+    Raises:
+        DatasetError: ``"depth_unit"`` is anything else.
+    """
+    meta = read_meta(root)
+    if meta.get("depth_unit", "metres") != "metres":
+        raise DatasetError(f"{root / META_NAME}: 'depth_unit' is {meta['depth_unit']!r}; expected 'metres'")
+    return "depth_unit" in meta or bool(meta.get("simulated", False))

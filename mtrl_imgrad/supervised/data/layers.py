@@ -7,7 +7,9 @@ left alone until they are read, so that opening a set of thousands costs a listi
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,20 @@ import numpy.typing as npt
 import torch
 
 from mtrl_imgrad.errors import DatasetError
+from mtrl_imgrad.supervised.data.hints import (
+    depth_hint,
+    disparity_hint,
+    dtype_hint,
+    image_hint,
+    label_hint,
+    normal_hint,
+    shape_hint,
+)
 
-__all__ = ["DEPTH", "DISPARITY", "IMAGE", "NORMAL", "Layer", "LayerFolder", "label_layer", "listing"]
+__all__ = ["ANY_DEPTH", "DEPTH", "DISPARITY", "IMAGE", "NORMAL", "Layer", "LayerFolder", "label_layer", "listing"]
 
+LONGEST_NORMAL, SHORTEST_NORMAL = 1.02, 0.8
+"""Bounds of a vector's length, and of the median length of a file's known ones."""
 SHOWN = 5
 """Names quoted in a message before it only counts."""
 
@@ -32,6 +45,8 @@ class Layer:
         low: Smallest value allowed.
         high: Largest value allowed.
         whole: Whether values are whole numbers; only then may the array be of an integer type.
+        unit_vectors: Whether the last axis holds vectors of length 1, or 0.
+        hint: What probably happened to wrong values, and what to do.
     """
 
     content: str
@@ -39,6 +54,8 @@ class Layer:
     low: float
     high: float
     whole: bool = False
+    unit_vectors: bool = False
+    hint: Callable[[npt.NDArray[np.float32]], str] = field(default=lambda array: "", compare=False)
 
     def check_header(self, array: npt.NDArray[np.generic], place: object) -> None:
         """Check shape and type.
@@ -49,12 +66,17 @@ class Layer:
         dims = 2 if self.channels is None else 3
         if array.ndim != dims or (self.channels is not None and array.shape[-1] != self.channels):
             shape = "[H, W]" if self.channels is None else f"[H, W, {self.channels}]"
-            raise DatasetError(f"{place}: shape {list(array.shape)}; expected {shape}: {self.content}")
+            raise DatasetError(
+                f"{place}: shape {list(array.shape)}; expected {shape}: {self.content}"
+                + _after(shape_hint(array.shape, self.channels))
+            )
         if array.dtype.kind == "f" or (self.whole and array.dtype.kind in "iu"):
             return
-        hint = "; divide 8-bit pictures by 255 and save them as float32" if array.dtype == np.uint8 else ""
         expected = "whole numbers of a floating or integer type" if self.whole else "a floating type"
-        raise DatasetError(f"{place}: dtype {array.dtype}; expected {expected}: {self.content}{hint}")
+        raise DatasetError(
+            f"{place}: dtype {array.dtype}; expected {expected}: {self.content}"
+            + _after(dtype_hint(array.dtype, self.content))
+        )
 
     def check_values(self, array: npt.NDArray[np.float32], place: object) -> None:
         """Check that values are finite, in range and, for labels, whole.
@@ -64,9 +86,9 @@ class Layer:
         """
         # min and max propagate NaN, so two passes suffice for a sound array
         if array.size and array.min() >= self.low and array.max() <= self.high:
-            if not self.whole or np.array_equal(array, np.rint(array)):
+            wrong = self._wrong_within_range(array)
+            if wrong is None:
                 return
-            wrong = array != np.rint(array)
         else:
             wrong = ~((array >= self.low) & (array <= self.high))
         if not array.size:
@@ -74,20 +96,41 @@ class Layer:
         first = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise DatasetError(
             f"{place}: {int(wrong.sum())} wrong value(s), the first {array[first]} at {list(first)}; "
-            f"expected {self.content}"
+            f"expected {self.content}" + _after(self.hint(array))
         )
+
+    def _wrong_within_range(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_] | None:
+        """Where values in the right range are wrong nonetheless; None for nowhere."""
+        if self.whole and not np.array_equal(array, np.rint(array)):
+            return array != np.rint(array)
+        if not self.unit_vectors:
+            return None
+        lengths = np.linalg.norm(array, axis=-1)
+        known = lengths > 0
+        # Resampling shortens a few at edges; nothing lengthens them.
+        if known.any() and (lengths.max() > LONGEST_NORMAL or np.median(lengths[known]) < SHORTEST_NORMAL):
+            return np.broadcast_to((known & (np.abs(lengths - 1) > 0.02))[..., None], array.shape)
+        return None
+
+
+def _after(hint: str) -> str:
+    return f"; {hint}" if hint else ""
 
 
 # A thousandth of room for resampling and rounding by whoever prepared the files.
-IMAGE = Layer("RGB from 0 to 1", 3, -1e-3, 1 + 1e-3)
-DEPTH = Layer("depth in metres, 0 where unknown", 1, 0.0, float(np.finfo(np.float32).max))
-DISPARITY = Layer("inverse depth from 0 to 1, 0 where unknown", 1, 0.0, 1.0)
-NORMAL = Layer("unit vectors, (0, 0, 0) where unknown", 3, -1 - 1e-3, 1 + 1e-3)
+IMAGE = Layer("RGB from 0 to 1", 3, -1e-3, 1 + 1e-3, hint=image_hint)
+DEPTH = Layer("depth in metres, 0 where unknown", 1, 0.0, 100.0, hint=depth_hint)
+ANY_DEPTH = Layer("depth in metres, 0 where unknown", 1, 0.0, float(np.finfo(np.float32).max), hint=depth_hint)
+"""Where ``meta.json`` says that depth is in metres, whatever its size."""
+DISPARITY = Layer("inverse depth from 0 to 1, 0 where unknown", 1, 0.0, 1.0, hint=disparity_hint)
+NORMAL = Layer("unit vectors, (0, 0, 0) where unknown", 3, -1 - 1e-3, 1 + 1e-3, unit_vectors=True, hint=normal_hint)
 
 
 def label_layer(num_classes: int) -> Layer:
     """The layer of class labels 0 to ``num_classes - 1``, with -1 for void."""
-    return Layer(f"classes 0 to {num_classes - 1}, -1 where unlabelled", None, -1, num_classes - 1, whole=True)
+    content = f"classes 0 to {num_classes - 1}, -1 where unlabelled"
+    hint = partial(label_hint, num_classes=num_classes)
+    return Layer(content, None, -1, num_classes - 1, whole=True, hint=hint)
 
 
 def listing(folder: Path) -> list[str]:
@@ -140,6 +183,17 @@ class LayerFolder:
             last = max(map(_index, names))
             raise DatasetError(f"{self.folder}: {_quoted(missing)} missing; expected 0.npy to {last}.npy without a gap")
         return len(names)
+
+    def sample(self, count: int = 8) -> Iterator[npt.NDArray[np.float32]]:
+        """Files spread over the folder, as float32; those that cannot be read are left to `read`."""
+        for index in np.unique(np.linspace(0, self.count - 1, count).astype(int)):
+            try:
+                stored = _load(self._path(int(index)))
+                self.layer.check_header(stored, "")
+            except DatasetError:
+                continue
+            with np.errstate(over="ignore"):
+                yield stored.astype(np.float32)
 
     def read(self, index: int) -> torch.Tensor:
         """Array number ``index`` as float32, channels first: ``[C, H, W]``, labels ``[1, H, W]``.

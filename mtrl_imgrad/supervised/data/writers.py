@@ -18,7 +18,8 @@ from PIL import Image
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.errors import ArgumentError, DatasetError
-from mtrl_imgrad.supervised.data.celeba import CELEBA_SPLITS, CelebATree
+from mtrl_imgrad.supervised.data.celeba import CelebATree
+from mtrl_imgrad.supervised.data.celeba_files import CELEBA_SPLITS
 from mtrl_imgrad.supervised.data.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES
 from mtrl_imgrad.supervised.data.description import write_meta
 from mtrl_imgrad.supervised.data.layers import DEPTH, DISPARITY, IMAGE, NORMAL, Layer, label_layer
@@ -84,7 +85,7 @@ def write_nyuv2(
     """
     layers = _dense_layers("label", len(classes or NYUV2_CLASSES), DEPTH)
     layers["normal"] = (NORMAL, lambda sample: sample.normal)
-    return _write_dense(Path(root), splits, layers, classes, dtype, meta)
+    return _write_dense(Path(root).expanduser(), splits, layers, classes, dtype, meta)
 
 
 @checked
@@ -99,7 +100,7 @@ def write_cityscapes(
 ) -> Path:
     """Write a folder that `CityScapes` reads; ``depth`` of the samples is inverse depth. See `write_nyuv2`."""
     layers = _dense_layers(label_dir, len(classes or CITYSCAPES_CLASSES), DISPARITY)
-    return _write_dense(Path(root), splits, layers, classes, dtype, meta)
+    return _write_dense(Path(root).expanduser(), splits, layers, classes, dtype, meta)
 
 
 @checked
@@ -137,7 +138,7 @@ def write_celeba(
     if bad := [name for name in attribute_names if len(name.split()) != 1 or name != name.strip()]:
         raise ArgumentError(f"attribute_names must be words without blanks, got {bad[0]!r}")
     layout = CelebATree.original() if tree == "original" else CelebATree.flat()
-    root = Path(root)
+    root = Path(root).expanduser()
     images = _new_folder(root / layout.images)
     rows: list[str] = []
     parts: list[str] = []

@@ -81,7 +81,7 @@ def make_scenes(
         "version": VERSION,
     }
     _check(recipe)
-    root = Path(root)
+    root = Path(root).expanduser()
     if _is_made(root, recipe, colour):
         return root
     recipe["colour"] = choose_colour(colour)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtrl_imgrad.envs.task_sets import resolve_tasks
+from mtrl_imgrad.seeding import Stream, numpy_generator
 from mtrl_imgrad.supervised.data.scenes.camera import Camera
 from mtrl_imgrad.supervised.data.scenes.primitives import ATTRIBUTES, draw_primitives
 from mtrl_imgrad.supervised.data.scenes.rays import RayCaster, Sight, shade
@@ -44,7 +45,7 @@ class SourceConfig:
 
     def generator(self, split: int, index: int) -> np.random.Generator:
         """Generator of one scene."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(split, index)))
+        return numpy_generator(self.seed, Stream.SCENES, split, index)
 
 
 class Source(Protocol):

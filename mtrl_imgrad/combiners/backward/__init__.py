@@ -1,0 +1,72 @@
+"""From K losses to ``.grad``: what `Combiner.backward` does, for any model and any optimizer.
+
+Three ways lead to the gradient of the shared parameters; the combiner's needs and the caller's wish decide:
+
+* **by weights**: the combiner knows its weights from the losses (or from an earlier step): one backward of the weighted
+  sum;
+* **by losses**: one backward a task over one graph, which is freed at the last. A method that samples its tasks gets
+  the mean losses of a few groups differentiated in place of all K;
+* **by features**: K backwards through the heads down to a shared representation, gradients are combined there, and one
+  backward takes the result through the trunk. Sener and Koltun (NeurIPS 2018, arXiv 1810.04650) do so for MGDA
+  (MGDA-UB). It is another method than combining at the parameters: the Gramian is that of the representation.
+
+Modules in the order in which a step passes them: `inputs` (reads the arguments), `lists` and `graph` (is a parameter
+forgotten?), `step` (which way), `task_gradients` (the K gradients), `combine`, `write` (``.grad``). `accumulate` is the
+step whose batch comes in parts.
+
+In reinforcement learning, where every task owns its rows of the batch, `mtrl_imgrad.gradients` beats all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.backward.accumulate import Accumulation
+from mtrl_imgrad.combiners.backward.inputs import (
+    Heads,
+    Parameters,
+    read_inputs,
+    read_losses,
+    read_options,
+)
+from mtrl_imgrad.combiners.backward.lists import ListChecks
+from mtrl_imgrad.combiners.backward.step import Step
+from mtrl_imgrad.combiners.memory.tables import TaskIds
+from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
+from mtrl_imgrad.combiners.outcome import Combination
+
+if TYPE_CHECKING:
+    from mtrl_imgrad.combiners.base import Combiner
+
+__all__ = ["Accumulation", "Heads", "ListChecks", "Parameters", "backward"]
+
+
+def backward(
+    combiner: Combiner,
+    losses: Tensor | Sequence[Tensor | None],
+    shared: Parameters,
+    task_specific: Parameters | None = None,
+    *,
+    features: Tensor | Sequence[Tensor] | None = None,
+    heads: Heads = "unweighted",
+    max_grad_norm: float | None = None,
+    tasks: TaskIds | None = None,
+    ignore: Parameters = (),
+    grad_scaler: torch.amp.GradScaler | None = None,
+    retain_graph: bool = False,
+    on_nonfinite: OnNonFinite = "raise",
+) -> Combination:
+    """Differentiate K losses and add the combined gradient to ``.grad``; see `Combiner.backward` for the arguments.
+
+    Rows of tasks that do not use a parameter are zero there; a parameter that no task uses keeps its ``.grad``.
+    """
+    check_on_nonfinite(on_nonfinite, combiner)
+    inputs = read_inputs(shared, task_specific, ignore, features)
+    options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
+    present = read_losses(losses, tasks, inputs.device)
+    combiner.list_checks.check(inputs, present)
+    return Step(combiner, inputs, options, present).make()

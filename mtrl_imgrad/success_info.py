@@ -1,0 +1,35 @@
+"""What an environment's info says about success, under one of the two names that are in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["SUCCESS_KEYS", "success_of"]
+
+SUCCESS_KEYS = ("success", "is_success")
+"""Gymnasium-Robotics and SB3 use the second, Meta-World the first."""
+_NUMBERS = (bool, np.bool_, int, float, np.integer, np.floating)
+
+
+def success_of(info: Mapping[str, Any]) -> bool | None:
+    """Whether an info tells of a success; None where it says nothing about it.
+
+    A number is a success if it is positive; NaN is none.
+
+    Raises:
+        TypeError: if the entry is neither a bool nor a number, for instance None, text or an array.
+    """
+    found: bool | None = None
+    for key in SUCCESS_KEYS:
+        if key in info:
+            value = info[key]
+            if isinstance(value, np.ndarray) and value.ndim == 0:
+                value = value[()]
+            if not isinstance(value, _NUMBERS):
+                kind = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
+                raise TypeError(f"info[{key!r}] must be True, False or a number, got {kind}")
+            found = bool(found or value > 0)
+    return found

@@ -1,0 +1,62 @@
+"""A training split of which only some images are labeled for some tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+from typing import cast
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.supervised.masks import unknown
+from mtrl_imgrad.supervised.tasks import TaskSpec
+
+__all__ = ["PartlyLabeled"]
+
+Item = tuple[Tensor, dict[str, Tensor]]
+
+
+class PartlyLabeled(Dataset[Item]):
+    """A share of a split's images with all labels; with ``full_tasks`` the others, too, with the labels of these alone.
+
+    Args:
+        split: may have ``set_epoch``.
+        tasks: of the split.
+        fraction: share of the images that keep all labels, at least one; drawn by ``seed``.
+        full_tasks: names of tasks that keep the labels of all images.
+        seed: of the draw.
+
+    Raises:
+        UnknownNameError: if there is no task of a name in ``full_tasks``.
+    """
+
+    def __init__(
+        self, split: Dataset[Item], tasks: Sequence[TaskSpec], fraction: float, full_tasks: Sequence[str], seed: int
+    ) -> None:
+        names = [task.name for task in tasks]
+        for name in full_tasks:
+            if name not in names:
+                raise UnknownNameError("task", name, names)
+        self._split = split
+        self._others = [task for task in tasks if task.name not in full_tasks]
+        size = len(cast(Sized, split))
+        drawn = np.random.default_rng(seed).permutation(size)[: max(1, round(fraction * size))]
+        self._labeled = frozenset(drawn.tolist())
+        self._images = list(range(size)) if full_tasks else sorted(self._labeled)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose augmentation is drawn, where the split has any."""
+        if hasattr(self._split, "set_epoch"):
+            self._split.set_epoch(epoch)
+
+    def __getitem__(self, index: int) -> Item:
+        place = self._images[index]
+        image, targets = self._split[place]
+        if place not in self._labeled:
+            targets = {**targets, **{task.name: unknown(task, targets[task.name]) for task in self._others}}
+        return image, targets
