@@ -26,7 +26,6 @@ from mtrl_imgrad.agents.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.rollouts import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads
@@ -286,7 +285,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         self._log_interval = log_interval
-        steps = int(check_number("total_timesteps", total_timesteps, 0, 2**63))  # 1e6 will do, as in SB3
+        steps = self._checked_steps(total_timesteps, log_interval)
         with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from torch import Tensor
 
 from mtrl_imgrad.agents import unsupported
-from mtrl_imgrad.agents.arguments import SAC_ARGUMENTS, as_float, check_replay_class, two_combiners
+from mtrl_imgrad.agents.arguments import SAC_ARGUMENTS, as_float, two_combiners
 from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.policies import MTSACPolicy
@@ -28,7 +28,6 @@ from mtrl_imgrad.agents.temperature import Temperature
 from mtrl_imgrad.agents.update import Noise, SACUpdate, UpdateReport, UpdateSettings
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.gradients import Heads
@@ -92,8 +91,7 @@ class MTSAC(TaskReplayAlgorithm):
             without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
         sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
         reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
-        trace: record the operations of targets and per-task gradients once and replay them, which saves the overhead
-            of Python and changes no number; False for debugging, so that breakpoints in an encoder are met each time.
+        trace: record the operations of an update once and replay them; changes no number. False for debugging.
 
     Raises:
         ArgumentError: if an argument is wrong, naming it.
@@ -149,8 +147,7 @@ class MTSAC(TaskReplayAlgorithm):
         trace: bool = True,
     ) -> None:
         self._check_arguments(locals(), SAC_ARGUMENTS, unsupported.SAC_ARGUMENTS)
-        buffer_kwargs = replay_buffer_kwargs or {}
-        check_replay_class(type(self).__name__, replay_buffer_class, TaskReplayBuffer, buffer_kwargs, BUFFER_ARGUMENTS)
+        self._check_replay(replay_buffer_class, replay_buffer_kwargs or {})
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -269,7 +266,7 @@ class MTSAC(TaskReplayAlgorithm):
                 from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
-        steps = int(check_number("total_timesteps", total_timesteps, 0, 2**63))  # 1e6 will do, as in SB3
+        steps = self._checked_steps(total_timesteps, log_interval)
         with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, log_interval, tb_log_name, reset_num_timesteps)  # type: ignore[arg-type]
 
@@ -309,8 +306,6 @@ class MTSAC(TaskReplayAlgorithm):
 
     def _draw_noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
-
-    # ------------------------------------------------------------------ logs
 
     def _log_update(self, report: UpdateReport, losses: Tensor, statuses: Tensor, skipped: Tensor) -> None:
         """Record the latest update: the one copy from the device that a training makes."""

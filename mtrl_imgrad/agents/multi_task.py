@@ -7,9 +7,12 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NoReturn, Protocol
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 import numpy as np
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -32,9 +35,16 @@ from mtrl_imgrad.agents.guards import FiniteCheck, as_callbacks, callbacks_hear_
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.unsupported import Refusal, refuse, supported_policy_kwargs
 from mtrl_imgrad.combiners import Combination, Combiner, Status
+from mtrl_imgrad.combiners.arguments import check_number, check_seed
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.errors import (
+    ArgumentError,
+    LearningInterruptedError,
+    MtrlImgradError,
+    NonFiniteError,
+    TaskMismatchError,
+)
 
 __all__ = ["MultiTaskAlgorithm"]
 
@@ -119,6 +129,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:  # type: ignore[override]
         """SB3's; every environment that an agent is given, also when it is loaded, comes through here."""
         check_env(env)
+        if env is None:
+            raise ArgumentError("env must be an environment, got None")
         wrapped = super()._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
         check_spaces(cls.__name__, wrapped)
         return wrapped
@@ -140,8 +152,64 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             )
         super().set_env(wrapped, force_reset)
 
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | BufferedIOBase,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """As in SB3: what ``save`` wrote, with ``kwargs`` in place of the arguments that it was made with.
+
+        Raises:
+            ArgumentError: if the agent has no such argument, or ``device`` is none.
+            TaskMismatchError: if ``env`` has other tasks.
+        """
+        check_device(device)
+        if unknown := sorted(set(kwargs) - set(inspect.signature(cls).parameters)):
+            raise ArgumentError(f"load takes arguments of {cls.__name__}, of which {unknown[0]!r} is none")
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As in SB3.
+
+        Raises:
+            ArgumentError: if ``observation`` is no observation, nor several.
+        """
+        try:
+            return super().predict(observation, state, episode_start, deterministic)
+        except MtrlImgradError:
+            raise
+        except (AssertionError, TypeError, ValueError) as error:
+            expected = f"({self.observation_space.shape[0]},) or (n, {self.observation_space.shape[0]})"  # type: ignore[index]
+            raise ArgumentError(f"observation must be an array of shape {expected}: {error}") from error
+
+    def _checked_steps(self, total_timesteps: float, log_interval: int | None) -> int:
+        """The arguments of ``learn`` that SB3 takes on trust; 1e6 steps will do for a million, as with SB3.
+
+        Raises:
+            ArgumentError: if one is wrong, or there is no environment to learn in.
+        """
+        if self.env is None:
+            raise ArgumentError("env must be given to learn in: set_env(env), or load(path, env=env)")
+        if log_interval is not None and log_interval < 1:
+            raise ArgumentError(f"log_interval must be a positive integer or None, got {log_interval}")
+        return int(check_number("total_timesteps", total_timesteps, 0, 2**63))
+
     def set_random_seed(self, seed: int | None = None) -> None:
         """As in SB3; what is the agent's own is seeded too: updates, batches, combiners without a seed of their own."""
+        if seed is not None:
+            check_seed(seed)
         super().set_random_seed(seed)
         if seed is None or "update" not in vars(self):  # the streams of an agent that is being set up are new anyway
             return

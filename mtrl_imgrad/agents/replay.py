@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 
+from mtrl_imgrad.agents.arguments import check_replay_class
 from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.environments import parse_train_freq
 from mtrl_imgrad.agents.randomness import noise_state, restore_noise
@@ -30,6 +32,9 @@ class TaskReplayAlgorithm(ResumableAlgorithm, OffPolicyAlgorithm):
     replay_buffer: TaskReplayBuffer
     sampling: Sampling
     reward_normalization: str | None
+
+    def _check_replay(self, replay_class: type | None, kwargs: Mapping[str, Any]) -> None:
+        check_replay_class(type(self).__name__, replay_class, TaskReplayBuffer, kwargs, BUFFER_ARGUMENTS)
 
     def _convert_train_freq(self) -> None:
         self.train_freq = parse_train_freq(self.train_freq, self.n_envs)  # type: ignore[assignment]

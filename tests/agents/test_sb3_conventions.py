@@ -243,3 +243,24 @@ def test_a_truncated_minibatch_warns_and_a_rollout_of_one_row_is_refused():
         _agent(MTPPO, n_steps=8, batch_size=5)
     with pytest.raises(ArgumentError, match="normalize_advantage"):
         _agent(MTPPO, n_steps=1)
+
+
+@AGENTS
+def test_wrong_arguments_of_calls_are_errors_of_this_library(agent, tmp_path):
+    model = _agent(agent)
+    model.save(tmp_path / "agent")
+    for wrong in (np.zeros(4), None, "text", {"a": np.zeros(3)}, (np.zeros(3), {})):
+        with pytest.raises(ArgumentError, match="observation must be"):
+            model.predict(wrong)
+    for name, call in {
+        "log_interval": lambda: model.learn(8, log_interval=0),
+        "total_timesteps": lambda: model.learn(-1),
+        "callback": lambda: model.learn(8, callback=5),
+        "env must be given to learn in": lambda: agent.load(tmp_path / "agent").learn(8),
+        "env": lambda: model.set_env(None),
+        "seed": lambda: model.set_random_seed("a"),
+        "'tauu'": lambda: agent.load(tmp_path / "agent", tauu=1),
+        "device": lambda: agent.load(tmp_path / "agent", device="mars"),
+    }.items():
+        with pytest.raises(ArgumentError, match=name):
+            call()
