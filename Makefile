@@ -4,11 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 # Up to four files of tests at once; each process takes about 1 GB.
-PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --by-file --durations 10
 # Two threads of a small matrix product wait for each other on shared cores; one is faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo demo-supervised test test-faults test-all lint type format bench clean
+.PHONY: help setup demo demo-supervised test test-portable test-portable-quick test-faults test-all lint type format bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -29,6 +29,12 @@ demo-supervised: $(STAMP) ## four methods on simulated scenes in about a minute:
 
 test: $(STAMP) ## the fast tests, a few minutes
 	$(PYTEST) -m "not slow"
+
+test-portable: $(STAMP) ## numbers and learning under other instruction sets, threads and roundings: a table
+	$(BIN)/python tests/portable.py
+
+test-portable-quick: $(STAMP) ## the most telling of these tests under two settings, about three minutes
+	$(BIN)/python tests/portable.py --quick
 
 FAULTS := tests/faults tests/snapshots tests/envs/test_env_workers.py tests/envs/test_restoring.py \
 	tests/agents/test_exact_resume.py tests/agents/test_release_checkpoints.py \

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, MtrlImgradError
+from mtrl_imgrad.experiments.torchrun import refuse_torchrun
 
 __all__ = ["main"]
 
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
     command = parser.parse_args(arguments[:1]).command
     try:
+        if command != "supervised":
+            refuse_torchrun(command)
         COMMANDS[command](arguments[1:])
     except LearningInterruptedError as error:
         print(error, file=sys.stderr)

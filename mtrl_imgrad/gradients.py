@@ -36,6 +36,8 @@ from mtrl_imgrad.combiners.non_finite import (
     with_absent_tasks,
 )
 from mtrl_imgrad.combiners.printing import as_line, numbers_text
+from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
+from mtrl_imgrad.combiners.replicas.slicing import Slicing
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [
@@ -213,6 +215,7 @@ def combined_by_rows(
     *rows: Any,
     heads: Heads = "unweighted",
     on_nonfinite: OnNonFinite = "raise",
+    group: Any = None,
 ) -> CombinedGradients:
     """Per-task gradients through a combiner, own parameters by their own task's gradient.
 
@@ -229,19 +232,41 @@ def combined_by_rows(
         on_nonfinite: what becomes of a step with a NaN or an infinity, see `mtrl_imgrad.combiners.non_finite`. Under
             ``"raise"`` nothing is raised here, to spare the wait: the gradients are then not finite, and the caller's
             to check.
+        group: see `combine_rows`.
     """
     check_choice("heads", heads, get_args(Heads))
     check_on_nonfinite(on_nonfinite, combiner)
-    if on_nonfinite == "raise" and not combiner.needs_jacobian():
+    if on_nonfinite == "raise" and group is None and not combiner.needs_jacobian():
+        check_alone("combined_by_rows")
         return _by_weighted_loss(combiner, loss, parameters, *rows, heads=heads)
-    return combine_rows(combiner, by_rows(loss, parameters, *rows), heads, on_nonfinite)
+    return combine_rows(combiner, by_rows(loss, parameters, *rows), heads, on_nonfinite, group)
 
 
 @checked
 def combine_rows(
-    combiner: Combiner, jacobian: RowGradients, heads: Heads = "unweighted", on_nonfinite: OnNonFinite = "raise"
+    combiner: Combiner,
+    jacobian: RowGradients,
+    heads: Heads = "unweighted",
+    on_nonfinite: OnNonFinite = "raise",
+    group: Any = None,
 ) -> CombinedGradients:
-    """The second half of `combined_by_rows`: per-task gradients through the combiner."""
+    """The second half of `combined_by_rows`: per-task gradients through the combiner.
+
+    Args:
+        combiner: as there, like the others.
+        jacobian: of the rows of this process.
+        heads: see there.
+        on_nonfinite: see there.
+        group: a ``torch.distributed`` process group, whose ranks have as many rows of each task: losses and gradients
+            are averaged over them first, K x P numbers on every rank. ``aux`` stays that of this rank.
+
+    Raises:
+        ArgumentError: if several ranks run and no group was given.
+    """
+    if group is None:
+        check_alone("combine_rows")
+    else:
+        jacobian = _mean_over(Ranks(group), jacobian)
     if on_nonfinite == "raise":
         return _combine(combiner, jacobian, heads)
     finite = finite_rows([*jacobian.shared.values(), *jacobian.own.values()], jacobian.losses).tolist()
@@ -252,6 +277,18 @@ def combine_rows(
         lost = [task for task, well in enumerate(finite) if not well]
         return CombinedGradients({}, jacobian.losses, jacobian.aux, no_step(jacobian.losses, lost))
     return _combine_some(combiner, jacobian, heads, present)
+
+
+def _mean_over(ranks: Ranks, jacobian: RowGradients) -> RowGradients:
+    blocks = [*jacobian.shared.values(), *jacobian.own.values(), jacobian.losses]
+    *means, losses = (total / ranks.size for total in Slicing(blocks, ranks).sum(blocks))
+    count = len(jacobian.shared)
+    return RowGradients(
+        losses=losses,
+        shared=dict(zip(jacobian.shared, means[:count], strict=True)),
+        own=dict(zip(jacobian.own, means[count:], strict=True)),
+        aux=jacobian.aux,
+    )
 
 
 def _combine_some(combiner: Combiner, jacobian: RowGradients, heads: Heads, present: list[int]) -> CombinedGradients:

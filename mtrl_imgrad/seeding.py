@@ -48,6 +48,8 @@ class Stream(Enum):
     """Zoom and mirroring; indices: epoch, item."""
     COMBINER = ("supervised", (3,), 0, 63)
     """What the combiner draws."""
+    RANK = ("supervised", (4,), 2, 63)
+    """`TORCH` on a rank after the first; indices: epoch, rank."""
 
     TRAJECTORIES = ("synthetic", (), 1, 63)
     """What a trajectory's combiner draws; index: trajectory."""

@@ -9,6 +9,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = {
+    "distributed.py": (["--steps", "2"], r"same bits on all ranks: True"),
     "own_combiner.py": ([], r"unit_gradients  cosine with each task: \+"),
     "own_encoder.py": (["--steps", "1100"], r"toy-reach/down .*\n(.*\n)*mean"),
     "own_tasks.py": (["--steps", "1040", "--episodes", "1"], r"moon .*\n.*mars .*\n.*earth .*\n.*uranus"),

@@ -37,6 +37,7 @@ from mtrl_imgrad.agents.unsupported import Refusal, refuse, supported_policy_kwa
 from mtrl_imgrad.combiners import Combination, Combiner, Status
 from mtrl_imgrad.combiners.arguments import check_number, check_seed
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite
+from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import (
     ArgumentError,
@@ -252,6 +253,12 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        if (count := running_ranks()) > 1:
+            raise ArgumentError(
+                f"{type(self).__name__} learns in one process, but {count} ranks of torch.distributed run, and their "
+                "agents would drift apart: learn before init_process_group, or give each task set or seed a process "
+                "of its own without a process group"
+            )
         if reset_num_timesteps:  # as SB3 forgets its own episodes then
             for successes in self.task_success_buffers.values():
                 successes.clear()

@@ -117,7 +117,7 @@ class MTProgressBarCallback(BaseCallback):
         success = f"{np.mean(known):.2f}" if known else "-"
         return (
             f"{_count(done)}/{_count(self._total)} ({done / max(self._total, 1):.0%})  {speed:,.0f} steps/s  "
-            f"{_duration(now - self._began)} gone, {left} left  training success {success}"
+            f"{_duration(now - self._began)} gone, {left} left  success {success}"
         )
 
     def _line(self, now: float) -> str:

@@ -81,6 +81,9 @@ class Combiner(ABC):
     """Rows of the Jacobian for every task: those of independent parts of its batch, where a method asks for them."""
     wants_losses_after: ClassVar[bool] = False
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
+    by_columns: ClassVar[bool] = False
+    """Whether `combine` and `combine_groups` can do with some of the columns, held as `Columns`, and find their part of
+    the combination from them. A class that defines one of the two anew must say so anew."""
     needs_all_tasks: ClassVar[bool] = False
     """Whether no task may be absent from a step."""
     seed: int | None = None
@@ -97,6 +100,8 @@ class Combiner(ABC):
         self.reduction = reduction
         self._kept: dict[str, Kept] = {}
         self.list_checks = ListChecks()
+        self.ranks_agree = False
+        """Whether the ranks of a group were found to start from the same state."""
 
     def __call__(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """Combine K task gradients into one update, after checking the input.
@@ -131,6 +136,8 @@ class Combiner(ABC):
         grad_scaler: torch.amp.GradScaler | None = None,
         retain_graph: bool = False,
         on_nonfinite: OnNonFinite = "raise",
+        group: Any = None,
+        rows: Sequence[float] | Tensor | None = None,
     ) -> Combination:
         """Differentiate K losses and add the combined gradient to ``.grad``, in place of ``loss.backward()``.
 
@@ -162,13 +169,18 @@ class Combiner(ABC):
                 it was, so that after ``optimizer.zero_grad()`` the optimizer's step moves nothing; the returned
                 ``skipped`` says so, its ``non_finite`` which tasks. Where the combiner needs no task gradients, only
                 a task's loss tells that it is to be dropped; if only the gradient does, the step is skipped.
+            group: a ``torch.distributed`` process group. All its ranks call this with losses of their own rows, and get
+                the gradients that one process with the rows of all would find, the same bits on each.
+            rows: with ``group``, how many rows each of the K losses is the mean of on this rank. None counts every rank
+                that has a task alike; a loss of no rows is absent here, and a rank may lack all of them.
 
         Returns:
             How the update came about. Its ``gradient`` has an entry for each shared parameter that is not frozen.
 
         Raises:
             ArgumentError: if an argument is wrong, a parameter is forgotten, a loss is a constant, or not above the
-                bound of a method that takes its logarithm.
+                bound of a method that takes its logarithm. If several ranks of ``torch.distributed`` run and no group
+                was given, the ranks do not make the same step, or parameters are sharded.
             NonFiniteError: if a loss or a gradient is NaN or infinite; names the task. ``.grad`` is then as it was.
                 (With a ``grad_scaler`` nothing is raised: the scaler skips the step.) Not with another
                 ``on_nonfinite``.
@@ -190,6 +202,8 @@ class Combiner(ABC):
             grad_scaler=grad_scaler,
             retain_graph=retain_graph,
             on_nonfinite=on_nonfinite,
+            group=group,
+            rows=rows,
         )
 
     def check_num_tasks(self, num_tasks: int) -> None:
@@ -215,6 +229,7 @@ class Combiner(ABC):
         max_grad_norm: float | None = None,
         grad_scaler: torch.amp.GradScaler | None = None,
         on_nonfinite: OnNonFinite = "raise",
+        group: Any = None,
     ) -> Accumulation:
         """A step whose batch comes in parts: their task gradients are added up and combined once, at the end.
 
@@ -232,6 +247,7 @@ class Combiner(ABC):
             max_grad_norm: of the combined gradient.
             grad_scaler: update it after the optimizer's step, not between micro-batches.
             on_nonfinite: looked at when the block ends.
+            group: see `backward`.
 
         Returns:
             What to enter; its ``combination`` says afterwards how the update came about.
@@ -239,7 +255,7 @@ class Combiner(ABC):
         Raises:
             ArgumentError: if an argument is wrong.
         """
-        return Accumulation(self, heads, max_grad_norm, grad_scaler, on_nonfinite)
+        return Accumulation(self, heads, max_grad_norm, grad_scaler, on_nonfinite, group)
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
         """Whether the next step must bring the K gradients; if not, `weights_of_losses` is enough for it."""
@@ -292,7 +308,14 @@ class Combiner(ABC):
         """
         raise ArgumentError(f"{self.name} draws no groups of tasks")
 
-    def after_step(self, losses: Tensor, tasks: TaskIds | None = None) -> None:  # noqa: B027 (most need nothing)
+    def after_step(  # noqa: B027 (most need nothing)
+        self,
+        losses: Tensor,
+        tasks: TaskIds | None = None,
+        *,
+        group: Any = None,
+        rows: Sequence[float] | Tensor | None = None,
+    ) -> None:
         """Tell the combiner what the losses of the same batch are after the optimizer's step.
 
         Only methods with ``wants_losses_after`` look at them.
@@ -300,6 +323,8 @@ class Combiner(ABC):
         Args:
             losses: ``[K]``, without a graph.
             tasks: K task ids, or None.
+            group: as in `backward`.
+            rows: as in `backward`.
         """
 
     def set_random_seed(self, seed: int) -> None:
@@ -364,6 +389,7 @@ class Combiner(ABC):
             raise ArgumentError(
                 f"the state of {self!r} has the parts {sorted(self._kept)}, but the one given has {sorted(state)}"
             )
+        self.ranks_agree = False
         before = self.state_dict()
         try:
             for name, part in self._kept.items():
@@ -410,6 +436,7 @@ class GramianCombiner(Combiner):
     """
 
     needs = "gramian"
+    by_columns = True
 
     def __init__(self, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
@@ -477,6 +504,7 @@ class LossCombiner(Combiner):
     """
 
     needs = "losses"
+    by_columns = True
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
         """False: see `Combiner.needs_jacobian`."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_tensor
+from mtrl_imgrad.combiners.columns import with_blocks
 from mtrl_imgrad.combiners.gramian import rows_of
 from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
@@ -19,7 +20,7 @@ Jacobian = Tensor | Sequence[Tensor]
 
 def blocks_of(jacobian: Jacobian) -> list[Tensor]:
     """A Jacobian as a list of blocks ``[K, *shape]``."""
-    return [jacobian] if isinstance(jacobian, Tensor) else list(jacobian)
+    return [jacobian] if isinstance(jacobian, Tensor) else with_blocks(jacobian, jacobian)
 
 
 def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> int:

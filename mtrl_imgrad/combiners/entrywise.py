@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.checks import Jacobian
+from mtrl_imgrad.combiners.columns import Columns
 from mtrl_imgrad.combiners.gramian import rows_of
 from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.outcome import Combination, Status
@@ -23,7 +24,8 @@ __all__ = ["BlockTable", "combination", "row_norms", "scale_rows", "wide"]
 def row_norms(blocks: Sequence[Tensor]) -> Tensor:
     """Norms of the task gradients, ``[K]`` float64; NaN or infinite exactly where a gradient is not finite."""
     norms = [torch.linalg.vector_norm(rows_of(block), dim=1, dtype=torch.float64) for block in blocks]
-    return torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    found = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return torch.linalg.vector_norm(blocks.peers.gathered(found), dim=0) if isinstance(blocks, Columns) else found
 
 
 def scale_rows(block: Tensor, factors: Tensor) -> Tensor:

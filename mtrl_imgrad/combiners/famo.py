@@ -13,6 +13,9 @@ as in the authors' toy problem: fine for a full batch, noisy for others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,7 @@ from mtrl_imgrad.combiners.memory.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.memory.task_adam import TaskAdam
 from mtrl_imgrad.combiners.outcome import Weights
 from mtrl_imgrad.combiners.positive import LowerBound, PositiveLossCombiner, are_usable, weights_above
+from mtrl_imgrad.combiners.replicas.agreement import mean_losses
 
 __all__ = ["FAMO"]
 
@@ -95,14 +99,21 @@ class FAMO(PositiveLossCombiner):
         self._before.write(above.log(), tasks, where=usable)
         return weights_above(shares / shares.sum(-1, keepdim=True), losses, above, {"simplex_weights": z})
 
-    def after_step(self, losses: Tensor, tasks: TaskIds | None = None) -> None:
+    def after_step(
+        self,
+        losses: Tensor,
+        tasks: TaskIds | None = None,
+        *,
+        group: Any = None,
+        rows: Sequence[float] | Tensor | None = None,
+    ) -> None:
         """Move the logits by what the step did to the losses of its batch; see `Combiner.after_step`.
 
         A loss that fell to its bound or below counts as one just above it. Losses that are not finite, and those of
         tasks that were not in the step, change nothing.
         """
         check_losses(losses, one_step=True)
-        losses = losses.detach()
+        losses, tasks = mean_losses(losses.detach(), tasks, group, rows, "after_step")
         self._move(self.above(losses, tasks).clamp_min(EPSILON), tasks, are_finite(losses))
 
     def _move(self, above: Tensor, tasks: TaskIds | None, where: Tensor) -> None:

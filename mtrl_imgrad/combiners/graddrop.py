@@ -26,6 +26,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.arguments import check_number, check_numbers
 from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
+from mtrl_imgrad.combiners.columns import own_columns, with_blocks
 from mtrl_imgrad.combiners.entrywise import combination, row_norms, scale_rows, wide
 from mtrl_imgrad.combiners.memory.randomness import uniform
 from mtrl_imgrad.errors import ArgumentError
@@ -51,6 +52,7 @@ class GradDrop(MatrixCombiner):
     """
 
     name = "graddrop"
+    by_columns = True
     per_task = ("leak",)
     keeps = ("generator",)
     departures = "Acts on the shared parameters in place of activations; mean in place of the sum."
@@ -81,16 +83,13 @@ class GradDrop(MatrixCombiner):
         Raises:
             ArgumentError: if there is no leak for a task.
         """
-        blocks = [wide(block) for block in blocks_of(jacobian)]
+        blocks = blocks_of(jacobian)
+        blocks = with_blocks(blocks, map(wide, blocks))
         num_tasks = len(blocks[0])
         leak = self._leaks(num_tasks, tasks)
         factor = 1.0 if self.reduction == "sum" else 1 / num_tasks
-        numbers = uniform(sum(block[0].numel() for block in blocks), blocks[0].device, self._generator)
-        pieces = numbers.split([block[0].numel() for block in blocks])
-        gradient = [
-            factor * _picked(block, number.view(block.shape[1:]), leak)
-            for block, number in zip(blocks, pieces, strict=True)
-        ]
+        numbers = own_columns(blocks, lambda count: uniform(count, blocks[0].device, self._generator))
+        gradient = [factor * _picked(block, number, leak) for block, number in zip(blocks, numbers, strict=True)]
         norms = row_norms(blocks)
         return combination(jacobian, gradient, torch.isfinite(norms).all(), zero=(norms == 0).all())
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_tensor
+from mtrl_imgrad.combiners.columns import Columns
 from mtrl_imgrad.combiners.solvers.dual_cone import c_min
 from mtrl_imgrad.errors import ArgumentError
 
@@ -60,7 +61,7 @@ def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
     squares underflow below norms of about 1e-19 and overflow above 1e19; give float64 blocks beyond that.
 
     Args:
-        blocks: tensors ``[K, *shape]``, one for each parameter.
+        blocks: tensors ``[K, *shape]``, one for each parameter; `Columns` are added up over their processes.
 
     Returns:
         ``[K, K]`` float64 on the blocks' device.
@@ -73,6 +74,8 @@ def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
         product = (rows @ rows.T).double()
         total = product if total is None else total + product
     assert total is not None, "checked by the caller"
+    if isinstance(blocks, Columns):
+        total = blocks.peers.total(total)
     # Matrix products round (i, j) and (j, i) differently, which an exact solver would take for a contradiction.
     return (total + total.T) / 2
 

@@ -104,7 +104,8 @@ class WeightAgent:
         """What takes the next step back: one `observe`, `learn` and `act`. Copies all only if that step learns."""
         if self._networks is None:
             return partial(self.set_state, None)
-        self._before_learning = learned = []
+        learned: list[Any] = []
+        self._before_learning = learned
         undo = self._networks.restore_point()
 
         def restore() -> None:

@@ -34,6 +34,7 @@ class LinearScalarization(LossCombiner):
     """
 
     name = "linear_scalarization"
+    by_columns = True
     per_task = ("task_weights",)
     departures = "Mean in place of the sum."
     paper: ClassVar[str] = "Folklore; also called equal weighting (EW) or unitary scalarization."

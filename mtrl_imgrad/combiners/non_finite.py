@@ -112,19 +112,27 @@ def with_absent_tasks(found: Combination, present: Sequence[int], tasks: Sequenc
     )
 
 
-def tell_losses_after(combiner: Combiner, found: Combination, losses: Tensor) -> None:
+def tell_losses_after(
+    combiner: Combiner, found: Combination, losses: Tensor, group: Any = None, rows: Sequence[float] | None = None
+) -> None:
     """`Combiner.after_step`, for the tasks of the step only.
 
     Args:
         combiner: that made the step.
         found: its report, of all K tasks and not skipped.
         losses: ``[K]`` after it.
+        group: of the ranks that made the step, or None.
+        rows: K numbers of rows, or None.
     """
-    if not found.non_finite:
-        combiner.after_step(losses)
-        return
-    present = [task for task in range(len(losses)) if task not in found.non_finite]
-    combiner.after_step(losses[index_of(present, losses.device)], present)
+    tasks = None
+    if found.non_finite:
+        tasks = [task for task in range(len(losses)) if task not in found.non_finite]
+        losses = losses[index_of(tasks, losses.device)]
+        rows = None if rows is None else [rows[task] for task in tasks]
+    if group is None:
+        combiner.after_step(losses, tasks)
+    else:
+        combiner.after_step(losses, tasks, group=group, rows=rows)
 
 
 class NonFiniteCounts:

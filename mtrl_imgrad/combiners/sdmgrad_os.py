@@ -46,6 +46,7 @@ class SDMGradOS(GramianCombiner):
     """
 
     name = "sdmgrad_os"
+    by_columns = True
     keeps = ("generator",)
     departures = "Exact; the form of the authors' first repository, without the successor's rows of zeros and K / n."
     paper = SDMGrad.paper
@@ -71,11 +72,10 @@ class SDMGradOS(GramianCombiner):
         self, jacobian: Sequence[Tensor], groups: Tensor, losses: Tensor, tasks: TaskIds | None = None
     ) -> Combination:
         """See `Combiner.combine_groups`."""
-        blocks = list(jacobian)
-        groups = groups.to(blocks[0].device, non_blocking=True)
-        found = self._reduced(self._of_sample(gramian_of_blocks(blocks), groups))
+        groups = groups.to(jacobian[0].device, non_blocking=True)
+        found = self._reduced(self._of_sample(gramian_of_blocks(jacobian), groups))
         return Combination(
-            gradient=combine_blocks(found.values @ groups.T, blocks),
+            gradient=combine_blocks(found.values @ groups.T, jacobian),
             weights=found.values,
             residual=found.residual,
             status_code=found.status_code,

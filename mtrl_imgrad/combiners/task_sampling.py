@@ -28,6 +28,7 @@ class TaskSampler(GramianCombiner):
     """A Gramian method that can be posed on groups of tasks. It takes every task on its own until told otherwise."""
 
     keeps: ClassVar[tuple[str, ...]] = ("generator",)
+    by_columns = True
     _rows: int | None = None
 
     def _sample_tasks(self, rows: int | None, seed: int | None) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.experiments.torchrun import is_first, refuse_torchrun, torchrun_group
 from mtrl_imgrad.supervised.training_config import SupervisedConfig, list_presets, load_config, preset_path
 
 __all__ = ["supervised"]
@@ -21,6 +22,7 @@ __all__ = ["supervised"]
 def supervised(arguments: list[str]) -> None:
     """Train on images: NYUv2, CityScapes, CelebA, simulated scenes (also: compare, cotbal, analyse, make-data)."""
     if arguments and arguments[0] in SUBCOMMANDS:
+        refuse_torchrun(f"supervised {arguments[0]}")
         SUBCOMMANDS[arguments[0]](arguments[1:])
     elif arguments and not arguments[0].startswith("-"):
         raise ArgumentError(f"supervised has no command {arguments[0]!r}; commands: {', '.join(SUBCOMMANDS)}")
@@ -38,14 +40,18 @@ def _train(arguments: list[str]) -> None:
     if given.resume is not None:
         if rest:
             raise ArgumentError(f"--resume takes everything from the run's config.yaml; got {' '.join(rest)} as well")
-        result = resume(given.resume, progress=not given.no_progress_bar)
+        with torchrun_group() as group:
+            result = resume(given.resume, group=group, progress=not given.no_progress_bar)
     else:
         config = _config(
             rest,
             "mtrl-imgrad supervised",
             "Train one network; commands below this one: compare, cotbal, analyse, make-data.",
         )
-        result = train(config, progress=not given.no_progress_bar)
+        with torchrun_group() as group:
+            result = train(config, group=group, progress=not given.no_progress_bar)
+    if not is_first():
+        return
     console = Console(file=sys.stdout, highlight=False)
     console.print(escape(f"result: {result.how}"), style="bold")
     for task, metrics in list(result.results.items())[:8]:

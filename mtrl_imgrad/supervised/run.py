@@ -6,8 +6,10 @@ import dataclasses
 import sys
 import textwrap
 import time
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -34,6 +36,7 @@ from mtrl_imgrad.supervised.history import (
 )
 from mtrl_imgrad.supervised.models import TaskModel, make_model
 from mtrl_imgrad.supervised.panels import draw_run_panel
+from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.splits import Splits, load_splits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.supervised.training_config import SupervisedConfig, load_config
@@ -45,7 +48,9 @@ LINE_EVERY = 20.0
 
 
 @checked
-def train(config: SupervisedConfig, *, console: Console | None = None, progress: bool = True) -> RunResult:
+def train(
+    config: SupervisedConfig, *, group: Any = None, console: Console | None = None, progress: bool = True
+) -> RunResult:
     """Run a configuration from start to end, in a folder of its own.
 
     The folder holds ``config.yaml`` (repeats the run), ``epochs.csv``, ``diagnostics.csv`` (a row for each logged
@@ -54,6 +59,7 @@ def train(config: SupervisedConfig, *, console: Console | None = None, progress:
 
     Args:
         config: what to run.
+        group: a ``torch.distributed`` process group whose ranks train together; the first of them writes the folder.
         console: where to print.
         progress: whether to show how far it is.
 
@@ -61,15 +67,17 @@ def train(config: SupervisedConfig, *, console: Console | None = None, progress:
         ArgumentError: if the run folder holds a run already, or the configuration is wrong.
         DatasetError: if the data's folder is not what its format says.
     """
-    return _Run(config, _free_folder(config), console, progress).finish()
+    replica = Replica(group)
+    return _Run(config, replica.of_first(lambda: _free_folder(config)), replica, console, progress).finish()
 
 
 @checked
-def resume(folder: Path, *, console: Console | None = None, progress: bool = True) -> RunResult:
+def resume(folder: Path, *, group: Any = None, console: Console | None = None, progress: bool = True) -> RunResult:
     """Continue a run from its last checkpoint, as if it had never stopped; at once if it is finished.
 
     Args:
         folder: of a run that `train` began.
+        group: as in `train`. Another number of ranks changes the rounding, and what dropout draws.
         console: where to print.
         progress: whether to show how far it is.
 
@@ -82,7 +90,7 @@ def resume(folder: Path, *, console: Console | None = None, progress: bool = Tru
         raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
-    return _Run(load_config(folder / "config.yaml"), folder, console, progress).finish()
+    return _Run(load_config(folder / "config.yaml"), folder, Replica(group), console, progress).finish()
 
 
 @checked
@@ -136,8 +144,8 @@ def load_model(folder: Path, data: Splits) -> TaskModel:
 
 
 @checked
-def make_trainer(config: SupervisedConfig, data: Splits) -> MultiTaskTrainer:
-    """The trainer of a configuration."""
+def make_trainer(config: SupervisedConfig, data: Splits, group: Any = None) -> MultiTaskTrainer:
+    """The trainer of a configuration; ``group`` as in `train`."""
     method = config.resolved_method()
     single = len(data.tasks) == 1
     kwargs = {"reduction": method.reduction, **method.combiner_kwargs}
@@ -162,25 +170,33 @@ def make_trainer(config: SupervisedConfig, data: Splits) -> MultiTaskTrainer:
         seed=config.seed,
         device=config.device,
         num_workers=config.data.num_workers,
+        group=group,
     )
 
 
 class _Run:
     """A run on its way: the trainer, what it has recorded, and the folder."""
 
-    def __init__(self, config: SupervisedConfig, folder: Path, console: Console | None, progress: bool) -> None:
-        self.config, self.folder, self.progress = config, folder, progress
-        self.console = console or Console(file=sys.stdout, highlight=False)
+    def __init__(
+        self, config: SupervisedConfig, folder: Path, replica: Replica, console: Console | None, progress: bool
+    ) -> None:
+        self.config, self.folder, self.replica = config, folder, replica
+        self.writes = replica.rank == 0
+        """Whether this process keeps the folder and the console."""
+        self.progress = progress and self.writes
+        self.console = console or Console(file=sys.stdout, highlight=False, quiet=not self.writes)
         if config.torch_threads is not None:
             torch.set_num_threads(config.torch_threads)
-        self.data = load_splits(config.data, protocol=config.protocol, seed=config.seed, progress=progress)
-        self.trainer = make_trainer(config, self.data)
+        # The first makes simulated scenes, the others find them.
+        with replica.first_alone():
+            self.data = load_splits(config.data, protocol=config.protocol, seed=config.seed, progress=self.progress)
+        self.trainer = make_trainer(config, self.data, replica.group)
         self.records: list[EpochRecord] = []
         self.rows: list[dict[str, float]] = []
         # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
         if (folder / "checkpoint.pt").exists():
             self._restore()
-        elif not (folder / "config.yaml").exists():
+        elif self.writes and not (folder / "config.yaml").exists():
             folder.mkdir(parents=True, exist_ok=True)
             record = {"device": str(self.trainer.device), "versions": installed_versions()}
             save_config(config, folder / "config.yaml", record)
@@ -188,9 +204,11 @@ class _Run:
     def finish(self) -> RunResult:
         """Train what is left, then report."""
         self._introduce()
-        with SummaryWriter(str(self.folder), purge_step=self.trainer.step) as writer:
+        with SummaryWriter(str(self.folder), purge_step=self.trainer.step) if self.writes else nullcontext() as writer:
             self._train(writer)
         result = reported_result(self.records, self.config.reporting, self.data.tasks, self.data.reported)
+        if not self.writes:
+            return result
         if self.config.reporting.report == "best":
             self.trainer.model.load_state_dict(load_checkpoint(self.folder / "model.pt")["model"])
         else:
@@ -199,7 +217,7 @@ class _Run:
         result.save(self.folder / "result.json")  # last: it says that the run is finished
         return result
 
-    def _train(self, writer: SummaryWriter) -> None:
+    def _train(self, writer: SummaryWriter | None) -> None:
         left = self.config.optimisation.epochs - self.trainer.epoch
         live = self.progress and self.console.is_terminal
         columns = (
@@ -219,10 +237,12 @@ class _Run:
                     self.console.print(f"  {_name(self.config)}: {news}", soft_wrap=True)
                     said = time.monotonic()
 
-    def _keep(self, record: EpochRecord, writer: SummaryWriter) -> None:
+    def _keep(self, record: EpochRecord, writer: SummaryWriter | None) -> None:
         """Everything that an epoch leaves goes to the folder; the checkpoint last."""
         self.records.append(record)
         self.rows += record.diagnostics
+        if writer is None:
+            return
         if (
             self.config.reporting.report == "best"
             and best_epoch(self.records, self.data.tasks) == len(self.records) - 1

@@ -13,30 +13,42 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics, gramian_of_blocks
 from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
+from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 
 __all__ = ["probe_gramian", "step_diagnostics"]
 
 
-def probe_gramian(losses: Sequence[Tensor], inputs: Sequence[Tensor], scale: float = 1.0) -> Tensor:
+def probe_gramian(
+    losses: Sequence[Tensor], inputs: Sequence[Tensor], scale: float = 1.0, exchange: Exchange | None = None
+) -> Tensor:
     """Inner products of the K task gradients, leaving the graph for the update that follows.
 
     Args:
         losses: K scalars with a graph.
         inputs: what to differentiate by: shared parameters, or the representation.
         scale: the losses are multiplied by it for the backward, against underflow in half precision.
+        exchange: of the ranks whose losses add up; they may lack a graph.
 
     Returns:
         ``[K, K]`` float64, of the losses as they are.
     """
-    rows = [torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True) for loss in losses]
-    blocks = []
-    for i, tensor in enumerate(inputs):
-        column = [row[i] for row in rows]
-        if any(gradient is not None for gradient in column):
-            blocks.append(torch.stack([torch.zeros_like(tensor) if g is None else g for g in column]))
-    return gramian_of_blocks(blocks) / scale**2
+    rows: list[Sequence[Tensor | None]] = []
+    for loss in losses:
+        found: Sequence[Tensor | None] = [None] * len(inputs)
+        if loss.requires_grad:
+            found = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
+        rows.append(found if exchange is None else exchange.row(found))
+    blocks = [_block([row[i] for row in rows]) for i in range(len(rows[0]))]
+    if exchange is not None:
+        return gramian_of_blocks(exchange.columns(blocks, len(losses))) / scale**2
+    return gramian_of_blocks([block for block in blocks if block is not None]) / scale**2
+
+
+def _block(rows: Sequence[Tensor | None]) -> Tensor | None:
+    some = next((row for row in rows if row is not None), None)
+    return None if some is None else torch.stack([torch.zeros_like(some) if row is None else row for row in rows])
 
 
 def step_diagnostics(gramian: Tensor, weights: Tensor | None, names: Sequence[str]) -> dict[str, float]:

@@ -28,6 +28,7 @@ from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
 from mtrl_imgrad.supervised.optimizer import make_optimizer
 from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
@@ -69,6 +70,7 @@ class MultiTaskTrainer:
         seed: of the order of images, of dropout, and of the combiner.
         device: ``"auto"`` takes a GPU if there is one.
         num_workers: processes that read images.
+        group: a ``torch.distributed`` process group, whose ranks share every batch: see docs/distributed.md.
 
     Raises:
         ArgumentError: if an argument is wrong, or two do not go together.
@@ -95,6 +97,7 @@ class MultiTaskTrainer:
         seed: int = 0,
         device: str | torch.device = "auto",
         num_workers: int = 0,
+        group: Any = None,
     ) -> None:
         if model.tasks != data.tasks:
             raise TaskMismatchError(f"the model's tasks are {model.tasks}, the data's {data.tasks}")
@@ -107,6 +110,8 @@ class MultiTaskTrainer:
         self.optimisation = optimisation or OptimisationConfig()
         self.reporting = reporting or ReportConfig()
         self.device = _device(device)
+        self.replica = Replica(group)
+        self.replica.check_batches(model.tasks, self.optimisation.batch_size)
         if self.optimisation.amp == "fp16" and self.device.type != "cuda":
             raise ArgumentError(f"amp='fp16' needs a GPU, the device is {self.device}; 'bf16' works on both")
         if self.optimisation.amp == "fp16" and on_nonfinite != "raise":
@@ -162,7 +167,8 @@ class MultiTaskTrainer:
                 metrics.update(predictions, targets)
                 totals += torch.stack(self._task_losses(predictions, targets)).double() * len(images)
                 count += len(images)
-        return metrics.compute(), dict(zip(self._losses, (totals / count).tolist(), strict=True))
+        totals, number = self.replica.merge(metrics, totals, count)
+        return metrics.compute(), dict(zip(self._losses, (totals / number).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """What continues the run bit for bit after an epoch."""
@@ -201,6 +207,7 @@ class MultiTaskTrainer:
         self._left_out = NonFiniteCounts(list(self._losses))
         with self._own_random_numbers():
             train_losses, diagnostics = self._train(advance)
+        self.replica.share_buffers(self.model)
         seconds = time.perf_counter() - began
         found = {}
         if self.reporting.is_evaluated(self.epoch, self.optimisation.epochs):
@@ -225,12 +232,14 @@ class MultiTaskTrainer:
         totals = torch.zeros(len(self._losses), dtype=torch.float64, device=self.device)
         counts = torch.zeros_like(totals)  # images with a finite loss: all, unless others may be left out
         rows: list[dict[str, float]] = []
-        for images, targets in self._batches(self.data.train, shuffle=True):
+        size, count = self.optimisation.batch_size, length(self.data.train)
+        for number, (images, targets) in enumerate(self._batches(self.data.train, shuffle=True)):
             every = self.reporting.log_every
-            losses, row = self.update(images, targets, log=bool(every) and self.step % every == 0)
+            whole = min(size, count - number * size)  # images of the batch, those of other ranks included
+            losses, row = self.update(images, targets, bool(every) and self.step % every == 0, whole)
             finite = losses.isfinite()
-            totals += torch.where(finite, losses.double(), 0.0) * len(images)
-            counts += finite * len(images)
+            totals += torch.where(finite, losses.double(), 0.0) * whole
+            counts += finite * whole
             if row is not None:
                 rows.append({"epoch": self.epoch, "step": self.step, **row})
             self.step += 1
@@ -238,9 +247,15 @@ class MultiTaskTrainer:
         return dict(zip(self._losses, (totals / counts).tolist(), strict=True)), rows
 
     def update(
-        self, images: Tensor, targets: Mapping[str, Tensor], log: bool = False
+        self, images: Tensor, targets: Mapping[str, Tensor], log: bool = False, whole: int | None = None
     ) -> tuple[Tensor, dict[str, float] | None]:
         """One step of the optimizer on a batch that lies on the device.
+
+        Args:
+            images: those of this rank.
+            targets: by task.
+            log: whether to return diagnostics.
+            whole: images of the batch with those of all ranks; None for those given.
 
         Returns:
             The K losses before the step, detached, and with ``log`` the step's diagnostics, unless something was left
@@ -251,7 +266,8 @@ class MultiTaskTrainer:
         """
         predictions, features = self._predict(images)
         losses = self._task_losses(predictions, targets)
-        gramian = self._probe(losses, features) if log else None
+        rows = self.replica.rows(self.model.tasks, targets, self.protocol, whole)
+        gramian = self._probe(losses, features, rows) if log else None
         self._optimizer.zero_grad()
         try:
             combination = self.combiner.backward(
@@ -263,12 +279,14 @@ class MultiTaskTrainer:
                 max_grad_norm=self.max_grad_norm,
                 grad_scaler=self._scaler,
                 on_nonfinite=self.on_nonfinite,
+                group=self.replica.group,
+                rows=rows,
             )
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"epoch {self.epoch}, step {self.step}, tasks {list(self._losses)}: {error}"
             ) from error
-        values = torch.stack([loss.detach() for loss in losses])
+        values = self.replica.mean(torch.stack([loss.detach() for loss in losses]), rows)
         self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
         if combination.skipped:
             return values, None
@@ -278,7 +296,8 @@ class MultiTaskTrainer:
             self._scaler.step(self._optimizer)
             self._scaler.update()
         if self.combiner.wants_losses_after:
-            tell_losses_after(self.combiner, combination, self._losses_again(images, targets))
+            after = self._losses_again(images, targets)
+            tell_losses_after(self.combiner, combination, after, self.replica.group, rows)
         if not log or combination.non_finite:
             return values, None
         gramian = combination.gramian if gramian is None else gramian
@@ -286,13 +305,16 @@ class MultiTaskTrainer:
         row = dict(zip((f"loss/{name}" for name in self._losses), values.tolist(), strict=True))
         return values, {**row, **step_diagnostics(gramian, combination.weights, list(self._losses))}
 
-    def _probe(self, losses: list[Tensor], features: Tensor | None) -> Tensor | None:
+    def _probe(self, losses: list[Tensor], features: Tensor | None, rows: list[float] | None) -> Tensor | None:
         """The Gramian, unless the combiner is about to form it."""
         samples = getattr(self.combiner, "tasks_per_step", None) is not None
         if self.combiner.needs == "gramian" and self.combiner.needs_jacobian() and not samples:
             return None
         scale = self._scaler.get_scale() if self._scaler is not None else 1.0
-        return probe_gramian(losses, self._shared if features is None else [features], scale)
+        inputs = self._shared if features is None else [features]
+        if rows is not None:
+            return self.replica.gramian(losses, inputs, features is not None, rows, scale)
+        return probe_gramian(losses, inputs, scale)
 
     def _predict(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Predictions in float32, and the representation if gradients are combined there."""
@@ -317,11 +339,12 @@ class MultiTaskTrainer:
 
     def _batches(self, split: ItemDataset, shuffle: bool = False) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         generator = torch_generator(self.seed, Stream.ORDER, self.epoch)
+        order = RandomSampler(split, generator=generator) if shuffle else range(length(split))  # type: ignore[arg-type]
         loader = DataLoader(
             split,
-            batch_size=self.optimisation.batch_size,
-            sampler=RandomSampler(split, generator=generator) if shuffle else None,  # type: ignore[arg-type]
-            drop_last=shuffle and self._drops_last(),
+            batch_sampler=self.replica.batches(
+                order, self.optimisation.batch_size, shared=shuffle, drop_last=shuffle and self._drops_last()
+            ),
             num_workers=self.num_workers,
             generator=generator,
             pin_memory=self.device.type == "cuda",
@@ -334,7 +357,7 @@ class MultiTaskTrainer:
         """Whether the last batch is left out: one vector alone has no variance that batch norm could use."""
         return (
             all(task.kind == "attribute" for task in self.model.tasks)
-            and length(self.data.train) % self.optimisation.batch_size == 1
+            and 0 < length(self.data.train) % self.optimisation.batch_size < 2 * self.replica.size
         )
 
     @contextmanager
@@ -342,7 +365,10 @@ class MultiTaskTrainer:
         """Torch's global generators follow from seed and epoch inside, and are as they were afterwards."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(stream_seed(self.seed, Stream.TORCH, self.epoch))
+            # Images come in the same order to all ranks; dropout draws anew on each.
+            rank = self.replica.rank
+            stream, indices = (Stream.RANK, (self.epoch, rank)) if rank else (Stream.TORCH, (self.epoch,))
+            torch.manual_seed(stream_seed(self.seed, stream, *indices))
             yield
 
 

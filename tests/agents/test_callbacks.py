@@ -519,7 +519,7 @@ class TestProgress:
         lines = text.splitlines()
         # One clock reading a step: drawn after 20, 40 and 60 of them, and at the end.
         assert [line.split()[0] for line in lines] == ["80/240", "160/240", "240/240", "240/240"]
-        assert "(33%)  4 steps/s  0:00:20 gone, 0:00:40 left  training success -  (right -" not in lines[0]
+        assert "(33%)  4 steps/s  0:00:20 gone, 0:00:40 left  success -  (right -" not in lines[0]
         assert "(33%)  4 steps/s  0:00:20 gone, 0:00:40 left" in lines[0]
         assert "\x1b" not in text
         assert lines[0].endswith("(" + ", ".join(f"{name} -" for name in TASKS) + ")")
@@ -588,7 +588,7 @@ class TestProgress:
         callback._total, callback.num_timesteps = 20_000_000, 12_345_678
         callback._began, callback._marks = 0.0, deque([(0.0, 12_000_000)])
         headline = callback._headline(60.0)
-        assert headline == "12.35M/20.00M (62%)  5,761 steps/s  0:01:00 gone, 0:22:09 left  training success -"
+        assert headline == "12.35M/20.00M (62%)  5,761 steps/s  0:01:00 gone, 0:22:09 left  success -"
         assert len(headline) < 80
         lines = [re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", line) for line in file.getvalue().splitlines()]
         assert max(map(len, lines)) <= 80

@@ -14,7 +14,7 @@ from mtrl_imgrad.agents.checkpoint_callback import list_checkpoints
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
 
-OPTIONS = {"policy_kwargs": {"net_arch": [8]}, "seed": 0, "device": "cpu"}
+OPTIONS = {"policy_kwargs": {"net_arch": [8]}, "seed": 0, "device": "cpu", "trace": False}
 
 
 def _sac():

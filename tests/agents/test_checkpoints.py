@@ -25,7 +25,16 @@ SAC = {"policy_kwargs": SMALL, "learning_starts": 80, "batch_size": 32, "buffer_
 
 
 def _agent(env=None, **kwargs):
-    return MTSAC("MlpPolicy", env or make_vec_env("toy-reach", seed=0), **{**SAC, **kwargs})
+    # Recording changes no number (test_update) and costs most of a short run's time.
+    return MTSAC("MlpPolicy", env or make_vec_env("toy-reach", seed=0), **{**SAC, "trace": False, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def genuine(tmp_path_factory):
+    """A checkpoint to be forged: read only."""
+    folder = tmp_path_factory.mktemp("genuine") / "it"
+    _agent().learn(120).save_checkpoint(folder)
+    return folder
 
 
 def test_saving_and_loading_changes_nothing(tmp_path):
@@ -178,9 +187,8 @@ def test_records_that_are_not_written_yet_are_kept(tmp_path):
         (("episodes", "environment", "streams"), []),
     ],
 )
-def test_forged_states_are_refused(place, value, tmp_path):
-    _agent().learn(120).save_checkpoint(tmp_path / "it")
-    state, arrays = read_checkpoint(tmp_path / "it")
+def test_forged_states_are_refused(place, value, genuine, tmp_path):
+    state, arrays = read_checkpoint(genuine)
     inner = state
     for key in place[:-1]:
         inner = inner[key]
@@ -191,9 +199,8 @@ def test_forged_states_are_refused(place, value, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["replay_rows", "replay_position", "replay_moments"])
-def test_forged_replays_are_refused(name, tmp_path):
-    _agent().learn(120).save_checkpoint(tmp_path / "it")
-    state, arrays = read_checkpoint(tmp_path / "it")
+def test_forged_replays_are_refused(name, genuine, tmp_path):
+    state, arrays = read_checkpoint(genuine)
     write_checkpoint(tmp_path / "forged", state, {**arrays, name: arrays[name][:1]})
     with pytest.raises(CheckpointError, match="replay"):
         MTSAC.load_checkpoint(tmp_path / "forged", make_vec_env("toy-reach", seed=0), device="cpu")

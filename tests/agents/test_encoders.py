@@ -36,8 +36,8 @@ variants = pytest.mark.parametrize(
 )
 
 
-def _encoder(name, kwargs=None, tasks=tuple(METADATA), layer_norm=False, sees_task=True, net_arch=(8, 8)):
-    torch.manual_seed(0)
+def _encoder(name, kwargs=None, tasks=tuple(METADATA), layer_norm=False, sees_task=True, net_arch=(8, 8), seed=0):
+    torch.manual_seed(seed)
     kwargs = SMALL.get(name, {}) if kwargs is None else kwargs
     spec = NetworkSpec(FEATURES, OUTPUTS, tuple(tasks), sees_task, tuple(net_arch), layer_norm=layer_norm)
     return make_encoder(name, spec, **kwargs).double()
@@ -117,20 +117,24 @@ def test_rows_of_other_tasks_do_not_matter(name, kwargs, tasks):
 
 
 @pytest.mark.parametrize("name", list_encoders())
-def test_learns_functions_that_differ_by_task(name):
+@pytest.mark.portable
+def test_learns_functions_that_differ_by_task(name, learning_seed, record_property):
     """Three unrelated linear maps: a network that does not know the task is left with most of the variance."""
-    encoder = _encoder(name, net_arch=(32, 32)).float()
+    encoder = _encoder(name, net_arch=(32, 32), seed=learning_seed).float()
     inputs, task = (rows.float() for rows in _rows(3, rows=64))
-    turns = torch.linalg.qr(torch.randn(3, FEATURES, OUTPUTS, generator=torch.Generator().manual_seed(2))).Q
+    turns = torch.randn(3, FEATURES, OUTPUTS, generator=torch.Generator().manual_seed(2 + learning_seed))
+    turns = torch.linalg.qr(turns).Q
     targets = inputs @ turns
     batch = [rows.flatten(0, 1) for rows in (inputs, task, targets)]
     optimizer = torch.optim.Adam([p for p in encoder.parameters() if p.requires_grad], lr=1e-2)
-    for _ in range(300):
+    for _ in range(150):
         loss = (encoder(*batch[:2]) - batch[2]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.15 * batch[2].var().item()
+    left = loss.item() / batch[2].var().item()
+    record_property("reached", left)
+    assert left < 0.15
 
 
 @pytest.mark.parametrize("name", [name for name in list_encoders() if name not in ("one_hot", "multi_head")])

@@ -15,6 +15,8 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from mtrl_imgrad.agents import MTPPO
 from mtrl_imgrad.envs import make_vec_env
 
+pytestmark = pytest.mark.portable
+
 COMMON = {"n_steps": 40, "batch_size": 32, "n_epochs": 4, "learning_rate": 3e-3, "seed": 0, "device": "cpu"}
 COPIES = 3
 

@@ -22,7 +22,7 @@ def _agent(encoder="multi_head", **kwargs):
         policy_kwargs={"net_arch": [16], "encoder": encoder},
         seed=0,
         device="cpu",
-        **{"value_normalization": "popart", **kwargs},
+        **{"value_normalization": "popart", "trace": False, **kwargs},
     )
 
 

@@ -27,7 +27,7 @@ def _agent(encoder="multi_head", **kwargs):
         policy_kwargs={"net_arch": [16, 12], "encoder": encoder, "layer_norm": {"pi": False, "vf": True}},
         seed=0,
         device="cpu",
-        **{"combiner": "linear_scalarization", "batch_size": K * 16, "n_epochs": 2, **kwargs},
+        **{"combiner": "linear_scalarization", "batch_size": K * 16, "n_epochs": 2, "trace": False, **kwargs},
     )
     return agent.learn(2 * K * COPIES * STEPS)
 
@@ -93,7 +93,7 @@ def test_an_update_is_the_combination_of_one_backward_a_task(encoder, popart):
     agent = _agent(encoder, value_normalization=popart)
     rollout = _double(agent)
     actor_combiner, critic_combiner = make_combiner("cagrad", c=0.4), make_combiner("imgrad", c=0.4)
-    update = PPOUpdate(agent.policy, actor_combiner, critic_combiner)
+    update = PPOUpdate(agent.policy, actor_combiner, critic_combiner, trace=False)
     update.begin(_settings(), rollout.returns)
     expected = _jacobians(agent, rollout)
     networks = (agent.actor, agent.critic)

@@ -29,7 +29,8 @@ SMALL = {"net_arch": [16, 16]}
 
 def _agent(env=None, **kwargs):
     kwargs = {"policy_kwargs": SMALL, "learning_starts": 80, "batch_size": 32, "seed": 0, "device": "cpu", **kwargs}
-    return MTSAC("MlpPolicy", env or make_vec_env("toy-reach", seed=0), **kwargs)
+    # Recording changes no number (test_update) and costs most of a short run's time.
+    return MTSAC("MlpPolicy", env or make_vec_env("toy-reach", seed=0), **{"trace": False, **kwargs})
 
 
 def _parameters(agent):

@@ -14,6 +14,8 @@ import mtrl_imgrad
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.envs import make_vec_env
 
+pytestmark = pytest.mark.portable
+
 FOLDER = Path(__file__).parents[1] / "data" / "checkpoints"
 RECORDS = sorted(FOLDER.glob("*/*.json"))
 AGENTS = {"MTSAC": MTSAC, "MTPPO": MTPPO}

@@ -9,6 +9,8 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.envs import make_vec_env
 
+pytestmark = pytest.mark.portable
+
 UPDATES = 60
 ROWS = 32
 

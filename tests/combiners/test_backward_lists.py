@@ -112,6 +112,9 @@ def test_an_exhausted_iterator_is_no_list():
     IMGrad().backward(net.losses(), net.trunk, own)
     with pytest.raises(ArgumentError, match=r"'heads\.0\.weight'"):
         IMGrad().backward(net.losses(), net.trunk, own)
+    frozen = [parameter.requires_grad_(False) for parameter in net.heads[0].parameters()]
+    with pytest.raises(ArgumentError, match=r"'heads\.1\.weight'"):
+        IMGrad().backward(net.losses(), net.trunk, frozen)
     shared = net.trunk.parameters()
     list(shared)
     with pytest.raises(ArgumentError, match="shared must hold at least one"):
@@ -123,6 +126,8 @@ def test_names_come_from_modules_pairs_and_mappings():
     for shared in (net.trunk, net.trunk.named_parameters(), dict(net.trunk.named_parameters())):
         with pytest.raises(ArgumentError, match=r"task_specific\['trunk\.0\.weight'\] is shared\['0\.weight'\]"):
             IMGrad().backward(net.losses(), shared, net.named_parameters())
+    with pytest.raises(ArgumentError, match=r"ignore must not hold .*task_specific\['1\.weight'\]"):
+        IMGrad().backward(net.losses(), net.trunk, net.heads, ignore=net.heads[1])
     for wrong in ([("a", 3)], [{"params": []}], "abc", [None]):
         with pytest.raises(ArgumentError, match="shared must"):
             IMGrad().backward(net.losses(), wrong, net.heads)

@@ -282,12 +282,39 @@ def test_losses_may_hold_gradients_of_their_own():
 def test_compiled_modules():
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     plain = copy.deepcopy(net)
-    compiled = torch.compile(net, backend="aot_eager")
     x = torch.randn(5, 3, dtype=torch.float64)
+    compiled = torch.compile(net, backend="aot_eager")
     IMGrad().backward(list(compiled(x).square().mean(0)), compiled)
     IMGrad().backward(list(plain(x).square().mean(0)), plain)
     for a, b in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_buffers_that_a_compiled_module_gave_away_are_explained():
+    class Donating(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):  # as torch's compiler words it, from 2.6 on
+            raise RuntimeError("This backward function was compiled with non-empty donated buffers")
+
+    x = nn.Parameter(torch.ones(2))
+    with pytest.raises(ArgumentError, match="donated_buffer = False"):
+        IMGrad().backward(list(Donating.apply(x)), [x])
+
+
+@pytest.mark.parametrize("name", ["famo", "cagrad_fast", "igb_v2"])
+def test_an_error_inside_autograd_takes_the_choice_back(name):
+    x = nn.Parameter(torch.ones(2))
+    losses = [(k + 1) * x.square().sum() for k in range(3)]
+    combiner = make_example(name, 3)
+    combiner.backward(losses, [x])
+    state = copy.deepcopy(combiner.state_dict())
+    with pytest.raises(RuntimeError, match="second time"):
+        combiner.backward(losses, [x])
+    assert str(combiner.state_dict()) == str(state)
 
 
 def test_checkpointed_modules():

@@ -69,6 +69,17 @@ def test_the_agent_learns_on_schedule():
     assert [step for step, flag in enumerate(moved) if flag] == [8, 12]  # from step 3 x 2 on, every fourth
 
 
+def test_the_batch_grows_with_the_transitions_that_are_stored(monkeypatch):
+    """``int(128 (1 + n / 10000))`` is 129 from n = 79 on, which are stored at the 79th step after window 1."""
+    combiner, batches = IGBv2(window=20, update_every=1), {}
+    monkeypatch.setattr(combiner._agent, "learn", lambda like, updates, size: batches.update({len(batches): size}))
+    for losses in falling(40 + 80):
+        combiner.weights(losses)
+    assert combiner.state_dict()["agent"]["networks"]["stored"] == 80
+    sizes = list(batches.values())
+    assert sizes == [128] * 58 + [129] * 2  # from step 60 on; step 118 is the 79th
+
+
 def test_a_step_that_is_not_finite_leaves_no_transition():
     combiner, given = IGBv2(window=1, update_every=100), falling(8)
     for step, losses in enumerate(given):

@@ -304,7 +304,7 @@ def test_counts_warn_once():
 def test_a_step_that_is_taken_back_leaves_the_state_as_it_was(name):
     """A loss is finite, its gradient is not, which is found out after the weights were chosen."""
     combiner, untouched = make_example(name, 2), make_example(name, 2)
-    for step in range(20):
+    for step in range(13 if name == "igb_v2" else 4):  # which learns and acts from step 10 on
         x = nn.Parameter(torch.tensor([1.0 + 0.1 * step, 0.0]))
         losses = [x.square().sum() + 1, (x - 1).square().sum() + 1]
         root = x[1].sqrt()  # 0, with an infinite derivative

@@ -36,7 +36,7 @@ DEFAULTS = {
     "imtl": {"learning_rate": 0.025},  # ours
     "imtl_l": {"learning_rate": 0.025},  # ours
     "mgda": {"normalisation": "none", "combine_normalised": False},  # nash-mtl, LibMTL
-    "moco": {"beta": 0.5, "gamma": 0.1, "sigma_beta": 0.5, "sigma_gamma": 0.5, "rho": 0.0},  # LibMTL
+    "moco": {"beta": 0.5, "gamma": 0.1, "sigma_beta": 0.5, "sigma_gamma": 0.5, "rho": 0.0, "window": 1},  # LibMTL; ours
     "nash_mtl": {"max_norm": 1.0, "update_every": 1},  # nash-mtl
     "pcgrad": {"shuffle": True},  # paper
     "sdmgrad": {"lam": 0.3, "halves": False},  # sdmgrad, NYUv2 and CityScapes
@@ -45,7 +45,7 @@ DEFAULTS = {
     "stch": {"window": 25, "warm_up": 4, "mu": 1.0, "lower_bound": 0.0},  # ours; STCH
     "uw": {"learning_rate": 0.025, "initial": 0.0},  # nash-mtl
 }
-COMMON = {"reduction": "mean", "seed": 0, "solver": "exact", "pareto_safe": False, "update_every": 1}
+COMMON = {"reduction": "mean", "seed": None, "solver": "exact", "pareto_safe": False, "update_every": 1}
 """Of all methods that have them; not the papers'."""
 FREE = {"task_weights": None, "eps": None, "alpha": 0.99, "c": None, "tasks_per_step": None, "normalisation": "none"}
 """Other arguments: PyTorch's, or nothing given."""

@@ -23,6 +23,8 @@ from scipy.stats import ks_2samp
 from mtrl_imgrad.envs import MultiTaskVecEnv, list_tasks, make_vec_env
 from mtrl_imgrad.envs.metaworld_rows import draw_task_vector, set_task_vector
 
+pytestmark = pytest.mark.portable
+
 pytest.importorskip("envpool")
 
 TASKS = list_tasks("MT10")

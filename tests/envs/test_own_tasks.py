@@ -201,7 +201,7 @@ def test_an_agent_learns_them_and_goes_on_exactly(tmp_path: Any) -> None:
     options = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 20, "batch_size": 8}
     env = make_vec_env(tasks, seed=0)
     assert env.horizon == 200
-    agent = MTSAC("MlpPolicy", env, seed=0, device="cpu", **options)  # type: ignore[arg-type]
+    agent = MTSAC("MlpPolicy", env, seed=0, device="cpu", trace=False, **options)  # type: ignore[arg-type]
     agent.learn(50)
     agent.save_checkpoint(tmp_path / "half")
     agent.learn(16, reset_num_timesteps=False)

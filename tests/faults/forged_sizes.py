@@ -19,7 +19,7 @@ from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.agents.checkpoint import read_checkpoint, write_checkpoint
 from mtrl_imgrad.envs import make_vec_env
 
-COMMON = {"policy_kwargs": {"net_arch": [8]}, "batch_size": 8, "seed": 0, "device": "cpu"}
+COMMON = {"policy_kwargs": {"net_arch": [8]}, "batch_size": 8, "seed": 0, "device": "cpu", "trace": False}
 AGENTS = {
     "MTSAC": (MTSAC, {"buffer_size": 400, "learning_starts": 40}),
     "MTPPO": (MTPPO, {"n_steps": 10}),

@@ -55,12 +55,12 @@ def make_metaworld(**options: Any) -> MultiTaskVecEnv:
 
 def sac(env: Any, **options: Any) -> MTSAC:
     settings = {"learning_starts": 10, "batch_size": 12, "buffer_size": 400, "policy_kwargs": {"net_arch": [8]}}
-    return MTSAC("MlpPolicy", env, seed=0, device="cpu", **{**settings, **options})
+    return MTSAC("MlpPolicy", env, seed=0, device="cpu", **{**settings, "trace": False, **options})
 
 
 def ppo(env: Any) -> MTPPO:
     options = {"n_steps": 6, "batch_size": 12, "n_epochs": 2, "policy_kwargs": {"net_arch": [8]}}
-    return MTPPO("MlpPolicy", env, seed=0, device="cpu", **options)
+    return MTPPO("MlpPolicy", env, seed=0, device="cpu", trace=False, **options)
 
 
 AGENTS: dict[str, Callable[[Any], MTSAC | MTPPO]] = {"mtsac": partial(sac, train_freq=3), "mtppo": ppo}

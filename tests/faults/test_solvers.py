@@ -17,6 +17,8 @@ from mtrl_imgrad.combiners import GramianCombiner, Status, Weights, combiner_cla
 from mtrl_imgrad.combiners.memory.randomness import random_orders
 from mtrl_imgrad.combiners.task_sampling import TaskSampler
 
+pytestmark = pytest.mark.portable
+
 pytest.importorskip("scipy")
 
 FAST, SLOW = 120, 10_000

@@ -223,7 +223,7 @@ def test_restarts_need_workers() -> None:
 def test_an_agent_learns_the_same(make: Any, orders: Path) -> None:
     def parameters(env: FrailVecEnv) -> torch.Tensor:
         options = {"learning_starts": 30, "batch_size": 12, "buffer_size": 300, "policy_kwargs": {"net_arch": [8]}}
-        agent = MTSAC("MlpPolicy", env, seed=0, device="cpu", **options)
+        agent = MTSAC("MlpPolicy", env, seed=0, device="cpu", trace=False, **options)
         agent.learn(60)
         if isinstance(env._pool, type(undisturbed()._pool)):
             agent.learn(60, reset_num_timesteps=False)

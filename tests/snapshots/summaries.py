@@ -5,6 +5,10 @@ combiner and agent to itself, its memory included, while code is moved. As a pro
 what moved:
 
     python tests/snapshots/summaries.py
+
+Processors round differently, so numbers are kept only as far as no rounding grows in them. Writing a summary repeats
+its run on the imitated machines of tests/rounding.py; it ends before the first step that any of them moves by more than
+`LIMIT`, and the file says how far they moved the steps before.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.append(str(Path(__file__).parents[1] / "combiners"))  # as pytest does
+sys.path += [str(Path(__file__).parents[1] / "combiners"), str(Path(__file__).parents[1])]  # as pytest does
 
 from combiner_examples import list_variants
+from rounding import OtherRounding
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.combiners import make_combiner
@@ -33,21 +40,21 @@ COMMAND = "python tests/snapshots/summaries.py"
 NUM_TASKS, WIDTH, STEPS = 4, 6, 14
 RECORDED = (0, 1, 2, 5, 9, 13)
 """Steps; the last are beyond the windows of all methods that count them."""
-COMBINER_TOLERANCE, AGENT_TOLERANCE = 1e-9, 1e-4
-"""Of the largest number of a summary. Processors round differently, so bits are not compared: `test_snapshots` shows
-that a disturbance of the size of a rounding, of float64 for combiners and of float32 for agents, moves the numbers by
-less than a tenth of this. A run that enlarges such a disturbance is no use here (`mtppo` with `embedding`
-and `db_mtl` moved by 6 %)."""
+MACHINES = range(1, 6)
+"""Seeds of `OtherRounding` with which a summary is written."""
+LIMIT = 2e-6
+"""A step that one of `MACHINES` moves by more, of its largest number, is not kept, nor any after it."""
+MARGIN, FLOOR = 100, 1e-9
+"""The tolerance of a summary: so many times what `MACHINES` moved it, and never less than this."""
+
+Summary = list[list[float]]
+"""Measures of each step that was recorded."""
 
 
-def list_summaries() -> dict[str, Any]:
-    """By name: how to find the summary, a function of the size of a disturbance."""
-    combiners = {f"combiner {word}": (of_combiner, variant) for word, variant in list_variants(NUM_TASKS).items()}
-    return combiners | {f"agent {word}": (of_agent, run) for word, run in AGENT_RUNS.items()}
-
-
-def tolerance(name: str) -> float:
-    return COMBINER_TOLERANCE if name.startswith("combiner") else AGENT_TOLERANCE
+def list_summaries() -> dict[str, Callable[[], Summary]]:
+    """Functions that find the summaries, by name."""
+    combiners = {f"combiner {word}": partial(of_combiner, *what) for word, what in list_variants(NUM_TASKS).items()}
+    return combiners | {f"agent {word}": partial(of_agent, *what) for word, what in AGENT_RUNS.items()}
 
 
 def waves(*shape: int, phase: float = 0.0) -> Tensor:
@@ -65,17 +72,16 @@ def measures(vector: Tensor) -> list[float]:
 # ---------------------------------------------------------------------- combiners
 
 
-def of_combiner(variant: tuple[str, dict[str, Any]], disturbance: float = 0.0) -> list[float]:
+def of_combiner(name: str, arguments: dict[str, Any]) -> Summary:
     """Measures of the combined gradients along a descent of four quadratic losses of different scale and optimum."""
-    name, arguments = variant
     combiner = make_combiner(name, **arguments)
-    point = (waves(WIDTH, phase=2.0) + disturbance * waves(WIDTH, phase=3.0)).requires_grad_()
+    point = waves(WIDTH, phase=2.0).requires_grad_()
     found = []
     for step in range(STEPS):
         point.grad = None
         combiner.backward(_losses(point), [point])
         if step in RECORDED:
-            found += measures(point.grad)
+            found.append(measures(point.grad))
         with torch.no_grad():
             point -= 0.05 * point.grad
         if combiner.wants_losses_after:
@@ -105,19 +111,24 @@ AGENT_RUNS = {
 }
 
 
-def of_agent(run: tuple[Any, str, str, dict[str, Any]], disturbance: float = 0.0) -> list[float]:
-    """Measures of what actor and critic answer to fixed observations, before and after a short training."""
-    kind, combiner, encoder, arguments = run
+ANSWERED_AT = (4, 84, 164)
+"""Time steps: before the first update, and after 4 to 25 of them."""
+
+
+def of_agent(kind: Any, combiner: str, encoder: str, arguments: dict[str, Any]) -> Summary:
+    """Measures of what actor and critic answer to fixed observations in the course of a short training."""
     policy_kwargs = {"net_arch": [16, 16], "encoder": encoder}
-    agent = kind(
-        "MlpPolicy", make_vec_env("toy-reach", seed=0), combiner=combiner, policy_kwargs=policy_kwargs, **arguments
-    )
-    with torch.no_grad():
-        for parameter in agent.policy.parameters():
-            parameter *= 1 + disturbance * waves(*parameter.shape, phase=3.0).to(parameter.dtype)
-    before = _answers(agent)
-    agent.learn(240)
-    return before + _answers(agent)
+    env = make_vec_env("toy-reach", seed=0)
+    agent = kind("MlpPolicy", env, combiner=combiner, policy_kwargs=policy_kwargs, **arguments)
+    found = []
+
+    def answer(*_: Any) -> bool:
+        if agent.num_timesteps in ANSWERED_AT:
+            found.append(_answers(agent))
+        return True
+
+    agent.learn(ANSWERED_AT[-1], callback=answer)
+    return found
 
 
 @torch.no_grad()
@@ -134,32 +145,52 @@ def _answers(agent: Any) -> list[float]:
 # ---------------------------------------------------------------------- the file
 
 
-def read() -> dict[str, list[float]]:
+def read() -> dict[str, dict[str, Any]]:
     return json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
-def distance(ours: list[float], theirs: list[float]) -> float:
-    """The largest difference, in units of the largest number."""
-    if len(ours) != len(theirs):
-        return math.inf
-    a, b = np.array(ours), np.array(theirs)
-    return float(np.abs(a - b).max() / np.abs(b).max())
+def distances(ours: Summary, theirs: Summary) -> list[float]:
+    """The largest difference of each step that both have, in units of its largest number."""
+    pairs = ((np.array(a), np.array(b)) for a, b in zip(ours, theirs, strict=False))
+    return [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs]
+
+
+def write_down(find: Callable[[], Summary]) -> dict[str, Any]:
+    """A summary as the file holds it: the steps that every machine finds, and how far `MACHINES` moved them."""
+    steps, moved = find(), []
+    for seed in MACHINES:
+        with OtherRounding(seed):
+            moved.append(distances(find(), steps))
+    by_step = np.max(moved, axis=0)
+    kept = int((np.maximum.accumulate(by_step) <= LIMIT).sum())
+    if kept < 2:
+        raise ValueError(f"rounding moves this summary by {by_step[:2]} from its first steps on: it is no use here")
+    return {"moved_by_rounding": float(f"{by_step[:kept].max():.1e}"), "steps": steps[:kept]}
+
+
+def tolerance(kept: dict[str, Any]) -> float:
+    return max(FLOOR, MARGIN * kept["moved_by_rounding"])
+
+
+def has_moved(find: Callable[[], Summary], kept: dict[str, Any]) -> float:
+    """How far a summary is from what is kept of it, in units of the tolerance; infinite if it has fewer steps."""
+    found = find()
+    return max(distances(found, kept["steps"])) / tolerance(kept) if len(found) >= len(kept["steps"]) else math.inf
 
 
 def main() -> None:
     """Write the file, and print every summary that is new, gone, or moved beyond its tolerance."""
-    before = read()
-    now = {name: find(what) for name, (find, what) in list_summaries().items()}
-    for name in sorted(before.keys() | now.keys()):
-        if name not in before:
-            print(f"new      {name}")
-        elif name not in now:
-            print(f"gone     {name}")
-        elif (moved := distance(now[name], before[name])) > tolerance(name):
-            print(f"{moved:8.1e} {name}")
-        else:
+    before, now = read(), {}
+    for name, find in sorted(list_summaries().items()):
+        if name in before and (moved := has_moved(find, before[name])) <= 1:
             now[name] = before[name]  # another machine's rounding is no news
-    lines = (f"{json.dumps(name)}: {json.dumps(now[name])}" for name in sorted(now))
+            continue
+        now[name] = write_down(find)
+        news = f"moved by {moved:.1e} tolerances" if name in before else "new"
+        print(f"{name}: {news}; {len(now[name]['steps'])} steps, tolerance {tolerance(now[name]):.0e}", flush=True)
+    for name in sorted(before.keys() - now.keys()):
+        print(f"{name}: gone")
+    lines = (f"{json.dumps(name)}: {json.dumps(kept)}" for name, kept in now.items())
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

@@ -20,7 +20,7 @@ In reinforcement learning, where every task owns its rows of the batch, `mtrl_im
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,10 +30,16 @@ from mtrl_imgrad.combiners.backward.inputs import (
     Heads,
     Parameters,
     read_inputs,
-    read_losses,
     read_options,
 )
 from mtrl_imgrad.combiners.backward.lists import ListChecks
+from mtrl_imgrad.combiners.backward.ranks import (
+    check_replicable,
+    errors_told,
+    join,
+    ranks_of,
+    read_local_losses,
+)
 from mtrl_imgrad.combiners.backward.step import Step
 from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
@@ -59,14 +65,22 @@ def backward(
     grad_scaler: torch.amp.GradScaler | None = None,
     retain_graph: bool = False,
     on_nonfinite: OnNonFinite = "raise",
+    group: Any = None,
+    rows: Sequence[float] | Tensor | None = None,
 ) -> Combination:
     """Differentiate K losses and add the combined gradient to ``.grad``; see `Combiner.backward` for the arguments.
 
     Rows of tasks that do not use a parameter are zero there; a parameter that no task uses keeps its ``.grad``.
     """
-    check_on_nonfinite(on_nonfinite, combiner)
-    inputs = read_inputs(shared, task_specific, ignore, features)
-    options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
-    present = read_losses(losses, tasks, inputs.device)
-    combiner.list_checks.check(inputs, present)
+    ranks = ranks_of(group, rows, "backward")
+    with errors_told(ranks):
+        check_on_nonfinite(on_nonfinite, combiner)
+        inputs = read_inputs(shared, task_specific, ignore, features)
+        options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
+        check_replicable(inputs, combiner if ranks else None)
+        local = read_local_losses(losses, tasks, rows, inputs.device, may_lack=ranks is not None)
+        combiner.list_checks.check(inputs, local.present, warns=ranks is None)
+    present = local.present
+    if ranks is not None:
+        inputs, present = join(combiner, ranks, inputs, options, local)
     return Step(combiner, inputs, options, present).make()

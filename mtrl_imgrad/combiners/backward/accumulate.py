@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,9 @@ from mtrl_imgrad.combiners.backward.inputs import (
     ParameterList,
     Parameters,
     read_inputs,
-    read_losses,
     read_options,
 )
+from mtrl_imgrad.combiners.backward.ranks import check_replicable, errors_told, join, ranks_of, read_local_losses
 from mtrl_imgrad.combiners.backward.task_gradients import Gathering, differentiate
 from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
@@ -50,7 +50,9 @@ class Accumulation:
         max_grad_norm: float | None,
         grad_scaler: torch.amp.GradScaler | None,
         on_nonfinite: OnNonFinite,
+        group: Any = None,
     ) -> None:
+        self._ranks = ranks_of(group, None, "accumulate")
         check_on_nonfinite(on_nonfinite, combiner)
         read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, torch.device("cpu"))
         self.combination: Combination | None = None
@@ -70,6 +72,7 @@ class Accumulation:
         tasks: TaskIds | None = None,
         ignore: Parameters = (),
         retain_graph: bool = False,
+        rows: Sequence[float] | Tensor | None = None,
     ) -> None:
         """Differentiate the losses of a micro-batch: a backward a task, whatever the method needs.
 
@@ -82,18 +85,26 @@ class Accumulation:
             tasks: as in `Combiner.backward`.
             ignore: as in `Combiner.backward`.
             retain_graph: as in `Combiner.backward`.
+            rows: as in `Combiner.backward`, of this micro-batch. All ranks make the same number of them.
 
         Raises:
             ArgumentError: as in `Combiner.backward`, or if the block is over.
         """
         if not self._is_open:
             raise ArgumentError("backward must be called inside the block: with combiner.accumulate() as step: ...")
-        inputs = read_inputs(shared, task_specific, ignore)
-        present = read_losses(losses, tasks, inputs.device)
-        self._combiner.list_checks.check(inputs, present)
-        inputs = self._joined(inputs)
         heads, max_grad_norm, on_nonfinite, grad_scaler = self._settings
-        options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
+        with errors_told(self._ranks):
+            if rows is not None and self._ranks is None:
+                raise ArgumentError("rows goes with accumulate(group=...): a process of its own has all rows")
+            inputs = read_inputs(shared, task_specific, ignore)
+            check_replicable(inputs, None)
+            local = read_local_losses(losses, tasks, rows, inputs.device, may_lack=self._ranks is not None)
+            self._combiner.list_checks.check(inputs, local.present, warns=self._ranks is None)
+            inputs = self._joined(inputs)
+            options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
+        present = local.present
+        if self._ranks is not None:
+            inputs, present = join(self._combiner, self._ranks, inputs, options, local)
         differentiate(present, inputs, options, self._gathering)
         self._inputs = inputs
         self.tasks = sorted(self._gathering.losses)
@@ -112,7 +123,7 @@ class Accumulation:
             before.own.tensors + [inputs.own.tensors[i] for i in new],
             before.own.keys + [inputs.own.keys[i] for i in new],
         )
-        return replace(inputs, own=own)
+        return replace(inputs, own=own, exchange=before.exchange)
 
     def __enter__(self) -> Accumulation:
         if self._is_open or self._is_used:

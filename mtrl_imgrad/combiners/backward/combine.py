@@ -30,20 +30,25 @@ def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: Tas
         NonFiniteError: if something is not finite and ``on_nonfinite`` is ``"raise"``.
     """
     if options.on_nonfinite != "raise":
-        finite = gradients.finite()
+        finite = _finite(inputs, gradients)
         if not all(finite):
             return _combine_some(combiner, inputs, options, gradients, finite)
     blocks = used_blocks(combiner, inputs, gradients)
     if options.checks_finite:
         check_losses(gradients.losses, gradients.ids)
-        _check_blocks(inputs, gradients)
-        _check_own(inputs, gradients)
+        if inputs.exchange is None:
+            _check_blocks(inputs, gradients)
+            _check_own(inputs, gradients)
+        else:
+            _check_tasks(_finite(inputs, gradients), gradients)
     found = combiner.combine(blocks, gradients.losses, gradients.tasks)
     check_status(combiner, options, found, gradients.losses)
     if options.checks_finite and found.status == Status.NON_FINITE:  # though all entries are finite
         return _overflown(options, gradients)
     shared = as_parameters(inputs, found.gradient, gradients)
     own = _own_gradients(gradients, own_weights(combiner, options, found.weights, gradients.losses))
+    if inputs.exchange is not None:
+        own = inputs.exchange.sum(inputs.own.tensors, own)
     write_gradients(inputs, options, _through_trunk(inputs, options, shared), own)
     return replace(found, gradient=filled(inputs.combined, shared))
 
@@ -53,6 +58,8 @@ def used_blocks(combiner: Combiner, inputs: Inputs, gradients: TaskGradients) ->
 
     A method that remembers every entry tells blocks apart by their place, so an unused one must not be left out.
     """
+    if inputs.exchange is not None:
+        return inputs.exchange.jacobian(combiner, gradients.blocks, len(gradients.losses))
     used = [block for block in gradients.blocks if block is not None]
     if not used:
         raise ArgumentError(f"no loss depends on any {'features' if inputs.features else 'parameter of shared'}")
@@ -70,6 +77,8 @@ def used_blocks(combiner: Combiner, inputs: Inputs, gradients: TaskGradients) ->
 def as_parameters(inputs: Inputs, combined: Tensor | list[Tensor], gradients: TaskGradients) -> list[Tensor | None]:
     """Combined blocks in the form that autograd gives gradients in; None for the blocks that no task used."""
     parts = list(combined)
+    if inputs.exchange is not None and not inputs.features:
+        return inputs.exchange.joined(parts)
     if len(parts) != len(gradients.blocks):
         rest = iter(parts)
         parts = [block if block is None else next(rest) for block in gradients.blocks]
@@ -147,13 +156,16 @@ def _through_trunk(inputs: Inputs, options: Options, combined: Gradients) -> Gra
     if not inputs.features:
         return combined
     pairs = [(tap, gradient) for tap, gradient in zip(inputs.features, combined, strict=True) if gradient is not None]
-    return torch.autograd.grad(
-        [tap for tap, _ in pairs],
-        inputs.shared.tensors,
-        [gradient.to(tap.dtype) for tap, gradient in pairs],
-        retain_graph=options.retain_graph,
-        allow_unused=True,
-    )
+    found: Gradients = [None] * len(inputs.shared.tensors)
+    if pairs:
+        found = torch.autograd.grad(
+            [tap for tap, _ in pairs],
+            inputs.shared.tensors,
+            [gradient.to(tap.dtype) for tap, gradient in pairs],
+            retain_graph=options.retain_graph,
+            allow_unused=True,
+        )
+    return found if inputs.exchange is None else inputs.exchange.sum(inputs.shared.tensors, found)
 
 
 def filled(tensors: Sequence[Tensor], gradients: Gradients) -> list[Tensor]:
@@ -162,6 +174,18 @@ def filled(tensors: Sequence[Tensor], gradients: Gradients) -> list[Tensor]:
         torch.zeros_like(one) if gradient is None else gradient
         for one, gradient in zip(tensors, gradients, strict=True)
     ]
+
+
+def _finite(inputs: Inputs, gradients: TaskGradients) -> list[bool]:
+    """For each task whether its loss and all of its gradients are finite, on every rank."""
+    finite = gradients.finite()
+    return finite if inputs.exchange is None else inputs.exchange.all(finite)
+
+
+def _check_tasks(finite: Sequence[bool], gradients: TaskGradients) -> None:
+    lost = [task for task, well in zip(gradients.ids, finite, strict=True) if not well]
+    if lost:
+        raise NonFiniteError(f"the gradient of task {lost[0]} is NaN or infinite on some rank")
 
 
 def _check_blocks(inputs: Inputs, gradients: TaskGradients) -> None:

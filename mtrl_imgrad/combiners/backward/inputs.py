@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_flag, check_number
-from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids
+from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids, index_of
 from mtrl_imgrad.combiners.non_finite import OnNonFinite
+from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [
@@ -40,13 +41,14 @@ class ParameterList:
         argument: its name.
         tensors: the parameters.
         keys: the name of each, or its place in what was given.
-        said: whether the argument was given. An iterator that holds nothing was not: it may be exhausted.
+        is_empty: whether it was given and holds nothing, not even frozen ones. An iterator that holds nothing does not
+            count: it may be exhausted.
     """
 
     argument: str
     tensors: list[Tensor]
     keys: list[str | int]
-    said: bool = True
+    is_empty: bool = False
 
     def name(self, i: int) -> str:
         """The name of the parameter of that index, for messages."""
@@ -62,12 +64,14 @@ class Inputs:
         own: the tasks' own.
         ignored: those that get no gradient here, though losses may reach them.
         features: where the gradients of the shared ones are combined instead; mostly none.
+        exchange: with the other ranks of the step; None for one process.
     """
 
     shared: ParameterList
     own: ParameterList
     ignored: ParameterList
     features: list[Tensor]
+    exchange: Exchange | None = None
 
     @property
     def combined(self) -> list[Tensor]:
@@ -112,15 +116,19 @@ class Losses:
         parts: scalars with a graph.
         tasks: whose they are; None for tasks 0 to K - 1, all of them.
         device: of the shared parameters.
+        means: ``[K]`` the losses, where the parts are one rank's summands of them.
     """
 
     parts: list[Tensor]
     tasks: list[int] | None
     device: torch.device
+    means: Tensor | None = None
 
     @property
     def values(self) -> Tensor:
         """``[K]``, detached, on the device of the shared parameters."""
+        if self.means is not None:
+            return self.means
         return torch.stack([part.detach() for part in self.parts]).to(self.device)
 
     @property
@@ -130,7 +138,8 @@ class Losses:
 
     def some(self, rows: Sequence[int]) -> Losses:
         """Those of a few rows."""
-        return Losses([self.parts[row] for row in rows], [self.ids[row] for row in rows], self.device)
+        means = None if self.means is None else self.means[index_of(rows, self.means.device)]
+        return Losses([self.parts[row] for row in rows], [self.ids[row] for row in rows], self.device, means)
 
 
 def read_inputs(
@@ -175,8 +184,8 @@ def _read_parameters(argument: str, given: Parameters | None) -> ParameterList:
     keys = [i if isinstance(entry, Tensor) else entry[0] for i, entry in enumerate(entries)]
     tensors = [entry if isinstance(entry, Tensor) else entry[1] for entry in entries]
     wanted = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
-    said = given is not None and (bool(entries) or not isinstance(given, Iterator))
-    return ParameterList(argument, [tensors[i] for i in wanted], [keys[i] for i in wanted], said)
+    is_empty = given is not None and not entries and not isinstance(given, Iterator)
+    return ParameterList(argument, [tensors[i] for i in wanted], [keys[i] for i in wanted], is_empty)
 
 
 def read_losses(losses: Tensor | Sequence[Tensor | None], tasks: TaskIds | None, device: torch.device) -> Losses:

@@ -39,12 +39,19 @@ class ListChecks:
         """Copies and pickles start anew: they will see other parameters."""
         return ListChecks, ()
 
-    def check(self, inputs: Inputs, losses: Losses) -> None:
+    def check(self, inputs: Inputs, losses: Losses, warns: bool = True) -> None:
         """Check the lists against the graphs of the losses, if it is time to.
+
+        Args:
+            inputs: the lists.
+            losses: those of one rank among several may be none.
+            warns: whether to tell of what no loss reaches; it may be reached on another rank.
 
         Raises:
             ArgumentError: if a list is wrong in itself, or a loss reaches a parameter that stands in no list.
         """
+        if not losses.parts:
+            return
         seen = self._of(inputs)
         seen.calls += 1
         again = seen.calls & (seen.calls - 1) == 0
@@ -69,6 +76,8 @@ class ListChecks:
         settled = losses.tasks is None or (again and not new and not seen.is_growing)
         seen.is_growing = bool(new) or (seen.is_growing and not again)
         seen.tasks |= new
+        if not warns:
+            return
         self._warn_once("unused", _unused(inputs, seen.reached) if settled else "")
         if not inputs.features:
             self._warn_once("detached", _detached(inputs, leaves))
@@ -76,7 +85,7 @@ class ListChecks:
     def _of(self, inputs: Inputs) -> _Seen:
         lists = (inputs.shared, inputs.own, inputs.ignored)
         tensors = [tensor for one in lists for tensor in one.tensors]
-        key = (*(len(one.tensors) for one in lists), inputs.own.said, len(inputs.features), *map(id, tensors))
+        key = (*(len(one.tensors) for one in lists), inputs.own.is_empty, len(inputs.features), *map(id, tensors))
         seen = self._seen.get(key)
         if seen is None or not all(
             reference() is tensor for reference, tensor in zip(seen.tensors, tensors, strict=True)
@@ -127,6 +136,10 @@ def _check_lists(inputs: Inputs) -> None:
                 f"task_specific must not hold a parameter that shared holds, too: {inputs.own.name(i)} is "
                 f"{names[id(tensor)]}"
             )
+    names |= _names(inputs.own)
+    for tensor in inputs.ignored.tensors:
+        if id(tensor) in names:
+            raise ArgumentError(f"ignore must not hold a parameter that takes a gradient: it holds {names[id(tensor)]}")
     for i, tensor in enumerate(inputs.shared.tensors):
         if tensor.device != inputs.device:
             raise ArgumentError(
@@ -155,7 +168,7 @@ def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, L
 
 def _check_forgotten(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None:
     """Raise if a leaf stands in no list, unless ``task_specific=()`` was said."""
-    if inputs.own.said and not inputs.own.tensors:
+    if inputs.own.is_empty:
         return
     listed = {id(tensor) for one in (inputs.shared, inputs.own, inputs.ignored) for tensor in one.tensors}
     forgotten: dict[int, tuple[Leaf, list[int]]] = {}

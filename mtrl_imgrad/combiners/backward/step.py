@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -53,13 +53,19 @@ class Step:
             finite = torch.isfinite(self.losses.values).tolist()
             if not all(finite):
                 return self._make_some(finite)
-        if not self.combiner.needs_jacobian(self.losses.ids):
-            return self.by_weights()
-        if self.inputs.features or not self.combiner.samples:
+        by_weights = not self.combiner.needs_jacobian(self.losses.ids)
+        if not by_weights and (self.inputs.features or not self.combiner.samples):
             return self.by_losses()
-        restore = self.combiner.restore_point()  # groups are drawn before the gradients are known
-        groups = self.combiner.draw_groups(len(self.losses.parts))
-        return self.by_losses() if groups is None else self.by_groups(groups, restore)
+        # Weights and groups are chosen before the gradients are known, which may turn out not to be finite.
+        restore = self.combiner.restore_point()
+        try:
+            found = self.by_weights() if by_weights else self.by_groups()
+        except BaseException:
+            restore()
+            raise
+        if found.skipped:
+            restore()
+        return found
 
     def by_losses(self) -> Combination:
         """A backward a task, down to the parameters or to the features."""
@@ -74,7 +80,6 @@ class Step:
         """
         values = self.losses.values
         self._check_losses(values)
-        restore = self.combiner.restore_point()
         found = self.combiner.weights_of_losses(values, self.losses.tasks)
         check_status(self.combiner, self.options, found, values)
         tensors, split = self.inputs.shared.tensors, len(self.inputs.shared.tensors)
@@ -84,17 +89,15 @@ class Step:
         plain = unweighted and not uniform
         if not plain:
             tensors = tensors + self.inputs.own.tensors
-        gradients = self._gradients(self.losses.parts, tensors, found.values, plain or self.options.retain_graph)
+        gradients = self._summed(tensors, found.values, plain or self.options.retain_graph)
         shared, own = gradients[:split], gradients[split:]
         if plain:
             own = self._own_gradients(torch.ones_like(found.values))
         elif uniform:
             own = [None if gradient is None else gradient / first.to(gradient.device) for gradient in own]
         if all(gradient is None for gradient in shared):
-            restore()
             raise ArgumentError("no loss depends on any parameter of shared")
         if not self._is_finite([*shared, *own]):
-            restore()
             return self._without_culprit("the weighted losses")
         write_gradients(self.inputs, self.options, shared, own)
         return Combination(
@@ -105,26 +108,29 @@ class Step:
             extras=found.extras,
         )
 
-    def by_groups(self, groups: Tensor, restore: Callable[[], None]) -> Combination:
-        """A backward a group of tasks, and one through the heads alone; ``restore`` takes the drawing back."""
+    def by_groups(self) -> Combination:
+        """A backward a group of tasks, and one through the heads alone; `by_losses` if there are no groups."""
         values = self.losses.values
         self._check_losses(values)
+        groups = self.combiner.draw_groups(len(values))
+        if groups is None:
+            return self.by_losses()
         gathering = Gathering()
         for row, weights in enumerate(groups):
             members = weights.nonzero()[:, 0].tolist()
             losses = [self.losses.parts[i] for i in members]
             retain = row < len(groups) - 1 or bool(self.inputs.own.tensors) or self.options.retain_graph
             gradients = self._gradients(losses, self.inputs.shared.tensors, weights[members], retain)
+            if self.inputs.exchange is not None:
+                gradients = self.inputs.exchange.row(gradients)
             gathering.add(row, values[0], gradients, [])
         found = gathering.finish()
-        if not self._is_finite(found.blocks):
-            restore()
+        if not self._is_finite_everywhere(found.blocks):
             return self._without_culprit("a group's mean loss")
         blocks = used_blocks(self.combiner, self.inputs, found)
         combination = self.combiner.combine_groups(blocks, groups, values, self.losses.tasks)
         own = self._own_gradients(own_weights(self.combiner, self.options, combination.weights, values))
         if not self._is_finite(own):
-            restore()
             return self._without_culprit("a task's own parameters")
         shared = as_parameters(self.inputs, combination.gradient, found)
         write_gradients(self.inputs, self.options, shared, own)
@@ -145,9 +151,14 @@ class Step:
         found = gradients_of(losses, tensors, weights, self.options, retain_graph)
         return [unscaled(gradient, self.options) for gradient in found]
 
+    def _summed(self, tensors: list[Tensor], weights: Tensor, retain_graph: bool) -> list[Tensor | None]:
+        """Gradients of the weighted sum of the losses, over the rows of all ranks."""
+        found = self._gradients(self.losses.parts, tensors, weights, retain_graph)
+        return found if self.inputs.exchange is None else self.inputs.exchange.sum(tensors, found)
+
     def _own_gradients(self, weights: Tensor) -> list[Tensor | None]:
         own = self.inputs.own.tensors
-        return self._gradients(self.losses.parts, own, weights, self.options.retain_graph) if own else []
+        return self._summed(own, weights, self.options.retain_graph) if own else []
 
     def _check_losses(self, values: Tensor) -> None:
         if self.options.checks_finite:
@@ -155,6 +166,11 @@ class Step:
 
     def _is_finite(self, gradients: Gradients) -> bool:
         return not self.options.checks_finite or is_finite(gradients)
+
+    def _is_finite_everywhere(self, gradients: Gradients) -> bool:
+        """`_is_finite`, on every rank."""
+        finite = self._is_finite(gradients)
+        return finite if self.inputs.exchange is None else self.inputs.exchange.all([finite])[0]
 
     def _without_culprit(self, of: str) -> Combination:
         """The gradient of several tasks together is not finite: nobody can say whose it was."""

@@ -149,7 +149,8 @@ def differentiate(losses: Losses, inputs: Inputs, options: Options, into: Gather
         # Down to features only the heads are freed: the trunk's graph is not visited, and stays.
         retain = options.retain_graph or row < len(losses.parts) - 1
         found = [unscaled(g, options) for g in gradients_of([loss], tensors, None, options, retain)]
-        into.add(task, values[row], found[:split], found[split:])
+        combined = found[:split] if inputs.exchange is None else inputs.exchange.row(found[:split])
+        into.add(task, values[row], combined, found[split:])
     into.complete &= losses.tasks is None
 
 

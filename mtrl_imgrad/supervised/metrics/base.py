@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Self
 
 import torch
@@ -66,6 +66,14 @@ class Metric(ABC):
             raise ArgumentError(f"other must be a metric like {self!r} to be merged, got {other!r}")
         for name, value in self._sums.items():
             value += other._sums[name].to(value.device)
+
+    def sum_over(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Add what the metrics of other processes have seen.
+
+        Args:
+            total: the sum over the processes of a tensor that each of them has.
+        """
+        self._sums = {name: total(value) for name, value in self._sums.items()}
 
     def reset(self) -> None:
         """Forget all batches."""

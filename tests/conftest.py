@@ -1,0 +1,56 @@
+"""What all tests have in common: the marker `portable`, imitated machines, seeds of learning tests.
+
+--by-file        says which files are done, in place of dots (see progress.py)
+--rounding SEED  tests run as if another machine had rounded (see rounding.py)
+--seeds N        tests that train until something is learned run with the seeds 0 to N - 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from progress import ProgressByFile
+from rounding import OtherRounding
+
+HERE = Path(__file__).parent
+NUMBERS = tuple(HERE / folder for folder in ("combiners", "snapshots", "synthetic"))
+"""Folders whose tests compare numbers that a processor rounds: all of them are `portable`."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options above."""
+    parser.addoption("--by-file", action="store_true", help="a line for each file that is done, in place of dots")
+    parser.addoption("--rounding", type=int, default=0, metavar="SEED", help="round as another machine; 0: as this one")
+    parser.addoption("--seeds", type=int, default=1, metavar="N", help="seeds of each learning test")
+
+
+@pytest.hookimpl(trylast=True)  # after the terminal's plugin is there
+def pytest_configure(config: pytest.Config) -> None:
+    """Put `ProgressByFile` in place, in the process that writes to the terminal."""
+    if config.getoption("--by-file") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(ProgressByFile(config.pluginmanager.getplugin("terminalreporter")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of `NUMBERS`."""
+    for item in items:
+        if any(folder in item.path.parents for folder in NUMBERS):
+            item.add_marker(pytest.mark.portable)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give learning tests their seeds."""
+    if "learning_seed" in metafunc.fixturenames:
+        metafunc.parametrize("learning_seed", range(metafunc.config.getoption("--seeds")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Tests, not their fixtures, run under `--rounding`."""
+    seed = item.config.getoption("--rounding")
+    if not seed:
+        return (yield)
+    with OtherRounding(seed):
+        return (yield)
