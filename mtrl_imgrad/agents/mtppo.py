@@ -248,12 +248,10 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
                 f"batch_size, n_steps or the environments a task must be more for normalize_advantage: {counted} rows "
                 f"give the advantages of a {self.advantage_scope} no deviation"
             )
-        if left:
+        if self.normalize_advantage and left * (1 if self.advantage_scope == "task" else self.num_tasks) == 1:
             warnings.warn(
-                f"of {self.n_steps * self.n_envs} transitions of a rollout, after every "
-                f"{self.n_steps * self.tasks.envs_per_task // rows} untruncated mini-batches of {self.batch_size}, "
-                f"there will be a truncated mini-batch of size {left * self.num_tasks}; a batch_size that divides "
-                "n_steps * num_envs leaves none",
+                f"batch_size={self.batch_size} divides the {self.n_steps * self.n_envs} transitions of a rollout so that "
+                f"there will be a truncated mini-batch of size {left * self.num_tasks}, whose advantages have no deviation",
                 stacklevel=2,
             )
 

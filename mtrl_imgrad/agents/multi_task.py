@@ -127,7 +127,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         check_combiners(self.actor_combiner, self.critic_combiner, self.tasks.num_tasks, self.policy_kwargs or {})
 
     @classmethod
-    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:  # type: ignore[override]
+    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """SB3's; every environment that an agent is given, also when it is loaded, comes through here."""
         check_env(env)
         if env is None:

@@ -21,32 +21,32 @@ class StoredColumns(ReplayBuffer):
     """Of observation, next observation, action, reward, and how the episode ended."""
 
     @property
-    def observations(self) -> NDArray:
+    def observations(self) -> NDArray:  # type: ignore[override]
         """``[buffer_size, n_envs, O]``, zero where nothing is stored."""
         return self._column(0)
 
     @property
-    def next_observations(self) -> NDArray:
+    def next_observations(self) -> NDArray:  # type: ignore[override]
         """Likewise, of the terminal observation where an episode ended."""
         return self._column(1)
 
     @property
-    def actions(self) -> NDArray:
+    def actions(self) -> NDArray:  # type: ignore[override]
         """Scaled to [-1, 1], ``[buffer_size, n_envs, A]``."""
         return self._column(2)
 
     @property
-    def rewards(self) -> NDArray:
+    def rewards(self) -> NDArray:  # type: ignore[override]
         """``[buffer_size, n_envs]``, raw."""
         return self._column(3)[..., 0]
 
     @property
-    def dones(self) -> NDArray:
+    def dones(self) -> NDArray:  # type: ignore[override]
         """``[buffer_size, n_envs]``: 1 where an episode ended or was cut off."""
         return (self._column(4)[..., 0] != 0).astype(np.float32)
 
     @property
-    def timeouts(self) -> NDArray:
+    def timeouts(self) -> NDArray:  # type: ignore[override]
         """``[buffer_size, n_envs]``: 1 where it was cut off."""
         return (self._column(4)[..., 0] == CUT_OFF).astype(np.float32)
 

@@ -274,6 +274,7 @@ class SACUpdate:
             actions,
         )
         soft_value = _smallest(values) - alpha[:, None] * log_prob
+        assert batch.discounts is not None
         return batch.rewards + (1 - batch.terminated) * batch.discounts * soft_value
 
     def _compute_critic_rows(self, critic: Parameters, *rows: Tensor) -> RowGradients:

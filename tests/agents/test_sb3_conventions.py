@@ -239,8 +239,8 @@ class TestVecNormalize:
 
 
 def test_a_truncated_minibatch_warns_and_a_rollout_of_one_row_is_refused():
-    with pytest.warns(UserWarning, match="truncated mini-batch of size 3"):
-        _agent(MTPPO, n_steps=8, batch_size=5)
+    with pytest.warns(UserWarning, match="truncated mini-batch of size 1"):
+        _agent(MTPPO, n_steps=8, batch_size=7)
     with pytest.raises(ArgumentError, match="normalize_advantage"):
         _agent(MTPPO, n_steps=1)
 
