@@ -13,7 +13,7 @@ from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, list_encoders, mak
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.gradients import RowGradients, by_rows, combine_rows, over_tasks, split_parameters
-from mtrl_imgrad.tracing import Traced
+from mtrl_imgrad.gradients.tracing import Traced
 
 ROWS, STATE, OUTPUTS = 128, 39, 8
 NAMES = tuple(list_tasks("MT10"))

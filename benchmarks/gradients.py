@@ -10,7 +10,7 @@ from benchmarks.timing import against, in_turn, table
 from mtrl_imgrad.agents.encoders import NetworkSpec
 from mtrl_imgrad.agents.encoders.layers import mlp
 from mtrl_imgrad.gradients import RowGradients, by_rows, split_parameters
-from mtrl_imgrad.tracing import Traced
+from mtrl_imgrad.gradients.tracing import Traced
 
 TASKS, ROWS, FEATURES = 10, 128, 53
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners import GramianCombiner, Status, Weights, make_combiner
-from mtrl_imgrad.combiners.memory.tables import TaskIds
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 
 class UnitGradients(GramianCombiner):

@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(arguments: list[str]) -> None:
     """Train an agent (--preset NAME or --config FILE set the defaults of all other options)."""
-    from mtrl_imgrad.experiments.config import list_presets, load_config, preset_path, train_config_class
-    from mtrl_imgrad.experiments.train import resume, train
+    from mtrl_imgrad.experiments.rl.config import list_presets, load_config, preset_path, train_config_class
+    from mtrl_imgrad.experiments.rl.train import resume, train
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     source = parser.add_mutually_exclusive_group()
@@ -113,7 +113,7 @@ class _Evaluate:
 
 def _evaluate(arguments: list[str]) -> None:
     """Evaluate the agent of a run folder, per task, and keep the report there."""
-    from mtrl_imgrad.experiments.evaluate import evaluate_run
+    from mtrl_imgrad.experiments.rl.evaluate import evaluate_run
 
     options = tyro.cli(_Evaluate, prog="mtrl-imgrad evaluate", description=_evaluate.__doc__, args=arguments)
     evaluate_run(
@@ -128,21 +128,21 @@ def _evaluate(arguments: list[str]) -> None:
 
 def _supervised(arguments: list[str]) -> None:
     """Train on images, compare methods, draw analyses (mtrl-imgrad supervised --help)."""
-    from mtrl_imgrad.supervised.commands import supervised
+    from mtrl_imgrad.experiments.supervised.commands import supervised
 
     supervised(arguments)
 
 
 def _toy(arguments: list[str]) -> None:
     """Follow methods over the two-objective landscape of CAGrad, Nash-MTL and IMGrad; draw and count."""
-    from mtrl_imgrad.experiments.toy import ToyConfig, run_toy
+    from mtrl_imgrad.experiments.synthetic import ToyConfig, run_toy
 
     run_toy(tyro.cli(ToyConfig, prog="mtrl-imgrad toy", description=_toy.__doc__, args=arguments))
 
 
 def _combiners(arguments: list[str]) -> None:
     """List the combiners: what a step needs and keeps, and the paper; or say all of one (combiners NAME)."""
-    from mtrl_imgrad.catalogue import print_combiner, print_combiners
+    from mtrl_imgrad.experiments.catalogue import print_combiner, print_combiners
 
     parser = argparse.ArgumentParser(prog="mtrl-imgrad combiners", description=_combiners.__doc__)
     parser.add_argument("name", nargs="?", help="a combiner, to be told all of it")
@@ -156,7 +156,7 @@ def _combiners(arguments: list[str]) -> None:
 
 def _presets(arguments: list[str]) -> None:
     """List the shipped configurations and where they lie."""
-    from mtrl_imgrad.experiments.config import list_presets, preset_path
+    from mtrl_imgrad.experiments.rl.config import list_presets, preset_path
 
     argparse.ArgumentParser(prog="mtrl-imgrad presets", description=_presets.__doc__).parse_args(arguments)
     console = Console(highlight=False)

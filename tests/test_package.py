@@ -27,7 +27,7 @@ def test_agents_cost_no_simulator():
 
 
 def test_a_worker_process_costs_no_torch():
-    loaded = _modules_after("import mtrl_imgrad.envs.workers, mtrl_imgrad.envs.metaworld_rows")
+    loaded = _modules_after("import mtrl_imgrad.envs.workers.processes, mtrl_imgrad.envs.backends.metaworld_rows")
     assert "metaworld" in loaded
     assert not {"torch", "stable_baselines3"} & set(loaded)
 

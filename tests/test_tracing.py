@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.tracing import Traced
+from mtrl_imgrad.gradients.tracing import Traced
 
 
 def _function(parameters, x):

@@ -37,7 +37,7 @@ import stable_baselines3.common.buffers
 import torch
 
 from mtrl_imgrad import MTPPO, MTSAC
-from mtrl_imgrad.agents.buffers import TaskReplayBuffer
+from mtrl_imgrad.agents.off_policy.buffer import TaskReplayBuffer
 
 EXPECTED = Path(__file__).with_name("sb3_tests.toml")
 AGENTS = {"SAC": MTSAC, "PPO": MTPPO}

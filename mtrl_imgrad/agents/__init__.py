@@ -1,13 +1,13 @@
 """SB3-style multi-task agents and the callbacks that know of tasks."""
 
-from mtrl_imgrad.agents.buffers import TaskReplayBuffer
-from mtrl_imgrad.agents.callbacks import GradientDiagnosticsCallback, MTEvalCallback
-from mtrl_imgrad.agents.checkpoint_callback import MTCheckpointCallback, latest_checkpoint
-from mtrl_imgrad.agents.mtppo import MTPPO
-from mtrl_imgrad.agents.mtsac import MTSAC
-from mtrl_imgrad.agents.policies import MTSACPolicy
-from mtrl_imgrad.agents.ppo_policy import MTPPOPolicy
-from mtrl_imgrad.agents.progress import MTProgressBarCallback
+from mtrl_imgrad.agents.callbacks.callbacks import GradientDiagnosticsCallback, MTEvalCallback
+from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint
+from mtrl_imgrad.agents.callbacks.progress import MTProgressBarCallback
+from mtrl_imgrad.agents.off_policy.buffer import TaskReplayBuffer
+from mtrl_imgrad.agents.ppo.agent import MTPPO
+from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
+from mtrl_imgrad.agents.sac.agent import MTSAC
+from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 
 __all__ = [
     "MTPPO",

@@ -8,8 +8,6 @@
 Pure PyTorch: nothing here knows of reinforcement learning, vision, or files.
 """
 
-from mtrl_imgrad.combiners.adatask import AdaTask
-from mtrl_imgrad.combiners.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.base import (
     Combination,
     Combiner,
@@ -19,41 +17,43 @@ from mtrl_imgrad.combiners.base import (
     Status,
     Weights,
 )
-from mtrl_imgrad.combiners.bilb4mtl import BiLB4MTL
-from mtrl_imgrad.combiners.cagrad import CAGrad
-from mtrl_imgrad.combiners.cagrad_fast import CAGradFast
-from mtrl_imgrad.combiners.con_fig import ConFIG
-from mtrl_imgrad.combiners.conicgrad import ConicGrad
-from mtrl_imgrad.combiners.cotbal import CoTBal
-from mtrl_imgrad.combiners.db_mtl import DBMTL
-from mtrl_imgrad.combiners.dwa import DWA
-from mtrl_imgrad.combiners.fairgrad import FairGrad
-from mtrl_imgrad.combiners.famo import FAMO
-from mtrl_imgrad.combiners.gls import GLS
-from mtrl_imgrad.combiners.graddrop import GradDrop
-from mtrl_imgrad.combiners.gradnorm import GradNorm
-from mtrl_imgrad.combiners.gradvac import GradVac
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
-from mtrl_imgrad.combiners.igb_v1 import IGBv1
-from mtrl_imgrad.combiners.igb_v2 import IGBv2
-from mtrl_imgrad.combiners.imgrad import IMGrad
-from mtrl_imgrad.combiners.imtl import IMTL
-from mtrl_imgrad.combiners.imtl_g import IMTLG
-from mtrl_imgrad.combiners.imtl_l import IMTLL
-from mtrl_imgrad.combiners.linear_scalarization import LinearScalarization
-from mtrl_imgrad.combiners.mgda import MGDA
-from mtrl_imgrad.combiners.moco import MoCo
-from mtrl_imgrad.combiners.nash_mtl import NashMTL
-from mtrl_imgrad.combiners.pcgrad import PCGrad
+from mtrl_imgrad.combiners.methods.adatask import AdaTask
+from mtrl_imgrad.combiners.methods.aligned_mtl import AlignedMTL
+from mtrl_imgrad.combiners.methods.bilb4mtl import BiLB4MTL
+from mtrl_imgrad.combiners.methods.cagrad import CAGrad
+from mtrl_imgrad.combiners.methods.cagrad_fast import CAGradFast
+from mtrl_imgrad.combiners.methods.con_fig import ConFIG
+from mtrl_imgrad.combiners.methods.conicgrad import ConicGrad
+from mtrl_imgrad.combiners.methods.cotbal import CoTBal
+from mtrl_imgrad.combiners.methods.db_mtl import DBMTL
+from mtrl_imgrad.combiners.methods.dwa import DWA
+from mtrl_imgrad.combiners.methods.fairgrad import FairGrad
+from mtrl_imgrad.combiners.methods.famo import FAMO
+from mtrl_imgrad.combiners.methods.gls import GLS
+from mtrl_imgrad.combiners.methods.graddrop import GradDrop
+from mtrl_imgrad.combiners.methods.gradnorm import GradNorm
+from mtrl_imgrad.combiners.methods.gradvac import GradVac
+from mtrl_imgrad.combiners.methods.igb_v1 import IGBv1
+from mtrl_imgrad.combiners.methods.igb_v2 import IGBv2
+from mtrl_imgrad.combiners.methods.imgrad import IMGrad
+from mtrl_imgrad.combiners.methods.imtl import IMTL
+from mtrl_imgrad.combiners.methods.imtl_g import IMTLG
+from mtrl_imgrad.combiners.methods.imtl_l import IMTLL
+from mtrl_imgrad.combiners.methods.linear_scalarization import LinearScalarization
+from mtrl_imgrad.combiners.methods.mgda import MGDA
+from mtrl_imgrad.combiners.methods.moco import MoCo
+from mtrl_imgrad.combiners.methods.nash_mtl import NashMTL
+from mtrl_imgrad.combiners.methods.pcgrad import PCGrad
+from mtrl_imgrad.combiners.methods.rlw import RLW
+from mtrl_imgrad.combiners.methods.sdmgrad import SDMGrad
+from mtrl_imgrad.combiners.methods.sdmgrad_os import SDMGradOS
+from mtrl_imgrad.combiners.methods.si import SI
+from mtrl_imgrad.combiners.methods.stch import STCH
+from mtrl_imgrad.combiners.methods.upgrad import UPGrad
+from mtrl_imgrad.combiners.methods.uw import UW
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
-from mtrl_imgrad.combiners.rlw import RLW
-from mtrl_imgrad.combiners.sdmgrad import SDMGrad
-from mtrl_imgrad.combiners.sdmgrad_os import SDMGradOS
-from mtrl_imgrad.combiners.si import SI
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
-from mtrl_imgrad.combiners.stch import STCH
-from mtrl_imgrad.combiners.upgrad import UPGrad
-from mtrl_imgrad.combiners.uw import UW
 
 __all__ = [
     "DBMTL",

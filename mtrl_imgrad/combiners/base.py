@@ -25,20 +25,22 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_count, check_seed
-from mtrl_imgrad.combiners.backward import Accumulation, Heads, ListChecks, Parameters, backward
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
 from mtrl_imgrad.combiners.gramian import check_gramian, combine_blocks, gramian_of_blocks
-from mtrl_imgrad.combiners.memory.frozen_weights import FrozenWeights
-from mtrl_imgrad.combiners.memory.tables import Kept, Restorable, TaskIds, check_task_ids
-from mtrl_imgrad.combiners.non_finite import OnNonFinite
-from mtrl_imgrad.combiners.outcome import Combination, Status, Weights
+from mtrl_imgrad.combiners.result import Combination, Status, Weights
+from mtrl_imgrad.combiners.state.frozen_weights import FrozenWeights
+from mtrl_imgrad.combiners.state.tables import Kept, Restorable, TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
+    from mtrl_imgrad.gradients.per_loss import Accumulation, Heads, ListChecks, Parameters
 
 __all__ = [
     "Combination",
@@ -146,7 +148,7 @@ class Combiner(ABC):
 
         Where ``wants_losses_after``, tell the losses of the same batch after that step by `after_step`.
 
-        See `mtrl_imgrad.combiners.backward`, which does the work. To take the batch in parts: `accumulate`.
+        See `mtrl_imgrad.gradients.per_loss`, which does the work. To take the batch in parts: `accumulate`.
 
         Parameters come as a module, its ``parameters()`` or its ``named_parameters()``; with names, messages name them.
 
@@ -189,6 +191,8 @@ class Combiner(ABC):
             UserWarning: once a combiner, if no loss reaches a listed parameter; and once, if some task's loss reaches
                 no shared parameter.
         """
+        from mtrl_imgrad.gradients.per_loss import backward  # the room above this one
+
         return backward(
             self,
             losses,

@@ -10,7 +10,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.arguments import check_tensor
 from mtrl_imgrad.combiners.columns import with_blocks
 from mtrl_imgrad.combiners.gramian import rows_of
-from mtrl_imgrad.combiners.memory.tables import TaskIds, check_task_ids
+from mtrl_imgrad.combiners.state.tables import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 __all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Combination, Combiner, GramianCombiner, MatrixCombiner, TaskIds
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks, rows_of
-from mtrl_imgrad.combiners.outcome import Status
+from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
 
 try:

@@ -15,7 +15,7 @@ from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
 
 if TYPE_CHECKING:
-    from mtrl_imgrad.envs.own_tasks import MakeEnv
+    from mtrl_imgrad.envs.backends.own_tasks import MakeEnv
 
 __all__ = ["make_vec_env"]
 
@@ -80,7 +80,7 @@ def make_vec_env(
         tasks: A set (``"MT10"``, ``"MT25"``, ``"MT50"``, ``"toy-reach"``), one task (``"reach-v3"`` or
             ``"reach"``), or a sequence of task names, whose order is that of the one-hot. Or tasks of your own: a
             mapping from names to Gymnasium ids or to functions that build environments, see
-            `mtrl_imgrad.envs.own_tasks`.
+            `mtrl_imgrad.envs.backends.own_tasks`.
         seed: Seed of all goals and episodes. The same seed and arguments give the same episodes, within a
             back-end.
         backend: ``"metaworld"`` (the reference), ``"envpool"`` (a faster port, optional package), ``"toy"``,
@@ -193,26 +193,26 @@ def _objections(options: _Options, renders: bool) -> list[str]:
 
 
 def _make_own(tasks: Mapping[str, MakeEnv], options: _Options) -> MultiTaskVecEnv:
-    from mtrl_imgrad.envs.own_tasks import OwnTasksVecEnv
+    from mtrl_imgrad.envs.backends.own_tasks import OwnTasksVecEnv
 
     return OwnTasksVecEnv(tasks, render_mode=options.render_mode, **options.common())
 
 
 def _make_toy(options: _Options) -> MultiTaskVecEnv:
-    from mtrl_imgrad.envs.toy import ToyReachVecEnv
+    from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 
     return ToyReachVecEnv(options.task_names, **options.common())
 
 
 def _make_envpool(options: _Options) -> MultiTaskVecEnv:
-    from mtrl_imgrad.envs.envpool import EnvPoolVecEnv
+    from mtrl_imgrad.envs.backends.envpool import EnvPoolVecEnv
 
     return EnvPoolVecEnv(options.task_names, num_threads=options.num_threads, **options.common())
 
 
 def _make_metaworld(options: _Options) -> MultiTaskVecEnv:
     try:
-        from mtrl_imgrad.envs.metaworld import MetaWorldVecEnv
+        from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
     except ImportError as error:
         raise MissingDependencyError(
             "backend='metaworld' needs the package metaworld: pip install metaworld"

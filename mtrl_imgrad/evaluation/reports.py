@@ -19,7 +19,7 @@ from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.statistics import Interval, as_array, success_interval, wilson_interval
-from mtrl_imgrad.files import write_atomically
+from mtrl_imgrad.reporting.atomic_files import write_atomically
 
 __all__ = ["EvaluationHistory", "SuccessReport"]
 

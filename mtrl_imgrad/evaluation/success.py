@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from mtrl_imgrad.checked import checked
+from mtrl_imgrad.envs.success_info import success_of
 from mtrl_imgrad.errors import (
     ArgumentError,
     EnvironmentFaultError,
@@ -24,7 +25,6 @@ from mtrl_imgrad.errors import (
 )
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.reports import SuccessReport
-from mtrl_imgrad.success_info import success_of
 
 __all__ = ["check_evaluation_env", "evaluate_success"]
 

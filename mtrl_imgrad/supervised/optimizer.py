@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners import AdaTask, Combiner
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.training_config import OptimisationConfig
+from mtrl_imgrad.experiments.supervised.config import OptimisationConfig
 
 __all__ = ["SplitOptimizer", "make_optimizer"]
 

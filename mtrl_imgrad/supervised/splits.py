@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.supervised.data import CelebA, CityScapes, NYUv2, make_scenes
-from mtrl_imgrad.supervised.data.description import read_meta
-from mtrl_imgrad.supervised.partly_labeled import PartlyLabeled
+from mtrl_imgrad.experiments.supervised.config import DataConfig
+from mtrl_imgrad.supervised.datasets import CelebA, CityScapes, NYUv2, make_scenes
+from mtrl_imgrad.supervised.datasets.description import read_meta
+from mtrl_imgrad.supervised.datasets.partly_labeled import PartlyLabeled
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.supervised.training_config import DataConfig
 
 __all__ = ["ItemDataset", "Splits", "load_splits"]
 

@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner
-from mtrl_imgrad.combiners.backward import Heads
-from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.experiments.supervised.config import OptimisationConfig, ReportConfig
+from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
+from mtrl_imgrad.gradients.per_loss import Heads
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 from mtrl_imgrad.supervised.batch_norm import frozen_statistics
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
@@ -32,7 +33,6 @@ from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
-from mtrl_imgrad.supervised.training_config import OptimisationConfig, ReportConfig
 
 __all__ = ["MultiTaskTrainer"]
 

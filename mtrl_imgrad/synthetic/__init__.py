@@ -6,7 +6,7 @@
     >>> outcomes(run)[0].at_optimum
     False
 
-Pictures are in `mtrl_imgrad.synthetic.plots`, the command in `mtrl_imgrad.experiments.toy`.
+Pictures are in `mtrl_imgrad.synthetic.plots`, the command in `mtrl_imgrad.experiments.synthetic`.
 """
 
 from mtrl_imgrad.synthetic.measures import Curves, Outcome, curves, outcomes

@@ -19,7 +19,7 @@ import torch
 from stable_baselines3.common.logger import CSVOutputFormat, Logger
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, GradientDiagnosticsCallback, MTCheckpointCallback
-from mtrl_imgrad.agents.checkpoint import read_checkpoint
+from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
 from mtrl_imgrad.envs import make_vec_env
 
 AGENTS = {"mtsac": MTSAC, "mtppo": MTPPO}

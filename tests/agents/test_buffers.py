@@ -5,7 +5,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from mtrl_imgrad.agents.buffers import TaskReplayBuffer
+from mtrl_imgrad.agents.off_policy.buffer import TaskReplayBuffer
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 TASKS, COPIES = 3, 2

@@ -18,12 +18,12 @@ from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from mtrl_imgrad.agents import MTSAC
-from mtrl_imgrad.agents.callbacks import (
+from mtrl_imgrad.agents.callbacks.callbacks import (
     GradientDiagnosticsCallback,
     MTEvalCallback,
     record_per_task,
 )
-from mtrl_imgrad.agents.progress import MTProgressBarCallback
+from mtrl_imgrad.agents.callbacks.progress import MTProgressBarCallback
 from mtrl_imgrad.combiners.base import Combination, Status
 from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
@@ -69,7 +69,9 @@ def report_of(rates, n=10, reward=0.0):
 def outcomes(monkeypatch):
     """Evaluations return these reports in turn."""
     queue = deque()
-    monkeypatch.setattr("mtrl_imgrad.agents.callbacks.evaluate_success", lambda *args, **kwargs: queue.popleft())
+    monkeypatch.setattr(
+        "mtrl_imgrad.agents.callbacks.callbacks.evaluate_success", lambda *args, **kwargs: queue.popleft()
+    )
     return queue
 
 

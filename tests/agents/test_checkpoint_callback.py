@@ -9,8 +9,8 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, MTCheckpointCallback, latest_checkpoint
-from mtrl_imgrad.agents.checkpoint import read_checkpoint
-from mtrl_imgrad.agents.checkpoint_callback import list_checkpoints
+from mtrl_imgrad.agents.callbacks.checkpoints import list_checkpoints
+from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
 

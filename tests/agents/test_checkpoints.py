@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, TaskReplayBuffer
-from mtrl_imgrad.agents.checkpoint import read_checkpoint, write_checkpoint
+from mtrl_imgrad.agents.checkpoints.format import read_checkpoint, write_checkpoint
 from mtrl_imgrad.combiners import CAGrad
 from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError

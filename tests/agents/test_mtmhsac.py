@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from mtrl_imgrad.agents import MTSAC
-from mtrl_imgrad.agents.update import Noise
+from mtrl_imgrad.agents.sac.update import Noise
 from mtrl_imgrad.envs import make_vec_env
-from mtrl_imgrad.experiments.config import load_config, preset_path
-from mtrl_imgrad.experiments.train import make_agent
+from mtrl_imgrad.experiments.rl.config import load_config, preset_path
+from mtrl_imgrad.experiments.rl.train import make_agent
 
 GAMMA, TAU = 0.99, 0.005
 

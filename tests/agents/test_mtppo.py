@@ -18,7 +18,7 @@ from mtrl_imgrad.agents import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.encoders import list_encoders
 from mtrl_imgrad.combiners import CAGrad, FairGrad, IMGrad, LinearScalarization, PCGrad, list_combiners
 from mtrl_imgrad.envs import list_tasks, make_vec_env
-from mtrl_imgrad.envs.toy import ToyReachVecEnv
+from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError, NonFiniteError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.evaluation import evaluate_success
 
@@ -352,6 +352,6 @@ def test_adam_on_top_of_adatask_s_step_is_warned_of():
 
 def test_an_agent_does_not_learn_in_several_ranks(monkeypatch):
     agent = _agent()
-    monkeypatch.setattr("mtrl_imgrad.agents.multi_task.running_ranks", lambda: 2)
+    monkeypatch.setattr("mtrl_imgrad.agents.common.multi_task.running_ranks", lambda: 2)
     with pytest.raises(ArgumentError, match=r"MTPPO learns in one process, but 2 ranks of torch\.distributed run"):
         agent.learn(ROLLOUT)

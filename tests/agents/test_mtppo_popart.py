@@ -6,7 +6,7 @@ import torch
 
 from mtrl_imgrad.agents import MTPPO
 from mtrl_imgrad.agents.encoders import list_encoders
-from mtrl_imgrad.agents.popart import PopArt
+from mtrl_imgrad.agents.ppo.popart import PopArt
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError
 

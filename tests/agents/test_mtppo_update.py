@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtrl_imgrad.agents import MTPPO
 from mtrl_imgrad.agents.encoders import list_encoders
-from mtrl_imgrad.agents.ppo_update import PPOSettings, PPOUpdate, whitened
-from mtrl_imgrad.agents.rollouts import TaskRollout, TaskRolloutBuffer
+from mtrl_imgrad.agents.ppo.rollout import TaskRollout, TaskRolloutBuffer
+from mtrl_imgrad.agents.ppo.update import PPOSettings, PPOUpdate, whitened
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError

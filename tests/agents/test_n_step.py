@@ -7,8 +7,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
 from mtrl_imgrad import MTSAC, make_vec_env
-from mtrl_imgrad.agents.buffers import TaskReplayBuffer
-from mtrl_imgrad.agents.update import Noise
+from mtrl_imgrad.agents.off_policy.buffer import TaskReplayBuffer
+from mtrl_imgrad.agents.sac.update import Noise
 
 GAMMA = 0.9
 OBSERVATIONS = spaces.Box(-np.inf, np.inf, (3,), np.float32)

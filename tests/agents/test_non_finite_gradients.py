@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, GradientDiagnosticsCallback
-from mtrl_imgrad.agents.checkpoint import read_checkpoint
-from mtrl_imgrad.agents.update import Noise
+from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
+from mtrl_imgrad.agents.sac.update import Noise
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import split_parameters

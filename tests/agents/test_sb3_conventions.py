@@ -15,7 +15,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from mtrl_imgrad import MTPPO, MTSAC, make_vec_env
-from mtrl_imgrad.agents import unsupported
+from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError, UnsupportedError
 
 SMALL = {"net_arch": [8]}

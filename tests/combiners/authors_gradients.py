@@ -8,7 +8,8 @@ import torch
 from authors import DECADES, Comparison, Comparisons, Facts, deviation, double
 from torch import Tensor
 
-from mtrl_imgrad.combiners import Combiner, graddrop, make_combiner, pcgrad
+from mtrl_imgrad.combiners import Combiner, make_combiner
+from mtrl_imgrad.combiners.methods import graddrop, pcgrad
 
 __all__ = [
     "adatask",

@@ -8,8 +8,9 @@ import torch
 from authors import Comparison, Comparisons, Facts, deviation, double
 from torch import Tensor, nn
 
-from mtrl_imgrad.combiners import IGBv2, igb_agent
-from mtrl_imgrad.combiners.igb_agent import WeightAgent, _Networks
+from mtrl_imgrad.combiners import IGBv2
+from mtrl_imgrad.combiners.state import igb_agent
+from mtrl_imgrad.combiners.state.igb_agent import WeightAgent, _Networks
 
 SINGLE = 1e-6
 """Rounding of single precision, in which both agents work."""

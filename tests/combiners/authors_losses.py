@@ -6,7 +6,7 @@ from authors import Comparison, Comparisons, Facts, deviation, double
 from torch import Tensor
 
 from mtrl_imgrad.combiners import Combiner, make_combiner
-from mtrl_imgrad.combiners.cotbal import balance_scores, cotbal_weights
+from mtrl_imgrad.combiners.methods.cotbal import balance_scores, cotbal_weights
 
 
 def famo(given: Facts, theirs: Facts) -> Comparisons:

@@ -10,9 +10,9 @@ from test_backward import Net
 from torch import nn
 
 from mtrl_imgrad.combiners import IMGrad, LinearScalarization, list_combiners, make_combiner
-from mtrl_imgrad.combiners.backward import lists as list_checks
-from mtrl_imgrad.combiners.backward.inputs import read_inputs
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.gradients.per_loss import lists as list_checks
+from mtrl_imgrad.gradients.per_loss.inputs import read_inputs
 
 NAMES = list_combiners()
 

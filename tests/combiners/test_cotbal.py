@@ -9,7 +9,7 @@ import torch
 from loss_oracles import by_hand
 
 from mtrl_imgrad.combiners import CoTBal
-from mtrl_imgrad.combiners.cotbal import cotbal_weights
+from mtrl_imgrad.combiners.methods.cotbal import cotbal_weights
 from mtrl_imgrad.errors import ArgumentError
 
 MINI = [0.40, 0.50, 0.60, 0.30]

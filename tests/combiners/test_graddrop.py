@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mtrl_imgrad.combiners import GradDrop
-from mtrl_imgrad.combiners.memory.randomness import uniform
+from mtrl_imgrad.combiners.state.randomness import uniform
 from mtrl_imgrad.errors import ArgumentError
 
 G = torch.randn(4, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

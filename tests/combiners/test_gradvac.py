@@ -10,7 +10,7 @@ import torch
 from gradient_problems import families
 
 from mtrl_imgrad.combiners import GradVac, PCGrad, Status
-from mtrl_imgrad.combiners.memory.randomness import random_orders
+from mtrl_imgrad.combiners.state.randomness import random_orders
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
 

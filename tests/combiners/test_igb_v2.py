@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 
-from mtrl_imgrad.combiners import IGBv2, igb_agent
-from mtrl_imgrad.combiners.igb_agent import WeightAgent
+from mtrl_imgrad.combiners import IGBv2
+from mtrl_imgrad.combiners.state import igb_agent
+from mtrl_imgrad.combiners.state.igb_agent import WeightAgent
 from mtrl_imgrad.errors import ArgumentError
 
 YES = torch.tensor(True)

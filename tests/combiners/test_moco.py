@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize
 
 from mtrl_imgrad.combiners import MoCo, make_combiner
-from mtrl_imgrad.combiners.memory.simplex_table import project_simplex
+from mtrl_imgrad.combiners.state.simplex_table import project_simplex
 from mtrl_imgrad.errors import ArgumentError
 
 

@@ -9,10 +9,10 @@ from combiner_examples import make_example
 from torch import nn
 
 from mtrl_imgrad.combiners import IMGrad, LinearScalarization, Status, list_combiners, make_combiner
-from mtrl_imgrad.combiners.non_finite import NonFiniteCounts
 from mtrl_imgrad.combiners.registry import combiner_class
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import RowGradients, combine_rows
+from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts
 
 LOST = 1
 

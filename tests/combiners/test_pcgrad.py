@@ -10,7 +10,7 @@ import torch
 from gradient_problems import families, gramians
 
 from mtrl_imgrad.combiners import PCGrad, Status, make_combiner
-from mtrl_imgrad.combiners.memory.randomness import random_orders
+from mtrl_imgrad.combiners.state.randomness import random_orders
 from mtrl_imgrad.errors import ArgumentError
 
 FAMILIES = list(families(2, 1))

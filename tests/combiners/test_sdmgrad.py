@@ -9,7 +9,7 @@ from gradient_problems import families, gramians
 from torch import nn
 
 from mtrl_imgrad.combiners import SDMGrad, SDMGradOS, Status, make_combiner
-from mtrl_imgrad.combiners.sdmgrad import direction_oriented
+from mtrl_imgrad.combiners.methods.sdmgrad import direction_oriented
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import RowGradients, combine_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mtrl_imgrad.combiners.memory.task_adam import TaskAdam
+from mtrl_imgrad.combiners.state.task_adam import TaskAdam
 from mtrl_imgrad.errors import ArgumentError
 
 ALWAYS = torch.tensor(True)

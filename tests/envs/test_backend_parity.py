@@ -21,7 +21,7 @@ from metaworld.env_dict import MT10_V3
 from scipy.stats import ks_2samp
 
 from mtrl_imgrad.envs import MultiTaskVecEnv, list_tasks, make_vec_env
-from mtrl_imgrad.envs.metaworld_rows import draw_task_vector, set_task_vector
+from mtrl_imgrad.envs.backends.metaworld_rows import draw_task_vector, set_task_vector
 
 pytestmark = pytest.mark.portable
 
@@ -74,7 +74,7 @@ def compare(
     """Absolute differences of an upward episode: of ``first`` and ``later`` observations, of ``rewards``."""
     import envpool
 
-    from mtrl_imgrad.envs.envpool import _pool_id
+    from mtrl_imgrad.envs.backends.envpool import _pool_id
 
     pool = envpool.make_gymnasium(_pool_id(task), num_envs=1, seed=9, partially_observable=False)
     shown = pool.reset()[0][0]

@@ -16,7 +16,7 @@ import pytest
 from fake_rows import FakeRows, UnbuildableRows
 
 from mtrl_imgrad.envs import make_vec_env
-from mtrl_imgrad.envs.metaworld import MetaWorldVecEnv
+from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
 from mtrl_imgrad.errors import WorkerError
 
 TASKS = ["reach-v3", "push-v3", "door-open-v3"]

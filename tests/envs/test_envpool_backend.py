@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mtrl_imgrad.envs import MultiTaskVecEnv, list_tasks, make_vec_env
-from mtrl_imgrad.envs.envpool import EnvPoolVecEnv, _pool_id, default_num_threads
-from mtrl_imgrad.envs.workers import available_cores
+from mtrl_imgrad.envs.backends.envpool import EnvPoolVecEnv, _pool_id, default_num_threads
+from mtrl_imgrad.envs.workers.processes import available_cores
 from mtrl_imgrad.errors import ArgumentError
 
 envpool = pytest.importorskip("envpool")

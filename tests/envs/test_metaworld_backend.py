@@ -12,7 +12,7 @@ import pytest
 from metaworld.env_dict import MT10_V3
 
 from mtrl_imgrad.envs import MultiTaskVecEnv, list_tasks, make_vec_env
-from mtrl_imgrad.envs.metaworld import MetaWorldVecEnv
+from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
 from mtrl_imgrad.errors import EnvironmentFaultError
 
 GOAL = slice(36, 39)
@@ -172,7 +172,7 @@ def test_fifty_goals_by_default_and_shared_by_the_copies() -> None:
 
 def test_vectors_drawn_without_the_arm_are_meta_worlds_own() -> None:
     """Meta-World's unfrozen reset draws twice and keeps the second; the numbers are the same to the bit."""
-    from mtrl_imgrad.envs.metaworld_rows import draw_task_vector
+    from mtrl_imgrad.envs.backends.metaworld_rows import draw_task_vector
 
     for name, env_class in MT10_V3.items():
         env = env_class()

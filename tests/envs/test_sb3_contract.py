@@ -12,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from mtrl_imgrad.envs import MultiTaskVecEnv, make_vec_env
-from mtrl_imgrad.envs.toy import ToyReachVecEnv
+from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 
 
 def small_sac(env: VecEnv, **options: Any) -> SAC:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtrl_imgrad.envs import make_vec_env
-from mtrl_imgrad.envs.toy import ToyReachVecEnv
+from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 
 
 def make(**options: object) -> ToyReachVecEnv:

@@ -13,7 +13,7 @@ from mtrl_imgrad.cli import COMMANDS, main
 from mtrl_imgrad.combiners import list_combiners
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.evaluation import EvaluationHistory, EvaluationProtocol, SuccessReport
-from mtrl_imgrad.experiments.config import list_presets, load_config
+from mtrl_imgrad.experiments.rl.config import list_presets, load_config
 
 SMALL = (
     "--env toy-reach --total-timesteps 1200 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-every 400 "

@@ -9,10 +9,11 @@ import pytest
 import tyro
 import yaml
 
-from mtrl_imgrad.agents import MTPPO, MTSAC, MTPPOPolicy, MTSACPolicy, unsupported
+from mtrl_imgrad.agents import MTPPO, MTSAC, MTPPOPolicy, MTSACPolicy
+from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.experiments.config import (
+from mtrl_imgrad.experiments.rl.config import (
     TRAIN_CONFIGS,
     EnvConfig,
     EvaluationConfig,
@@ -28,7 +29,7 @@ from mtrl_imgrad.experiments.config import (
     preset_path,
     save_config,
 )
-from mtrl_imgrad.experiments.train import make_agent, make_env, make_eval_env
+from mtrl_imgrad.experiments.rl.train import make_agent, make_env, make_eval_env
 
 # Set by the run itself, or SB3's plumbing.
 NOT_OPTIONS = {"self", "policy", "env", "seed", "verbose", "tensorboard_log", "policy_kwargs", "_init_setup_model"}

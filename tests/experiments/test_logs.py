@@ -2,7 +2,7 @@
 
 import csv
 
-from mtrl_imgrad.experiments.logs import run_logger
+from mtrl_imgrad.experiments.rl.logs import run_logger
 
 
 def write(logger, rows):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from poisoned_rows import poison_reset, poison_step
 
-from mtrl_imgrad.envs.metaworld import MetaWorldVecEnv
-from mtrl_imgrad.envs.metaworld_rows import MetaWorldRows
+from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
+from mtrl_imgrad.envs.backends.metaworld_rows import MetaWorldRows
 
 
 class PoisonedMetaWorldRows(MetaWorldRows):

@@ -20,16 +20,23 @@ from mtrl_imgrad.agents.encoders.layers import TaskLinear
 from mtrl_imgrad.combiners import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
-from mtrl_imgrad.experiments import config as presets
+from mtrl_imgrad.experiments.rl import config as presets
+from mtrl_imgrad.experiments.supervised import config as supervised_presets
+from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, OptimisationConfig, SupervisedConfig
 from mtrl_imgrad.gradients import Parameters, by_rows, split_parameters
-from mtrl_imgrad.supervised import training_config as supervised_presets
-from mtrl_imgrad.supervised.data import AttributeSample, DenseSample, View, write_celeba, write_cityscapes, write_nyuv2
-from mtrl_imgrad.supervised.data.layers import DEPTH, IMAGE, label_layer
+from mtrl_imgrad.supervised.datasets import (
+    AttributeSample,
+    DenseSample,
+    View,
+    write_celeba,
+    write_cityscapes,
+    write_nyuv2,
+)
+from mtrl_imgrad.supervised.datasets.layers import DEPTH, IMAGE, label_layer
 from mtrl_imgrad.supervised.metrics import DepthMetric, MetricSet, SegmentationMetric
 from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.splits import load_splits
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.supervised.training_config import DataConfig, ModelConfig, OptimisationConfig, SupervisedConfig
 from mtrl_imgrad.synthetic import descend, outcomes
 
 Call = Callable[[Path], dict[str, Any]]
@@ -242,22 +249,22 @@ CALLS: dict[str, Call] = {
         "radius": torch.tensor(0.5),
     },
     "combiners.solvers.simplex_problems.min_norm_point": lambda folder: {"gramian": gramian()},
-    "agents.mtsac.MTSAC": lambda folder: agent_arguments(buffer_size=400),
-    "agents.mtppo.MTPPO": lambda folder: agent_arguments(n_steps=4, batch_size=8),
-    "agents.policies.MTSACPolicy": policy_arguments,
-    "agents.ppo_policy.MTPPOPolicy": policy_arguments,
-    "agents.buffers.TaskReplayBuffer": lambda folder: {
+    "agents.sac.agent.MTSAC": lambda folder: agent_arguments(buffer_size=400),
+    "agents.ppo.agent.MTPPO": lambda folder: agent_arguments(n_steps=4, batch_size=8),
+    "agents.sac.policy.MTSACPolicy": policy_arguments,
+    "agents.ppo.policy.MTPPOPolicy": policy_arguments,
+    "agents.off_policy.buffer.TaskReplayBuffer": lambda folder: {
         "buffer_size": 8,
         "observation_space": STATE,
         "action_space": ACTION,
         "n_envs": 2,
         "task_names": ("a", "b"),
     },
-    "agents.callbacks.GradientDiagnosticsCallback": lambda folder: {},
-    "agents.callbacks.MTEvalCallback": lambda folder: {"eval_env": eval_env()},
-    "agents.checkpoint_callback.MTCheckpointCallback": lambda folder: {"save_freq": 10, "path": folder},
-    "agents.checkpoint_callback.latest_checkpoint": lambda folder: {"path": saved_checkpoint(folder)},
-    "agents.progress.MTProgressBarCallback": lambda folder: {},
+    "agents.callbacks.callbacks.GradientDiagnosticsCallback": lambda folder: {},
+    "agents.callbacks.callbacks.MTEvalCallback": lambda folder: {"eval_env": eval_env()},
+    "agents.callbacks.checkpoints.MTCheckpointCallback": lambda folder: {"save_freq": 10, "path": folder},
+    "agents.callbacks.checkpoints.latest_checkpoint": lambda folder: {"path": saved_checkpoint(folder)},
+    "agents.callbacks.progress.MTProgressBarCallback": lambda folder: {},
     "agents.encoders.dropout.Dropout": lambda folder: {"features": 4, "rate": 0.1},
     "agents.encoders.initialization.initialize": lambda folder: {
         "encoder": make_encoder("one_hot", SPEC),
@@ -322,17 +329,28 @@ CALLS: dict[str, Call] = {
         "loss": task_loss,
         "parameters": task_parameters(),
     },
-    "files.write_atomically": lambda folder: {"target": folder / "file", "write": lambda file: file.write(b"")},
-    "files.sync_folder": lambda folder: {"folder": folder},
-    "supervised.comparison.delta_m": lambda folder: {"results": PAIR, "baselines": PAIR, "higher_is_better": SIGNS},
-    "supervised.comparison.delta_p": lambda folder: {"results": PAIR, "baselines": PAIR, "higher_is_better": SIGNS},
-    "supervised.comparison.mean_rank": lambda folder: {"rows": {"one": PAIR}, "higher_is_better": SIGNS},
+    "reporting.atomic_files.write_atomically": lambda folder: {
+        "target": folder / "file",
+        "write": lambda file: file.write(b""),
+    },
+    "reporting.atomic_files.sync_folder": lambda folder: {"folder": folder},
+    "experiments.supervised.comparison.delta_m": lambda folder: {
+        "results": PAIR,
+        "baselines": PAIR,
+        "higher_is_better": SIGNS,
+    },
+    "experiments.supervised.comparison.delta_p": lambda folder: {
+        "results": PAIR,
+        "baselines": PAIR,
+        "higher_is_better": SIGNS,
+    },
+    "experiments.supervised.comparison.mean_rank": lambda folder: {"rows": {"one": PAIR}, "higher_is_better": SIGNS},
     "supervised.losses.make_loss": lambda folder: {"task": TASKS[0]},
     "supervised.losses.depth_loss": lambda folder: {"prediction": image_batch(1), "target": image_batch(1)},
     "supervised.losses.normal_loss": lambda folder: {"prediction": image_batch(3), "target": image_batch(3)},
     "supervised.losses.attribute_loss": lambda folder: {"logits": torch.zeros(2, 1), "target": torch.ones(2, 1)},
     "supervised.losses.segmentation_loss": lambda folder: {"log_probabilities": image_batch(3), "labels": labels()},
-    "supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
+    "experiments.supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.tasks.TaskSpec": lambda folder: {"name": "a", "kind": "depth", "channels": 1},
     "supervised.models.registry.make_model": lambda folder: {"name": "segnet", "tasks": TASKS, "width": 1 / 32},
     "supervised.models.sharing.split_parameters": lambda folder: {"model": model()},
@@ -342,7 +360,7 @@ CALLS: dict[str, Call] = {
     "supervised.metrics.segmentation.SegmentationMetric": lambda folder: {"num_classes": 3},
     "supervised.metrics.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
     "supervised.metrics.metric_set.make_metric": lambda folder: {"task": TASKS[0]},
-    "supervised.data.dense.DenseDataset": lambda folder: {
+    "supervised.datasets.dense.DenseDataset": lambda folder: {
         "root": nyuv2(folder),
         "split": "train",
         "folders": {"image": ("image", IMAGE), "segmentation": ("label", label_layer(3)), "depth": ("depth", DEPTH)},
@@ -352,19 +370,23 @@ CALLS: dict[str, Call] = {
         "protocol": "fixed",
         "seed": 0,
     },
-    "supervised.data.dense.NYUv2": lambda folder: {"root": nyuv2(folder), "split": "train"},
-    "supervised.data.dense.CityScapes": lambda folder: {"root": cityscapes(folder), "split": "train", "num_classes": 3},
-    "supervised.data.celeba.CelebA": lambda folder: {"root": faces(folder), "split": "train"},
-    "supervised.data.augmentation.apply_view": lambda folder: {
+    "supervised.datasets.dense.NYUv2": lambda folder: {"root": nyuv2(folder), "split": "train"},
+    "supervised.datasets.dense.CityScapes": lambda folder: {
+        "root": cityscapes(folder),
+        "split": "train",
+        "num_classes": 3,
+    },
+    "supervised.datasets.celeba.CelebA": lambda folder: {"root": faces(folder), "split": "train"},
+    "supervised.datasets.augmentation.apply_view": lambda folder: {
         "layers": {"depth": torch.ones(1, 8, 8)},
         "view": View(1.0, 0, 0, 8, 8, False),
     },
-    "supervised.data.augmentation.draw_view": lambda folder: {
+    "supervised.datasets.augmentation.draw_view": lambda folder: {
         "height": 8,
         "width": 8,
         "generator": torch.Generator().manual_seed(0),
     },
-    "supervised.data.scenes.make.make_scenes": lambda folder: {
+    "scenes.make.make_scenes": lambda folder: {
         "kind": "primitives",
         "root": folder / "scenes",
         "counts": {"train": 1, "val": 1},
@@ -372,31 +394,31 @@ CALLS: dict[str, Call] = {
         "width": 32,
         "progress": False,
     },
-    "supervised.data.writers.write_celeba": lambda folder: {
+    "supervised.datasets.writers.write_celeba": lambda folder: {
         "root": folder / f"written {next(NUMBERS)}",
         "splits": face_splits(),
         "attribute_names": ["Red", "Green"],
     },
-    "supervised.data.writers.write_cityscapes": lambda folder: {
+    "supervised.datasets.writers.write_cityscapes": lambda folder: {
         "root": folder / f"written {next(NUMBERS)}",
         "splits": dense_splits(),
     },
-    "supervised.data.writers.write_nyuv2": lambda folder: {
+    "supervised.datasets.writers.write_nyuv2": lambda folder: {
         "root": folder / f"written {next(NUMBERS)}",
         "splits": dense_splits(),
     },
     "supervised.splits.Splits": lambda folder: vars(splits(folder)),
     "supervised.splits.load_splits": lambda folder: {"config": supervised_config(folder).data},
     "supervised.trainer.MultiTaskTrainer": lambda folder: {"model": model(), "data": splits(folder), "device": "cpu"},
-    "supervised.training_config.OptimisationConfig": lambda folder: {},
-    "supervised.training_config.ReportConfig": lambda folder: {},
-    "supervised.training_config.SupervisedConfig": lambda folder: {},
-    "supervised.training_config.load_config": lambda folder: {"path": supervised_presets.preset_path("nyuv2")},
-    "supervised.training_config.preset_path": lambda folder: {"name": "nyuv2"},
-    "experiments.config.load_config": lambda folder: {"path": presets.preset_path("mt10")},
-    "experiments.config.preset_path": lambda folder: {"name": "mt10"},
-    "experiments.config.train_config_class": lambda folder: {"agent": "mtsac"},
-    "experiments.config.save_config": lambda folder: {
+    "experiments.supervised.config.OptimisationConfig": lambda folder: {},
+    "experiments.supervised.config.ReportConfig": lambda folder: {},
+    "experiments.supervised.config.SupervisedConfig": lambda folder: {},
+    "experiments.supervised.config.load_config": lambda folder: {"path": supervised_presets.preset_path("nyuv2")},
+    "experiments.supervised.config.preset_path": lambda folder: {"name": "nyuv2"},
+    "experiments.rl.config.load_config": lambda folder: {"path": presets.preset_path("mt10")},
+    "experiments.rl.config.preset_path": lambda folder: {"name": "mt10"},
+    "experiments.rl.config.train_config_class": lambda folder: {"agent": "mtsac"},
+    "experiments.rl.config.save_config": lambda folder: {
         "config": presets.MTSACTrainConfig(),
         "path": folder / "config.yaml",
         "ran_with": {},

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mtrl_imgrad.agents.checkpoint import write_checkpoint
+from mtrl_imgrad.agents.checkpoints.format import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -18,7 +18,7 @@ import signal
 from pathlib import Path
 import numpy as np
 import torch
-from mtrl_imgrad.agents.checkpoint import write_checkpoint
+from mtrl_imgrad.agents.checkpoints.format import write_checkpoint
 
 def state_of(number, size=2000):
     state = {

@@ -10,8 +10,8 @@ import yaml
 
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments import config as agents
-from mtrl_imgrad.supervised import training_config as supervised
+from mtrl_imgrad.experiments.rl import config as agents
+from mtrl_imgrad.experiments.supervised import config as supervised
 
 WRONG = ["no such thing", float("nan"), [[]], {"no such thing": 1}, None, True, -1e308]
 CONFIGURATIONS = [

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from states import number_in, save_small
 
-from mtrl_imgrad.agents.checkpoint import MANIFEST, read_checkpoint, write_checkpoint
+from mtrl_imgrad.agents.checkpoints.format import MANIFEST, read_checkpoint, write_checkpoint
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 
 

@@ -18,12 +18,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, MTCheckpointCallback, MTEvalCallback, latest_checkpoint
-from mtrl_imgrad.agents.checkpoint import delete_checkpoint
-from mtrl_imgrad.agents.checkpoint_callback import list_checkpoints
+from mtrl_imgrad.agents.callbacks.checkpoints import list_checkpoints
+from mtrl_imgrad.agents.checkpoints.format import delete_checkpoint
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.envs import MultiTaskVecEnv
-from mtrl_imgrad.envs.envpool import EnvPoolVecEnv
-from mtrl_imgrad.envs.toy import ToyReachVecEnv
+from mtrl_imgrad.envs.backends.envpool import EnvPoolVecEnv
+from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 from mtrl_imgrad.errors import EnvironmentFaultError
 
 HORIZON = 8

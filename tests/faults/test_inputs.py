@@ -28,17 +28,17 @@ from mtrl_imgrad.errors import MtrlImgradError, UnknownNameError
 
 ROOMS = (
     "gradients",
-    "files",
+    "reporting.atomic_files",
     "evaluation.plots",
     "synthetic.plots",
-    "experiments.config",
-    "supervised.comparison",
+    "experiments.rl.config",
+    "experiments.supervised.comparison",
     "supervised.losses",
-    "supervised.published",
+    "experiments.supervised.published",
     "supervised.splits",
     "supervised.tasks",
     "supervised.trainer",
-    "supervised.training_config",
+    "experiments.supervised.config",
 )
 
 

@@ -5,14 +5,14 @@ import re
 import pytest
 from states import number_in, run
 
-from mtrl_imgrad.agents.checkpoint import read_checkpoint
+from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
 
 KILLED_AT_RANDOM = """
     import random
     import time
     sys.path.insert(0, "tests/faults")
     from states import number_in
-    from mtrl_imgrad.agents.checkpoint import read_checkpoint
+    from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
 
     folder, draw, number = Path({folder!r}), random.Random({seed}), 0
     for _ in range({kills}):

@@ -14,8 +14,8 @@ import torch
 from hard_gramians import Batch, batches
 
 from mtrl_imgrad.combiners import GramianCombiner, Status, Weights, combiner_class, list_combiners, make_combiner
-from mtrl_imgrad.combiners.memory.randomness import random_orders
-from mtrl_imgrad.combiners.task_sampling import TaskSampler
+from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
+from mtrl_imgrad.combiners.state.randomness import random_orders
 
 pytestmark = pytest.mark.portable
 

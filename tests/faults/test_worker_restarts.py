@@ -16,7 +16,7 @@ from frail_rows import FOLDER, KINDS, ForgetfulRows, FrailRows, order
 
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.envs import make_vec_env
-from mtrl_imgrad.envs.metaworld import MetaWorldVecEnv
+from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
 from mtrl_imgrad.errors import ArgumentError, WorkerError
 
 TASKS = ["reach-v3", "push-v3", "door-open-v3"]

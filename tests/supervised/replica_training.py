@@ -9,12 +9,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mtrl_imgrad.experiments.supervised.config import OptimisationConfig, ReportConfig
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.models.base import FeatureModel
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
-from mtrl_imgrad.supervised.training_config import OptimisationConfig, ReportConfig
 
 TASKS = (TaskSpec("segmentation", "segmentation", 3), TaskSpec("depth", "depth", 1))
 

@@ -18,7 +18,7 @@ from scipy import stats
 
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
-from mtrl_imgrad.supervised.analysis import (
+from mtrl_imgrad.experiments.supervised.analysis import (
     RunLog,
     _count_axis,
     _draw_imbalance,
@@ -27,20 +27,20 @@ from mtrl_imgrad.supervised.analysis import (
     spearman,
     summarise,
 )
-from mtrl_imgrad.supervised.compare import MethodSpec, compare
-from mtrl_imgrad.supervised.comparison import delta_m
-from mtrl_imgrad.supervised.comparison_report import (
+from mtrl_imgrad.experiments.supervised.compare import MethodSpec, compare
+from mtrl_imgrad.experiments.supervised.comparison import delta_m
+from mtrl_imgrad.experiments.supervised.comparison_report import (
     ComparisonReport,
     MethodRuns,
     _draw_deltas,
     difference_is_noise,
     student_95,
 )
-from mtrl_imgrad.supervised.data import DenseSample, make_scenes, write_nyuv2
-from mtrl_imgrad.supervised.published import published_table
-from mtrl_imgrad.supervised.run import make_trainer, train
+from mtrl_imgrad.experiments.supervised.config import load_config, preset_path
+from mtrl_imgrad.experiments.supervised.published import published_table
+from mtrl_imgrad.experiments.supervised.run import make_trainer, train
+from mtrl_imgrad.supervised.datasets import DenseSample, make_scenes, write_nyuv2
 from mtrl_imgrad.supervised.splits import load_splits
-from mtrl_imgrad.supervised.training_config import load_config, preset_path
 
 SIGNS = {"segmentation": {"miou": True}, "depth": {"abs_err": False}}
 

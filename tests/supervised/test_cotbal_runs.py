@@ -10,15 +10,7 @@ from test_run_combiner import TASKS, Faces
 
 from mtrl_imgrad.combiners import CoTBal
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.supervised.cotbal import measure_cotbal
-from mtrl_imgrad.supervised.history import read_rows
-from mtrl_imgrad.supervised.losses import make_loss
-from mtrl_imgrad.supervised.partly_labeled import PartlyLabeled
-from mtrl_imgrad.supervised.replicas import _measured
-from mtrl_imgrad.supervised.run import make_trainer
-from mtrl_imgrad.supervised.splits import load_splits
-from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.supervised.training_config import (
+from mtrl_imgrad.experiments.supervised.config import (
     DataConfig,
     ModelConfig,
     OptimisationConfig,
@@ -26,6 +18,14 @@ from mtrl_imgrad.supervised.training_config import (
     SupervisedConfig,
     load_config,
 )
+from mtrl_imgrad.experiments.supervised.cotbal import measure_cotbal
+from mtrl_imgrad.experiments.supervised.history import read_rows
+from mtrl_imgrad.experiments.supervised.run import make_trainer
+from mtrl_imgrad.supervised.datasets.partly_labeled import PartlyLabeled
+from mtrl_imgrad.supervised.losses import make_loss
+from mtrl_imgrad.supervised.replicas import _measured
+from mtrl_imgrad.supervised.splits import load_splits
+from mtrl_imgrad.supervised.tasks import TaskSpec
 
 QUIET = {"console": Console(quiet=True), "progress": False}
 

@@ -8,10 +8,10 @@ from test_run_combiner import TASKS, Faces, batch
 
 from mtrl_imgrad.combiners import list_combiners, make_combiner
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, list_presets, load_config, preset_path
+from mtrl_imgrad.experiments.supervised.run import make_trainer
 from mtrl_imgrad.supervised.losses import make_loss
-from mtrl_imgrad.supervised.run import make_trainer
 from mtrl_imgrad.supervised.splits import Splits
-from mtrl_imgrad.supervised.training_config import SupervisedConfig, list_presets, load_config, preset_path
 
 WEIGHT_LOSSES = ["bilb4mtl", "dwa", "famo", "gls", "gradnorm", "igb_v1", "igb_v2", "imtl_l", "rlw", "si", "stch", "uw"]
 

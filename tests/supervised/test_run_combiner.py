@@ -7,12 +7,12 @@ import torch
 
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.experiments.supervised.config import OptimisationConfig
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
-from mtrl_imgrad.supervised.training_config import OptimisationConfig
 
 TASKS = (TaskSpec("a", "attribute", 1), TaskSpec("b", "attribute", 1))
 

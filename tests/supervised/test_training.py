@@ -11,18 +11,8 @@ import torch
 
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError, UnknownNameError
-from mtrl_imgrad.supervised.checkpoint import load_checkpoint, save_checkpoint
-from mtrl_imgrad.supervised.data import AttributeSample, DenseSample, write_celeba, write_nyuv2
-from mtrl_imgrad.supervised.epoch_record import EpochRecord
-from mtrl_imgrad.supervised.history import RunResult, best_epoch, read_rows, write_epochs
-from mtrl_imgrad.supervised.losses import make_loss
-from mtrl_imgrad.supervised.models import make_model
-from mtrl_imgrad.supervised.run import load_model, make_trainer, resume, train
-from mtrl_imgrad.supervised.splits import Splits, load_splits
-from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
-from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
-from mtrl_imgrad.supervised.training_config import (
+from mtrl_imgrad.experiments.supervised.checkpoint import load_checkpoint, save_checkpoint
+from mtrl_imgrad.experiments.supervised.config import (
     DataConfig,
     MethodConfig,
     ModelConfig,
@@ -33,6 +23,16 @@ from mtrl_imgrad.supervised.training_config import (
     load_config,
     preset_path,
 )
+from mtrl_imgrad.experiments.supervised.history import RunResult, best_epoch, read_rows, write_epochs
+from mtrl_imgrad.experiments.supervised.run import load_model, make_trainer, resume, train
+from mtrl_imgrad.supervised.datasets import AttributeSample, DenseSample, write_celeba, write_nyuv2
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
+from mtrl_imgrad.supervised.losses import make_loss
+from mtrl_imgrad.supervised.models import make_model
+from mtrl_imgrad.supervised.splits import Splits, load_splits
+from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
+from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 
 CLASSES = ("floor", "wall", "thing")
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.memory.tables import TaskIds
 from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
+from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = [

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.outcome import Status
+from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, check_balance
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, check_dual

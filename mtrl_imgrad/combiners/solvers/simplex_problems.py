@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_tensor
-from mtrl_imgrad.combiners.outcome import Status
 from mtrl_imgrad.combiners.printing import as_line, numbers_text
+from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.active_set import certify, minimise
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Found

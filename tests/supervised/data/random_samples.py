@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtrl_imgrad.supervised.data import AttributeSample, DenseSample
+from mtrl_imgrad.supervised.datasets import AttributeSample, DenseSample
 
 HEIGHT, WIDTH = 48, 64
 

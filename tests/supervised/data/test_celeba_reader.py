@@ -7,7 +7,7 @@ from PIL import Image
 from random_samples import attribute_samples
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError
-from mtrl_imgrad.supervised.data import AttributeSample, CelebA, write_celeba
+from mtrl_imgrad.supervised.datasets import AttributeSample, CelebA, write_celeba
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 NAMES = tuple(f"Attribute_{number}" for number in range(40))

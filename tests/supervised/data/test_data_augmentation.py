@@ -7,8 +7,8 @@ import pytest
 import torch
 from random_samples import dense_sample
 
-from mtrl_imgrad.supervised.data import View, apply_view, draw_view
-from mtrl_imgrad.supervised.data.augmentation import SCALES
+from mtrl_imgrad.supervised.datasets import View, apply_view, draw_view
+from mtrl_imgrad.supervised.datasets.augmentation import SCALES
 
 HEIGHT, WIDTH = 48, 64
 

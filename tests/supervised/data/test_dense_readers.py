@@ -9,7 +9,7 @@ from random_samples import HEIGHT, WIDTH, dense_samples
 from torch.utils.data import DataLoader
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
-from mtrl_imgrad.supervised.data import CITYSCAPES_CLASSES, CityScapes, NYUv2, write_cityscapes, write_nyuv2
+from mtrl_imgrad.supervised.datasets import CITYSCAPES_CLASSES, CityScapes, NYUv2, write_cityscapes, write_nyuv2
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 

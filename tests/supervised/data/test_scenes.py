@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError, MissingDependencyError, UnknownNameError
-from mtrl_imgrad.supervised.data import CelebA, NYUv2, make_scenes
-from mtrl_imgrad.supervised.data.scenes import make, primitives, rendering, robot, sources
-from mtrl_imgrad.supervised.data.scenes.camera import DRAWN_GROUPS, Camera
-from mtrl_imgrad.supervised.data.scenes.rays import RayCaster, shade
+from mtrl_imgrad.scenes import make, primitives, rendering, robot, sources
+from mtrl_imgrad.scenes.camera import DRAWN_GROUPS, Camera
+from mtrl_imgrad.scenes.rays import RayCaster, shade
+from mtrl_imgrad.supervised.datasets import CelebA, NYUv2, make_scenes
 
 HEIGHT, WIDTH = 48, 64
 BALL = """
@@ -117,12 +117,12 @@ def test_shading_is_brightest_where_light_falls():
 
 GL_AGAINST_RAYS = f"""
 import sys
-from mtrl_imgrad.supervised.data.scenes.rendering import GLRenderer, choose_colour
+from mtrl_imgrad.scenes.rendering import GLRenderer, choose_colour
 if choose_colour("auto") != "gl":
     sys.exit(77)
 import mujoco, numpy as np
-from mtrl_imgrad.supervised.data.scenes.camera import Camera
-from mtrl_imgrad.supervised.data.scenes.rays import RayCaster
+from mtrl_imgrad.scenes.camera import Camera
+from mtrl_imgrad.scenes.rays import RayCaster
 model = mujoco.MjModel.from_xml_string({BALL!r})
 data = mujoco.MjData(model)
 mujoco.mj_forward(model, data)
@@ -168,9 +168,9 @@ def test_a_disabled_backend_is_found_out(monkeypatch):
 
 
 def test_readers_cost_no_simulator():
-    done = _python("import sys, mtrl_imgrad.supervised.data; print(*sys.modules)")
+    done = _python("import sys, mtrl_imgrad.supervised.datasets; print(*sys.modules)")
     assert not {"mujoco", "metaworld", "gymnasium", "matplotlib", "torchvision"} & set(done.stdout.split())
-    assert "mtrl_imgrad.supervised.data.dense" in done.stdout.split()
+    assert "mtrl_imgrad.supervised.datasets.dense" in done.stdout.split()
 
 
 def test_things_are_what_their_names_say():

@@ -9,9 +9,9 @@ import pytest
 from random_samples import attribute_samples, dense_samples
 
 from mtrl_imgrad.errors import DatasetError
-from mtrl_imgrad.supervised.data import CelebA, CityScapes, NYUv2, write_celeba, write_cityscapes, write_nyuv2
+from mtrl_imgrad.experiments.supervised.config import DataConfig
+from mtrl_imgrad.supervised.datasets import CelebA, CityScapes, NYUv2, write_celeba, write_cityscapes, write_nyuv2
 from mtrl_imgrad.supervised.splits import load_splits
-from mtrl_imgrad.supervised.training_config import DataConfig
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Callbacks that know of tasks: evaluation, gradient diagnostics, checkpoints, progress."""

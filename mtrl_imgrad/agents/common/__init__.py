@@ -1,0 +1,1 @@
+"""What all agents share: tasks, arguments, learning with K tasks."""

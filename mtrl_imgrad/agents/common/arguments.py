@@ -1,0 +1,244 @@
+"""Checking and reading of the agent's arguments."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule
+
+from mtrl_imgrad.agents.common.unsupported import refuse_policy
+from mtrl_imgrad.combiners import Combiner, make_combiner
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError, UnsupportedError
+from mtrl_imgrad.seeding import Stream, stream_seed
+
+__all__ = [
+    "PPO_ARGUMENTS",
+    "SAC_ARGUMENTS",
+    "as_float",
+    "as_schedule",
+    "check_arguments",
+    "check_combiners",
+    "check_device",
+    "check_keywords",
+    "check_policy",
+    "check_replay_class",
+    "check_schedule",
+    "seed_combiners",
+    "two_combiners",
+]
+
+Expected = dict[str, tuple[Any, Callable[[Any], bool], str]]
+"""By argument: its types, what must hold of it, and both in words."""
+
+
+def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) -> tuple[Combiner, Combiner]:
+    """Combiners for actor and critic, copies of those given: state must not mix, nor leak to the caller.
+
+    Args:
+        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``.
+        kwargs: arguments for both, or ``dict(actor=..., critic=...)`` of arguments.
+        seed: of the run; each draws from its own stream of it, unless it was given a seed.
+
+    Raises:
+        ArgumentError: if a dict has other keys, or a combiner or its arguments are wrong.
+    """
+    if not isinstance(kwargs, Mapping):
+        raise ArgumentError(f"combiner_kwargs must be a dict, got {kwargs!r}")
+    if isinstance(combiner, Mapping):
+        if set(combiner) != {"actor", "critic"}:
+            raise ArgumentError(f"combiner must have the keys 'actor' and 'critic', got {sorted(combiner)}")
+        given = (combiner["actor"], combiner["critic"])
+    else:
+        given = (combiner, combiner)
+    by_side = bool(kwargs) and set(kwargs) <= {"actor", "critic"}
+    options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if by_side else (kwargs, kwargs)
+    actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))
+    seed_combiners(actor, critic, seed)
+    for found in (actor, critic):
+        if found.rows_per_task != 1:
+            raise ArgumentError(f"{found!r} asks for {found.rows_per_task} rows a task, the agent has one")
+    return actor, critic
+
+
+def seed_combiners(actor: Combiner, critic: Combiner, seed: int | None) -> None:
+    """Let each draw from its own stream of a run's seed (None: of fresh entropy), unless it was given a seed."""
+    actor.set_random_seed(stream_seed(seed, Stream.ACTOR_COMBINER))
+    critic.set_random_seed(stream_seed(seed, Stream.CRITIC_COMBINER))
+
+
+def check_combiners(actor: Combiner, critic: Combiner, num_tasks: int, policy_kwargs: Mapping[str, Any]) -> None:
+    """Hold the combiners against the number of tasks and the optimizer of the networks.
+
+    Args:
+        actor: of the actor.
+        critic: of the critic.
+        num_tasks: K.
+        policy_kwargs: the policy's, for ``optimizer_class``.
+
+    Raises:
+        ArgumentError: if a combiner has arguments for another number of tasks.
+    """
+    for combiner in (actor, critic):
+        combiner.check_num_tasks(num_tasks)
+    optimizer = policy_kwargs.get("optimizer_class", torch.optim.Adam)
+    steps = sorted({combiner.name for combiner in (actor, critic) if combiner.returns_step})
+    if steps and not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.SGD)):
+        warnings.warn(
+            f"{', '.join(steps)} makes an optimizer's step; {optimizer.__name__} on top takes the moments twice. "
+            "Take policy_kwargs={'optimizer_class': torch.optim.SGD} (train: --optimizer sgd)",
+            stacklevel=4,
+        )
+
+
+def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:
+    """Hold the plain arguments of an agent against their types and ranges.
+
+    Args:
+        values: by name; others than those of ``expected`` are not looked at.
+        expected: `SAC_ARGUMENTS` or `PPO_ARGUMENTS`.
+
+    Raises:
+        ArgumentError: naming the argument and what was expected.
+    """
+    for name, (kinds, holds, words) in expected.items():
+        value = values[name]
+        right_kind = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+        if not right_kind or not holds(value):
+            raise ArgumentError(f"{name} must be {words}, got {value!r}")
+
+
+_NUMBER = (int, float, np.integer, np.floating)
+_INTEGER = (int, np.integer)
+_COMMON: Expected = {
+    "batch_size": ((*_INTEGER, NoneType), lambda v: v is None or v >= 1, "a positive integer or None"),
+    "gamma": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
+    "max_grad_norm": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),
+    "heads": (str, lambda v: v in ("unweighted", "weighted"), "'unweighted' or 'weighted'"),
+    "stats_window_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "seed": ((*_INTEGER, NoneType), lambda v: v is None or v >= 0, "a non-negative integer or None"),
+}
+SAC_ARGUMENTS: Expected = {
+    **_COMMON,
+    "buffer_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "learning_starts": (_INTEGER, lambda v: v >= 0, "a non-negative integer"),
+    "tau": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
+    "gradient_steps": (_INTEGER, lambda v: v >= -1, "an integer, at least -1"),
+    "target_update_interval": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "n_steps": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+}
+PPO_ARGUMENTS: Expected = {
+    **_COMMON,
+    "n_steps": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "n_epochs": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "gae_lambda": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
+    "normalize_advantage": (bool, lambda v: True, "True or False"),
+    "advantage_scope": (str, lambda v: v in ("batch", "task"), "'batch' or 'task'"),
+    "value_normalization": ((str, NoneType), lambda v: v in (None, "popart"), "None or 'popart'"),
+    "ent_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
+    "vf_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
+    "target_kl": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),
+}
+
+
+def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., Any], set_by_agent: set[str]) -> None:
+    """Refuse keywords that a class does not take, or that the agent sets itself.
+
+    Raises:
+        ArgumentError: naming the keyword and those accepted.
+    """
+    parameters = inspect.signature(function).parameters
+    accepted = set(parameters) - set_by_agent
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    for name in given:
+        if name in set_by_agent or (name not in accepted and not takes_any):
+            raise ArgumentError(f"{what} takes no {name!r}; accepted: {', '.join(sorted(accepted))}")
+
+
+def check_policy(policy: Any, policies: Mapping[str, type], owner: str) -> None:
+    """Refuse a policy that the agent does not have.
+
+    Raises:
+        UnsupportedError: if it is one of Stable-Baselines3's.
+        UnknownNameError: if there is no policy of that name.
+    """
+    base = policies["MlpPolicy"]
+    if isinstance(policy, str):
+        refuse_policy(owner, policy)
+        if policy not in policies:
+            raise UnknownNameError("policy", policy, policies)
+    elif not issubclass(policy, base):
+        raise UnsupportedError(owner, f"policy={policy.__name__}", f"its networks are those of {base.__name__}")
+
+
+def check_replay_class(
+    owner: str, given: type | None, base: type, kwargs: Mapping[str, Any], set_by_agent: set[str]
+) -> None:
+    """Refuse a replay buffer that does not know of tasks, and arguments that it does not take.
+
+    Raises:
+        UnsupportedError: if the class is another one of Stable-Baselines3's.
+        ArgumentError: if it does not take an argument.
+    """
+    found = given or base
+    if not issubclass(found, base):
+        reason = f"batches hold equally many rows of each task, which a {base.__name__} draws; give a subclass of it"
+        raise UnsupportedError(owner, f"replay_buffer_class={found.__name__}", reason)
+    check_keywords("replay_buffer_kwargs", kwargs, found, set_by_agent)
+
+
+def check_device(device: torch.device | str) -> None:
+    """Refuse a device that PyTorch does not know.
+
+    Raises:
+        ArgumentError: if it is neither ``"auto"`` nor a device.
+    """
+    try:
+        torch.device("cpu" if device == "auto" else device)
+    except RuntimeError as error:
+        raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
+
+
+def check_schedule(name: str, value: Any, *, zero: bool = True) -> None:
+    """A scheduled argument is a non-negative number, or a function of the remaining progress (1 to 0).
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        zero: whether the number may be zero.
+
+    Raises:
+        ArgumentError: if it is neither.
+    """
+    number = isinstance(value, _NUMBER) and not isinstance(value, bool)
+    if not callable(value) and not (number and (value > 0 or (zero and value == 0))):
+        sign = "non-negative" if zero else "positive"
+        raise ArgumentError(f"{name} must be a {sign} number or a schedule, got {value!r}")
+
+
+def as_schedule(value: float | Schedule) -> FloatSchedule:
+    """As SB3 keeps scheduled arguments; NumPy's numbers, which it refuses, are numbers here."""
+    return FloatSchedule(value if callable(value) else float(value))
+
+
+def as_float(value: Any, argument: str, expected: str) -> float:
+    """``value`` as a number.
+
+    Raises:
+        ArgumentError: naming the argument and what was expected.
+    """
+    try:
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{argument} must be {expected}, got {value!r}") from None

@@ -1,0 +1,1 @@
+"""What off-policy agents share: the replay by task."""

@@ -1,0 +1,397 @@
+"""Multi-task proximal policy optimization in SB3's style: one agent, K tasks, a combiner between their gradients."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+
+from mtrl_imgrad.agents.callbacks.callbacks import record_per_task
+from mtrl_imgrad.agents.callbacks.progress import task_progress
+from mtrl_imgrad.agents.checkpoints.resumable import ResumableAlgorithm
+from mtrl_imgrad.agents.common import unsupported
+from mtrl_imgrad.agents.common.arguments import PPO_ARGUMENTS, as_schedule, check_schedule, two_combiners
+from mtrl_imgrad.agents.ppo.log import TAGS, TrainingLog, finite_mean
+from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
+from mtrl_imgrad.agents.ppo.rollout import TaskRollout, TaskRolloutBuffer
+from mtrl_imgrad.agents.ppo.update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+
+__all__ = ["MTPPO"]
+
+SelfMTPPO = TypeVar("SelfMTPPO", bound="MTPPO")
+POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
+POLICY_ARGUMENTS |= {"value_normalization", "value_normalization_kwargs"}
+"""What the agent itself passes to its policy."""
+ROWS_A_TASK = 64
+"""Default rows of each task in a minibatch: SB3's minibatch."""
+
+
+@checked
+class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
+    """Multi-task PPO: PPO (Schulman et al., arXiv 1707.06347) whose K task gradients go through a combiner.
+
+    Use it as SB3's PPO: its arguments come first, in its order (``docs/sb3.md`` lists what differs). Every minibatch
+    holds equally many rows of each task; actor and critic are two networks, each with a combiner, an optimizer and a
+    clipped gradient of its own; the gradients of shared parameters are combined, those of a task's own parameters are
+    its own. With ``combiner="linear_scalarization"`` it is plain PPO on the mean of the task losses.
+
+    With ``value_normalization="popart"``, a critic with ``layer_norm`` and the combiners
+    FairGrad (critic) and PCGrad (actor) it is our reading of TOPPO (Li et al., "TOPPO: Rethinking PPO for Multi-Task
+    Reinforcement Learning with Critic Balancing", arXiv 2605.11473, whose code is not published): preset
+    ``mt10_toppo``.
+
+    Args:
+        policy: ``"MlpPolicy"`` or a subclass of `MTPPOPolicy`.
+        env: what `mtrl_imgrad.envs.make_vec_env` returns, with any number of environments a task; or any SB3 VecEnv or
+            Gymnasium environment with flat Boxes, which is then one task. None only to load a trained agent.
+        learning_rate: of both optimizers; a number or a schedule of the remaining progress (1 to 0).
+        n_steps: steps of every environment in a rollout.
+        batch_size: rows of a minibatch over all tasks, a multiple of K; None takes 64 a task. The last minibatch of an
+            epoch holds what is left.
+        n_epochs: passes over a rollout.
+        gamma: discount.
+        gae_lambda: of the advantages.
+        clip_range: of the ratio of probabilities; a number or a schedule.
+        clip_range_vf: how far a value may leave that predicted when acting, a number or a schedule, in the unit in
+            which values are learned (with PopArt: standard deviations); None (default) leaves it free.
+        normalize_advantage: whiten advantages in each minibatch.
+        ent_coef: weight of the entropy.
+        vf_coef: weight of the value loss. The critic's optimizer is its own, so that with Adam it only matters to
+            clipping and to combiners that look at scales.
+        max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining; None
+            does not clip.
+        target_kl: stop a training before the first update at which the approximate KL divergence, over all tasks,
+            exceeds 1.5 times this. Costs one copy to the host an epoch. None (default) makes all epochs.
+        stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
+        tensorboard_log: folder of TensorBoard logs.
+        policy_kwargs: arguments of `MTPPOPolicy`, for instance ``dict(net_arch=[64, 64], layer_norm=dict(pi=False,
+            vf=True))``.
+        verbose: 0 prints nothing, 1 SB3's tables.
+        seed: determines the run on one machine.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+        use_sde, sde_sample_freq, rollout_buffer_class, rollout_buffer_kwargs: SB3's, accepted with its defaults.
+        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
+            a combiner (and its state) each.
+        combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
+            What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
+        heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
+            task's combination weight.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
+            ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
+            without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
+        advantage_scope: over each task's own rows (``"task"``, default: another task's mean is no baseline), or over
+            all rows of the minibatch (``"batch"``). With one task both are SB3's.
+        value_normalization: None, or ``"popart"``: learn each task's values in the unit of their own running mean and
+            deviation, see `mtrl_imgrad.agents.ppo.popart.PopArt`.
+        value_normalization_kwargs: its ``beta`` and ``min_std``.
+        trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
+
+    Raises:
+        ArgumentError: if an argument is wrong, naming it.
+        UnsupportedError: if it asks for something of SB3's that is not there.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTPPOPolicy}
+    update_unit = "epochs of updates"
+    set_by_agent: ClassVar[dict[str, set[str]]] = {"policy_kwargs": POLICY_ARGUMENTS}
+    policy: MTPPOPolicy  # type: ignore[assignment]
+    rollout_buffer: TaskRolloutBuffer
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int | None = None,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | os.PathLike[str] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
+        combiner_kwargs: Mapping[str, Any] | None = None,
+        heads: Heads = "unweighted",
+        on_nonfinite: OnNonFinite = "raise",
+        advantage_scope: AdvantageScope = "task",
+        value_normalization: str | None = None,
+        value_normalization_kwargs: Mapping[str, Any] | None = None,
+        trace: bool = True,
+    ) -> None:
+        self._check_arguments(locals(), PPO_ARGUMENTS, unsupported.PPO_ARGUMENTS)
+        check_schedule("clip_range", clip_range, zero=False)
+        if clip_range_vf is not None:
+            check_schedule("clip_range_vf", clip_range_vf, zero=False)
+        super().__init__(
+            policy,  # type: ignore[arg-type]
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            n_steps,
+            gamma,
+            gae_lambda,
+            ent_coef,
+            vf_coef,
+            max_grad_norm,  # type: ignore[arg-type]
+            use_sde=False,
+            sde_sample_freq=-1,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
+            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            _init_setup_model=False,
+            supported_action_spaces=(spaces.Box,),
+        )
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.clip_range = clip_range
+        self.clip_range_vf = clip_range_vf
+        self.normalize_advantage = normalize_advantage
+        self.advantage_scope = advantage_scope
+        self.value_normalization = value_normalization
+        self.value_normalization_kwargs = value_normalization_kwargs
+        self.target_kl = target_kl
+        self.on_nonfinite = on_nonfinite
+        self.combiner = combiner
+        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
+        self.heads = heads
+        self.trace = trace
+        self.wants_jacobian = False
+        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
+        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
+        self.last_report: PPOReport | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    # ------------------------------------------------------------------ set-up
+
+    def _setup_model(self) -> None:
+        self._setup_tasks()
+        self._setup_batches()
+        self._setup_lr_schedule()
+        self.clip_range = as_schedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = as_schedule(self.clip_range_vf)
+        self.set_random_seed(self.seed)
+        self.policy_kwargs = {
+            **self.policy_kwargs,
+            "task_names": self.tasks.names,
+            "one_hot": self.tasks.one_hot,
+            "value_normalization": self.value_normalization,
+            "value_normalization_kwargs": self.value_normalization_kwargs,
+        }
+        self.rollout_buffer = TaskRolloutBuffer(
+            self.n_steps,
+            self.observation_space,
+            self.action_space,
+            self.device,
+            self.gae_lambda,
+            self.gamma,
+            self.n_envs,
+            task_names=self.tasks.names,
+            seed=self.seed,
+        )
+        policy_class: Any = self.policy_class
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = policy.to(self.device)
+        self.actor = self.policy.actor
+        self.critic = self.policy.critic
+        self.mask_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
+        self.update = PPOUpdate(
+            self.policy, self.actor_combiner, self.critic_combiner, trace=self.trace, generator=self.mask_generator
+        )
+
+    def _setup_batches(self) -> None:
+        if self.batch_size is None:
+            self.batch_size = ROWS_A_TASK * self.num_tasks
+        rows, rest = divmod(self.batch_size, self.num_tasks)
+        if rest:
+            raise ArgumentError(f"batch_size must be a multiple of the {self.num_tasks} tasks, got {self.batch_size}")
+        left = self.n_steps * self.tasks.envs_per_task % rows  # of each task, in an epoch's last minibatch
+        counted = min(rows, self.n_steps * self.tasks.envs_per_task)
+        counted *= 1 if self.advantage_scope == "task" else self.num_tasks
+        if self.normalize_advantage and counted < 2:
+            raise ArgumentError(
+                f"batch_size, n_steps or the environments a task must be more for normalize_advantage: {counted} rows "
+                f"give the advantages of a {self.advantage_scope} no deviation"
+            )
+        if self.normalize_advantage and left * (1 if self.advantage_scope == "task" else self.num_tasks) == 1:
+            warnings.warn(
+                f"batch_size={self.batch_size} divides the {self.n_steps * self.n_envs} transitions of a rollout so that "
+                f"there will be a truncated mini-batch of size {left * self.num_tasks}, whose advantages have no deviation",
+                stacklevel=2,
+            )
+
+    # ------------------------------------------------------------------ learning
+
+    @checked
+    def learn(
+        self: SelfMTPPO,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str = "MTPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMTPPO:
+        """As in SB3. ``total_timesteps`` counts the steps of all environments together.
+
+        Args:
+            total_timesteps: environment steps over all tasks; rounded up to whole rollouts.
+            callback: SB3 callback or list of them.
+            log_interval: rollouts between logs, counted from the agent's first (SB3: from this call's first).
+            tb_log_name: name of the TensorBoard run.
+            reset_num_timesteps: whether to count from 0 again.
+            progress_bar: show progress, success overall and of each task.
+
+        Raises:
+            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming where. Nothing has learned
+                from it, and another ``learn`` goes on with new episodes.
+            NonFiniteError: if an update produced one; parameters stay finite.
+        """
+        self._log_interval = log_interval
+        steps = self._checked_steps(total_timesteps, log_interval)
+        with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
+            return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
+
+    def train(self) -> None:
+        """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""
+        rollout = self.rollout_buffer.rollout()
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        self.update.begin(self._settings(), rollout.returns)
+        jacobian, self.wants_jacobian = self.wants_jacobian, False
+        log = TrainingLog()
+        for epoch in range(self.n_epochs):
+            batches = list(self._minibatches(rollout))
+            for batch in batches:
+                report = self.update(batch, jacobian=jacobian and batch is batches[-1])
+                log.add(report)
+                self._count_non_finite(report, self._n_updates + 1)
+            self._n_updates += 1
+            if self.target_kl is not None and not bool(self.update.going_on):
+                if self.verbose >= 1:
+                    print(f"stopped in epoch {epoch + 1}: the KL divergence exceeds 1.5 times target_kl")
+                break
+        self.last_report = report
+        self._log_training(log, len(batches))
+
+    def _minibatches(self, rollout: TaskRollout) -> Iterator[TaskRollout]:
+        assert self.batch_size is not None
+        return self.rollout_buffer.minibatches(rollout, self.batch_size // self.num_tasks)
+
+    def _settings(self) -> PPOSettings:
+        left = self._current_progress_remaining
+        return PPOSettings(
+            clip_range=self.clip_range(left),  # type: ignore[operator]
+            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(left),  # type: ignore[operator]
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            normalize_advantage=self.normalize_advantage,
+            advantage_scope=self.advantage_scope,
+            heads=self.heads,
+            max_grad_norm=self.max_grad_norm,
+            on_nonfinite=self.on_nonfinite,
+            target_kl=self.target_kl,
+        )
+
+    # ------------------------------------------------------------------ logs
+
+    def _log_training(self, log: TrainingLog, batches_per_epoch: int) -> None:
+        """Record a training: the one copy from the device that it makes (besides those for ``target_kl``)."""
+        measures, flags = log.on_host()
+        counts, finite = flags["counts"] > 0, flags["finite"] > 0
+        if not finite.all():
+            first = int(np.argmin(finite))
+            actor = measures["policy_loss"] + self.ent_coef * measures["entropy_loss"]
+            losses = {"critic": measures["value_loss"][first].tolist(), "actor": actor[first].tolist()}
+            statuses = {side: Status(int(flags[f"{side}_status"][first])) for side in losses}
+            epoch, batch = (number + 1 for number in divmod(first, batches_per_epoch))
+            where = f"in minibatch {batch} of epoch {epoch}; neither its step nor any later one was applied"
+            self._raise_non_finite(losses, statuses, where)
+        measured = {name: column[counts] for name, column in measures.items()}
+        measured["approx_kl"] = measured["approx_kl"][-counts[-batches_per_epoch:].sum() :]  # of the last epoch, as SB3
+        for name, tag in TAGS.items():
+            self._record(tag, finite_mean(measured[name], 0))
+        last = {name: finite_mean(column[-1], 0) for name, column in measured.items()}
+        regularised = last["policy_loss"] + self.ent_coef * last["entropy_loss"]
+        self.logger.record("train/loss", float(regularised + self.vf_coef * last["value_loss"]))
+        self._record_non_finite()
+        self._record("explained_variance", self.rollout_buffer.explained_variances())
+        self._record("std", self.actor.log_std.weight.detach().exp().mean(1).cpu().numpy())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        settings = self._settings()
+        self.logger.record("train/clip_range", settings.clip_range)
+        if settings.clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", settings.clip_range_vf)
+
+    def _record(self, tag: str, by_task: np.ndarray) -> None:
+        """The mean under SB3's tag, each task's value under ``<tag>/<task>``, off the printed table."""
+        self.logger.record(f"train/{tag}", float(finite_mean(by_task, 0)))
+        if self.num_tasks > 1:
+            record_per_task(self.logger, f"train/{tag}", self.tasks.names, by_task, on_screen=False)
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write SB3's rollout logs and each task's success rate, where ``log_interval`` says so.
+
+        SB3's count of iterations begins anew with each `learn`; here it goes on, so that a resumed run logs as it
+        would have without the break.
+        """
+        iteration = self.num_timesteps // (self.n_steps * self.n_envs)
+        if self._log_interval is None or iteration % self._log_interval:
+            return
+        self._record_success_rates()
+        super().dump_logs(iteration)
+
+    # ------------------------------------------------------------------ save and load
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "critic", "last_report", "update", "mask_generator"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor.optimizer", "critic.optimizer"], []
+
+    def _seed_streams(self, seed: int) -> None:
+        self.mask_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
+        self.rollout_buffer.generator.manual_seed(stream_seed(seed, Stream.MINIBATCHES))
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"minibatches": self.rollout_buffer.generator.get_state(), "masks": self.mask_generator.get_state()}
+
+    def _set_own_state(self, state: dict[str, Any]) -> None:
+        self.rollout_buffer.generator.set_state(state["minibatches"])
+        if "masks" in state:  # not in checkpoints that are older than dropout, whose agents draw none
+            self.mask_generator.set_state(state["masks"])

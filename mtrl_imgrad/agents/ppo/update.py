@@ -1,0 +1,330 @@
+"""One gradient step of multi-task PPO, on tensors only.
+
+Nothing here copies to the host, synchronises, or branches on data (with a fused optimizer, the default). Losses are
+written for one task; `mtrl_imgrad.gradients` spreads them over the tasks, and a combiner a side turns the K gradients
+of the shared parameters into one.
+
+For task k with rows i, ratio ``r_i = pi(a_i | s_i) / pi_old(a_i | s_i)``, advantages A and value targets y:
+
+    actor_k  = mean_i -min(r_i A_i, clip(r_i, 1 - c, 1 + c) A_i) - ent_coef entropy_i
+    critic_k = vf_coef mean_i (v(s_i) - y_i)^2
+
+(Schulman et al., "Proximal Policy Optimization Algorithms", arXiv 1707.06347; the parts are SB3's.) With one task, or
+with `LinearScalarization`, a step is SB3's on the mean of the task losses, but for the clipping of gradients, which
+goes by network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mtrl_imgrad.agents.encoders.dropout import NO_MASKS, DropoutLayers, Masks
+from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
+from mtrl_imgrad.agents.ppo.rollout import TaskRollout
+from mtrl_imgrad.combiners import Combination, Combiner
+from mtrl_imgrad.combiners.state.tables import index_of
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.gradients import (
+    CombinedGradients,
+    Heads,
+    ParameterIndex,
+    Parameters,
+    RowGradients,
+    by_rows,
+    combine_rows,
+    combined_by_rows,
+    over_tasks,
+)
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, tell_losses_after
+from mtrl_imgrad.gradients.conditional_step import step_where
+from mtrl_imgrad.gradients.tracing import Traced
+
+__all__ = ["AdvantageScope", "PPOReport", "PPOSettings", "PPOUpdate", "TaskMeasures", "whitened"]
+
+AdvantageScope = Literal["batch", "task"]
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """What stays the same during one training.
+
+    Attributes:
+        clip_range: c of the clipped ratio.
+        clip_range_vf: how far a value may leave that predicted when acting; None leaves it free. In the unit in which
+            values are learned.
+        ent_coef: weight of the entropy.
+        vf_coef: weight of the value loss.
+        normalize_advantage: whether advantages are whitened in each minibatch.
+        advantage_scope: over which rows, see `whitened`.
+        heads: how own parameters take their gradient, see `mtrl_imgrad.gradients.combined_by_rows`.
+        max_grad_norm: clip the combined gradient of a network to this length; None does not clip.
+        target_kl: stop before the first step at which the KL divergence exceeds 1.5 times this; None does not stop.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is not finite.
+    """
+
+    clip_range: float
+    clip_range_vf: float | None
+    ent_coef: float
+    vf_coef: float
+    normalize_advantage: bool
+    advantage_scope: AdvantageScope
+    heads: Heads
+    max_grad_norm: float | None
+    target_kl: float | None
+    on_nonfinite: OnNonFinite = "raise"
+
+
+class TaskMeasures(NamedTuple):
+    """Of one minibatch, by task: all ``[K]``."""
+
+    policy_loss: Tensor
+    """Without the entropy."""
+    value_loss: Tensor
+    """Mean squared error, without ``vf_coef``, in the unit in which values are learned."""
+    entropy_loss: Tensor
+    """Minus the mean entropy."""
+    approx_kl: Tensor
+    """Estimate of the KL divergence from the policy that acted: mean of ``r - 1 - log r`` (SB3's)."""
+    clip_fraction: Tensor
+    """Part of the rows whose ratio lies outside the clip range."""
+
+
+class PPOReport(NamedTuple):
+    """What one update says of itself; tensors on the training device."""
+
+    measures: TaskMeasures
+    actor: Combination
+    critic: Combination
+    counts: Tensor
+    """scalar bool: whether `PPOSettings.target_kl` had not stopped the training before this update."""
+    finite: Tensor
+    """scalar bool: whether this update, and every one before it since `PPOUpdate.begin`, was finite."""
+
+
+class _ActorAux(NamedTuple):
+    policy_loss: Tensor
+    entropy_loss: Tensor
+    approx_kl: Tensor
+    clip_fraction: Tensor
+
+
+class PPOUpdate:
+    """Updates actor and critic from minibatches of a rollout.
+
+    Args:
+        policy: networks and their optimizers; changed in place.
+        actor_combiner: for the gradients of the actor losses.
+        critic_combiner: for the gradients of the critic losses.
+        trace: record the gradients' operations once and replay them, see `mtrl_imgrad.gradients.tracing`.
+        generator: what the masks of the critic's dropout are drawn from, anew for each update; on its device.
+
+    Raises:
+        ArgumentError: if the critic has dropout and there is no generator.
+    """
+
+    settings: PPOSettings
+    going_on: Tensor
+    """scalar bool: False once `PPOSettings.target_kl` was exceeded."""
+
+    def __init__(
+        self,
+        policy: MTPPOPolicy,
+        actor_combiner: Combiner,
+        critic_combiner: Combiner,
+        trace: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.policy = policy
+        self.actor_combiner = actor_combiner
+        self.critic_combiner = critic_combiner
+        self._actor, self._critic = ParameterIndex(policy.actor), ParameterIndex(policy.critic)
+        self._critic_dropout = DropoutLayers(policy.critic)
+        self.generator = generator
+        if self._critic_dropout and generator is None:
+            raise ArgumentError("generator must be given for the masks of a critic with dropout, got None")
+        self._actor_rows = Traced(self._compute_actor_rows, trace)
+        self._critic_rows = Traced(self._compute_critic_rows, trace)
+
+    def begin(self, settings: PPOSettings, returns: Tensor) -> None:
+        """Start a training on a rollout.
+
+        Args:
+            settings: for all its updates.
+            returns: ``[K, N]`` all value targets of the rollout: the statistics of PopArt take them in, if there are.
+        """
+        self.settings = settings
+        num_tasks = returns.shape[0]
+        self.going_on = torch.ones((), dtype=torch.bool, device=returns.device)
+        self._alive = torch.ones_like(self.going_on)
+        self._clip, self._ent_coef, self._vf_coef = (
+            returns.new_full((num_tasks,), number)
+            for number in (settings.clip_range, settings.ent_coef, settings.vf_coef)
+        )
+        limit = settings.clip_range_vf
+        self._clip_vf = () if limit is None else (returns.new_full((num_tasks,), limit),)
+        if self.policy.critic.popart is not None:
+            self.policy.critic.popart.update(returns)
+
+    @torch.no_grad()
+    def __call__(self, batch: TaskRollout, jacobian: bool = False) -> PPOReport:
+        """Make one update.
+
+        Args:
+            batch: task-major rows.
+            jacobian: compute per-task gradients even for a combiner that does without, for diagnostics.
+
+        Where a combined gradient is not finite, neither network moves, nor does anything up to the next `begin`
+        (``finite`` of the report). The same holds from the first minibatch on whose KL divergence is too large. With
+        ``on_nonfinite`` other than ``"raise"`` the former is left for faults of the combiner itself: a network whose
+        step is skipped stays as it is, the other one goes on.
+        """
+        # Only its own gradients tell whose is not finite.
+        jacobian = jacobian or self.settings.on_nonfinite != "raise"
+        actor_rows, critic_rows = self._rows_of_actor(batch), self._rows_of_critic(batch)
+        actor = self._actor_gradients(actor_rows, jacobian)
+        critic = self._critic_gradients(critic_rows, jacobian)
+        aux: _ActorAux = actor.aux
+        counts = self.going_on
+        if self.settings.target_kl is not None:
+            self.going_on = counts & (_mean_of_present(aux.approx_kl, actor) <= 1.5 * self.settings.target_kl)
+        finite = self._hand_over(self._actor, actor) & self._hand_over(self._critic, critic)
+        self._alive = self._alive & (finite | ~counts)
+        for network in (self.policy.actor, self.policy.critic):
+            step_where(network.optimizer, self._alive & self.going_on)
+        self._tell_losses_after(actor, actor_rows, critic, critic_rows)
+        measures = TaskMeasures(aux.policy_loss, critic.aux, aux.entropy_loss, aux.approx_kl, aux.clip_fraction)
+        return PPOReport(measures, actor.combination, critic.combination, counts, self._alive)
+
+    def _rows_of_actor(self, batch: TaskRollout) -> tuple[Any, ...]:
+        advantages = batch.advantages
+        if self.settings.normalize_advantage:
+            advantages = whitened(advantages, self.settings.advantage_scope)
+        return batch.observations, batch.actions, batch.log_probs, advantages, self._clip, self._ent_coef
+
+    def _rows_of_critic(self, batch: TaskRollout) -> tuple[Any, ...]:
+        targets, values, popart = batch.returns, batch.values, self.policy.critic.popart
+        if popart is not None:
+            targets, values = popart.normalise(targets), popart.normalise(values)
+        return batch.observations, targets, values, self._clip_vf, self._vf_coef, self._draw_masks(batch)
+
+    def _draw_masks(self, batch: TaskRollout) -> Masks:
+        return NO_MASKS if self.generator is None else self._critic_dropout.draw(batch.observations, self.generator)
+
+    def _actor_gradients(self, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
+        parameters, heads = self._actor.split(), self.settings.heads
+        if not (jacobian or self.actor_combiner.needs_jacobian()):
+            return combined_by_rows(self.actor_combiner, self._actor_loss, parameters, *rows, heads=heads)
+        jacobians = self._actor_rows(parameters, *rows)
+        return combine_rows(self.actor_combiner, jacobians, heads, self.settings.on_nonfinite)
+
+    def _critic_gradients(self, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
+        """The gradients, with the value losses ``[K]`` as auxiliary tensor."""
+        parameters, heads = self._critic.split(), self.settings.heads
+        if not (jacobian or self.critic_combiner.needs_jacobian()):
+            return combined_by_rows(self.critic_combiner, self._critic_loss, parameters, *rows, heads=heads)
+        jacobians = self._critic_rows(parameters, *rows)
+        return combine_rows(self.critic_combiner, jacobians, heads, self.settings.on_nonfinite)
+
+    def _tell_losses_after(
+        self,
+        actor: CombinedGradients,
+        actor_rows: tuple[Any, ...],
+        critic: CombinedGradients,
+        critic_rows: tuple[Any, ...],
+    ) -> None:
+        """The losses of the same minibatch after the step, for combiners that look at them."""
+        if self.actor_combiner.wants_losses_after and not actor.combination.skipped:
+            after = over_tasks(self._actor_loss, self._actor.split(), *actor_rows)[0]
+            tell_losses_after(self.actor_combiner, actor.combination, after)
+        if self.critic_combiner.wants_losses_after and not critic.combination.skipped:
+            after = over_tasks(self._critic_loss, self._critic.split(), *critic_rows)[0]
+            tell_losses_after(self.critic_combiner, critic.combination, after)
+
+    def _hand_over(self, index: ParameterIndex, found: CombinedGradients) -> Tensor:
+        """Put the gradients, clipped, where the optimizer takes them; whether they are finite."""
+        parameters = index.assign(found.gradients)
+        if not parameters:  # a step that is skipped, which an optimizer that finds no gradient does
+            return torch.ones_like(self._alive)
+        length = nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
+        if self.settings.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, length)
+        return torch.isfinite(length)
+
+    # Pure functions of their arguments: parameters come in, only the networks' structure is captured.
+
+    def _compute_actor_rows(self, parameters: Parameters, *rows: Tensor) -> RowGradients:
+        return by_rows(self._actor_loss, parameters, *rows)
+
+    def _compute_critic_rows(self, parameters: Parameters, *rows: Tensor) -> RowGradients:
+        return by_rows(self._critic_loss, parameters, *rows)
+
+    def _actor_loss(
+        self,
+        parameters: dict[str, Tensor],
+        observation: Tensor,
+        action: Tensor,
+        old_log_prob: Tensor,
+        advantage: Tensor,
+        clip: Tensor,
+        ent_coef: Tensor,
+    ) -> tuple[Tensor, _ActorAux]:
+        """Of one task."""
+        log_prob, entropy = functional_call(self.policy.actor, parameters, (observation, action))
+        log_ratio = log_prob - old_log_prob
+        ratio = log_ratio.exp()
+        clipped = torch.clamp(ratio, 1 - clip, 1 + clip)
+        policy_loss = -torch.min(advantage * ratio, advantage * clipped).mean()
+        entropy_loss = -entropy.mean()
+        aux = _ActorAux(
+            policy_loss,
+            entropy_loss,
+            approx_kl=(ratio - 1 - log_ratio).mean(),
+            clip_fraction=((ratio - 1).abs() > clip).to(ratio.dtype).mean(),
+        )
+        return policy_loss + ent_coef * entropy_loss, aux
+
+    def _critic_loss(
+        self,
+        parameters: dict[str, Tensor],
+        observation: Tensor,
+        target: Tensor,
+        old_value: Tensor,
+        clip: tuple[Tensor, ...],
+        vf_coef: Tensor,
+        masks: Masks,
+    ) -> tuple[Tensor, Tensor]:
+        """Of one task; ``clip`` holds the range or is empty."""
+        value = functional_call(self.policy.critic, (parameters, masks), (observation,))
+        for limit in clip:
+            value = old_value + torch.clamp(value - old_value, -limit, limit)
+        loss = (target - value).square().mean()
+        return vf_coef * loss, loss
+
+
+def _mean_of_present(values: Tensor, found: CombinedGradients) -> Tensor:
+    """Mean of ``[K]`` over the tasks that were not left out of a step."""
+    lost = found.combination.non_finite
+    if not lost:
+        return values.mean()
+    return values.index_fill(0, index_of(lost, values.device), 0.0).sum() / max(len(values) - len(lost), 1)
+
+
+def whitened(advantages: Tensor, scope: AdvantageScope) -> Tensor:
+    """Advantages ``[K, B]`` less their mean, over their standard deviation (plus 1e-8, SB3's).
+
+    Args:
+        advantages: task-major.
+        scope: ``"batch"`` takes both numbers over all rows, as SB3 does; ``"task"`` over each task's own.
+
+    A single row has no deviation: it is left as it is, as in SB3.
+    """
+    rows = advantages if scope == "task" else advantages.reshape(1, -1)
+    if rows.shape[1] == 1:
+        return advantages
+    white = (rows - rows.mean(1, keepdim=True)) / (rows.std(1, keepdim=True) + 1e-8)
+    return white.view_as(advantages)

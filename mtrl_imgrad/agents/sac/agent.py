@@ -1,0 +1,399 @@
+"""Multi-task soft actor-critic in SB3's style: one agent, K tasks, and a combiner between their gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from torch import Tensor
+
+from mtrl_imgrad.agents.callbacks.callbacks import record_per_task
+from mtrl_imgrad.agents.callbacks.progress import task_progress
+from mtrl_imgrad.agents.checkpoints.from_sb3 import read_sb3_sac
+from mtrl_imgrad.agents.checkpoints.randomness import noise_state, restore_noise
+from mtrl_imgrad.agents.common import unsupported
+from mtrl_imgrad.agents.common.arguments import SAC_ARGUMENTS, as_float, two_combiners
+from mtrl_imgrad.agents.off_policy.algorithm import BUFFER_ARGUMENTS, TaskReplayAlgorithm
+from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskReplayBuffer
+from mtrl_imgrad.agents.sac.policy import MTSACPolicy
+from mtrl_imgrad.agents.sac.temperature import Temperature
+from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateReport, UpdateSettings
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.errors import ArgumentError, CheckpointError
+from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
+from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+
+__all__ = ["MTSAC"]
+
+SelfMTSAC = TypeVar("SelfMTSAC", bound="MTSAC")
+POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
+"""What the agent itself passes to its policy."""
+ROWS_A_TASK = 128
+"""Default rows of each task in a batch (Meta-World's MTSAC)."""
+
+
+@checked
+class MTSAC(TaskReplayAlgorithm):
+    """Multi-task SAC: SAC (Haarnoja et al., arXiv 1812.05905) whose K task gradients go through a combiner.
+
+    Use it as SB3's SAC: its arguments come first, in its order (``docs/sb3.md`` lists what differs). The replay is a
+    ring a task and batches are balanced; every task has its own entropy temperature; the gradients of the shared
+    parameters of actor and critic are combined by ``combiner``, those of a task's own parameters are its own. With
+    ``combiner="linear_scalarization"`` it is plain SAC on the mean of the task losses.
+
+    Args:
+        policy: ``"MlpPolicy"`` or a subclass of `MTSACPolicy`.
+        env: what `mtrl_imgrad.envs.make_vec_env` returns; or any SB3 VecEnv or Gymnasium environment with a flat
+            Box, which is then one task. None only to load a trained agent.
+        learning_rate: of all Adam optimizers; a number or a schedule of the remaining progress (1 to 0).
+        buffer_size: transitions kept over all tasks.
+        learning_starts: environment steps over all tasks of uniformly random actions before learning.
+        batch_size: rows of a batch over all tasks, a multiple of K; None takes 128 a task.
+        tau: step of the target critic towards the critic.
+        gamma: discount.
+        train_freq: steps of the vector environment between trainings, or ``(number, "step" | "episode")``.
+        gradient_steps: updates a training; -1 makes as many as transitions were collected.
+        action_noise: SB3's noise, added to the actions when acting.
+        replay_buffer_class: a subclass of `TaskReplayBuffer`.
+        replay_buffer_kwargs: its further arguments.
+        n_steps: rewards of the return before the critic's own estimate; fewer where an episode ends.
+        ent_coef: ``"auto"``: a learned temperature for each task, initially 1 (``"auto_0.1"``: initially 0.1);
+            ``"shared"`` or ``"shared_0.1"``: a learned one for all; a number: fixed.
+        target_update_interval: updates between moves of the target critic.
+        target_entropy: ``"auto"`` is minus the number of action dimensions.
+        stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
+        tensorboard_log: folder of TensorBoard logs.
+        policy_kwargs: arguments of `MTSACPolicy`, for instance ``dict(net_arch=[400, 400], encoder="embedding")``.
+        verbose: 0 prints nothing, 1 SB3's tables.
+        seed: determines the run on one machine.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+        optimize_memory_usage, use_sde, sde_sample_freq, use_sde_at_warmup: SB3's, accepted with its defaults.
+        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
+            a combiner (and its state) each.
+        combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
+            What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
+        heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
+            task's combination weight.
+        max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining (as
+            Meta-World+'s code does); None (default) does not clip.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
+            ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
+            without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
+        sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
+        reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
+        trace: record the operations of an update once and replay them; changes no number. False for debugging.
+
+    Raises:
+        ArgumentError: if an argument is wrong, naming it.
+        UnsupportedError: if it asks for something of SB3's that is not there.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTSACPolicy}
+    set_by_agent: ClassVar[dict[str, set[str]]] = {
+        "policy_kwargs": POLICY_ARGUMENTS,
+        "replay_buffer_kwargs": BUFFER_ARGUMENTS,
+    }
+    policy: MTSACPolicy
+    replay_buffer: TaskReplayBuffer
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int | None = None,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        ent_coef: str | float = "auto",
+        target_update_interval: int = 1,
+        target_entropy: str | float = "auto",
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        use_sde_at_warmup: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | os.PathLike[str] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
+        combiner_kwargs: Mapping[str, Any] | None = None,
+        heads: Heads = "unweighted",
+        max_grad_norm: float | None = None,
+        on_nonfinite: OnNonFinite = "raise",
+        sampling: Sampling = "balanced",
+        reward_normalization: str | None = None,
+        trace: bool = True,
+    ) -> None:
+        self._check_arguments(locals(), SAC_ARGUMENTS, unsupported.SAC_ARGUMENTS)
+        self._check_replay(replay_buffer_class, replay_buffer_kwargs or {})
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,  # type: ignore[arg-type]
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            n_steps=n_steps,
+            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            supported_action_spaces=(spaces.Box,),
+            support_multi_env=True,
+            sde_support=False,
+        )
+        self.combiner = combiner
+        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
+        self.heads = heads
+        self.max_grad_norm = max_grad_norm
+        self.on_nonfinite = on_nonfinite
+        self.ent_coef = ent_coef
+        self.target_entropy = target_entropy
+        self.target_update_interval = target_update_interval
+        self.sampling = sampling
+        self.reward_normalization = reward_normalization
+        self.trace = trace
+        self.wants_jacobian = False
+        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
+        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
+        self.last_report: UpdateReport | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    # ------------------------------------------------------------------ set-up
+
+    def _setup_model(self) -> None:
+        self._setup_tasks()
+        if self.batch_size is None:
+            self.batch_size = ROWS_A_TASK * self.tasks.num_tasks
+        if self.sampling == "balanced" and (self.batch_size < 1 or self.batch_size % self.tasks.num_tasks):
+            raise ArgumentError(
+                f"batch_size must be a multiple of the {self.tasks.num_tasks} tasks, got {self.batch_size}"
+            )
+        self._convert_train_freq()
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.policy_kwargs = {**self.policy_kwargs, "task_names": self.tasks.names, "one_hot": self.tasks.one_hot}
+        if self.replay_buffer is None:
+            self.replay_buffer = self._make_replay_buffer()
+        policy_class: Any = self.policy_class
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = policy.to(self.device)
+        self.actor = self.policy.actor
+        self.critic = self.policy.critic
+        self.critic_target = self.policy.critic_target
+        self.update = SACUpdate(
+            self.policy,
+            self._setup_temperature(),
+            self.critic_combiner,
+            self.actor_combiner,
+            self._settings(),
+            trace=self.trace,
+        )
+        self.noise_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
+
+    def _setup_temperature(self) -> Temperature:
+        if self.target_entropy == "auto":
+            self.target_entropy = -float(np.prod(self.action_space.shape or (1,)))
+        target = self.target_entropy = as_float(self.target_entropy, "target_entropy", "'auto' or a number")
+        found = Temperature.of(self.ent_coef, target, self.num_tasks, self.device)
+        if found.log_value.requires_grad:
+            found.optimizer = self.policy.make_ent_coef_optimizer(found.log_value, self.lr_schedule(1))
+        self.ent_coef_optimizer = found.optimizer
+        self.log_ent_coef = None if found.optimizer is None else found.log_value  # None where it is fixed, as in SB3
+        return found
+
+    @property
+    def ent_coef_tensor(self) -> Tensor | None:
+        """The temperature, a scalar, where it is fixed; None where it is learned (``log_ent_coef``), as in SB3."""
+        return None if self.log_ent_coef is not None else torch.tensor(float(self.ent_coef), device=self.device)
+
+    # ------------------------------------------------------------------ learning
+
+    @checked
+    def learn(
+        self: SelfMTSAC,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str = "MTSAC",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMTSAC:
+        """As in SB3. ``total_timesteps`` counts the steps of all environments together.
+
+        Args:
+            total_timesteps: environment steps over all tasks.
+            callback: SB3 callback or list of them.
+            log_interval: episodes between logs; None writes none.
+            tb_log_name: name of the TensorBoard run.
+            reset_num_timesteps: whether to count from 0 again.
+            progress_bar: show progress, success overall and of each task.
+
+        Raises:
+            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming where. Nothing has learned
+                from it, and another ``learn`` goes on with new episodes.
+            NonFiniteError: if an update produced one; parameters stay finite.
+        """
+        steps = self._checked_steps(total_timesteps, log_interval)
+        with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
+            return super().learn(steps, callbacks, log_interval, tb_log_name, reset_num_timesteps)  # type: ignore[arg-type]
+
+    def train(self, gradient_steps: int, batch_size: int = 0) -> None:
+        """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
+        self.policy.set_training_mode(True)
+        optimizers: list[Any] = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
+        self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
+        self.update.begin(self._settings())
+        jacobian, self.wants_jacobian = self.wants_jacobian, False
+        good = torch.zeros((), device=self.device)  # updates before the first that was not finite
+        losses = torch.zeros(2, self.num_tasks, device=self.device)  # of that update, or else of the last
+        statuses = torch.zeros(2, dtype=torch.int64, device=self.device)  # likewise
+        for step in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
+            report = self.update(
+                batch,
+                Noise(
+                    self._draw_noise(batch.actions),
+                    self._draw_noise(batch.actions),
+                    self.update.draw_masks(batch, self.noise_generator),
+                ),
+                update_target=self._n_updates % self.target_update_interval == 0,
+                jacobian=jacobian and step == gradient_steps - 1,
+            )
+            losses = torch.where(good == step, torch.stack([report.critic_losses, report.actor_losses]), losses)
+            found = torch.stack([report.critic.status_code, report.actor.status_code])
+            statuses = torch.where(good == step, found, statuses)
+            good = good + report.finite
+            self._n_updates += 1
+            self._count_non_finite(report, self._n_updates)
+        self.last_report = report
+        self._log_update(report, losses, statuses, gradient_steps - good)
+
+    def _settings(self) -> UpdateSettings:
+        return UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm, self.on_nonfinite)
+
+    def _draw_noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
+
+    def _log_update(self, report: UpdateReport, losses: Tensor, statuses: Tensor, skipped: Tensor) -> None:
+        """Record the latest update: the one copy from the device that a training makes."""
+        means = torch.where(losses.isfinite(), losses, torch.nan).nanmean(1)  # of those that are
+        tensors = (report.temperatures, means, report.temperature_loss, skipped)
+        values = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).tolist()
+        temperatures = values[: self.num_tasks]
+        critic_loss, actor_loss, temperature_loss, num_skipped = values[self.num_tasks :]
+        if num_skipped:
+            self._n_updates -= int(num_skipped)
+            critic, actor = (Status(code) for code in statuses.tolist())
+            by_side = dict(zip(("critic", "actor"), losses.tolist(), strict=True))
+            where = f"in update {self._n_updates + 1}; neither its step nor any later one was applied"
+            self._raise_non_finite(by_side, {"critic": critic, "actor": actor}, where)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/actor_loss", actor_loss)
+        self.logger.record("train/critic_loss", critic_loss)
+        self.logger.record("train/ent_coef", float(np.mean(temperatures)))
+        if self.ent_coef_optimizer is not None:
+            self.logger.record("train/ent_coef_loss", temperature_loss)
+        self._record_non_finite()
+        if self.num_tasks > 1:
+            record_per_task(self.logger, "train/ent_coef", self.tasks.names, temperatures)
+
+    def dump_logs(self) -> None:
+        """Write SB3's rollout logs and each task's success rate."""
+        self._record_success_rates()
+        super().dump_logs()
+
+    # ------------------------------------------------------------------ save and load
+
+    @classmethod
+    def from_sb3(
+        cls: type[SelfMTSAC],
+        path: str | os.PathLike[str],
+        env: GymEnv,
+        device: torch.device | str = "auto",
+        **arguments: Any,
+    ) -> SelfMTSAC:
+        """Go on with a Stable-Baselines3 SAC (``MlpPolicy``, flat observations): MTSAC with one task.
+
+        With the default ``combiner="linear_scalarization"`` it goes on as SAC does, update for update, but with an
+        empty replay. No code of the file runs; what SB3 pickled must be given (``docs/checkpoints.md``).
+
+        Args:
+            path: of what ``SAC.save`` wrote.
+            env: of one task.
+            device: as in the constructor.
+            arguments: of the constructor, in place of those of the file.
+
+        Raises:
+            CheckpointError: if the file is damaged or not a SAC's.
+            ArgumentError: if it has an option or a network that MTSAC lacks, naming it, or something must be given.
+            TaskMismatchError: if ``env`` has several tasks, or other observations or actions.
+        """
+        source = read_sb3_sac(path)
+        agent = cls("MlpPolicy", env, device=device, **source.arguments(arguments), _init_setup_model=False)
+        agent._setup_tasks()
+        source.check_env(agent.observation_space, agent.action_space, agent.num_tasks)
+        agent._setup_model()
+        try:
+            source.hand_over(agent)
+        except Exception as error:  # parts that do not fit each other fail wherever they are first used
+            raise CheckpointError(f"{path} cannot be taken over: {type(error).__name__}: {error}") from error
+        return agent
+
+    def _excluded_save_params(self) -> list[str]:
+        own = ["actor", "critic", "critic_target", "last_report", "update", "noise_generator"]
+        return [*super()._excluded_save_params(), *own]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts = ["policy", "actor.optimizer", "critic.optimizer"]
+        if self.ent_coef_optimizer is not None:
+            state_dicts.append("ent_coef_optimizer")
+        return state_dicts, [] if self.log_ent_coef is None else ["log_ent_coef"]
+
+    def _seed_streams(self, seed: int) -> None:
+        self.noise_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
+        self.replay_buffer.seed(seed)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {
+            "noise": self.noise_generator.get_state(),
+            "sampling": self.replay_buffer.generator.get_state(),
+            "action_noise": noise_state(self.action_noise),
+        }
+
+    def _set_own_state(self, state: dict[str, Any]) -> None:
+        self.noise_generator.set_state(state["noise"])
+        self.replay_buffer.generator.set_state(state["sampling"])
+        self.action_noise = restore_noise(self.action_noise, state.get("action_noise") or [])

@@ -1,0 +1,106 @@
+"""Methods that take the logarithm or the inverse of a loss, and so need losses above a bound.
+
+Losses of supervised learning are positive. Those of an actor in reinforcement learning are not: give a ``lower_bound``
+below all of them, and the method works on the losses less that bound. What a method cannot use it never uses in
+silence: calling the combiner and `Combiner.backward` raise, and on the hot path, where nothing can, the weights are NaN
+and the status is ``NOT_POSITIVE``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.arguments import check_number, check_numbers
+from mtrl_imgrad.combiners.base import Combination, LossCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.checks import Jacobian, check_jacobian
+from mtrl_imgrad.combiners.families.loss_weights import are_finite, weights_from
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["LowerBound", "PositiveLossCombiner", "are_usable", "weights_above"]
+
+LowerBound = float | Sequence[float]
+"""One number for all tasks, or one for each task, by id."""
+
+
+class PositiveLossCombiner(LossCombiner):
+    """A combiner whose weights follow from the losses less a lower bound, all of which must be positive.
+
+    Args:
+        lower_bound: what is taken from the losses: a number below all that will come, or one for each task.
+        reduction: ``"mean"`` or ``"sum"``.
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    per_task = ("lower_bound",)
+
+    def __init__(self, *, lower_bound: LowerBound = 0.0, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction=reduction)
+        if isinstance(lower_bound, Sequence) and not isinstance(lower_bound, str):
+            self.lower_bound: LowerBound = check_numbers("lower_bound", lower_bound)
+        else:
+            self.lower_bound = check_number("lower_bound", lower_bound)
+
+    def __call__(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
+        """As `Combiner.__call__`.
+
+        Raises:
+            ArgumentError: also if a loss is not above its bound; names the row.
+            NonFiniteError: as there.
+        """
+        check_jacobian(jacobian, losses, tasks)
+        if losses is not None:
+            low = ~(self.above(losses.detach(), tasks) > 0)
+            if bool(low.any()):
+                row = int(low.nonzero()[0, 0])
+                raise ArgumentError(
+                    f"{self.name} needs losses above lower_bound={self.lower_bound}, got {float(losses[row])} in the "
+                    f"row of task {row}"
+                )
+        return self.combine(jacobian, losses, tasks)
+
+    def above(self, losses: Tensor, tasks: TaskIds | None) -> Tensor:
+        """The losses less their bounds, ``[..., K]`` float64.
+
+        Raises:
+            ArgumentError: if there is no bound for a task.
+        """
+        losses = losses.double()
+        if isinstance(self.lower_bound, float):
+            return losses - self.lower_bound
+        ids = range(losses.shape[-1]) if tasks is None else tasks
+        if (tasks is None and len(self.lower_bound) != len(ids)) or max(ids) >= len(self.lower_bound):
+            raise ArgumentError(
+                f"lower_bound must hold a number for each of the tasks {list(ids)}, got {len(self.lower_bound)}"
+            )
+        bounds = torch.tensor([self.lower_bound[task] for task in ids], dtype=torch.float64)
+        return losses - bounds.to(losses.device, non_blocking=True)
+
+
+def are_usable(losses: Tensor, above: Tensor) -> Tensor:
+    """``[...]``: whether all K losses of a step are finite and above their bound."""
+    return are_finite(losses) & (above > 0).all(-1)
+
+
+def weights_above(values: Tensor, losses: Tensor, above: Tensor, extras: Mapping[str, Tensor] | None = None) -> Weights:
+    """`weights_from`, with NaN and ``NOT_POSITIVE`` where a loss is not above its bound.
+
+    Args:
+        values: ``[..., K]`` coefficients.
+        losses: ``[..., K]`` that they were found from.
+        above: ``[..., K]``, what must be positive.
+        extras: what else the method reports, by name.
+    """
+    found = weights_from(values, losses, extras)
+    low = are_finite(losses) & ~(above > 0).all(-1)
+    return dataclasses.replace(
+        found,
+        values=torch.where(low[..., None], torch.nan, found.values),
+        residual=torch.where(low, torch.nan, found.residual),
+        status_code=torch.where(low, int(Status.NOT_POSITIVE), found.status_code),
+    )

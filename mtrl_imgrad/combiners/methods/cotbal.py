@@ -1,0 +1,167 @@
+"""CoTBal, comprehensive task balancing: fixed weights from validation scores of short training runs.
+
+Dai, You, Jing, Luo, Fei, Yang, Lu, "CoTBal: Comprehensive Task Balancing for Multi-Task Visual Instruction Tuning",
+2024, arXiv 2403.04343 (later versions: "Adaptive Task Balancing for Visual Instruction Tuning via Inter-Task
+Contribution and Intra-Task Difficulty", WWW 2026).
+
+Let ``V_j(A)`` be task j's validation score (higher is better) after training on A, "mini" a small mix of the data of
+every task, and "i + mini" that mix with all data of task i. Then
+
+* ``C_ij = (V_j(i + mini) - V_j(mini)) / (V_j(j + mini) - V_j(mini))`` is what task i contributes to task j;
+* ``out_i = sum_(j != i) C_ij / (K - 1)`` what it gives, ``in_i = sum_(j != i) C_ji / (K - 1)`` what it receives;
+* ``D_i = 1 - V_i(mini) / V_i(i + mini)`` is its difficulty,
+
+and the weights are ``K (a softmax(out / T) + b softmax(-in / T) + c softmax(D / T))`` with the shares (a, b, c) =
+(1/4, 1/4, 1/2). They sum to K for the sum of the losses; the combiner's are those over K, scaled to sum one over the
+tasks of a step, as the paper divides by the weights of what is in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.arguments import check_number, check_numbers
+from mtrl_imgrad.combiners.base import LossCombiner, Reduction
+from mtrl_imgrad.combiners.families.loss_weights import weights_from
+from mtrl_imgrad.combiners.result import Weights
+from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["CoTBal", "balance_scores", "cotbal_weights"]
+
+
+def cotbal_weights(
+    mini: Sequence[float],
+    single: Sequence[Sequence[float]],
+    *,
+    temperature: float = 1.0,
+    shares: Sequence[float] = (0.25, 0.25, 0.5),
+    smallest_gain: float = 0.01,
+) -> list[float]:
+    """The K weights, of sum K.
+
+    Args:
+        mini: ``V_j(mini)`` for every task j.
+        single: a row for every task i: ``V_j(i + mini)`` for every task j.
+        temperature: T; 1 for M3IT, 0.5 for the paper's other two benchmarks.
+        shares: of what a task gives, of what it receives, and of its difficulty; they sum to one.
+        smallest_gain: what a task gains from its own data counts as at least this part of ``V_j(j + mini)``: where
+            own data hardly help, the ratio C would have no meaning.
+
+    Raises:
+        ArgumentError: if the tables are not K finite numbers and K x K, a task's score with its own data is not
+            positive, or another argument is not one of those listed.
+    """
+    few, full = _tables(mini, single)
+    temperature = check_number("temperature", temperature, 0, closed=False)
+    parts = _shares(shares)
+    own = full.diagonal()
+    gain = torch.maximum(own - few, check_number("smallest_gain", smallest_gain, 0, closed=False) * own)
+    contribution = (full - few) / gain
+    contribution.fill_diagonal_(0.0)
+    others = max(len(few) - 1, 1)
+    gives, receives = contribution.sum(1) / others, contribution.sum(0) / others
+    return balance_scores(gives, receives, 1 - few / own, temperature=temperature, shares=parts).tolist()
+
+
+def balance_scores(
+    gives: Tensor, receives: Tensor, difficulty: Tensor, *, temperature: float, shares: Sequence[float]
+) -> Tensor:
+    """``[K]`` weights of sum K from what each task gives and receives ``[K]`` and its difficulty ``[K]``."""
+    scores = torch.stack([gives, -receives, difficulty])
+    return len(gives) * (scores.new_tensor(shares) @ (scores / temperature).softmax(1))
+
+
+class CoTBal(LossCombiner):
+    """Weighted mean of the task gradients, with weights from validation scores. With one task ``d = g``.
+
+    Args:
+        mini: see `cotbal_weights`, as are the others.
+        single: a row a task.
+        temperature: of the softmaxes.
+        shares: of the three softmaxes.
+        smallest_gain: relative to a task's score with its own data.
+        reduction: ``"mean"`` or ``"sum"``.
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    name = "cotbal"
+    per_task = ("mini", "single")
+    departures = "Weighs mean losses of tasks, where the authors weigh tokens; own gains are bounded from below."
+    paper = (
+        "Yanqi Dai, Zebin You, Dong Jing, Yutian Luo, Nanyi Fei, Guoxing Yang and Zhiwu Lu. CoTBal: Comprehensive "
+        "Task Balancing for Multi-Task Visual Instruction Tuning. 2024. arXiv:2403.04343"
+    )
+    bibtex = """@article{dai2024cotbal,
+  title = {CoTBal: Comprehensive Task Balancing for Multi-Task Visual Instruction Tuning},
+  author = {Dai, Yanqi and You, Zebin and Jing, Dong and Luo, Yutian and Fei, Nanyi and Yang, Guoxing and Lu, Zhiwu},
+  year = {2024},
+  journal = {arXiv:2403.04343},
+  eprint = {2403.04343},
+  archivePrefix = {arXiv}
+}"""
+
+    def __init__(
+        self,
+        mini: Sequence[float],
+        single: Sequence[Sequence[float]],
+        *,
+        temperature: float = 1.0,
+        shares: Sequence[float] = (0.25, 0.25, 0.5),
+        smallest_gain: float = 0.01,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.task_weights = cotbal_weights(
+            mini, single, temperature=temperature, shares=shares, smallest_gain=smallest_gain
+        )
+        self.mini = tuple(float(score) for score in mini)
+        self.single = tuple(tuple(float(score) for score in row) for row in single)
+        self.temperature = float(temperature)
+        self.shares = tuple(float(share) for share in shares)
+        self.smallest_gain = float(smallest_gain)
+
+    def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
+        """``[..., K]`` weights of sum one; of the losses only their number matters, and that they are finite.
+
+        Raises:
+            ArgumentError: if there is no row of the tables for a task.
+        """
+        known = len(self.task_weights)
+        ids = range(losses.shape[-1]) if tasks is None else tasks
+        if (tasks is None and len(ids) != known) or max(ids) >= known:
+            raise ArgumentError(f"{self.name} has scores of {known} tasks, got a step of the tasks {list(ids)}")
+        chosen = [self.task_weights[task] for task in ids]
+        ones = torch.ones_like(losses[..., 0], dtype=torch.float64)
+        return weights_from(torch.stack([ones * (weight / sum(chosen)) for weight in chosen], -1), losses)
+
+
+def _tables(mini: Sequence[float], single: Sequence[Sequence[float]]) -> tuple[Tensor, Tensor]:
+    try:
+        few = torch.tensor([float(score) for score in mini], dtype=torch.float64)
+        full = torch.tensor([[float(score) for score in row] for row in single], dtype=torch.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"mini and single must hold numbers, the rows of single equally many: {error}") from None
+    if few.numel() == 0 or full.shape != (len(few), len(few)):
+        raise ArgumentError(
+            f"mini must hold K scores and single K rows of K, got {len(few)} and a table of shape {tuple(full.shape)}"
+        )
+    if not bool(few.isfinite().all() and full.isfinite().all()):
+        raise ArgumentError("mini and single must hold finite scores")
+    for task, score in enumerate(full.diagonal().tolist()):
+        if score <= 0:
+            raise ArgumentError(f"single[{task}][{task}] must be > 0: the difficulty is relative to it, got {score}")
+    return few, full
+
+
+def _shares(shares: Sequence[float]) -> list[float]:
+    parts = list(check_numbers("shares", shares, 0))
+    if len(parts) != 3 or not math.isclose(sum(parts), 1.0, abs_tol=1e-9):
+        raise ArgumentError(f"shares must be three numbers of sum 1, got {shares!r}")
+    return parts

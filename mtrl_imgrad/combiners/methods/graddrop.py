@@ -1,0 +1,118 @@
+"""GradDrop, gradient sign dropout: every entry of the update takes part only from tasks that agree on its sign.
+
+Chen, Ngiam, Huang, Luong, Kretzschmar, Chai, Anguelov, "Just Pick a Sign: Optimizing Deep Multitask Models with
+Gradient Sign Dropout", NeurIPS 2020, arXiv 2010.06808, algorithm 1.
+
+For each entry, ``P = (1 + sum_i g_i / sum_i |g_i|) / 2`` is the share of positive parts and U is uniform on [0, 1).
+Where ``U < P`` the positive parts are kept, elsewhere the negative ones:
+
+    d = sum_i (l_i + (1 - l_i) keep_i) g_i / K,
+
+with the leak ``l_i`` of task i, the part of its gradient that is never dropped. In the mean over U, with no leak,
+``E d = (p^2 - n^2) / (p + n) / K`` for an entry with positive parts of sum p and negative ones of sum -n.
+
+Departures from the authors' method: it acts on the gradients of the shared parameters (in the paper on those of the
+activations, multiplied by the activations' signs; ``backward(features=...)`` combines there, without that factor); the
+sum is divided by K (theirs is ``reduction="sum"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.arguments import check_number, check_numbers
+from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
+from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
+from mtrl_imgrad.combiners.columns import own_columns, with_blocks
+from mtrl_imgrad.combiners.families.matrix import combination, row_norms, scale_rows, wide
+from mtrl_imgrad.combiners.state.randomness import uniform
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["GradDrop"]
+
+
+class GradDrop(MatrixCombiner):
+    """Mean of the task gradients, in each entry only of those of one sign, drawn at random. With one task ``d = g``.
+
+    One uniform number an entry is drawn on the device of the gradients. It comes from a generator that is seeded anew
+    for each step, by a number from the combiner's own generator on the host: so the device is never asked, the state
+    is that of one host generator, and one matrix and its blocks see the same numbers. Devices of different kinds draw
+    different numbers.
+
+    Args:
+        leak: part of a gradient that is never dropped, in [0, 1]; one for all tasks, or one for each task id.
+        seed: of the generator; None (default): the run's, see `Combiner.set_random_seed`.
+        reduction: ``"mean"`` or ``"sum"`` (the authors').
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    name = "graddrop"
+    by_columns = True
+    per_task = ("leak",)
+    keeps = ("generator",)
+    departures = "Acts on the shared parameters in place of activations; mean in place of the sum."
+    paper = (
+        "Zhao Chen, Jiquan Ngiam, Yanping Huang, Thang Luong, Henrik Kretzschmar, Yuning Chai and Dragomir Anguelov. "
+        "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout. NeurIPS 2020. arXiv:2010.06808"
+    )
+    bibtex = """@inproceedings{chen2020just,
+  title = {Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout},
+  author = {Chen, Zhao and Ngiam, Jiquan and Huang, Yanping and Luong, Thang and Kretzschmar, Henrik and Chai, Yuning
+    and Anguelov, Dragomir},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2020},
+  eprint = {2010.06808},
+  archivePrefix = {arXiv}
+}"""
+
+    def __init__(
+        self, leak: float | Sequence[float] = 0.0, *, seed: int | None = None, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.leak: float | tuple[float, ...] = _check_leak(leak)
+        self._generator = self._seeded(seed)
+
+    def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
+        """See `Combiner.combine`.
+
+        Raises:
+            ArgumentError: if there is no leak for a task.
+        """
+        blocks = blocks_of(jacobian)
+        blocks = with_blocks(blocks, map(wide, blocks))
+        num_tasks = len(blocks[0])
+        leak = self._leaks(num_tasks, tasks)
+        factor = 1.0 if self.reduction == "sum" else 1 / num_tasks
+        numbers = own_columns(blocks, lambda count: uniform(count, blocks[0].device, self._generator))
+        gradient = [factor * _picked(block, number, leak) for block, number in zip(blocks, numbers, strict=True)]
+        norms = row_norms(blocks)
+        return combination(jacobian, gradient, torch.isfinite(norms).all(), zero=(norms == 0).all())
+
+    def _leaks(self, num_tasks: int, tasks: TaskIds | None) -> float | list[float]:
+        if isinstance(self.leak, float):
+            return self.leak
+        ids = range(num_tasks) if tasks is None else tasks
+        if max(ids) >= len(self.leak) or (tasks is None and len(self.leak) != num_tasks):
+            raise ArgumentError(f"leak must hold a number for each of the tasks {list(ids)}, got {len(self.leak)}")
+        return [self.leak[task] for task in ids]
+
+
+def _check_leak(leak: float | Sequence[float]) -> float | tuple[float, ...]:
+    return check_numbers("leak", leak, 0, 1) if isinstance(leak, Sequence) else check_number("leak", leak, 0, 1)
+
+
+def _picked(block: Tensor, number: Tensor, leak: float | list[float]) -> Tensor:
+    """Sum over the tasks of what is kept; ``number`` [*shape] is uniform on [0, 1)."""
+    positive, negative = block.clamp_min(0), block.clamp_max(0)
+    up, down = positive.sum(0), negative.sum(0)
+    share = up / (up - down)  # NaN where all parts are zero; what is picked there is zero in any case
+    if leak == 0.0:
+        return torch.where(number < share, up, down)
+    leaks = torch.as_tensor(leak, dtype=block.dtype).expand(len(block)).to(block.device, non_blocking=True)
+    up, down = scale_rows(positive, 1 - leaks).sum(0), scale_rows(negative, 1 - leaks).sum(0)
+    return scale_rows(block, leaks).sum(0) + torch.where(number < share, up, down)

@@ -1,0 +1,152 @@
+"""GradNorm: loss weights that bring the norms of the weighted gradients to targets set by the tasks' training rates.
+
+Chen, Badrinarayanan, Lee, Rabinovich, "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask
+Networks", ICML 2018, arXiv 1711.02257.
+
+With weights w of sum K, ``G_i = w_i |g_i|``, ``r_i`` the loss of task i beside its first one, divided by the tasks'
+mean of that, and alpha >= 0:
+
+    w <- w - optimizer's step along the gradient of  sum_i | G_i - mean(G) r_i^alpha |,  the target held constant,
+
+then w is scaled to sum K. The gradient's entry i is ``sign(G_i - target_i) |g_i|``. ``d = sum_i w_i g_i / K`` with the
+weights from before the step, as in the paper's algorithm.
+
+The paper takes the norms at the last shared layer. Ours are those of the Jacobian that comes in: of all shared
+parameters, or with ``backward(features=...)`` those at the representation, which is cheaper and nearer to the paper.
+
+Departures from the authors' method: where the norms are taken; weights stay above 1e-3 before they are scaled; a loss
+that is not above zero has no rate, it counts as 1e-8 of the first one (and where the first one is zero, as it).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.arguments import check_choice, check_number
+from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.state.tables import TaskTable
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["GradNorm"]
+
+_BETAS = (0.9, 0.999)
+_EPS = 1e-8
+_SMALLEST_WEIGHT = 1e-3
+_SMALLEST_RATIO = 1e-8
+
+
+class GradNorm(GramianCombiner):
+    """Weighted mean of the task gradients; weights follow norms and training rates. With one task ``d = g``.
+
+    Nothing is solved, so the residual is zero. Weights, the first losses and the optimizer's moments are kept by task,
+    so it takes one Gramian at a time. Losses are meant to be positive and to fall.
+
+    Args:
+        alpha: how strongly tasks that lag behind are pulled, >= 0; 1.5 is the paper's for NYUv2.
+        lr: learning rate of the weights, > 0. Ours.
+        optimizer: of the weights, ``"adam"`` (default; its step does not grow with the gradients) or ``"sgd"``.
+        reduction: ``"mean"`` or ``"sum"``.
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    name = "gradnorm"
+    keeps = ("weights", "first_losses", "first_moments", "second_moments", "steps")
+    departures = "Norms of all shared parameters (or at the features) in place of the last shared layer."
+    paper = (
+        "Zhao Chen, Vijay Badrinarayanan, Chen-Yu Lee and Andrew Rabinovich. GradNorm: Gradient Normalization for "
+        "Adaptive Loss Balancing in Deep Multitask Networks. ICML 2018. arXiv:1711.02257"
+    )
+    bibtex = """@inproceedings{chen2018gradnorm,
+  title = {{GradNorm}: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks},
+  author = {Chen, Zhao and Badrinarayanan, Vijay and Lee, Chen-Yu and Rabinovich, Andrew},
+  booktitle = {International Conference on Machine Learning},
+  year = {2018},
+  eprint = {1711.02257},
+  archivePrefix = {arXiv}
+}"""
+
+    def __init__(
+        self,
+        alpha: float = 1.5,
+        *,
+        lr: float = 0.025,
+        optimizer: Literal["adam", "sgd"] = "adam",
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.alpha = check_number("alpha", alpha, 0)
+        self.lr = check_number("lr", lr, 0, closed=False)
+        check_choice("optimizer", optimizer, ("adam", "sgd"))
+        self.optimizer = optimizer
+        self._weights = self._keep("weights", TaskTable(first=1.0))
+        self._first_losses = self._keep("first_losses", TaskTable(first=torch.nan))
+        self._moments = (TaskTable(), TaskTable())
+        self._steps = TaskTable()
+        if optimizer == "adam":
+            self._keep("first_moments", self._moments[0])
+            self._keep("second_moments", self._moments[1])
+            self._keep("steps", self._steps)
+
+    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
+        """``[K]`` coefficients; see `GramianCombiner.weights`. Moves the weights on.
+
+        Extras: ``rates`` [K], r.
+
+        Raises:
+            ArgumentError: if the losses are missing, or there are batch dimensions.
+        """
+        if losses is None:
+            raise ArgumentError(f"losses must be given: {self.name} compares how fast they fall")
+        if gramian.ndim != 2:
+            raise ArgumentError(f"gramian must be [K, K] for {self.name}, got shape {tuple(gramian.shape)}")
+        losses = losses.detach().double()
+        problem = normalise(gramian)
+        finite = problem.finite & torch.isfinite(losses).all()
+        weights = self._weights.rows(losses, tasks)
+        weights = weights * (len(weights) / weights.sum())
+        rates = self._rates(losses, finite, tasks)
+        norms = problem.norms * problem.scale.sqrt() * ~problem.zero
+        sizes = weights * norms
+        slope = (sizes - sizes.mean() * rates**self.alpha).sign() * norms
+        moved = (weights - self.lr * self._direction(slope, finite, tasks)).clamp_min(_SMALLEST_WEIGHT)
+        self._weights.write(moved * (len(moved) / moved.sum()), tasks, finite)
+        found = problem.weights(
+            weights / len(weights),
+            base=weights / len(weights),
+            residual=torch.zeros_like(problem.scale),
+            status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
+            extras={"rates": rates},
+        )
+        return Weights(
+            values=torch.where(finite, found.values, torch.nan),
+            residual=torch.where(finite, found.residual, torch.nan),
+            status_code=torch.where(finite, found.status_code, int(Status.NON_FINITE)),
+            extras=found.extras,
+        )
+
+    def _rates(self, losses: Tensor, finite: Tensor, tasks: TaskIds | None) -> Tensor:
+        """``[K]`` inverse training rates of mean 1; remembers the first losses of new tasks."""
+        first = self._first_losses.rows(losses, tasks)
+        first = torch.where(first.isnan(), losses, first)
+        self._first_losses.write(first, tasks, finite)
+        ratios = torch.where(first == 0, 1.0, losses / first).clamp_min(_SMALLEST_RATIO)
+        return ratios / ratios.mean()
+
+    def _direction(self, slope: Tensor, finite: Tensor, tasks: TaskIds | None) -> Tensor:
+        """What the optimizer makes of the gradient ``[K]``."""
+        if self.optimizer == "sgd":
+            return slope
+        steps = self._steps.rows(slope, tasks) + 1
+        moments = []
+        for table, beta, new in zip(self._moments, _BETAS, (slope, slope * slope), strict=True):
+            moment = beta * table.rows(slope, tasks) + (1 - beta) * new
+            table.write(moment, tasks, finite)
+            moments.append(moment / (1 - beta**steps))
+        self._steps.write(steps, tasks, finite)
+        return moments[0] / (moments[1].sqrt() + _EPS)

@@ -1,0 +1,68 @@
+"""IGBv1, improvable gap balancing: more weight for the tasks that have more left to improve.
+
+Dai, Fei, Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023, arXiv 2307.15429.
+
+A task's base loss b_i is its mean loss over the second epoch. From then on ``w = softmax(L / b)``, a larger part of the
+base loss being a larger gap. The authors' code minimises ``sum_i K w_i log L_i``, so the weight of task i is
+``K w_i / L_i``; ours is ``w_i / L_i``, in the unit of the mean, and ``reduction="sum"`` is theirs. Before all base
+losses are known, w is 1 / K.
+
+A combiner knows no epochs: ``window`` counts steps, and a trainer that wants the paper's method passes its steps per
+epoch. Each task counts the steps that it was present for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.arguments import check_count
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
+from mtrl_imgrad.combiners.result import Weights
+from mtrl_imgrad.combiners.state.base_losses import BaseLosses
+from mtrl_imgrad.combiners.state.tables import TaskIds
+
+__all__ = ["IGBv1"]
+
+
+class IGBv1(PositiveLossCombiner):
+    """Gradient of the logarithms of the losses, weighed by their gaps. With one task ``d = g / L``.
+
+    Args:
+        window: steps of an epoch; 25 is ours, short enough for a run without epochs.
+        lower_bound: taken from the losses, see `PositiveLossCombiner`.
+        reduction: ``"mean"`` or ``"sum"`` (the authors').
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    name = "igb_v1"
+    keeps = ("base_losses",)
+    departures = "Epochs are windows of steps, counted a task; mean in place of the sum."
+    paper = (
+        "Yanqi Dai, Nanyi Fei and Zhiwu Lu. Improvable Gap Balancing for Multi-Task Learning. UAI 2023. "
+        "arXiv:2307.15429"
+    )
+    bibtex = """@inproceedings{dai2023improvable,
+  title = {Improvable Gap Balancing for Multi-Task Learning},
+  author = {Dai, Yanqi and Fei, Nanyi and Lu, Zhiwu},
+  booktitle = {Conference on Uncertainty in Artificial Intelligence},
+  year = {2023},
+  eprint = {2307.15429},
+  archivePrefix = {arXiv}
+}"""
+
+    def __init__(self, window: int = 25, *, lower_bound: LowerBound = 0.0, reduction: Reduction = "mean") -> None:
+        super().__init__(lower_bound=lower_bound, reduction=reduction)
+        self.window = check_count("window", window)
+        self._base_losses = self._keep("base_losses", BaseLosses(skip=self.window, window=self.window))
+
+    def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
+        """``[K]`` weights; see `LossCombiner.weights`. Then takes the losses in."""
+        above = self.above(losses, tasks)
+        base = self._base_losses.means(above, tasks)
+        gaps = torch.where(base.isnan().any(), 0.0, above / base)
+        self._base_losses.add(above, tasks, where=are_usable(losses, above))
+        return weights_above(gaps.softmax(-1) / above, losses, above)

@@ -1,0 +1,40 @@
+"""SI, scale-invariant: the sum of the logarithms of the losses, which no unit of a loss can change.
+
+A baseline of Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022, arXiv 2202.01017; it has no paper of
+its own. The loss ``sum_i log L_i`` gives task i the weight ``1 / L_i``; ours is ``1 / (K L_i)``, in the unit of the
+mean, and ``reduction="sum"`` is theirs.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mtrl_imgrad.combiners.families.positive_loss import PositiveLossCombiner, weights_above
+from mtrl_imgrad.combiners.result import Weights
+from mtrl_imgrad.combiners.state.tables import TaskIds
+
+__all__ = ["SI"]
+
+
+class SI(PositiveLossCombiner):
+    """Gradient of the mean logarithm of the losses. With one task ``d = g / L``.
+
+    Args:
+        lower_bound: taken from the losses, see `PositiveLossCombiner`.
+        reduction: ``"mean"`` or ``"sum"`` (the authors').
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    name = "si"
+    departures = "No epsilon under the logarithm; mean in place of the sum."
+    paper = (
+        "Baseline of Aviv Navon, Aviv Shamsian, Idan Achituve, Haggai Maron, Kenji Kawaguchi, Gal Chechik and Ethan "
+        "Fetaya. Multi-Task Learning as a Bargaining Game. ICML 2022. arXiv:2202.01017"
+    )
+
+    def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
+        """``[..., K]`` weights ``1 / (K L_i)``; see `LossCombiner.weights`."""
+        above = self.above(losses, tasks)
+        return weights_above(1 / (losses.shape[-1] * above), losses, above)

@@ -1,0 +1,83 @@
+"""STCH, smooth Tchebycheff scalarization: a smooth maximum of the losses' logarithms.
+
+Lin, Zhang, Yang, Liu, Wang, Zhang, "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML 2024,
+arXiv 2402.19078.
+
+With z_i task i's mean loss over one early epoch and ``l_i = log(L_i / z_i)`` the loss is
+``K mu logsumexp(l / mu)``. So the weight of task i is ``K softmax(l / mu)_i / L_i``; ours is ``softmax(l / mu)_i /
+L_i``, in the unit of the mean, and ``reduction="sum"`` is theirs. For mu near zero only the worst task counts. Before
+all z are known the loss is ``sum_i log L_i``, that of SI.
+
+The authors warm up for four epochs, and take the mean of the fifth. A combiner knows no epochs: ``window`` counts
+steps, and a trainer that wants the paper's method passes its steps per epoch. Each task counts the steps that it was
+present for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.arguments import check_count, check_number
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
+from mtrl_imgrad.combiners.result import Weights
+from mtrl_imgrad.combiners.state.base_losses import BaseLosses
+from mtrl_imgrad.combiners.state.tables import TaskIds
+
+__all__ = ["STCH"]
+
+
+class STCH(PositiveLossCombiner):
+    """Gradient of a smooth maximum of the losses' logarithms. With one task ``d = g / L``.
+
+    Args:
+        window: steps of an epoch; 25 is ours, short enough for a run without epochs.
+        warm_up: epochs before the one whose mean is z; 4 in the authors' code.
+        mu: smoothness; 1 in the authors' code.
+        lower_bound: taken from the losses, see `PositiveLossCombiner`.
+        reduction: ``"mean"`` or ``"sum"`` (the authors').
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    name = "stch"
+    keeps = ("base_losses",)
+    departures = "Epochs are windows of steps, counted a task; mean in place of the sum."
+    paper = (
+        "Xi Lin, Xiaoyuan Zhang, Zhiyuan Yang, Fei Liu, Zhenkun Wang and Qingfu Zhang. Smooth Tchebycheff "
+        "Scalarization for Multi-Objective Optimization. ICML 2024. arXiv:2402.19078"
+    )
+    bibtex = """@inproceedings{lin2024smooth,
+  title = {Smooth Tchebycheff Scalarization for Multi-Objective Optimization},
+  author = {Lin, Xi and Zhang, Xiaoyuan and Yang, Zhiyuan and Liu, Fei and Wang, Zhenkun and Zhang, Qingfu},
+  booktitle = {International Conference on Machine Learning},
+  year = {2024},
+  eprint = {2402.19078},
+  archivePrefix = {arXiv}
+}"""
+
+    def __init__(
+        self,
+        window: int = 25,
+        *,
+        warm_up: int = 4,
+        mu: float = 1.0,
+        lower_bound: LowerBound = 0.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(lower_bound=lower_bound, reduction=reduction)
+        self.window = check_count("window", window)
+        self.warm_up = check_count("warm_up", warm_up, 0)
+        self.mu = check_number("mu", mu, 0, closed=False)
+        early = BaseLosses(skip=self.warm_up * self.window, window=self.window)
+        self._base_losses = self._keep("base_losses", early)
+
+    def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
+        """``[K]`` weights; see `LossCombiner.weights`. Then takes the losses in."""
+        above = self.above(losses, tasks)
+        base = self._base_losses.means(above, tasks)
+        relative = torch.where(base.isnan().any(), 0.0, (above / base).log() / self.mu)
+        self._base_losses.add(above, tasks, where=are_usable(losses, above))
+        return weights_above(relative.softmax(-1) / above, losses, above)

@@ -1,0 +1,67 @@
+"""Adam on one learnable number a task, for gradients that a method has in closed form.
+
+Every task has its own moments and its own count of steps, so the number of a task that is absent from a step does not
+move, and bias corrections count the steps that the task was present for. With all tasks present the numbers are those
+of ``torch.optim.Adam`` (tested). It works on the device of the losses, without a look from the host.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.arguments import check_number
+from mtrl_imgrad.combiners.state.parts import Parts
+from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
+
+__all__ = ["TaskAdam"]
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+class TaskAdam(Parts):
+    """One number a task and its moments; a part of a combiner's state.
+
+    Args:
+        first: what a new task's number is.
+        learning_rate: of Adam, >= 0.
+        weight_decay: times the number is added to its gradient (L2, as in ``torch.optim.Adam``), >= 0.
+
+    Raises:
+        ArgumentError: if an argument is not one of those listed.
+    """
+
+    def __init__(self, first: float, learning_rate: float, weight_decay: float = 0.0) -> None:
+        self.learning_rate = check_number("learning_rate", learning_rate, 0)
+        self.weight_decay = check_number("weight_decay", weight_decay, 0)
+        self._numbers = TaskTable(first)
+        self._means, self._squares, self._steps = TaskTable(), TaskTable(), TaskTable()
+        super().__init__(numbers=self._numbers, means=self._means, squares=self._squares, steps=self._steps)
+
+    def numbers(self, like: Tensor, tasks: TaskIds | None) -> Tensor:
+        """``[K]`` float64: the numbers of ``tasks``, on the device of ``like`` [K]."""
+        return self._numbers.rows(like, tasks)
+
+    def step(self, gradient: Tensor, tasks: TaskIds | None, where: Tensor) -> None:
+        """Go one step downhill.
+
+        Args:
+            gradient: ``[K]``, of the numbers of ``tasks``.
+            tasks: K task ids, or None.
+            where: a flag, or ``[K]`` flags: nothing of a task changes where it is false.
+        """
+        numbers = self._numbers.rows(gradient, tasks)
+        gradient = gradient + self.weight_decay * numbers
+        steps = self._steps.rows(gradient, tasks) + 1
+        means = torch.lerp(self._means.rows(gradient, tasks), gradient, 1 - BETAS[0])
+        squares = BETAS[1] * self._squares.rows(gradient, tasks) + (1 - BETAS[1]) * gradient.square()
+        length = squares.sqrt() / (1 - BETAS[1] ** steps).sqrt() + EPSILON
+        moved = numbers - self.learning_rate / (1 - BETAS[0] ** steps) * means / length
+        for table, rows in (
+            (self._numbers, moved),
+            (self._means, means),
+            (self._squares, squares),
+            (self._steps, steps),
+        ):
+            table.write(rows, tasks, where)

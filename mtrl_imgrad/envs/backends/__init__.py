@@ -1,0 +1,1 @@
+"""Simulators behind a multi-task vector environment, one a file."""

@@ -1,0 +1,1 @@
+"""Runs of agents: configuration, training, evaluation."""

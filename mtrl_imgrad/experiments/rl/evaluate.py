@@ -1,0 +1,79 @@
+"""Evaluate the agent of a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from mtrl_imgrad.agents import MTPPO, MTSAC
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.errors import ArgumentError, CheckpointError
+from mtrl_imgrad.evaluation.reports import SuccessReport
+from mtrl_imgrad.evaluation.success import evaluate_success
+from mtrl_imgrad.evaluation.tables import print_success
+from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config
+from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, agent_class, make_eval_env
+
+__all__ = ["evaluate_run"]
+
+
+@checked
+def evaluate_run(
+    run: Path,
+    episodes: int = 50,
+    model: str = "model",
+    seed: int | None = None,
+    backend: str | None = None,
+    deterministic: bool = True,
+    console: Console | None = None,
+) -> SuccessReport:
+    """Load a run's agent, evaluate it on an environment of its own, print the table and save the report.
+
+    Args:
+        run: run folder of `mtrl_imgrad.experiments.rl.train.train`.
+        episodes: of each task.
+        model: ``"model"`` (at the end) or ``"best_model"`` (the best by success while training).
+        seed: of the goals; None takes that of the run's evaluations.
+        backend: None takes that of the run's evaluations.
+        deterministic: act by the mean of the policy.
+        console: where to print.
+
+    Returns:
+        The report, which is also in the run folder as ``evaluation_<model>_<back-end>_seed<seed>_<episodes>`` (with
+        ``_stochastic`` where it is), ``.npz`` and ``.json``.
+
+    Raises:
+        ArgumentError: if the folder holds no such run or model, naming the file.
+        CheckpointError: if the model cannot be read.
+    """
+    console = console or Console(highlight=False)
+    for file in (run / "config.yaml", run / f"{model}.zip"):
+        if not file.is_file():
+            raise ArgumentError(f"run {run}: there is no {file.name}; expected a folder that `train` made")
+    config = load_config(run / "config.yaml")
+    if backend is not None:
+        evaluation = dataclasses.replace(config.evaluation, eval_backend=backend)  # type: ignore[arg-type]
+        config = dataclasses.replace(config, evaluation=evaluation)
+    if seed is None and model == "best_model":
+        # Chosen as the best on the run's own evaluation goals, it would look better there than it is.
+        seed = config.seed + 2 * EVALUATION_SEED_OFFSET
+    with contextlib.closing(make_eval_env(config, seed)) as env:
+        report = evaluate_success(_load(run / f"{model}.zip", config), env, episodes, deterministic, progress_bar=True)
+        mode = "" if deterministic else "_stochastic"
+        name = f"evaluation_{model}_{env.backend}_seed{env.initial_seed}_{episodes}{mode}"
+    saved = report.save(run / name)
+    print_success(report, console=console)
+    console.print(escape(f"saved as {saved} and .json"), soft_wrap=True)
+    return report
+
+
+def _load(path: Path, config: TrainConfig) -> MTSAC | MTPPO:
+    """SB3's ``load``, whose failures on a damaged file have no common base."""
+    try:
+        return agent_class(config).load(path, device=config.agent.device)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

@@ -1,0 +1,385 @@
+"""Train an agent from a configuration, evaluate it before and after, and leave a run folder behind.
+
+A run that was interrupted goes on from its latest checkpoint, in the same folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.markup import escape
+from stable_baselines3.common.callbacks import BaseCallback
+
+from mtrl_imgrad.agents import MTPPO, MTSAC
+from mtrl_imgrad.agents.callbacks.callbacks import GradientDiagnosticsCallback, MTEvalCallback
+from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint, list_checkpoints
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
+from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
+from mtrl_imgrad.evaluation.plots import plot_per_task_bars, plot_success_curve
+from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.success import evaluate_success
+from mtrl_imgrad.evaluation.tables import print_success
+from mtrl_imgrad.experiments.rl.config import TRAIN_CONFIGS, EnvConfig, TrainConfig, load_config, save_config
+from mtrl_imgrad.experiments.rl.logs import run_logger
+from mtrl_imgrad.experiments.versions import installed_versions
+
+__all__ = ["TrainResult", "make_env", "make_eval_env", "resume", "train"]
+
+AGENTS: dict[str, type[MTSAC] | type[MTPPO]] = {"mtsac": MTSAC, "mtppo": MTPPO}
+"""By ``agent.name`` of a configuration."""
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints within the run's."""
+LAST_FILE = "success_curve.png"
+"""A run that has it is at its end."""
+EVALUATION_SEED_OFFSET = 10_000
+"""Evaluations run on goals and episodes that training has not seen."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` leaves: the run folder, the agent, and its reports before and after learning."""
+
+    folder: Path
+    agent: MTSAC | MTPPO
+    before: SuccessReport
+    after: SuccessReport
+
+
+@checked
+def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
+    """The vector environment of a configuration."""
+    arguments = {name: value for name, value in vars(config).items() if name != "env"}
+    tasks = config.env[0] if len(config.env) == 1 else list(config.env)
+    return make_vec_env(tasks, seed=seed, **{**arguments, **overrides})
+
+
+@checked
+def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecEnv:
+    """An environment for evaluations only: same tasks, other seed, its own back-end.
+
+    Args:
+        config: of the run.
+        seed: None takes the run's seed where ``eval_goals`` is ``"training"``, and else one out of the reach of
+            training seeds.
+    """
+    backend = config.evaluation.eval_backend
+    overrides: dict[str, Any] = {
+        "backend": backend,
+        "num_envs_per_task": config.evaluation.eval_envs_per_task,
+        "terminate_on_success": False,
+    }
+    if config.env.backend == "toy" or all(name.startswith("toy-") for name in config.env.env):
+        overrides["backend"] = "toy"
+    if seed is None:  # the seed determines the goals
+        seed = config.seed + (0 if config.evaluation.eval_goals == "training" else EVALUATION_SEED_OFFSET)
+    return make_env(config.env, seed, **overrides)
+
+
+@checked
+def train(config: TrainConfig, console: Console | None = None, progress_bar: bool = True) -> TrainResult:
+    """Run a configuration from start to end.
+
+    The run folder holds ``config.yaml``, ``progress.csv``, TensorBoard events, ``evaluation_before`` and
+    ``evaluation_after`` (``.npz`` and ``.json``), ``evaluations.npz`` (those two and the ones in between),
+    ``success_curve.png``, ``success_per_task.png`` (if a task has a notion of success), ``best_model.zip`` (see
+    `MTEvalCallback`) and ``model.zip`` (at the end, also when interrupted).
+
+    Checkpoints lie in ``checkpoints``, see `resume`.
+
+    Args:
+        config: what to run.
+        console: where to print.
+        progress_bar: show progress while learning.
+
+    Raises:
+        ArgumentError: if the run folder holds a run already, or the configuration is wrong.
+        LearningInterruptedError: if a signal stopped learning; a checkpoint was saved.
+        EnvironmentFaultError: if an environment failed; a note on it names the checkpoint saved and how to go on.
+    """
+    return _run(config, _free_folder(config), None, console or Console(highlight=False), progress_bar)
+
+
+@checked
+def resume(folder: Path, console: Console | None = None, progress_bar: bool = True) -> TrainResult:
+    """Go on with an interrupted run, from its latest checkpoint to its end, in its folder.
+
+    With the same versions on the same machine and a back-end that restores its episodes (all of ours do), the agent
+    that comes out is bit for bit that of the run without a break. Logs go on in a ``progress_<timesteps>.csv``.
+
+    Args:
+        folder: run folder of `train`.
+        console: where to print.
+        progress_bar: show progress while learning.
+
+    Raises:
+        ArgumentError: if the folder holds no run, no checkpoint, or a run that is at its end.
+        CheckpointError: if the latest checkpoint is damaged; remove it to go on from the one before.
+        LearningInterruptedError: as `train`.
+    """
+    config = dataclasses.replace(load_config(folder / "config.yaml"), run_dir=folder)
+    console = console or Console(highlight=False)
+    if (folder / "evaluation_after.npz").exists():
+        if (folder / LAST_FILE).exists():
+            raise ArgumentError(f"run {folder} is at its end: there is nothing to resume")
+        agent = agent_class(config).load(folder / "model", device=config.agent.device)
+        return _conclude(config, folder, agent, console)
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    return _run(config, folder, checkpoint, console, progress_bar)
+
+
+def _run(
+    config: TrainConfig, folder: Path, checkpoint: Path | None, console: Console, progress_bar: bool
+) -> TrainResult:
+    """From the start, or from a checkpoint."""
+    if config.torch_threads is not None:
+        torch.set_num_threads(config.torch_threads)
+    with contextlib.ExitStack() as stack:
+        env = stack.enter_context(contextlib.closing(make_env(config.env, config.seed)))
+        eval_env = stack.enter_context(contextlib.closing(make_eval_env(config)))
+        if checkpoint is None:
+            agent = make_agent(config, env)
+            # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
+            folder.mkdir(parents=True, exist_ok=True)
+            save_config(config, folder / "config.yaml", _ran_with(agent, env, eval_env))
+        else:
+            agent = agent_class(config).load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env)
+            console.print(escape(f"resumed from {checkpoint}"))
+        agent.set_logger(run_logger(folder, agent.num_timesteps))
+        stack.callback(agent.logger.close)
+        _introduce(console, config, folder, agent, env, eval_env)
+        evaluation = _evaluation_callback(config, folder, env, eval_env)
+        if checkpoint is None:
+            before = evaluate_success(agent, eval_env, config.evaluation.eval_episodes, progress_bar=progress_bar)
+            before.save(folder / "evaluation_before")
+        else:
+            before = SuccessReport.load(folder / "evaluation_before")
+        evaluation.evaluations.append(0, before)
+        evaluation.init_callback(agent)  # learning does so too, but not where eval_every is 0
+        if checkpoint is None:
+            evaluation.record(before)
+            evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
+        checkpoints = _checkpoint_callback(config, folder, agent.n_envs, eval_env)
+        with _failure_says_how_to_go_on(folder):
+            _learn(agent, config, folder, evaluation, checkpoints, console, progress_bar)
+            after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
+        evaluation.record(after)
+        evaluation.evaluations.save(folder / "evaluations.npz")  # without what a break threw away
+        after.save(folder / "evaluation_after")  # from here on, resuming only concludes
+    return _conclude(config, folder, agent, console)
+
+
+def _conclude(config: TrainConfig, folder: Path, agent: MTSAC | MTPPO, console: Console) -> TrainResult:
+    """Draw and print what the folder holds: the same numbers everywhere."""
+    before, after = (SuccessReport.load(folder / f"evaluation_{when}") for when in ("before", "after"))
+    history = EvaluationHistory.load(folder / "evaluations.npz")
+    if not np.array_equal(history.reports[-1].returns, after.returns):  # unless it is there already
+        history.append(agent.num_timesteps, after)
+        history.save(folder / "evaluations.npz")
+    _draw(config, folder, history, before, after)
+    print_success(after, before, console)
+    _take_leave(console, folder, agent)
+    return TrainResult(folder, agent, before, after)
+
+
+@contextlib.contextmanager
+def _failure_says_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Whatever ends a run before its time, its error names the command that goes on from the latest checkpoint."""
+    try:
+        yield
+    except LearningInterruptedError:  # which says so itself
+        raise
+    except Exception as error:
+        for latest in list_checkpoints(folder / CHECKPOINTS)[-1:]:
+            error.add_note(f"To go on from {latest.name}: mtrl-imgrad train --resume {folder}")
+        raise
+
+
+def make_agent(config: TrainConfig, env: MultiTaskVecEnv) -> MTSAC | MTPPO:
+    """The agent of a configuration."""
+    return agent_class(config)(
+        "MlpPolicy",
+        env,
+        seed=config.seed,
+        policy_kwargs=config.policy.policy_kwargs(),
+        **config.agent.agent_kwargs(),
+    )
+
+
+def agent_class(config: TrainConfig) -> type[MTSAC] | type[MTPPO]:
+    """The agent that a configuration is for.
+
+    Raises:
+        ArgumentError: if it is for none in particular.
+    """
+    for name, kind in TRAIN_CONFIGS.items():
+        if type(config) is kind:
+            return AGENTS[name]
+    expected = " or ".join(kind.__name__ for kind in TRAIN_CONFIGS.values())
+    raise ArgumentError(f"config must be a {expected}, got a {type(config).__name__}")
+
+
+class _StopAfter(BaseCallback):
+    """Stops learning when the time is over."""
+
+    def __init__(self, minutes: float) -> None:
+        super().__init__()
+        self.minutes = minutes
+        self.stopped = False
+
+    def _on_training_start(self) -> None:
+        self._end = time.monotonic() + 60 * self.minutes
+
+    def _on_step(self) -> bool:
+        self.stopped = time.monotonic() > self._end
+        return not self.stopped
+
+
+def _learn(
+    agent: MTSAC | MTPPO,
+    config: TrainConfig,
+    folder: Path,
+    evaluation: MTEvalCallback,
+    checkpoints: MTCheckpointCallback | None,
+    console: Console,
+    progress_bar: bool,
+) -> None:
+    callbacks: list[BaseCallback] = [GradientDiagnosticsCallback()]
+    if config.evaluation.eval_every:
+        callbacks.append(evaluation)
+    clock = _StopAfter(config.max_minutes) if config.max_minutes is not None else None
+    if clock is not None:
+        callbacks.append(clock)
+    if checkpoints is not None:
+        callbacks.append(checkpoints)
+    began, steps = time.monotonic(), config.total_timesteps - agent.num_timesteps
+    try:
+        agent.learn(steps, callbacks, 10, reset_num_timesteps=agent.num_timesteps == 0, progress_bar=progress_bar)
+    finally:
+        agent.save(folder / "model")
+    console.print(
+        f"learned for {(time.monotonic() - began) / 60:.1f} minutes: {agent.num_timesteps:,} environment steps, "
+        f"{agent._n_updates:,} {agent.update_unit}"
+    )
+    if clock is not None and clock.stopped:
+        console.print(
+            f"[yellow]stopped early, after max_minutes={config.max_minutes:g}: "
+            f"{agent.num_timesteps:,} of {config.total_timesteps:,} steps[/]"
+        )
+
+
+def _free_folder(config: TrainConfig) -> Path:
+    folder = config.run_dir
+    if folder is None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        tasks = config.env.env[0].replace("/", "-") if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
+        folder = Path("runs") / f"{tasks}-{config.agent.combiner}-seed{config.seed}-{stamp}"
+    if (folder / "config.yaml").exists():
+        raise ArgumentError(f"run_dir {folder} holds a run already; give another folder, nothing was changed")
+    return folder
+
+
+def _ran_with(agent: MTSAC | MTPPO, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> dict[str, Any]:
+    """What "auto" became, and the versions: a record for whoever repeats the run elsewhere."""
+    return {
+        "backend": env.backend,
+        "eval_backend": eval_env.backend,
+        "device": str(agent.device),
+        "torch_threads": torch.get_num_threads(),
+        "versions": installed_versions(),
+    }
+
+
+def _evaluation_callback(
+    config: TrainConfig, folder: Path, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv
+) -> MTEvalCallback:
+    return MTEvalCallback(
+        eval_env,
+        n_eval_episodes=config.evaluation.eval_episodes,
+        eval_freq=max(1, config.evaluation.eval_every // env.num_envs),
+        log_path=folder,
+        best_model_save_path=folder,
+        verbose=0,
+    )
+
+
+def _checkpoint_callback(
+    config: TrainConfig, folder: Path, num_envs: int, eval_env: MultiTaskVecEnv
+) -> MTCheckpointCallback | None:
+    options = config.checkpoint
+    if not options.checkpoint_every:
+        return None
+    freq = max(1, options.checkpoint_every // num_envs)
+    kept, replay = options.checkpoints_kept, options.checkpoint_replay
+    return MTCheckpointCallback(freq, folder / CHECKPOINTS, kept, replay, eval_env=eval_env)
+
+
+def _introduce(
+    console: Console,
+    config: TrainConfig,
+    folder: Path,
+    agent: MTSAC | MTPPO,
+    env: MultiTaskVecEnv,
+    eval_env: MultiTaskVecEnv,
+) -> None:
+    count = sum(parameter.numel() for parameter in agent.policy.parameters())
+    tasks = ", ".join(config.env.env)
+    console.print(escape(f"{tasks}: {env.num_tasks} tasks, seed {config.seed}, in {folder}"), style="bold")
+    console.print(f"simulator: {env.backend} to train, {eval_env.backend} to evaluate")
+    console.print(f"agent: {type(agent).__name__}")
+    console.print(escape(f"critic: {agent.critic_combiner}\nactor:  {agent.actor_combiner}"), soft_wrap=True)
+    console.print(
+        escape(
+            f"encoder {config.policy.encoder!r} {list(config.policy.net_arch)}, {count:,} parameters, "
+            f"batch {agent.batch_size}, on {agent.device}"
+        )
+    )
+
+
+def _draw(
+    config: TrainConfig, folder: Path, history: EvaluationHistory, before: SuccessReport, after: SuccessReport
+) -> None:
+    titles: dict[str, Any] = {
+        "env": ", ".join(config.env.env),
+        "combiner": config.agent.combiner,
+        "seed": config.seed,
+    }
+    if not np.isnan(after.mean_success):
+        plot_per_task_bars(after, folder / "success_per_task.png", before=before, **titles)
+    plot_success_curve(history, folder / LAST_FILE, **titles)
+
+
+def _take_leave(console: Console, folder: Path, agent: MTSAC | MTPPO) -> None:
+    contents = {
+        "success_curve.png": "look at these first",
+        "success_per_task.png": "",
+        "evaluation_after.json": "the table above, as numbers",
+        "model.zip": f"the agent at the end: {type(agent).__name__}.load(...)",
+        "best_model.zip": "the best evaluation while training",
+        "progress.csv": "all logs; TensorBoard's are beside it",
+        "config.yaml": "repeats this run",
+        CHECKPOINTS: f"with the replay; {type(agent).__name__}.load_checkpoint(...) learns on. Else remove them",
+    }
+    console.print(f"\nEverything is in {escape(str(folder))}", style="bold")
+    for name, what in contents.items():
+        if (folder / name).exists():
+            console.print(f"  {name:<22}{what}")
+    commands = (
+        f"mtrl-imgrad evaluate {folder} --episodes 50",
+        f"tensorboard --logdir {folder}",
+        f"mtrl-imgrad train --config {folder}/config.yaml --seed 1",
+    )
+    console.print("What next:", style="bold")
+    for command in commands:
+        console.print(f"  {escape(command)}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Supervised runs: configuration, training, comparison, analysis."""

@@ -1,0 +1,302 @@
+"""Results of several methods side by side: tables, a picture, and what the seeds allow to say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from mtrl_imgrad.experiments.supervised.checkpoint import write_text
+from mtrl_imgrad.experiments.supervised.comparison import Results, Signs, delta_m, mean_rank
+from mtrl_imgrad.experiments.supervised.published import PublishedTable
+
+__all__ = ["ComparisonReport", "MethodRuns", "difference_is_noise", "student_95"]
+
+STL = "stl"
+_MAX_COLUMNS = 12
+MIN_SEEDS = 3
+"""Seeds below which no difference is claimed: the spread of two values says next to nothing."""
+_T_95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""Two-sided 95 % points of Student's t with 1, 2, ... degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class MethodRuns:
+    """A method's results, by seed.
+
+    Attributes:
+        label: the method as the user wrote it.
+        results: ``{seed: {task: {metric: value}}}``.
+        seconds: training time by seed.
+    """
+
+    label: str
+    results: Mapping[int, Results]
+    seconds: Mapping[int, float]
+
+    def mean(self) -> dict[str, dict[str, float]]:
+        """Means over the seeds."""
+        first = next(iter(self.results.values()))
+        return {
+            task: {metric: float(np.mean(self.values(task, metric))) for metric in metrics}
+            for task, metrics in first.items()
+        }
+
+    def values(self, task: str, metric: str) -> list[float]:
+        """One metric, seed by seed."""
+        return [result[task][metric] for result in self.results.values()]
+
+
+@dataclass(frozen=True)
+class ComparisonReport:
+    """Methods by seeds on one data set.
+
+    Δm is relative to ``stl`` if it is among the methods (its mean over the seeds), else to the published single-task
+    networks, if there are any. Errors are standard errors of the mean over the seeds, of the methods alone: the
+    baseline is the same for all of them.
+
+    Attributes:
+        methods: in the order of the table.
+        higher_is_better: for every metric.
+        setting: data, network and training in words.
+        published: results of papers to quote, or None.
+    """
+
+    methods: Sequence[MethodRuns]
+    higher_is_better: Signs
+    setting: str
+    published: PublishedTable | None = None
+
+    @property
+    def baselines(self) -> Results | None:
+        """What Δm is relative to."""
+        own = next((method.mean() for method in self.methods if method.label == STL), None)
+        return own if own is not None else self.published.baselines if self.published is not None else None
+
+    def deltas(self) -> dict[str, list[float]]:
+        """Δm in per cent (negative is better), by method and seed; empty where the baseline is missing or holds a 0."""
+        if self.baselines is None or self._zeros():
+            return {}
+        return {
+            method.label: [delta_m(run, self.baselines, self.higher_is_better) for run in method.results.values()]
+            for method in self.methods
+            if method.label != STL
+        }
+
+    def _zeros(self) -> list[str]:
+        """Metrics of the baseline that are 0, so that nothing can be relative to them."""
+        baselines = self.baselines or {}
+        return [f"{task}/{name}" for task, metrics in baselines.items() for name, v in metrics.items() if v == 0]
+
+    def statements(self) -> list[str]:
+        """What the seeds allow to say about Δm, and the baseline, in sentences."""
+        deltas = self.deltas()
+        if self.baselines is None:
+            return ["No Δm: there is no single-task baseline; add the method stl."]
+        if zeros := self._zeros():
+            return [f"No Δm: {', '.join(zeros)} of the baseline is 0, and Δm divides by it. Train longer."]
+        own = any(method.label == STL for method in self.methods)
+        source = "this table's stl" if own else "the published single-task networks, which were trained by others"
+        said = [f"Δm in per cent against {source}; negative is better; ± is the standard error over seeds."]
+        usable = {label: values for label, values in deltas.items() if np.isfinite(values).all()}
+        if dropped := sorted(set(deltas) - set(usable)):
+            said.append(f"Δm is not defined for {', '.join(dropped)}: a metric is NaN.")
+        return said + _ranking(usable)
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows as text, published rows last."""
+        columns = self._columns()
+        deltas, ranks = self.deltas(), self._ranks()
+        arrows = {column: " ↑" if higher else " ↓" for column, (higher, _) in columns.items()}
+        header = ["method", *(column + arrows[column] for column in columns), "Δm ↓", "mean rank ↓", "seconds"]
+        rows = []
+        for method in self.methods:
+            cells = [
+                _mean_and_error(
+                    [float(np.mean([result[t][m] for t, m in places])) for result in method.results.values()]
+                )
+                for _, places in columns.values()
+            ]
+            delta = _mean_and_error(deltas[method.label], signed=True) if method.label in deltas else ""
+            rank = f"{ranks[method.label]:.2f}" if method.label in ranks else ""
+            rows.append([method.label, *cells, delta, rank, f"{np.mean(list(method.seconds.values())):.0f}"])
+        return header, rows + self._published_rows(columns)
+
+    def markdown(self) -> str:
+        """The table with its setting and statements."""
+        header, rows = self.table()
+        lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+        table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+        said = "\n".join(f"* {sentence}" for sentence in self.statements())
+        return f"{self._title()}\n\n{table}\n\n{said}\n"
+
+    def csv(self) -> str:
+        """``method,seed,task,metric,value`` for every run; Δm has the task ``all``."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["method", "seed", "task", "metric", "value"])
+        deltas = self.deltas()
+        for method in self.methods:
+            for i, (seed, result) in enumerate(method.results.items()):
+                for task, metrics in result.items():
+                    writer.writerows([method.label, seed, task, name, repr(v)] for name, v in metrics.items())
+                if method.label in deltas:
+                    writer.writerow([method.label, seed, "all", "delta_m", repr(deltas[method.label][i])])
+        return file.getvalue()
+
+    def print(self, console: Console) -> None:
+        """The table and the statements, for the terminal; columns that do not fit go to a table below."""
+        header, rows = self.table()
+        console.print(self._title(), style="bold")
+        sizes = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        for columns in _that_fit(sizes, console.width):
+            table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+            for i in columns:
+                table.add_column(header[i], justify="right" if i else "left", no_wrap=True)
+            for place, row in enumerate(rows):
+                if place == len(self.methods):
+                    table.add_section()
+                table.add_row(*(row[i] for i in columns), style="dim" if place >= len(self.methods) else None)
+            console.print(table)
+        for sentence in self.statements():
+            console.print(f"  {sentence}")
+
+    def save(self, folder: Path) -> None:
+        """Write ``comparison.md``, ``comparison.csv`` and, where Δm is defined, ``delta_m.png``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "comparison.md", self.markdown())
+        write_text(folder / "comparison.csv", self.csv())
+        if deltas := self.deltas():
+            _draw_deltas(deltas, self._title(), folder / "delta_m.png")
+
+    def _title(self) -> str:
+        counts = {len(method.results) for method in self.methods}
+        number = counts.pop()
+        return f"{self.setting}; {number} seed{'s' if number > 1 else ''}"
+
+    def _columns(self) -> dict[str, tuple[bool, list[tuple[str, str]]]]:
+        """By heading: whether higher is better, and the metrics that are averaged in the column."""
+        places = [(task, metric) for task, metrics in self.higher_is_better.items() for metric in metrics]
+        if len(places) <= _MAX_COLUMNS:
+            return {metric: (self.higher_is_better[task][metric], [(task, metric)]) for task, metric in places}
+        found: dict[str, tuple[bool, list[tuple[str, str]]]] = {}
+        for task, metric in places:
+            found.setdefault(metric, (self.higher_is_better[task][metric], []))[1].append((task, metric))
+        return {f"mean {metric} of {len(group)}": (higher, group) for metric, (higher, group) in found.items()}
+
+    def _ranks(self) -> dict[str, float]:
+        """Mean rank among the multi-task methods, by the means over seeds; none where a metric is NaN."""
+        rows = {method.label: method.mean() for method in self.methods if method.label != STL}
+        finite = all(math.isfinite(v) for row in rows.values() for task in row.values() for v in task.values())
+        return mean_rank(rows, self.higher_is_better) if len(rows) > 1 and finite else {}
+
+    def _published_rows(self, columns: Mapping[str, tuple[bool, list[tuple[str, str]]]]) -> list[list[str]]:
+        if self.published is None:
+            return []
+        quoted: list[tuple[str, Results, float | None]] = [("single task", self.published.baselines, None)]
+        quoted += [(name, row.results, row.delta_m) for name, row in self.published.rows.items()]
+        rows = []
+        for name, results, delta in quoted:
+            cells = [
+                f"{np.mean([results[t][m] for t, m in places]):.4g}" if results else ""
+                for _, places in columns.values()
+            ]
+            rows.append([f"published: {name}", *cells, "" if delta is None else f"{delta:+.2f}", "", ""])
+        return rows
+
+
+def difference_is_noise(first: Sequence[float], second: Sequence[float]) -> bool | None:
+    """Whether the 95 % interval of the mean difference of two methods holds 0; None with fewer than `MIN_SEEDS`.
+
+    Differences are taken seed by seed (Student's t): the same seed gives both methods the same order of images and, but
+    for single-task networks, the same first weights.
+
+    Args:
+        first: a number for each seed.
+        second: of the other method, for the same seeds in the same order.
+    """
+    differences = np.subtract(first, second)
+    if len(differences) < MIN_SEEDS:
+        return None
+    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+    return bool(abs(differences.mean()) <= student_95(len(differences) - 1) * error)
+
+
+def student_95(freedom: int) -> float:
+    """Two-sided 95 % point of Student's t; above 30 degrees of freedom that of 30, which errs upwards."""
+    return _T_95[min(max(freedom, 1), len(_T_95)) - 1]
+
+
+def _that_fit(sizes: Sequence[int], width: int) -> list[list[int]]:
+    """Columns of each table: the first and as many others as a line holds."""
+    tables: list[list[int]] = []
+    used = width + 1
+    for i, size in enumerate(sizes[1:], start=1):
+        if used + size + 2 > width:
+            tables.append([0])
+            used = sizes[0] + 3  # the edges of the table, and a space behind
+        tables[-1].append(i)
+        used += size + 2
+    return tables
+
+
+def _ranking(deltas: Mapping[str, Sequence[float]]) -> list[str]:
+    if len(deltas) < 2:
+        return []
+    best = min(deltas, key=lambda label: float(np.mean(deltas[label])))
+    others = sorted((label for label in deltas if label != best), key=lambda label: float(np.mean(deltas[label])))
+    noise = {label: difference_is_noise(deltas[best], deltas[label]) for label in others}
+    said = [f"Lowest Δm: {best}, {_mean_and_error(deltas[best], signed=True)}."]
+    if None in noise.values():
+        few = f"Fewer than {MIN_SEEDS} seeds a method: no difference in this table can be told from seed noise."
+        return [*said, few]
+    within = [label for label in others if noise[label]]
+    beyond = [label for label in others if not noise[label]]
+    if within:
+        said.append(f"Within seed noise of it: {', '.join(within)}: no order among them can be claimed.")
+    if beyond:
+        said.append(f"Worse than it beyond seed noise: {', '.join(beyond)}.")
+    rule = "Seed noise: the 95 % interval of the mean difference, seed by seed (Student's t), holds 0. "
+    return [*said, rule + "The best was picked afterwards, and nothing is corrected for the number of comparisons."]
+
+
+def _mean_and_error(values: Sequence[float], signed: bool = False) -> str:
+    mean = float(np.mean(values))
+    digits = 2 if signed or abs(mean) >= 10 else 4
+    shown = f"{mean:+.{digits}f}" if signed else f"{mean:.{digits}f}"
+    if len(values) < 2:
+        return shown
+    return f"{shown} ±{np.std(values, ddof=1) / math.sqrt(len(values)):.{digits}f}"
+
+
+def _draw_deltas(deltas: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
+    """A point for each seed, the mean with its standard error, best on top."""
+    order = sorted(deltas, key=lambda label: float(np.mean(deltas[label])), reverse=True)
+    figure = Figure(figsize=(7.5, 1.8 + 0.38 * len(order)), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    for place, label in enumerate(order):
+        values = np.asarray(deltas[label])
+        axes.plot(values, [place] * len(values), "o", color="#8FB3D9", markersize=5)
+        error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None  # no bar, not a bar of 0
+        axes.errorbar(values.mean(), place, xerr=error, fmt="|", color="#1A1A1A", capsize=3, markersize=12)
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    axes.set_yticks(range(len(order)), order, fontsize=9)
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    axes.set_xlabel("Δm in %, negative is better; points are seeds, bars standard errors")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title.replace("; ", "\n"), fontsize=7.5, loc="left")
+    FigureCanvasAgg(figure)
+    figure.savefig(path, format="png", facecolor="white")

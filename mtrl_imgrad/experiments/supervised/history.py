@@ -1,0 +1,202 @@
+"""What a run leaves as numbers: a row for each epoch, a row for each logged step, and the result that is reported."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrl_imgrad.errors import CheckpointError
+from mtrl_imgrad.experiments.supervised.checkpoint import write_text
+from mtrl_imgrad.experiments.supervised.config import ReportConfig
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
+from mtrl_imgrad.supervised.tasks import TaskSpec
+
+__all__ = [
+    "RunResult",
+    "best_epoch",
+    "read_rows",
+    "record_from_state",
+    "record_to_state",
+    "reported_result",
+    "write_diagnostics",
+    "write_epochs",
+]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The numbers that a run reports.
+
+    Attributes:
+        results: ``{task: {metric: value}}``.
+        split: that they are of.
+        epochs: that they are the mean of, counted from 0.
+        how: the same in words.
+        train_seconds: of the whole training.
+        steps: updates.
+    """
+
+    results: dict[str, dict[str, float]]
+    split: str
+    epochs: list[int]
+    how: str
+    train_seconds: float
+    steps: int
+
+    def save(self, path: Path) -> None:
+        """Write ``result.json``; NaN is written as null."""
+        data = dataclasses.asdict(self)
+        data["results"] = {
+            task: {metric: None if math.isnan(value) else value for metric, value in metrics.items()}
+            for task, metrics in self.results.items()
+        }
+        write_text(path, json.dumps(data, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> RunResult:
+        """Read `save`.
+
+        Raises:
+            CheckpointError: if the file is missing or not a result.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            data["results"] = {
+                task: {metric: math.nan if value is None else float(value) for metric, value in metrics.items()}
+                for task, metrics in data["results"].items()
+            }
+            return cls(**data)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: cannot be read as a result ({error})") from error
+
+
+def reported_result(
+    records: Sequence[EpochRecord], reporting: ReportConfig, tasks: Sequence[TaskSpec], split: str
+) -> RunResult:
+    """The result of a finished run.
+
+    Args:
+        records: of all epochs.
+        reporting: ``"last"``: the mean of every metric over the last epochs; ``"best"``: those of `best_epoch`.
+        tasks: of the run.
+        split: which one to report.
+    """
+    if reporting.report == "best":
+        chosen = [records[best_epoch(records, tasks)]]
+        rule = "mean F1" if _are_attributes(tasks) else "mean loss relative to the first epoch"
+        how = f"{split}, epoch {chosen[0].epoch + 1}, the best of {len(records)} by {rule} in val"
+    else:
+        chosen = list(records[-reporting.last_epochs :])
+        how = (
+            f"{split}, mean of the last {len(chosen)} of {len(records)} epochs" if len(chosen) > 1 else f"{split}, last"
+        )
+    return RunResult(
+        results={
+            task: {
+                metric: float(np.mean([record.results[split][task][metric] for record in chosen]))
+                for metric in chosen[0].results[split][task]
+            }
+            for task in chosen[0].results[split]
+        },
+        split=split,
+        epochs=[record.epoch for record in chosen],
+        how=how,
+        train_seconds=sum(record.seconds for record in records),
+        steps=records[-1].step,
+    )
+
+
+def best_epoch(records: Sequence[EpochRecord], tasks: Sequence[TaskSpec]) -> int:
+    """Index of the evaluated record that is best in validation.
+
+    For attributes by their mean F1, as in the papers on CelebA; else by the mean over tasks of the validation loss
+    relative to the first evaluated epoch's (ours: no scale of a loss counts). The first of equals.
+    """
+    evaluated = [i for i, record in enumerate(records) if "val" in record.results]
+    first = records[evaluated[0]].losses["val"]
+
+    def score(i: int) -> float:
+        if _are_attributes(tasks):
+            return float(np.mean([task["f1"] for task in records[i].results["val"].values()]))
+        losses = records[i].losses["val"]
+        return -float(np.mean([losses[name] / first[name] if first[name] else 0.0 for name in first]))
+
+    return max(evaluated, key=score)
+
+
+def record_to_state(record: EpochRecord) -> dict[str, Any]:
+    """Plain numbers for a checkpoint, without the diagnostics, which have a file of their own."""
+    return dataclasses.asdict(dataclasses.replace(record, diagnostics=[]))
+
+
+def record_from_state(state: Mapping[str, Any]) -> EpochRecord:
+    """`record_to_state`, back."""
+    return EpochRecord(**state)
+
+
+def epoch_row(record: EpochRecord) -> dict[str, float]:
+    """A record as one flat row: ``train/loss/<task>``, ``<split>/<task>/<metric>`` and so on."""
+    row: dict[str, float] = {"epoch": record.epoch, "step": record.step, "learning_rate": record.learning_rate}
+    row["seconds"] = round(record.seconds, 3)
+    row |= {f"train/loss/{task}": loss for task, loss in record.train_losses.items()}
+    if record.non_finite:
+        row["train/skipped_steps"] = record.skipped_steps
+        row |= {f"train/non_finite/{task}": count for task, count in record.non_finite.items()}
+    for split, losses in record.losses.items():
+        row |= {f"{split}/loss/{task}": loss for task, loss in losses.items()}
+    for split, results in record.results.items():
+        for task, metrics in results.items():
+            row |= {f"{split}/{task}/{metric}": value for metric, value in metrics.items()}
+    return row
+
+
+def write_epochs(path: Path, records: Sequence[EpochRecord]) -> None:
+    """Write ``epochs.csv``, a row for each epoch; empty cells where one was not evaluated."""
+    _write_rows(path, [epoch_row(record) for record in records])
+
+
+def write_diagnostics(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write ``diagnostics.csv``, a row for each logged step."""
+    _write_rows(path, rows)
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """Rows of one of the two files: counts as int, measured values as float, NaN for empty cells.
+
+    Raises:
+        CheckpointError: if the file is missing or holds something else.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read as a table of numbers ({error})") from error
+
+
+def _number(text: str) -> float:
+    if not text:
+        return math.nan
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if math.isnan(value) else repr(value) for name, value in row.items()})
+    write_text(path, file.getvalue())
+
+
+def _are_attributes(tasks: Sequence[TaskSpec]) -> bool:
+    return all(task.kind == "attribute" for task in tasks)

@@ -1,0 +1,327 @@
+"""A supervised run from its configuration: trains, resumes, and leaves a run folder behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import textwrap
+import time
+from contextlib import nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from mtrl_imgrad.checked import checked
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.experiments.rl.config import plain, save_config
+from mtrl_imgrad.experiments.supervised.checkpoint import load_checkpoint, save_checkpoint
+from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
+from mtrl_imgrad.experiments.supervised.history import (
+    RunResult,
+    best_epoch,
+    epoch_row,
+    read_rows,
+    record_from_state,
+    record_to_state,
+    reported_result,
+    write_diagnostics,
+    write_epochs,
+)
+from mtrl_imgrad.experiments.supervised.panels import draw_run_panel
+from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.supervised.epoch_record import EpochRecord
+from mtrl_imgrad.supervised.models import TaskModel, make_model
+from mtrl_imgrad.supervised.replicas import Replica
+from mtrl_imgrad.supervised.splits import Splits, load_splits
+from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
+
+__all__ = ["build_model", "check_settings", "load_model", "make_trainer", "resume", "train", "train_or_resume"]
+
+LINE_EVERY = 20.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+@checked
+def train(
+    config: SupervisedConfig, *, group: Any = None, console: Console | None = None, progress: bool = True
+) -> RunResult:
+    """Run a configuration from start to end, in a folder of its own.
+
+    The folder holds ``config.yaml`` (repeats the run), ``epochs.csv``, ``diagnostics.csv`` (a row for each logged
+    step), TensorBoard events, ``checkpoint.pt`` (continues the run), and at the end ``result.json``, ``model.pt`` (the
+    parameters that are reported or, with a mean of epochs, the last) and ``panel.png``.
+
+    Args:
+        config: what to run.
+        group: a ``torch.distributed`` process group whose ranks train together; the first of them writes the folder.
+        console: where to print.
+        progress: whether to show how far it is.
+
+    Raises:
+        ArgumentError: if the run folder holds a run already, or the configuration is wrong.
+        DatasetError: if the data's folder is not what its format says.
+    """
+    replica = Replica(group)
+    return _Run(config, replica.of_first(lambda: _free_folder(config)), replica, console, progress).finish()
+
+
+@checked
+def resume(folder: Path, *, group: Any = None, console: Console | None = None, progress: bool = True) -> RunResult:
+    """Continue a run from its last checkpoint, as if it had never stopped; at once if it is finished.
+
+    Args:
+        folder: of a run that `train` began.
+        group: as in `train`. Another number of ranks changes the rounding, and what dropout draws.
+        console: where to print.
+        progress: whether to show how far it is.
+
+    Raises:
+        ArgumentError: if there is no run in the folder.
+        CheckpointError: if its checkpoint cannot be read.
+    """
+    folder = folder.expanduser()
+    if not (folder / "config.yaml").exists():
+        raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
+    if (folder / "result.json").exists():
+        return RunResult.load(folder / "result.json")
+    return _Run(load_config(folder / "config.yaml"), folder, Replica(group), console, progress).finish()
+
+
+@checked
+def check_settings(config: SupervisedConfig) -> None:
+    """Whether the run folder of a configuration is free, or holds a run of this configuration.
+
+    Raises:
+        ArgumentError: if it holds another run.
+    """
+    if config.run_dir is None:
+        raise ArgumentError("run_dir must name the folder of the run, got none")
+    made = config.run_dir / "config.yaml"
+    if made.exists() and not same_run(config, load_config(made)):
+        raise ArgumentError(f"{config.run_dir} holds a run with other settings; take another folder (--out)")
+
+
+@checked
+def train_or_resume(config: SupervisedConfig, *, console: Console | None = None, progress: bool = True) -> RunResult:
+    """`train` where the run folder is free, else `resume`; see `check_settings`."""
+    check_settings(config)
+    assert config.run_dir is not None, "check_settings"
+    if (config.run_dir / "config.yaml").exists():
+        return resume(config.run_dir, console=console, progress=progress)
+    return train(config, console=console, progress=progress)
+
+
+@checked
+def build_model(config: SupervisedConfig, data: Splits) -> TaskModel:
+    """The network of a configuration, with first weights that follow from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        single = len(data.tasks) == 1
+        name = config.model.single_task_model if single else config.model.model
+        return make_model(name, data.tasks, width=config.model.width, protocol=config.protocol)
+
+
+@checked
+def load_model(folder: Path, data: Splits) -> TaskModel:
+    """The network of a finished run, on the CPU.
+
+    Args:
+        folder: of the run.
+        data: its tasks.
+
+    Raises:
+        CheckpointError: if the file cannot be read.
+    """
+    model = build_model(load_config(folder / "config.yaml"), data)
+    model.load_state_dict(load_checkpoint(folder / "model.pt")["model"])
+    return model
+
+
+@checked
+def make_trainer(config: SupervisedConfig, data: Splits, group: Any = None) -> MultiTaskTrainer:
+    """The trainer of a configuration; ``group`` as in `train`."""
+    method = config.resolved_method()
+    single = len(data.tasks) == 1
+    kwargs = {"reduction": method.reduction, **method.combiner_kwargs}
+    if config.protocol == "paper" and method.combiner == "imgrad" and len(data.tasks) == 2:
+        kwargs = {"official_k2_quirk": True, **kwargs}  # a slip of the authors' CityScapes code
+    # The code behind CelebA's published single-task baselines never leaves the training mode.
+    in_training_mode = config.protocol == "paper" and single and data.tasks[0].kind == "attribute"
+    return MultiTaskTrainer(
+        build_model(config, data),
+        data,
+        "linear_scalarization" if single else method.combiner,
+        combiner_kwargs={} if single else kwargs,
+        optimisation=config.optimisation,
+        reporting=config.reporting,
+        gradients="losses" if single else method.gradients,
+        heads="unweighted" if single else method.heads or "unweighted",
+        sharing=method.sharing or "cagrad",
+        max_grad_norm=None if single else method.max_grad_norm,
+        on_nonfinite=method.on_nonfinite,
+        protocol=config.protocol,
+        evaluation_mode="train" if in_training_mode else "eval",
+        seed=config.seed,
+        device=config.device,
+        num_workers=config.data.num_workers,
+        group=group,
+    )
+
+
+class _Run:
+    """A run on its way: the trainer, what it has recorded, and the folder."""
+
+    def __init__(
+        self, config: SupervisedConfig, folder: Path, replica: Replica, console: Console | None, progress: bool
+    ) -> None:
+        self.config, self.folder, self.replica = config, folder, replica
+        self.writes = replica.rank == 0
+        """Whether this process keeps the folder and the console."""
+        self.progress = progress and self.writes
+        self.console = console or Console(file=sys.stdout, highlight=False, quiet=not self.writes)
+        if config.torch_threads is not None:
+            torch.set_num_threads(config.torch_threads)
+        # The first makes simulated scenes, the others find them.
+        with replica.first_alone():
+            self.data = load_splits(config.data, protocol=config.protocol, seed=config.seed, progress=self.progress)
+        self.trainer = make_trainer(config, self.data, replica.group)
+        self.records: list[EpochRecord] = []
+        self.rows: list[dict[str, float]] = []
+        # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
+        if (folder / "checkpoint.pt").exists():
+            self._restore()
+        elif self.writes and not (folder / "config.yaml").exists():
+            _make_folder(folder)
+            record = {"device": str(self.trainer.device), "versions": installed_versions()}
+            save_config(config, folder / "config.yaml", record)
+
+    def finish(self) -> RunResult:
+        """Train what is left, then report."""
+        self._introduce()
+        with SummaryWriter(str(self.folder), purge_step=self.trainer.step) if self.writes else nullcontext() as writer:
+            self._train(writer)
+        result = reported_result(self.records, self.config.reporting, self.data.tasks, self.data.reported)
+        if not self.writes:
+            return result
+        if self.config.reporting.report == "best":
+            self.trainer.model.load_state_dict(load_checkpoint(self.folder / "model.pt")["model"])
+        else:
+            self._save_model()
+        draw_run_panel(self.trainer, self.folder / "panel.png", self.config.reporting.panel_images)
+        result.save(self.folder / "result.json")  # last: it says that the run is finished
+        return result
+
+    def _train(self, writer: SummaryWriter | None) -> None:
+        left = self.config.optimisation.epochs - self.trainer.epoch
+        live = self.progress and self.console.is_terminal
+        columns = (
+            *Progress.get_default_columns()[:2],
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[news]}"),
+        )
+        with Progress(*columns, console=self.console, disable=not live) as bar:
+            task = bar.add_task(_name(self.config), total=left * self.trainer.steps_per_epoch, news="")
+            said = time.monotonic()
+            for record in self.trainer.epochs(lambda: bar.advance(task)):
+                self._keep(record, writer)
+                news = _news(record, self.config.optimisation.epochs)
+                bar.update(task, news=news)
+                if self.progress and not live and time.monotonic() - said > LINE_EVERY:
+                    self.console.print(f"  {_name(self.config)}: {news}", soft_wrap=True)
+                    said = time.monotonic()
+
+    def _keep(self, record: EpochRecord, writer: SummaryWriter | None) -> None:
+        """Everything that an epoch leaves goes to the folder; the checkpoint last."""
+        self.records.append(record)
+        self.rows += record.diagnostics
+        if writer is None:
+            return
+        if (
+            self.config.reporting.report == "best"
+            and best_epoch(self.records, self.data.tasks) == len(self.records) - 1
+        ):
+            self._save_model()
+        for row in record.diagnostics:
+            for name, value in row.items():
+                if name not in ("epoch", "step"):
+                    writer.add_scalar(f"diagnostics/{name}", value, int(row["step"]))
+        for name, value in epoch_row(record).items():
+            if name not in ("epoch", "step"):
+                writer.add_scalar(name, value, record.step)
+        last = self.trainer.epoch == self.config.optimisation.epochs
+        if last or self.trainer.epoch % self.config.reporting.checkpoint_every == 0:
+            write_epochs(self.folder / "epochs.csv", self.records)
+            write_diagnostics(self.folder / "diagnostics.csv", self.rows)
+            history = [record_to_state(record) for record in self.records]
+            save_checkpoint(self.folder / "checkpoint.pt", {**self.trainer.state_dict(), "history": history})
+
+    def _restore(self) -> None:
+        state = load_checkpoint(self.folder / "checkpoint.pt", self.trainer.device)
+        self.trainer.load_state_dict(state)
+        self.records = [record_from_state(record) for record in state["history"]]
+        # A crash may have come between the table and the checkpoint.
+        rows = read_rows(self.folder / "diagnostics.csv")
+        self.rows = [row for row in rows if row["epoch"] < self.trainer.epoch]
+
+    def _save_model(self) -> None:
+        save_checkpoint(self.folder / "model.pt", {"model": self.trainer.model.state_dict()})
+
+    def _introduce(self) -> None:
+        count = sum(parameter.numel() for parameter in self.trainer.model.parameters())
+        begun = f", continued at epoch {self.trainer.epoch + 1}" if self.trainer.epoch else ""
+        self.console.print(escape(f"{_name(self.config)} in {self.folder}{begun}"), style="bold", soft_wrap=True)
+        single = len(self.data.tasks) == 1
+        what = "single task" if single else textwrap.shorten(repr(self.trainer.combiner), 200)  # tables may be long
+        self.console.print(
+            escape(
+                f"  {what}; {self.trainer.model.name}, {count:,} parameters, {len(self.data.tasks)} task(s), "
+                f"protocol {self.config.protocol}, on {self.trainer.device}"
+            ),
+            soft_wrap=True,
+        )
+
+
+def same_run(config: SupervisedConfig, other: SupervisedConfig) -> bool:
+    """Whether two configurations give the same run (in whatever folder)."""
+    first, second = (plain(dataclasses.asdict(dataclasses.replace(c, run_dir=None))) for c in (config, other))
+    return first == second
+
+
+def _name(config: SupervisedConfig) -> str:
+    tasks = config.data.tasks
+    method = tasks[0] + " alone" if len(tasks) == 1 else config.method.combiner
+    return f"{_data_name(config)}, {method}, seed {config.seed}"
+
+
+def _data_name(config: SupervisedConfig) -> str:
+    return config.data.simulate or config.data.format
+
+
+def _news(record: EpochRecord, epochs: int) -> str:
+    losses = ", ".join(f"{task} {loss:.3g}" for task, loss in list(record.train_losses.items())[:4])
+    return f"epoch {record.epoch + 1}/{epochs}, {record.seconds:.1f} s, losses: {losses}"
+
+
+def _free_folder(config: SupervisedConfig) -> Path:
+    folder = config.run_dir.expanduser() if config.run_dir is not None else None
+    if folder is None:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        method = config.data.tasks[0] if len(config.data.tasks) == 1 else config.method.combiner
+        folder = Path("runs") / f"{_data_name(config)}-{method}-seed{config.seed}-{stamp}"
+    if (folder / "config.yaml").exists():
+        raise ArgumentError(f"run_dir {folder} holds a run already; --resume {folder} continues it")
+    return folder
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"run_dir {folder} cannot be made ({error}); take another folder") from error

@@ -1,0 +1,179 @@
+"""A step of `Combiner.backward`: which way leads to the gradient of the shared parameters, and the way by weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mtrl_imgrad.combiners.result import Combination
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.gradients.absent_tasks import no_step, with_absent_tasks
+from mtrl_imgrad.gradients.per_loss.combine import (
+    as_parameters,
+    check_losses,
+    check_status,
+    combine,
+    filled,
+    own_weights,
+    used_blocks,
+)
+from mtrl_imgrad.gradients.per_loss.inputs import Inputs, Losses, Options
+from mtrl_imgrad.gradients.per_loss.task_gradients import (
+    Gathering,
+    Gradients,
+    differentiate,
+    gradients_of,
+    is_finite,
+    unscaled,
+)
+from mtrl_imgrad.gradients.per_loss.write import write_gradients
+
+if TYPE_CHECKING:
+    from mtrl_imgrad.combiners.base import Combiner
+
+__all__ = ["Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step on one batch."""
+
+    combiner: Combiner
+    inputs: Inputs
+    options: Options
+    losses: Losses
+
+    def make(self) -> Combination:
+        """In the way that the combiner asks for, and without the tasks whose losses may be left out and are."""
+        if self.options.on_nonfinite != "raise":
+            finite = torch.isfinite(self.losses.values).tolist()
+            if not all(finite):
+                return self._make_some(finite)
+        by_weights = not self.combiner.needs_jacobian(self.losses.ids)
+        if not by_weights and (self.inputs.features or not self.combiner.samples):
+            return self.by_losses()
+        # Weights and groups are chosen before the gradients are known, which may turn out not to be finite.
+        restore = self.combiner.restore_point()
+        try:
+            found = self.by_weights() if by_weights else self.by_groups()
+        except BaseException:
+            restore()
+            raise
+        if found.skipped:
+            restore()
+        return found
+
+    def by_losses(self) -> Combination:
+        """A backward a task, down to the parameters or to the features."""
+        gathering = Gathering()
+        differentiate(self.losses, self.inputs, self.options, gathering)
+        return combine(self.combiner, self.inputs, self.options, gathering.finish())
+
+    def by_weights(self) -> Combination:
+        """One backward of the weighted sum, and one down to the tasks' own parameters where these are not weighted.
+
+        Weights that are all the same, as those of linear scalarization, need no second one: dividing by them does.
+        """
+        values = self.losses.values
+        self._check_losses(values)
+        found = self.combiner.weights_of_losses(values, self.losses.tasks)
+        check_status(self.combiner, self.options, found, values)
+        tensors, split = self.inputs.shared.tensors, len(self.inputs.shared.tensors)
+        unweighted = self.options.heads == "unweighted" and bool(self.inputs.own.tensors)
+        first = found.values[0]
+        uniform = unweighted and bool((found.values == first).all() & (first != 0))
+        plain = unweighted and not uniform
+        if not plain:
+            tensors = tensors + self.inputs.own.tensors
+        gradients = self._summed(tensors, found.values, plain or self.options.retain_graph)
+        shared, own = gradients[:split], gradients[split:]
+        if plain:
+            own = self._own_gradients(torch.ones_like(found.values))
+        elif uniform:
+            own = [None if gradient is None else gradient / first.to(gradient.device) for gradient in own]
+        if all(gradient is None for gradient in shared):
+            raise ArgumentError("no loss depends on any parameter of shared")
+        if not self._is_finite([*shared, *own]):
+            return self._without_culprit("the weighted losses")
+        write_gradients(self.inputs, self.options, shared, own)
+        return Combination(
+            gradient=filled(self.inputs.shared.tensors, shared),
+            weights=found.values,
+            residual=found.residual,
+            status_code=found.status_code,
+            extras=found.extras,
+        )
+
+    def by_groups(self) -> Combination:
+        """A backward a group of tasks, and one through the heads alone; `by_losses` if there are no groups."""
+        values = self.losses.values
+        self._check_losses(values)
+        groups = self.combiner.draw_groups(len(values))
+        if groups is None:
+            return self.by_losses()
+        gathering = Gathering()
+        for row, weights in enumerate(groups):
+            members = weights.nonzero()[:, 0].tolist()
+            losses = [self.losses.parts[i] for i in members]
+            retain = row < len(groups) - 1 or bool(self.inputs.own.tensors) or self.options.retain_graph
+            gradients = self._gradients(losses, self.inputs.shared.tensors, weights[members], retain)
+            if self.inputs.exchange is not None:
+                gradients = self.inputs.exchange.row(gradients)
+            gathering.add(row, values[0], gradients, [])
+        found = gathering.finish()
+        if not self._is_finite_everywhere(found.blocks):
+            return self._without_culprit("a group's mean loss")
+        blocks = used_blocks(self.combiner, self.inputs, found)
+        combination = self.combiner.combine_groups(blocks, groups, values, self.losses.tasks)
+        own = self._own_gradients(own_weights(self.combiner, self.options, combination.weights, values))
+        if not self._is_finite(own):
+            return self._without_culprit("a task's own parameters")
+        shared = as_parameters(self.inputs, combination.gradient, found)
+        write_gradients(self.inputs, self.options, shared, own)
+        return replace(combination, gradient=filled(self.inputs.shared.tensors, shared))
+
+    def _make_some(self, finite: Sequence[bool]) -> Combination:
+        """Leave tasks out, or the whole step, as ``on_nonfinite`` says: not all of the losses are finite."""
+        ids = self.losses.ids
+        present = [row for row, well in enumerate(finite) if well]
+        if self.options.on_nonfinite == "skip" or not present:
+            return no_step(self.losses.values, [task for task, well in zip(ids, finite, strict=True) if not well])
+        found = replace(self, losses=self.losses.some(present)).make()
+        return with_absent_tasks(found, present, ids)
+
+    def _gradients(
+        self, losses: Sequence[Tensor], tensors: Sequence[Tensor], weights: Tensor, retain_graph: bool
+    ) -> list[Tensor | None]:
+        found = gradients_of(losses, tensors, weights, self.options, retain_graph)
+        return [unscaled(gradient, self.options) for gradient in found]
+
+    def _summed(self, tensors: list[Tensor], weights: Tensor, retain_graph: bool) -> list[Tensor | None]:
+        """Gradients of the weighted sum of the losses, over the rows of all ranks."""
+        found = self._gradients(self.losses.parts, tensors, weights, retain_graph)
+        return found if self.inputs.exchange is None else self.inputs.exchange.sum(tensors, found)
+
+    def _own_gradients(self, weights: Tensor) -> list[Tensor | None]:
+        own = self.inputs.own.tensors
+        return self._summed(own, weights, self.options.retain_graph) if own else []
+
+    def _check_losses(self, values: Tensor) -> None:
+        if self.options.checks_finite:
+            check_losses(values, self.losses.ids)
+
+    def _is_finite(self, gradients: Gradients) -> bool:
+        return not self.options.checks_finite or is_finite(gradients)
+
+    def _is_finite_everywhere(self, gradients: Gradients) -> bool:
+        """`_is_finite`, on every rank."""
+        finite = self._is_finite(gradients)
+        return finite if self.inputs.exchange is None else self.inputs.exchange.all([finite])[0]
+
+    def _without_culprit(self, of: str) -> Combination:
+        """The gradient of several tasks together is not finite: nobody can say whose it was."""
+        if self.options.on_nonfinite == "raise":
+            raise NonFiniteError(f"the gradient of {of} is NaN or infinite, though the losses are not")
+        return no_step(self.losses.values, ())

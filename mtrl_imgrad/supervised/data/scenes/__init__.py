@@ -1,5 +1,0 @@
-"""Simulated scenes with true labels, rendered and labelled by MuJoCo; they are not photographs and not NYUv2."""
-
-from mtrl_imgrad.supervised.data.scenes.make import SCENE_KINDS, make_scenes
-
-__all__ = ["SCENE_KINDS", "make_scenes"]

@@ -1,0 +1,41 @@
+"""Data of the supervised benchmarks: readers, writers of the same formats, and simulated scenes.
+
+::
+
+    from mtrl_imgrad.supervised.datasets import NYUv2, make_scenes
+
+    root = make_scenes("primitives", "data/primitives")
+    train = NYUv2(root, "train", augment=True)
+    image, targets = train[0]  # targets["segmentation"], targets["depth"], targets["normal"]
+"""
+
+from mtrl_imgrad.scenes import SCENE_KINDS, make_scenes
+from mtrl_imgrad.supervised.datasets.augmentation import View, apply_view, draw_view
+from mtrl_imgrad.supervised.datasets.celeba import CelebA
+from mtrl_imgrad.supervised.datasets.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES, CityScapes, DenseDataset, NYUv2
+from mtrl_imgrad.supervised.datasets.writers import (
+    AttributeSample,
+    DenseSample,
+    write_celeba,
+    write_cityscapes,
+    write_nyuv2,
+)
+
+__all__ = [
+    "CITYSCAPES_CLASSES",
+    "NYUV2_CLASSES",
+    "SCENE_KINDS",
+    "AttributeSample",
+    "CelebA",
+    "CityScapes",
+    "DenseDataset",
+    "DenseSample",
+    "NYUv2",
+    "View",
+    "apply_view",
+    "draw_view",
+    "make_scenes",
+    "write_celeba",
+    "write_cityscapes",
+    "write_nyuv2",
+]
