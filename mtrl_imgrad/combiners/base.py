@@ -101,7 +101,8 @@ class Combiner(ABC):
         check_choice("reduction", reduction, ("mean", "sum"))
         self.reduction = reduction
         self._kept: dict[str, Kept] = {}
-        self.list_checks = ListChecks()
+        self.list_checks: ListChecks | None = None
+        """What `backward` has seen of the lists of parameters that it was given."""
         self.ranks_agree = False
         """Whether the ranks of a group were found to start from the same state."""
 
@@ -259,6 +260,8 @@ class Combiner(ABC):
         Raises:
             ArgumentError: if an argument is wrong.
         """
+        from mtrl_imgrad.gradients.per_loss import Accumulation  # the room above this one
+
         return Accumulation(self, heads, max_grad_norm, grad_scaler, on_nonfinite, group)
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:

@@ -21,7 +21,7 @@ from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateSettings
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.gradients import by_rows, split_parameters
+from mtrl_imgrad.gradients import StepSettings, by_rows, split_parameters
 
 K, ROWS, FEATURES, OUTPUTS, RATE = 3, 5, 4, 3, 0.3
 SMALL = {"soft_modularization": {"module_width": 8, "routing_width": 8}, "care": {"encoder_width": 8, "context_dim": 8}}
@@ -260,7 +260,7 @@ def _actor_losses(actor, critic, batch, noise):
 def _update(agent, critic, actor, lr, trace=False):
     for network in (agent.critic, agent.actor):
         network.optimizer = torch.optim.SGD(network.parameters(), lr=lr)
-    settings = UpdateSettings(GAMMA, 0.01, "unweighted", None)
+    settings = UpdateSettings(GAMMA, 0.01)
     return SACUpdate(agent.policy, Temperature(ALPHA.log(), -4.0, None), critic, actor, settings, trace=trace)
 
 
@@ -339,7 +339,7 @@ def test_a_ppo_critics_gradient_is_that_of_a_plain_module_that_drops_the_same_un
     rollout = TaskRollout(*(column.double() for column in agent.rollout_buffer.rollout()))
     listener = _Listener()
     update = PPOUpdate(agent.policy, LinearScalarization(), listener, generator=agent.mask_generator)
-    update.begin(dataclasses.replace(agent._settings(), max_grad_norm=None), rollout.returns)
+    update.begin(dataclasses.replace(agent._settings(), step=StepSettings()), rollout.returns)
     for network in (agent.actor, agent.critic):
         network.optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     twin = torch.Generator()

@@ -13,7 +13,7 @@ from mtrl_imgrad.agents.ppo.update import PPOSettings, PPOUpdate, whitened
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.gradients import split_parameters
+from mtrl_imgrad.gradients import StepSettings, split_parameters
 
 K, STEPS, COPIES = 4, 24, 2
 CLIP, ENT, VF, CLIP_VF = 0.15, 0.03, 0.7, 0.4
@@ -49,9 +49,8 @@ def _settings(**changes):
         "vf_coef": VF,
         "normalize_advantage": True,
         "advantage_scope": "task",
-        "heads": "unweighted",
-        "max_grad_norm": None,
         "target_kl": None,
+        "step": StepSettings(),
     }
     return PPOSettings(**{**given, **changes})
 
@@ -260,7 +259,7 @@ def test_updates_read_no_value_on_the_host(combiner):
     agent = _agent(combiner=combiner, value_normalization="popart", max_grad_norm=0.5, target_kl=0.1)
     rollout = agent.rollout_buffer.rollout()
     with _NoLook():
-        agent.update.begin(_settings(max_grad_norm=0.5, target_kl=0.1), rollout.returns)
+        agent.update.begin(_settings(step=StepSettings(max_grad_norm=0.5), target_kl=0.1), rollout.returns)
         for batch in agent.rollout_buffer.minibatches(rollout, 16):
             agent.update(batch)
     with pytest.raises(AssertionError, match="reads a value"), _NoLook():

@@ -15,7 +15,7 @@ from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateSettings
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.gradients import by_rows, combined_by_rows, split_parameters
+from mtrl_imgrad.gradients import NetworkUpdate, StepSettings, by_rows, split_parameters
 
 GAMMA, TAU = 0.97, 0.01
 
@@ -120,7 +120,7 @@ def test_linear_scalarization_is_summed_sac(encoder, combiner):
     before = {name: p.clone() for name, p in agent.critic.named_parameters()}
     for network in (agent.critic, agent.actor):
         network.optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    settings = UpdateSettings(GAMMA, TAU)
     SACUpdate(agent.policy, temperature, chosen, chosen, settings, trace=False)(batch, noise)
     for name, parameter in agent.critic.named_parameters():
         moved = (before[name] - parameter) / 0.1
@@ -147,7 +147,7 @@ def test_actor_step_is_that_of_the_mean_actor_loss(encoder, sampling, combiner):
     own = split_parameters(agent.actor).own
     before = {name: p.detach().clone() for name, p in agent.actor.named_parameters()}
     chosen = LinearScalarization() if combiner == "linear_scalarization" else make_combiner("cagrad", c=0.0)
-    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    settings = UpdateSettings(GAMMA, TAU)
     SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), chosen, chosen, settings)(batch, noise)
     for (name, new), gradient in zip(agent.actor.named_parameters(), expected, strict=True):
         factor = agent.num_tasks if name in own else 1
@@ -181,7 +181,7 @@ def test_a_combiner_that_asks_is_told_the_same_batchs_losses_after_the_step(trac
     for network in (agent.critic, agent.actor):
         network.optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     critic, actor = _Listener(), _Listener()
-    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    settings = UpdateSettings(GAMMA, TAU)
     update = SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), critic, actor, settings, trace=trace)
     report = update(batch, noise)
     shape, observations = batch.rewards.shape, batch.observations.flatten(0, 1)
@@ -220,7 +220,7 @@ def test_temperatures_follow_the_entropies(shared):
     expected = (log_prob.view(batch.rewards.shape) - 4.0).mean(1)
     expected = expected.mean(0, keepdim=True) if shared else expected
     combiner = LinearScalarization()
-    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    settings = UpdateSettings(GAMMA, TAU)
     temperature = Temperature(log_alpha, -4.0, optimizer)
     SACUpdate(agent.policy, temperature, combiner, combiner, settings)(batch, noise)
     torch.testing.assert_close(log_alpha.detach(), expected, rtol=1e-8, atol=1e-10)
@@ -237,7 +237,7 @@ def test_the_target_critic_moves_by_tau_when_told(update_target):
         Temperature(torch.zeros(agent.num_tasks), -4.0, None),
         combiner,
         combiner,
-        UpdateSettings(GAMMA, TAU, "unweighted", None),
+        UpdateSettings(GAMMA, TAU),
     )
     update(batch, noise, update_target=update_target)
     tau = TAU if update_target else 0.0
@@ -250,7 +250,7 @@ def test_critic_losses_weigh_the_rows():
     batch, noise = _double(agent)
     alpha = torch.ones(agent.num_tasks, dtype=torch.float64)
     combiner = LinearScalarization()
-    settings = UpdateSettings(GAMMA, TAU, "unweighted", None)
+    settings = UpdateSettings(GAMMA, TAU)
     poisoned = batch._replace(rewards=torch.where(batch.weights > 0, batch.rewards, 1e6))
     reports = []
     for rows in (batch, poisoned):
@@ -327,8 +327,10 @@ def test_weighted_heads_scale_a_tasks_own_gradient_by_its_weight(combiner):
         return sum((q - target).square().mean() for q in values), ()
 
     parameters = split_parameters(agent.critic)
-    plain = combined_by_rows(make_combiner(combiner), loss, parameters, *rows, heads="unweighted")
-    scaled = combined_by_rows(make_combiner(combiner), loss, parameters, *rows, heads="weighted")
+    plain, scaled = (
+        NetworkUpdate(agent.critic, make_combiner(combiner), loss, StepSettings(heads)).gradients(*rows)
+        for heads in ("unweighted", "weighted")
+    )
     for name in parameters.own:
         weights = plain.combination.weights.view(-1, *[1] * (plain.gradients[name].ndim - 1))
         torch.testing.assert_close(scaled.gradients[name], plain.gradients[name] * weights)

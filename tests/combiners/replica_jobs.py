@@ -15,7 +15,7 @@ from torch.distributed.tensor import distribute_tensor
 
 from mtrl_imgrad.combiners import FAMO, MGDA, Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.gradients import combined_by_rows, split_parameters
+from mtrl_imgrad.gradients import by_rows, combine_rows, split_parameters
 
 NUM_TASKS = 3
 ROWS = 12
@@ -318,7 +318,7 @@ def by_rows_of_ranks(group: dist.ProcessGroup | None, name: str) -> list[Tensor]
         found = torch.func.functional_call(layer, parameters, (x,))
         return (found[:, 0] - y).square().mean(), found
 
-    found = combined_by_rows(make_combiner(name), loss, split_parameters(layer), x, y, group=group)
+    found = combine_rows(make_combiner(name), by_rows(loss, split_parameters(layer), x, y), group=group)
     return [*found.gradients.values(), found.losses]
 
 

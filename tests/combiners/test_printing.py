@@ -6,7 +6,7 @@ from combiner_examples import make_example
 from torch import nn
 
 from mtrl_imgrad.combiners import IMGrad, LinearScalarization, list_combiners, min_norm_point
-from mtrl_imgrad.gradients import by_rows, combined_by_rows, split_parameters
+from mtrl_imgrad.gradients import by_rows, combine_rows, split_parameters
 
 G = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
 
@@ -43,4 +43,4 @@ def test_gradients_by_rows():
 
     parameters, rows = split_parameters(module), torch.ones(2, 5, 3)
     assert str(by_rows(loss, parameters, rows)).startswith("RowGradients(2 shared, 0 own, losses [")
-    assert "2 gradients, losses [" in str(combined_by_rows(IMGrad(), loss, parameters, rows))
+    assert "2 gradients, losses [" in str(combine_rows(IMGrad(), by_rows(loss, parameters, rows)))

@@ -110,7 +110,7 @@ def test_ranks_may_name_other_tasks(pool):
 
 @pytest.mark.parametrize("name", ["imgrad", "rlw"])
 def test_rows_of_ranks(pool, name):
-    """`combined_by_rows`, for which every rank has as many rows of each task."""
+    """`combine_rows`, for which every rank has as many rows of each task."""
     ranks, alone = pool.run(jobs.by_rows_of_ranks, 2, name), jobs.by_rows_of_ranks(None, name)
     for ours, other, theirs in zip(*ranks, alone, strict=True):
         assert torch.equal(ours, other)

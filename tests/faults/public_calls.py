@@ -324,11 +324,6 @@ CALLS: dict[str, Call] = {
         "combiner": make_combiner("mgda"),
         "jacobian": by_rows(task_loss, task_parameters()),
     },
-    "gradients.combined_by_rows": lambda folder: {
-        "combiner": make_combiner("mgda"),
-        "loss": task_loss,
-        "parameters": task_parameters(),
-    },
     "reporting.atomic_files.write_atomically": lambda folder: {
         "target": folder / "file",
         "write": lambda file: file.write(b""),

@@ -45,6 +45,7 @@ from mtrl_imgrad.errors import (
     NonFiniteError,
     TaskMismatchError,
 )
+from mtrl_imgrad.gradients import Heads, StepSettings
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite
 
 __all__ = ["MultiTaskAlgorithm"]
@@ -77,6 +78,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     wants_jacobian: bool
     """Set to make the next training compute per-task gradients even where its combiner does without."""
     last_report: CombinedUpdate | None
+    heads: Heads
+    max_grad_norm: float | None
     on_nonfinite: OnNonFinite
     non_finite: NonFiniteCounts
     """What `on_nonfinite` left out so far."""
@@ -308,6 +311,9 @@ class MultiTaskAlgorithm(BaseAlgorithm):
                     f"{side} another combiner"
                 )
         raise NonFiniteError(f"a gradient is NaN or infinite {where}, although all losses are finite")
+
+    def _step_settings(self) -> StepSettings:
+        return StepSettings(self.heads, self.max_grad_norm, self.on_nonfinite)
 
     def _count_non_finite(self, report: CombinedUpdate, update: int) -> None:
         """Count what was left out of one update."""

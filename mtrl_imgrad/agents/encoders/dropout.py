@@ -8,8 +8,9 @@ and which `torch.func.functional_call` fills by name for one pass:
     functional_call(network, (parameters, masks), inputs)
 
 Masks travel as rows of the batch do, so that under `vmap` every task meets its own, and a recorded update
-(`mtrl_imgrad.gradients.tracing`) sees arguments, not a generator. The interface of an encoder knows nothing of it. A network that
-is called without masks (to act, to predict, to evaluate) has all of its units, in PyTorch's training mode as well.
+(`mtrl_imgrad.gradients.tracing`) sees arguments, not a generator. The interface of an encoder knows nothing of it. A
+network that is called without masks (to act, to predict, to evaluate) has all of its units, in PyTorch's training mode
+as well.
 
 Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting" (JMLR 2014); as in
 PyTorch the units that are kept are scaled in training, where the paper scales the weights afterwards.

@@ -250,8 +250,9 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             )
         if self.normalize_advantage and left * (1 if self.advantage_scope == "task" else self.num_tasks) == 1:
             warnings.warn(
-                f"batch_size={self.batch_size} divides the {self.n_steps * self.n_envs} transitions of a rollout so that "
-                f"there will be a truncated mini-batch of size {left * self.num_tasks}, whose advantages have no deviation",
+                f"batch_size={self.batch_size} divides the {self.n_steps * self.n_envs} transitions of a rollout so "
+                f"that there will be a truncated mini-batch of size {left * self.num_tasks}, whose advantages have no "
+                "deviation",
                 stacklevel=2,
             )
 
@@ -322,10 +323,8 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             vf_coef=self.vf_coef,
             normalize_advantage=self.normalize_advantage,
             advantage_scope=self.advantage_scope,
-            heads=self.heads,
-            max_grad_norm=self.max_grad_norm,
-            on_nonfinite=self.on_nonfinite,
             target_kl=self.target_kl,
+            step=self._step_settings(),
         )
 
     # ------------------------------------------------------------------ logs

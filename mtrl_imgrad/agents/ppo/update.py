@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from mtrl_imgrad.agents.encoders.dropout import NO_MASKS, DropoutLayers, Masks
@@ -29,20 +29,7 @@ from mtrl_imgrad.agents.ppo.rollout import TaskRollout
 from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.combiners.state.tables import index_of
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.gradients import (
-    CombinedGradients,
-    Heads,
-    ParameterIndex,
-    Parameters,
-    RowGradients,
-    by_rows,
-    combine_rows,
-    combined_by_rows,
-    over_tasks,
-)
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, tell_losses_after
-from mtrl_imgrad.gradients.conditional_step import step_where
-from mtrl_imgrad.gradients.tracing import Traced
+from mtrl_imgrad.gradients import CombinedGradients, NetworkUpdate, StepSettings
 
 __all__ = ["AdvantageScope", "PPOReport", "PPOSettings", "PPOUpdate", "TaskMeasures", "whitened"]
 
@@ -61,10 +48,8 @@ class PPOSettings:
         vf_coef: weight of the value loss.
         normalize_advantage: whether advantages are whitened in each minibatch.
         advantage_scope: over which rows, see `whitened`.
-        heads: how own parameters take their gradient, see `mtrl_imgrad.gradients.combined_by_rows`.
-        max_grad_norm: clip the combined gradient of a network to this length; None does not clip.
         target_kl: stop before the first step at which the KL divergence exceeds 1.5 times this; None does not stop.
-        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is not finite.
+        step: of both networks.
     """
 
     clip_range: float
@@ -73,10 +58,8 @@ class PPOSettings:
     vf_coef: float
     normalize_advantage: bool
     advantage_scope: AdvantageScope
-    heads: Heads
-    max_grad_norm: float | None
     target_kl: float | None
-    on_nonfinite: OnNonFinite = "raise"
+    step: StepSettings
 
 
 class TaskMeasures(NamedTuple):
@@ -140,15 +123,12 @@ class PPOUpdate:
         generator: torch.Generator | None = None,
     ) -> None:
         self.policy = policy
-        self.actor_combiner = actor_combiner
-        self.critic_combiner = critic_combiner
-        self._actor, self._critic = ParameterIndex(policy.actor), ParameterIndex(policy.critic)
+        self.actor = NetworkUpdate(policy.actor, actor_combiner, self._actor_loss, StepSettings(), trace)
+        self.critic = NetworkUpdate(policy.critic, critic_combiner, self._critic_loss, StepSettings(), trace)
         self._critic_dropout = DropoutLayers(policy.critic)
         self.generator = generator
         if self._critic_dropout and generator is None:
             raise ArgumentError("generator must be given for the masks of a critic with dropout, got None")
-        self._actor_rows = Traced(self._compute_actor_rows, trace)
-        self._critic_rows = Traced(self._compute_critic_rows, trace)
 
     def begin(self, settings: PPOSettings, returns: Tensor) -> None:
         """Start a training on a rollout.
@@ -158,6 +138,7 @@ class PPOUpdate:
             returns: ``[K, N]`` all value targets of the rollout: the statistics of PopArt take them in, if there are.
         """
         self.settings = settings
+        self.actor.settings = self.critic.settings = settings.step
         num_tasks = returns.shape[0]
         self.going_on = torch.ones((), dtype=torch.bool, device=returns.device)
         self._alive = torch.ones_like(self.going_on)
@@ -183,20 +164,19 @@ class PPOUpdate:
         ``on_nonfinite`` other than ``"raise"`` the former is left for faults of the combiner itself: a network whose
         step is skipped stays as it is, the other one goes on.
         """
-        # Only its own gradients tell whose is not finite.
-        jacobian = jacobian or self.settings.on_nonfinite != "raise"
         actor_rows, critic_rows = self._rows_of_actor(batch), self._rows_of_critic(batch)
-        actor = self._actor_gradients(actor_rows, jacobian)
-        critic = self._critic_gradients(critic_rows, jacobian)
+        actor = self.actor.gradients(*actor_rows, jacobian=jacobian)
+        critic = self.critic.gradients(*critic_rows, jacobian=jacobian)
         aux: _ActorAux = actor.aux
         counts = self.going_on
         if self.settings.target_kl is not None:
             self.going_on = counts & (_mean_of_present(aux.approx_kl, actor) <= 1.5 * self.settings.target_kl)
-        finite = self._hand_over(self._actor, actor) & self._hand_over(self._critic, critic)
+        finite = self.actor.write(actor) & self.critic.write(critic)
         self._alive = self._alive & (finite | ~counts)
-        for network in (self.policy.actor, self.policy.critic):
-            step_where(network.optimizer, self._alive & self.going_on)
-        self._tell_losses_after(actor, actor_rows, critic, critic_rows)
+        for network in (self.actor, self.critic):
+            network.step(self._alive & self.going_on)
+        self.actor.tell_losses_after(actor, *actor_rows)
+        self.critic.tell_losses_after(critic, *critic_rows)
         measures = TaskMeasures(aux.policy_loss, critic.aux, aux.entropy_loss, aux.approx_kl, aux.clip_fraction)
         return PPOReport(measures, actor.combination, critic.combination, counts, self._alive)
 
@@ -214,54 +194,6 @@ class PPOUpdate:
 
     def _draw_masks(self, batch: TaskRollout) -> Masks:
         return NO_MASKS if self.generator is None else self._critic_dropout.draw(batch.observations, self.generator)
-
-    def _actor_gradients(self, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
-        parameters, heads = self._actor.split(), self.settings.heads
-        if not (jacobian or self.actor_combiner.needs_jacobian()):
-            return combined_by_rows(self.actor_combiner, self._actor_loss, parameters, *rows, heads=heads)
-        jacobians = self._actor_rows(parameters, *rows)
-        return combine_rows(self.actor_combiner, jacobians, heads, self.settings.on_nonfinite)
-
-    def _critic_gradients(self, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
-        """The gradients, with the value losses ``[K]`` as auxiliary tensor."""
-        parameters, heads = self._critic.split(), self.settings.heads
-        if not (jacobian or self.critic_combiner.needs_jacobian()):
-            return combined_by_rows(self.critic_combiner, self._critic_loss, parameters, *rows, heads=heads)
-        jacobians = self._critic_rows(parameters, *rows)
-        return combine_rows(self.critic_combiner, jacobians, heads, self.settings.on_nonfinite)
-
-    def _tell_losses_after(
-        self,
-        actor: CombinedGradients,
-        actor_rows: tuple[Any, ...],
-        critic: CombinedGradients,
-        critic_rows: tuple[Any, ...],
-    ) -> None:
-        """The losses of the same minibatch after the step, for combiners that look at them."""
-        if self.actor_combiner.wants_losses_after and not actor.combination.skipped:
-            after = over_tasks(self._actor_loss, self._actor.split(), *actor_rows)[0]
-            tell_losses_after(self.actor_combiner, actor.combination, after)
-        if self.critic_combiner.wants_losses_after and not critic.combination.skipped:
-            after = over_tasks(self._critic_loss, self._critic.split(), *critic_rows)[0]
-            tell_losses_after(self.critic_combiner, critic.combination, after)
-
-    def _hand_over(self, index: ParameterIndex, found: CombinedGradients) -> Tensor:
-        """Put the gradients, clipped, where the optimizer takes them; whether they are finite."""
-        parameters = index.assign(found.gradients)
-        if not parameters:  # a step that is skipped, which an optimizer that finds no gradient does
-            return torch.ones_like(self._alive)
-        length = nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
-        if self.settings.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, length)
-        return torch.isfinite(length)
-
-    # Pure functions of their arguments: parameters come in, only the networks' structure is captured.
-
-    def _compute_actor_rows(self, parameters: Parameters, *rows: Tensor) -> RowGradients:
-        return by_rows(self._actor_loss, parameters, *rows)
-
-    def _compute_critic_rows(self, parameters: Parameters, *rows: Tensor) -> RowGradients:
-        return by_rows(self._critic_loss, parameters, *rows)
 
     def _actor_loss(
         self,

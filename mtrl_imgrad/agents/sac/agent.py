@@ -302,7 +302,7 @@ class MTSAC(TaskReplayAlgorithm):
         self._log_update(report, losses, statuses, gradient_steps - good)
 
     def _settings(self) -> UpdateSettings:
-        return UpdateSettings(self.gamma, self.tau, self.heads, self.max_grad_norm, self.on_nonfinite)
+        return UpdateSettings(self.gamma, self.tau, self._step_settings())
 
     def _draw_noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.noise_generator, device=self.device)

@@ -10,11 +10,11 @@ With one task, or with `LinearScalarization`, a step is SB3's SAC step on the me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from mtrl_imgrad.agents.encoders.dropout import NO_MASKS, DropoutLayers, Masks
@@ -22,20 +22,7 @@ from mtrl_imgrad.agents.off_policy.buffer import TaskBatch
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 from mtrl_imgrad.agents.sac.temperature import Temperature, update_temperature
 from mtrl_imgrad.combiners import Combination, Combiner
-from mtrl_imgrad.gradients import (
-    CombinedGradients,
-    Heads,
-    ParameterIndex,
-    Parameters,
-    RowGradients,
-    TaskLoss,
-    by_rows,
-    combine_rows,
-    combined_by_rows,
-    over_tasks,
-)
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, tell_losses_after
-from mtrl_imgrad.gradients.conditional_step import step_where
+from mtrl_imgrad.gradients import CombinedGradients, NetworkUpdate, ParameterIndex, Parameters, StepSettings, over_tasks
 from mtrl_imgrad.gradients.tracing import Traced
 
 __all__ = ["Noise", "SACMasks", "SACUpdate", "UpdateReport", "UpdateSettings"]
@@ -77,16 +64,12 @@ class UpdateSettings:
     Attributes:
         gamma: discount.
         tau: step of the target critic towards the critic.
-        heads: how own parameters take their gradient, see `mtrl_imgrad.gradients.combined_by_rows`.
-        max_grad_norm: clip the combined gradient of a network to this length; None does not clip.
-        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is not finite.
+        step: of both networks.
     """
 
     gamma: float
     tau: float
-    heads: Heads
-    max_grad_norm: float | None
-    on_nonfinite: OnNonFinite = "raise"
+    step: StepSettings = field(default_factory=StepSettings)
 
 
 class UpdateReport(NamedTuple):
@@ -129,23 +112,18 @@ class SACUpdate:
     ) -> None:
         self.policy = policy
         self.temperature = temperature
-        self.critic_combiner = critic_combiner
-        self.actor_combiner = actor_combiner
         self.settings = settings
-        self._actor, self._critic, self._critic_target = (
-            ParameterIndex(network) for network in (policy.actor, policy.critic, policy.critic_target)
-        )
+        self.critic = NetworkUpdate(policy.critic, critic_combiner, self._critic_loss, settings.step, trace)
+        self.actor = NetworkUpdate(policy.actor, actor_combiner, self._actor_loss, settings.step, trace)
+        self._critic_target = ParameterIndex(policy.critic_target)
         self._actor_dropout, self._critic_dropout = DropoutLayers(policy.actor), DropoutLayers(policy.critic)
         self._alive = torch.ones((), dtype=torch.bool, device=temperature.log_value.device)
         self._targets = Traced(self._compute_targets, trace)
-        self._critic_rows = Traced(self._compute_critic_rows, trace)
-        self._actor_rows = Traced(self._compute_actor_rows, trace)
-        self._critic_losses = Traced(self._compute_critic_losses, trace)
-        self._actor_losses = Traced(self._compute_actor_losses, trace)
 
     def begin(self, settings: UpdateSettings) -> None:
         """Start a series of updates, all of which stop moving anything after the first that is not finite."""
         self.settings = settings
+        self.critic.settings = self.actor.settings = settings.step
         self._alive = torch.ones_like(self._alive)
 
     def draw_masks(self, batch: TaskBatch, generator: torch.Generator) -> SACMasks:
@@ -177,15 +155,16 @@ class SACUpdate:
         With ``on_nonfinite`` other than ``"raise"`` that is left for faults of the combiner itself: a network whose
         step is skipped stays as it is (with the actor, the temperatures), everything else goes on.
         """
-        # Only its own gradients tell whose is not finite.
-        jacobian = jacobian or self.settings.on_nonfinite != "raise"
         alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
         if batch.discounts is None:
             gamma = torch.full((), self.settings.gamma, dtype=batch.rewards.dtype, device=alpha.device)
             batch = batch._replace(discounts=gamma)
-        targets = self._targets(self._actor.split(), self._critic_target.split(), alpha, noise, batch)
-        critic = self._step_critic(batch, targets, noise, jacobian)
-        actor = self._step_actor(batch, noise, alpha, jacobian)
+        targets = self._targets(self.actor.parameters(), self._critic_target.split(), alpha, noise, batch)
+        observations, masks = batch.observations, noise.masks
+        critic_rows = (observations, batch.actions, targets, batch.weights, masks.critic)
+        critic = self._step(self.critic, jacobian, *critic_rows)
+        actor_rows = (observations, noise.action, batch.weights, alpha, masks.actor, masks.actors_critic)
+        actor = self._step(self.actor, jacobian, self.critic.parameters(), *actor_rows)
         temperature_loss = update_temperature(self.temperature, batch, actor.aux, actor.combination, self._alive)
         if update_target:
             self._move_target()
@@ -193,51 +172,13 @@ class SACUpdate:
             critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination, self._alive
         )
 
-    def _step_critic(self, batch: TaskBatch, targets: Tensor, noise: Noise, jacobian: bool) -> CombinedGradients:
-        rows = (batch.observations, batch.actions, targets, batch.weights, noise.masks.critic)
-        found = self._critic_gradients(rows, jacobian)
-        self._apply(self.policy.critic, self._critic, found)
-        if self.critic_combiner.wants_losses_after and not found.combination.skipped:
-            after = self._critic_losses(self._critic.split(), *rows)
-            tell_losses_after(self.critic_combiner, found.combination, after)
+    def _step(self, network: NetworkUpdate, jacobian: bool, *rows: Any) -> CombinedGradients:
+        """Step a network if all gradients have been finite so far."""
+        found = network.gradients(*rows, jacobian=jacobian)
+        self._alive = self._alive & network.write(found)
+        network.step(self._alive)
+        network.tell_losses_after(found, *rows)
         return found
-
-    def _step_actor(self, batch: TaskBatch, noise: Noise, alpha: Tensor, jacobian: bool) -> CombinedGradients:
-        critic = self._critic.split()
-        masks = (noise.masks.actor, noise.masks.actors_critic)
-        rows = (batch.observations, noise.action, batch.weights, alpha, critic.own, *masks)
-        found = self._actor_gradients(critic, rows, jacobian)
-        self._apply(self.policy.actor, self._actor, found)
-        if self.actor_combiner.wants_losses_after and not found.combination.skipped:
-            after = self._actor_losses(self._actor.split(), critic, *rows)
-            tell_losses_after(self.actor_combiner, found.combination, after)
-        return found
-
-    def _critic_gradients(self, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
-        critic = self._critic.split()
-        if not (jacobian or self.critic_combiner.needs_jacobian()):
-            return combined_by_rows(self.critic_combiner, self._critic_loss, critic, *rows, heads=self.settings.heads)
-        jacobians = self._critic_rows(critic, *rows)
-        return combine_rows(self.critic_combiner, jacobians, self.settings.heads, self.settings.on_nonfinite)
-
-    def _actor_gradients(self, critic: Parameters, rows: tuple[Any, ...], jacobian: bool) -> CombinedGradients:
-        actor = self._actor.split()
-        if not (jacobian or self.actor_combiner.needs_jacobian()):
-            loss = self._actor_loss(critic)
-            return combined_by_rows(self.actor_combiner, loss, actor, *rows, heads=self.settings.heads)
-        jacobians = self._actor_rows(actor, critic, *rows)
-        return combine_rows(self.actor_combiner, jacobians, self.settings.heads, self.settings.on_nonfinite)
-
-    def _apply(self, network: nn.Module, index: ParameterIndex, found: CombinedGradients) -> None:
-        """Hand the gradients to the network's optimizer, and step if all have been finite so far."""
-        if found.combination.skipped:
-            return
-        parameters = index.assign(found.gradients)
-        length = nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
-        if self.settings.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, length)
-        self._alive = self._alive & torch.isfinite(length)
-        step_where(network.optimizer, self._alive)  # type: ignore[arg-type]
 
     def _move_target(self) -> None:
         """Polyak step of the target critic, of length zero once something was not finite."""
@@ -277,20 +218,6 @@ class SACUpdate:
         assert batch.discounts is not None
         return batch.rewards + (1 - batch.terminated) * batch.discounts * soft_value
 
-    def _compute_critic_rows(self, critic: Parameters, *rows: Tensor) -> RowGradients:
-        return by_rows(self._critic_loss, critic, *rows)
-
-    def _compute_actor_rows(self, actor: Parameters, critic: Parameters, *rows: Tensor) -> RowGradients:
-        return by_rows(self._actor_loss(critic), actor, *rows)
-
-    def _compute_critic_losses(self, critic: Parameters, *rows: Tensor) -> Tensor:
-        """The K critic losses, for a combiner that wants to know what its step did."""
-        return over_tasks(self._critic_loss, critic, *rows)[0]
-
-    def _compute_actor_losses(self, actor: Parameters, critic: Parameters, *rows: Tensor) -> Tensor:
-        """The K actor losses, likewise."""
-        return over_tasks(self._actor_loss(critic), actor, *rows)[0]
-
     def _critic_loss(
         self,
         parameters: dict[str, Tensor],
@@ -305,25 +232,21 @@ class SACUpdate:
         errors = torch.stack([(value - target).square() for value in values])
         return 0.5 * (errors * weight).sum(), ()
 
-    def _actor_loss(self, critic: Parameters) -> TaskLoss:
-        """The critic's shared parameters are constants; its own rows travel with the task."""
-
-        def loss(
-            parameters: dict[str, Tensor],
-            observation: Tensor,
-            noise: Tensor,
-            weight: Tensor,
-            alpha: Tensor,
-            critic_rows: dict[str, Tensor],
-            masks: Masks,
-            critic_masks: Masks,
-        ) -> tuple[Tensor, Tensor]:
-            action, log_prob = functional_call(self.policy.actor, (parameters, masks), (observation, noise))
-            fixed = (critic.of_one_task(critic_rows), critic_masks)
-            values = functional_call(self.policy.critic, fixed, (observation, action))
-            return (weight * (alpha * log_prob - _smallest(values))).sum(), log_prob
-
-        return loss
+    def _actor_loss(
+        self,
+        parameters: dict[str, Tensor],
+        critic: dict[str, Tensor],
+        observation: Tensor,
+        noise: Tensor,
+        weight: Tensor,
+        alpha: Tensor,
+        masks: Masks,
+        critic_masks: Masks,
+    ) -> tuple[Tensor, Tensor]:
+        """Entropy-regularized value of the action under the present critic; with the action's log probability."""
+        action, log_prob = functional_call(self.policy.actor, (parameters, masks), (observation, noise))
+        values = functional_call(self.policy.critic, (critic, critic_masks), (observation, action))
+        return (weight * (alpha * log_prob - _smallest(values))).sum(), log_prob
 
 
 def _smallest(values: tuple[Tensor, ...]) -> Tensor:

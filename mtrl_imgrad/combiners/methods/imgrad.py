@@ -63,9 +63,10 @@ class IMGrad(TaskSampler):
         base: the method that the imbalance is injected into: ``"cagrad"`` or ``"nash_mtl"``.
         rescale: (C) divide by ``1 + c^2``, as the authors do; False leaves it.
         pareto_safe: (C) where the combination is uphill for a task, take the nearest one that is not; see
-            `mtrl_imgrad.combiners.families.pareto_safe`. Off, as in the paper. A larger radius alone would not do: on the same
-            sphere IMGrad's update can harm a task where CAGrad's does not.
-        tasks_per_step: (C) look at this many groups of tasks a step, see `mtrl_imgrad.combiners.families.task_sampling`.
+            `mtrl_imgrad.combiners.families.pareto_safe`. Off, as in the paper. A larger radius alone would not do: on
+            the same sphere IMGrad's update can harm a task where CAGrad's does not.
+        tasks_per_step: (C) look at this many groups of tasks a step, see
+            `mtrl_imgrad.combiners.families.task_sampling`.
         seed: of the generator that draws the tasks; None (default): the run's, see `Combiner.set_random_seed`.
         update_every: solve on every n-th step only, see `GramianCombiner`. The paper tries 2, 4, 8 and 16.
         official_k2_quirk: (C) for two tasks and ``form="authors"``, the linear term as the authors' CityScapes code

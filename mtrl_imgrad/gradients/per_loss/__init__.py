@@ -35,7 +35,7 @@ from mtrl_imgrad.gradients.per_loss.inputs import (
     read_inputs,
     read_options,
 )
-from mtrl_imgrad.gradients.per_loss.lists import ListChecks
+from mtrl_imgrad.gradients.per_loss.lists import list_checks_of
 from mtrl_imgrad.gradients.per_loss.ranks import (
     check_replicable,
     errors_told,
@@ -48,7 +48,7 @@ from mtrl_imgrad.gradients.per_loss.step import Step
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["Accumulation", "Heads", "ListChecks", "Parameters", "backward"]
+__all__ = ["Accumulation", "Heads", "Parameters", "backward"]
 
 
 def backward(
@@ -79,7 +79,7 @@ def backward(
         options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
         check_replicable(inputs, combiner if ranks else None)
         local = read_local_losses(losses, tasks, rows, inputs.device, may_lack=ranks is not None)
-        combiner.list_checks.check(inputs, local.present, warns=ranks is None)
+        list_checks_of(combiner).check(inputs, local.present, warns=ranks is None)
     present = local.present
     if ranks is not None:
         inputs, present = join(combiner, ranks, inputs, options, local)

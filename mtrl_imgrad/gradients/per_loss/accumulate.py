@@ -23,6 +23,7 @@ from mtrl_imgrad.gradients.per_loss.inputs import (
     read_inputs,
     read_options,
 )
+from mtrl_imgrad.gradients.per_loss.lists import list_checks_of
 from mtrl_imgrad.gradients.per_loss.ranks import check_replicable, errors_told, join, ranks_of, read_local_losses
 from mtrl_imgrad.gradients.per_loss.task_gradients import Gathering, differentiate
 
@@ -99,7 +100,7 @@ class Accumulation:
             inputs = read_inputs(shared, task_specific, ignore)
             check_replicable(inputs, None)
             local = read_local_losses(losses, tasks, rows, inputs.device, may_lack=self._ranks is not None)
-            self._combiner.list_checks.check(inputs, local.present, warns=self._ranks is None)
+            list_checks_of(self._combiner).check(inputs, local.present, warns=self._ranks is None)
             inputs = self._joined(inputs)
             options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
         present = local.present

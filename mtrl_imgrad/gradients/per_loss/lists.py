@@ -11,7 +11,7 @@ import warnings
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,10 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.per_loss.graph import Leaf, check_features, edges_of, leaves_of
 from mtrl_imgrad.gradients.per_loss.inputs import Inputs, Losses, ParameterList
 
-__all__ = ["ListChecks"]
+if TYPE_CHECKING:
+    from mtrl_imgrad.combiners.base import Combiner
+
+__all__ = ["ListChecks", "list_checks_of"]
 
 MOST_LISTS = 16
 """Choices of lists that are remembered: a combiner may serve several networks in turn."""
@@ -101,6 +104,13 @@ class ListChecks:
         if message and kind not in self._said:
             self._said.add(kind)
             warnings.warn(f"{message} (said once)", stacklevel=5)
+
+
+def list_checks_of(combiner: Combiner) -> ListChecks:
+    """The combiner's, made at its first call."""
+    if combiner.list_checks is None:
+        combiner.list_checks = ListChecks()
+    return combiner.list_checks
 
 
 class _Seen:
