@@ -64,7 +64,12 @@ def _checked_function(function: Target) -> Target:
         if not annotations:  # found when first called: they may name what is defined further down in the module
             names = _Names(vars(sys.modules[function.__module__]))
             annotations.update(inspect.get_annotations(function, locals=names, eval_str=True))
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:  # in Python's own words, which name the function
+            owner = function.__qualname__.removesuffix(".__init__")
+            raise TypeError(f"{owner}() {error}") from None
+        for name, value in bound.arguments.items():
             kind = signature.parameters[name].kind
             if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 continue

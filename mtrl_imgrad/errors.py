@@ -21,6 +21,7 @@ __all__ = [
     "NonFiniteError",
     "TaskMismatchError",
     "UnknownNameError",
+    "UnsupportedError",
     "WorkerError",
 ]
 
@@ -47,6 +48,19 @@ class UnknownNameError(ArgumentError):
         close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")
+
+
+class UnsupportedError(ArgumentError):
+    """Something that Stable-Baselines3's agents take and these refuse; ``docs/sb3.md`` lists all of it.
+
+    Args:
+        owner: the agent or policy that was asked.
+        what: what it was given, for instance ``"use_sde=True"``.
+        reason: why not, and what to do instead.
+    """
+
+    def __init__(self, owner: str, what: str, reason: str) -> None:
+        super().__init__(f"{owner} does not support {what}: {reason}")
 
 
 class TaskMismatchError(ArgumentError):

@@ -10,25 +10,28 @@ from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule
 
+from mtrl_imgrad.agents.unsupported import refuse_policy
 from mtrl_imgrad.combiners import Combiner, make_combiner
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError, UnsupportedError
 from mtrl_imgrad.seeding import Stream, stream_seed
 
 __all__ = [
     "PPO_ARGUMENTS",
     "SAC_ARGUMENTS",
     "as_float",
+    "as_schedule",
     "check_arguments",
     "check_combiners",
     "check_device",
     "check_keywords",
-    "check_policy_and_env",
+    "check_policy",
+    "check_replay_class",
     "check_schedule",
-    "parse_ent_coef",
     "seed_combiners",
     "two_combiners",
 ]
@@ -130,6 +133,7 @@ SAC_ARGUMENTS: Expected = {
     "tau": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
     "gradient_steps": (_INTEGER, lambda v: v >= -1, "an integer, at least -1"),
     "target_update_interval": (_INTEGER, lambda v: v >= 1, "a positive integer"),
+    "n_steps": (_INTEGER, lambda v: v >= 1, "a positive integer"),
 }
 PPO_ARGUMENTS: Expected = {
     **_COMMON,
@@ -151,26 +155,44 @@ def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., 
     Raises:
         ArgumentError: naming the keyword and those accepted.
     """
-    accepted = set(inspect.signature(function).parameters) - set_by_agent
+    parameters = inspect.signature(function).parameters
+    accepted = set(parameters) - set_by_agent
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
     for name in given:
-        if name not in accepted:
+        if name in set_by_agent or (name not in accepted and not takes_any):
             raise ArgumentError(f"{what} takes no {name!r}; accepted: {', '.join(sorted(accepted))}")
 
 
-def check_policy_and_env(policy: Any, env: Any, policies: Mapping[str, Any]) -> None:
-    """Refuse names that Stable-Baselines3 and Gymnasium would not know.
+def check_policy(policy: Any, policies: Mapping[str, type], owner: str) -> None:
+    """Refuse a policy that the agent does not have.
 
     Raises:
+        UnsupportedError: if it is one of Stable-Baselines3's.
         UnknownNameError: if there is no policy of that name.
-        ArgumentError: if there is no environment of that name.
     """
-    if isinstance(policy, str) and policy not in policies:
-        raise UnknownNameError("policy", policy, policies)
-    if isinstance(env, str):
-        try:
-            gymnasium.spec(env)
-        except gymnasium.error.Error as error:
-            raise ArgumentError(f"env must be an environment or the name of one: {error}") from error
+    base = policies["MlpPolicy"]
+    if isinstance(policy, str):
+        refuse_policy(owner, policy)
+        if policy not in policies:
+            raise UnknownNameError("policy", policy, policies)
+    elif not issubclass(policy, base):
+        raise UnsupportedError(owner, f"policy={policy.__name__}", f"its networks are those of {base.__name__}")
+
+
+def check_replay_class(
+    owner: str, given: type | None, base: type, kwargs: Mapping[str, Any], set_by_agent: set[str]
+) -> None:
+    """Refuse a replay buffer that does not know of tasks, and arguments that it does not take.
+
+    Raises:
+        UnsupportedError: if the class is another one of Stable-Baselines3's.
+        ArgumentError: if it does not take an argument.
+    """
+    found = given or base
+    if not issubclass(found, base):
+        reason = f"batches hold equally many rows of each task, which a {base.__name__} draws; give a subclass of it"
+        raise UnsupportedError(owner, f"replay_buffer_class={found.__name__}", reason)
+    check_keywords("replay_buffer_kwargs", kwargs, found, set_by_agent)
 
 
 def check_device(device: torch.device | str) -> None:
@@ -202,17 +224,9 @@ def check_schedule(name: str, value: Any, *, zero: bool = True) -> None:
         raise ArgumentError(f"{name} must be a {sign} number or a schedule, got {value!r}")
 
 
-def parse_ent_coef(ent_coef: str | float) -> tuple[str, float]:
-    """``"auto_0.1"`` to ``("auto", 0.1)``, ``0.2`` to ``("fixed", 0.2)``."""
-    expected = "'auto', 'auto_<initial>', 'shared', 'shared_<initial>' or a positive number"
-    if isinstance(ent_coef, str) and ent_coef.split("_")[0] in ("auto", "shared"):
-        kind, _, initial = ent_coef.partition("_")
-        value = as_float(initial, "ent_coef", expected) if initial else 1.0
-    else:
-        kind, value = "fixed", as_float(ent_coef, "ent_coef", expected)
-    if isinstance(ent_coef, bool) or not 0 < value < math.inf:
-        raise ArgumentError(f"ent_coef must be {expected}, got {ent_coef!r}")
-    return kind, value
+def as_schedule(value: float | Schedule) -> FloatSchedule:
+    """As SB3 keeps scheduled arguments; NumPy's numbers, which it refuses, are numbers here."""
+    return FloatSchedule(value if callable(value) else float(value))
 
 
 def as_float(value: Any, argument: str, expected: str) -> float:

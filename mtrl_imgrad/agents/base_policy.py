@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import BaseModel, BasePolicy
 from torch import Tensor, nn
 
 from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, initialize, make_encoder
 from mtrl_imgrad.agents.encoders.dropout import check_rate
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["MTPolicy", "NetArch", "split_observation"]
+__all__ = ["MTPolicy", "NetArch", "spaces_of", "split_observation"]
 
 NetArch = Sequence[int] | dict[str, Sequence[int]]
 
@@ -23,6 +23,11 @@ def split_observation(observation: Tensor, task_features: int) -> tuple[Tensor, 
     """Split ``[..., F + task_features]`` into the state ``[..., F]`` and the one-hot, which comes last."""
     width = observation.shape[-1] - task_features
     return observation[..., :width], observation[..., width:]
+
+
+def spaces_of(network: BaseModel) -> dict[str, Any]:
+    """The spaces, as the constructors of actors and critics take them. SB3's ``save`` stores those arguments."""
+    return {"observation_space": network.observation_space, "action_space": network.action_space}
 
 
 class MTPolicy(BasePolicy):

@@ -11,21 +11,26 @@ Differences from SB3's buffer, each with its reason:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import BaseBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from mtrl_imgrad.agents.arguments import check_device
+from mtrl_imgrad.agents.n_step import CUT_OFF, TERMINATED, n_step_transitions
+from mtrl_imgrad.agents.normalization import Normalization
+from mtrl_imgrad.agents.replay_columns import StoredColumns
+from mtrl_imgrad.agents.reward_moments import RewardMoments
+from mtrl_imgrad.agents.unsupported import SAC_ARGUMENTS, refuse
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_seed
-from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 
 __all__ = ["TaskBatch", "TaskReplayBuffer"]
@@ -43,15 +48,17 @@ class TaskBatch(NamedTuple):
     actions: Tensor
     """``[K, B, A]`` float32 in [-1, 1]."""
     rewards: Tensor
-    """``[K, B]`` float32, normalised if asked for."""
+    """``[K, B]`` float32, normalised if asked for; with n-step returns their discounted sum."""
     terminated: Tensor
     """``[K, B]`` float32: 1 where the episode really ended, 0 where it went on or was cut off by time."""
     weights: Tensor
     """``[K, B]`` float32: a task's loss is the weighted sum of its rows'; 1 / B throughout if balanced."""
+    discounts: Tensor | None = None
+    """``[K, B]`` float32: of the value of ``next_observations``; None is the agent's discount (``n_steps=1``)."""
 
 
 @checked
-class TaskReplayBuffer(ReplayBuffer):
+class TaskReplayBuffer(StoredColumns):
     """A ring for each environment, sampled by task.
 
     Args:
@@ -60,18 +67,26 @@ class TaskReplayBuffer(ReplayBuffer):
         action_space: flat Box.
         device: where the rows lie and batches arrive.
         n_envs: environments, task-major.
-        optimize_memory_usage: SB3's signature; not supported.
+        optimize_memory_usage: SB3's signature; True is not supported.
+        handle_timeout_termination: whether values are bootstrapped through a time limit (SB3's default); if not, an
+            episode that is cut off counts as one that ended.
         task_names: the K tasks; ``n_envs`` is a multiple of K.
         sampling: ``"balanced"`` draws equally many rows of each task; ``"uniform"`` draws rows over all tasks
             alike, so that the counts vary (the 2021 codes). A uniform batch is padded task-major, and its weights
             make the mean of the K losses the mean over the rows drawn.
         reward_normalization: ``"std"`` divides a task's rewards by the standard deviation of those stored so far
             when they are sampled; None leaves them raw.
+        n_steps: transitions that a sampled one spans, fewer where an episode ends and before the newest one.
+        gamma: discount of the rewards of these.
         seed: of the sampling generator.
 
     Raises:
         ArgumentError: if an argument is wrong, naming it.
     """
+
+    n_steps: int = 1
+    gamma: float = 0.99
+    handle_timeout_termination: bool = True
 
     def __init__(
         self,
@@ -81,11 +96,15 @@ class TaskReplayBuffer(ReplayBuffer):
         device: torch.device | str = "auto",
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True,
         task_names: Sequence[str] = ("task",),
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
+        n_steps: int = 1,
+        gamma: float = 0.99,
         seed: int | None = None,
     ) -> None:
+        refuse(type(self).__name__, {"optimize_memory_usage": optimize_memory_usage}, SAC_ARGUMENTS)
         check_device(device)
         if seed is not None:
             check_seed(seed)
@@ -99,19 +118,23 @@ class TaskReplayBuffer(ReplayBuffer):
             raise ArgumentError(f"sampling must be 'balanced' or 'uniform', got {sampling!r}")
         if reward_normalization not in (None, "std"):
             raise ArgumentError(f"reward_normalization must be None or 'std', got {reward_normalization!r}")
-        if optimize_memory_usage:
-            raise ArgumentError("optimize_memory_usage is not supported: a row holds both observations")
+        if n_steps < 1:
+            raise ArgumentError(f"n_steps must be a positive integer, got {n_steps}")
+        if not 0 <= gamma <= 1:
+            raise ArgumentError(f"gamma must be a number in [0, 1], got {gamma}")
         # Not ReplayBuffer's own constructor: it allocates the NumPy arrays that the rows replace.
         BaseBuffer.__init__(self, buffer_size // n_envs, observation_space, action_space, device, n_envs)
         self.optimize_memory_usage = False
-        self.handle_timeout_termination = True
+        self.handle_timeout_termination = handle_timeout_termination
+        self.n_steps = n_steps
+        self.gamma = gamma
         self.task_names = tuple(task_names)
         self.num_tasks = len(self.task_names)
         self.sampling = sampling
         self.reward_normalization = reward_normalization
         self._widths = (self.obs_shape[0], self.obs_shape[0], self.action_dim, 1, 1)
         self._rows = _make_rows((self.buffer_size, n_envs, sum(self._widths)), self.device)
-        self._moments = _RewardMoments(self.num_tasks, self.device)
+        self._moments = RewardMoments(self.num_tasks, self.device)
         self.generator = torch_generator(seed, Stream.REPLAY, device=self.device)
 
     @checked
@@ -129,7 +152,7 @@ class TaskReplayBuffer(ReplayBuffer):
         Args:
             obs: ``[n_envs, O]``.
             next_obs: ``[n_envs, O]``, terminal observations where an episode ended.
-            action: ``[n_envs, A]``.
+            action: ``[n_envs, A]``, or in the shape of the action space.
             reward: ``[n_envs]``, raw.
             done: ``[n_envs]``.
             infos: SB3's infos; ``TimeLimit.truncated`` marks an episode that was cut off, through which values
@@ -138,15 +161,20 @@ class TaskReplayBuffer(ReplayBuffer):
         Raises:
             NonFiniteError: if an entry is NaN or infinite, naming the field, the environment and the position.
         """
+        if np.shape(action) == (self.n_envs, *(self.action_space.shape or ())):
+            action = action.reshape(self.n_envs, -1)
         self._check_shapes(obs=obs, next_obs=next_obs, action=action, reward=reward, done=done, infos=infos)
-        cut = np.fromiter((info.get("TimeLimit.truncated", False) for info in infos), bool, self.n_envs)
+        ends = np.where(done, TERMINATED, 0.0)
+        if self.handle_timeout_termination:
+            cut = np.fromiter((info.get("TimeLimit.truncated", False) for info in infos), bool, self.n_envs)
+            ends[cut] = CUT_OFF
         row = np.concatenate(
             [
                 obs,
                 next_obs,
-                action.reshape(self.n_envs, -1),
+                action,
                 reward[:, None],
-                (done.astype(bool) & ~cut)[:, None],
+                ends[:, None],
             ],
             axis=1,
             dtype=np.float32,
@@ -158,6 +186,12 @@ class TaskReplayBuffer(ReplayBuffer):
         if self.pos == self.buffer_size:
             self.full = True
             self.pos = 0
+
+    def end_episodes(self) -> None:
+        """Note that the newest transitions are the last of their episodes, because new ones begin."""
+        if self.size() > 0:
+            ends = self._rows[self.pos - 1, :, -1]
+            ends[ends == 0] = CUT_OFF
 
     def _check_shapes(self, **fields: Any) -> None:
         """Refuse what is not of every environment, or of another width than observations and actions have."""
@@ -184,13 +218,14 @@ class TaskReplayBuffer(ReplayBuffer):
 
         Args:
             batch_size: rows in all; if balanced, a multiple of K.
-            env: not supported; SB3's signature.
+            env: normalises observations and rewards, which are stored as the environment gave them.
 
         Raises:
-            ArgumentError: if nothing is stored, ``batch_size`` cannot be shared equally, or ``env`` is given.
+            ArgumentError: if nothing is stored, ``batch_size`` cannot be shared equally, or rewards would be normalised
+                twice.
         """
-        if env is not None:
-            raise ArgumentError("VecNormalize shares one scale over all tasks; use reward_normalization='std'")
+        if env is not None and env.norm_reward and self.reward_normalization is not None:
+            raise ArgumentError("reward_normalization must be None where a VecNormalize does it, got 'std'")
         if self.size() == 0:
             raise ArgumentError("cannot sample: the replay buffer is empty")
         if self.sampling == "balanced":
@@ -200,7 +235,7 @@ class TaskReplayBuffer(ReplayBuffer):
             weights = torch.full((self.num_tasks, per_task), 1 / per_task, device=self.device)
         else:
             weights = self._uniform_weights(batch_size)
-        return self._gather(weights)
+        return self._gather(weights, None if env is None else Normalization(env, self.device))
 
     def _uniform_weights(self, batch_size: int) -> Tensor:
         """Weights of as many rows of each task as a uniform draw over all tasks would hit.
@@ -218,23 +253,41 @@ class TaskReplayBuffer(ReplayBuffer):
         used = torch.arange(columns, device=self.device) < counts[:, None]
         return used.float() * (self.num_tasks / batch_size)
 
-    def _gather(self, weights: Tensor) -> TaskBatch:
+    def _gather(self, weights: Tensor, normalization: Normalization | None) -> TaskBatch:
         copies = self.n_envs // self.num_tasks
         draw = torch.randint(self.size() * copies, weights.shape, generator=self.generator, device=self.device)
         time, copy = draw // copies, draw % copies
         first = torch.arange(self.num_tasks, device=self.device)[:, None] * copies
         index = time * self.n_envs + first + copy
-        rows = self._rows.flatten(0, 1)[index.flatten()].view(*weights.shape, -1)
-        obs, next_obs, actions, rewards, terminated = rows.split(self._widths, dim=-1)
-        rewards = rewards.squeeze(-1)
-        if self.reward_normalization == "std":
-            rewards = rewards / self._moments.std()[:, None]
-        return TaskBatch(obs, next_obs, actions, rewards, terminated.squeeze(-1), weights)
+        rows = self._rows.flatten(0, 1)
+        obs, next_obs, actions, rewards, ends = (
+            rows[index.flatten()].view(*weights.shape, -1).split(self._widths, dim=-1)
+        )
+        rewards, ends, discounts = rewards.squeeze(-1), ends.squeeze(-1), None
+        scaled = self._reward_scale(normalization)
+        if self.n_steps == 1:
+            rewards = scaled(rewards)
+        else:
+            spans = n_step_transitions(rows, index, self.n_envs, (self.pos - 1) % self.buffer_size, self.n_steps)
+            rewards, discounts = spans.discounted(scaled(spans.rewards), self.gamma)
+            next_obs, ends = rows[spans.last][..., self._widths[0] : 2 * self._widths[0]], spans.ends
+        if normalization is not None:
+            obs, next_obs = normalization.observations(obs), normalization.observations(next_obs)
+        return TaskBatch(obs, next_obs, actions, rewards, ends.clamp(min=0), weights, discounts)
+
+    def _reward_scale(self, normalization: Normalization | None) -> Callable[[Tensor], Tensor]:
+        """What normalises rewards ``[K, B]`` or ``[K, B, n]``."""
+        if normalization is not None:
+            return normalization.rewards
+        if self.reward_normalization is None:
+            return lambda rewards: rewards
+        std = self._moments.std()
+        return lambda rewards: rewards / std.view(-1, *[1] * (rewards.ndim - 1))
 
     def reset(self) -> None:
         """Forget everything stored; the generator goes on."""
         super().reset()
-        self._moments = _RewardMoments(self.num_tasks, self.device)
+        self._moments = RewardMoments(self.num_tasks, self.device)
 
     def seed(self, seed: int) -> None:
         """Restart the sampling generator."""
@@ -275,10 +328,20 @@ class TaskReplayBuffer(ReplayBuffer):
             f"tasks {list(self.task_names)}, observations {self.obs_shape}, actions {self.action_dim})"
         )
 
-    def fits(self, other: TaskReplayBuffer) -> bool:
-        """Whether its rows mean the same as the other's: tasks, environments and widths."""
-        ours, theirs = ((b.task_names, b.n_envs, b._widths) for b in (self, other))
-        return ours == theirs
+    def check_fits(
+        self, task_names: Sequence[str], n_envs: int, observation_space: spaces.Space, action_space: spaces.Space
+    ) -> None:
+        """Refuse other rows than an agent of these tasks, environments and spaces stores.
+
+        Raises:
+            TaskMismatchError: naming both.
+        """
+        width, actions = int(np.prod(observation_space.shape or ())), int(np.prod(action_space.shape or ()))
+        if (self.task_names, self.n_envs, self._widths[1:3]) != (tuple(task_names), n_envs, (width, actions)):
+            raise TaskMismatchError(
+                f"the replay buffer is {self}, the agent needs one of {n_envs} envs, tasks {list(task_names)}, "
+                f"observations ({width},), actions {actions}; it keeps its own"
+            )
 
     def to(self, device: torch.device | str) -> TaskReplayBuffer:
         """Move the rows to another device; on a new kind of device the generator starts anew from its seed."""
@@ -319,33 +382,3 @@ def _make_rows(shape: tuple[int, ...], device: torch.device) -> Tensor:
     except (MemoryError, RuntimeError, ValueError) as error:
         size = 4 * math.prod(shape) / 2**30
         raise ArgumentError(f"buffer_size takes {size:.4g} GiB on {device}, which cannot be had: {error}") from error
-
-
-class _RewardMoments:
-    """Running mean and variance of each task's raw rewards, by Chan's parallel update, on the training device."""
-
-    def __init__(self, num_tasks: int, device: torch.device) -> None:
-        self.count = 0
-        self.mean = torch.zeros(num_tasks, dtype=torch.float64, device=device)
-        self.sum_of_squares = torch.zeros_like(self.mean)
-
-    def to(self, device: torch.device | str) -> None:
-        """Move to another device."""
-        self.mean, self.sum_of_squares = self.mean.to(device), self.sum_of_squares.to(device)
-
-    @checked
-    def add(self, rewards: Tensor) -> None:
-        """Take in ``[K, n]`` rewards."""
-        rewards = rewards.double()
-        new = rewards.shape[1]
-        mean = rewards.mean(1)
-        delta = mean - self.mean
-        total = self.count + new
-        self.sum_of_squares += (rewards - mean[:, None]).square().sum(1) + delta.square() * (self.count * new / total)
-        self.mean += delta * (new / total)
-        self.count = total
-
-    def std(self) -> Tensor:
-        """Standard deviation ``[K]`` float32, 1 where a task's rewards have not varied yet."""
-        std = (self.sum_of_squares / max(self.count, 1)).sqrt()
-        return torch.where(std > 0, std, 1.0).float()

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance
-from torch import Tensor
 
-from mtrl_imgrad.agents.arguments import (
-    PPO_ARGUMENTS,
-    check_arguments,
-    check_device,
-    check_keywords,
-    check_policy_and_env,
-    check_schedule,
-    two_combiners,
-)
+from mtrl_imgrad.agents import unsupported
+from mtrl_imgrad.agents.arguments import PPO_ARGUMENTS, as_schedule, check_schedule, two_combiners
 from mtrl_imgrad.agents.callbacks import record_per_task
+from mtrl_imgrad.agents.ppo_log import TAGS, TrainingLog, finite_mean
 from mtrl_imgrad.agents.ppo_policy import MTPPOPolicy
-from mtrl_imgrad.agents.ppo_update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate, TaskMeasures
+from mtrl_imgrad.agents.ppo_update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate
 from mtrl_imgrad.agents.progress import task_progress
 from mtrl_imgrad.agents.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.rollouts import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads
@@ -45,26 +39,16 @@ POLICY_ARGUMENTS |= {"value_normalization", "value_normalization_kwargs"}
 """What the agent itself passes to its policy."""
 ROWS_A_TASK = 64
 """Default rows of each task in a minibatch: SB3's minibatch."""
-TAGS = {
-    "policy_loss": "policy_gradient_loss",
-    "value_loss": "value_loss",
-    "entropy_loss": "entropy_loss",
-    "approx_kl": "approx_kl",
-    "clip_fraction": "clip_fraction",
-}
-"""SB3's names of the columns of `TaskMeasures`."""
-FLAGS = ("counts", "finite", "actor_status", "critic_status")
-"""What is known of an update beside its measures: whether it counts and was finite, and its combiners' statuses."""
 
 
 @checked
 class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
     """Multi-task PPO: PPO (Schulman et al., arXiv 1707.06347) whose K task gradients go through a combiner.
 
-    Use it as SB3's PPO. What differs: every minibatch holds equally many rows of each task; actor and critic are two
-    networks, each with a combiner, an optimizer and a clipped gradient of its own; the gradients of shared parameters
-    are combined, those of a task's own parameters are its own. With ``combiner="linear_scalarization"`` it is plain
-    PPO on the mean of the task losses.
+    Use it as SB3's PPO: its arguments come first, in its order (``docs/sb3.md`` lists what differs). Every minibatch
+    holds equally many rows of each task; actor and critic are two networks, each with a combiner, an optimizer and a
+    clipped gradient of its own; the gradients of shared parameters are combined, those of a task's own parameters are
+    its own. With ``combiner="linear_scalarization"`` it is plain PPO on the mean of the task losses.
 
     With ``value_normalization="popart"``, a critic with ``layer_norm`` and the combiners
     FairGrad (critic) and PCGrad (actor) it is our reading of TOPPO (Li et al., "TOPPO: Rethinking PPO for Multi-Task
@@ -86,28 +70,13 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         clip_range_vf: how far a value may leave that predicted when acting, a number or a schedule, in the unit in
             which values are learned (with PopArt: standard deviations); None (default) leaves it free.
         normalize_advantage: whiten advantages in each minibatch.
-        advantage_scope: over each task's own rows (``"task"``, default: another task's mean is no baseline), or over
-            all rows of the minibatch (``"batch"``). With one task both are SB3's.
-        value_normalization: None, or ``"popart"``: learn each task's values in the unit of their own running mean and
-            deviation, see `mtrl_imgrad.agents.popart.PopArt`.
-        value_normalization_kwargs: its ``beta`` and ``min_std``.
         ent_coef: weight of the entropy.
         vf_coef: weight of the value loss. The critic's optimizer is its own, so that with Adam it only matters to
             clipping and to combiners that look at scales.
         max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining; None
             does not clip.
-        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
-            ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
-            without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
         target_kl: stop a training before the first update at which the approximate KL divergence, over all tasks,
             exceeds 1.5 times this. Costs one copy to the host an epoch. None (default) makes all epochs.
-        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
-            a combiner (and its state) each.
-        combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
-            What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
-        heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
-            task's combination weight.
-        trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
         stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
         tensorboard_log: folder of TensorBoard logs.
         policy_kwargs: arguments of `MTPPOPolicy`, for instance ``dict(net_arch=[64, 64], layer_norm=dict(pi=False,
@@ -115,9 +84,26 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         verbose: 0 prints nothing, 1 SB3's tables.
         seed: determines the run on one machine.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+        use_sde, sde_sample_freq, rollout_buffer_class, rollout_buffer_kwargs: SB3's, accepted with its defaults.
+        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
+            a combiner (and its state) each.
+        combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
+            What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
+        heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
+            task's combination weight.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
+            ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
+            without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
+        advantage_scope: over each task's own rows (``"task"``, default: another task's mean is no baseline), or over
+            all rows of the minibatch (``"batch"``). With one task both are SB3's.
+        value_normalization: None, or ``"popart"``: learn each task's values in the unit of their own running mean and
+            deviation, see `mtrl_imgrad.agents.popart.PopArt`.
+        value_normalization_kwargs: its ``beta`` and ``min_std``.
+        trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
 
     Raises:
         ArgumentError: if an argument is wrong, naming it.
+        UnsupportedError: if it asks for something of SB3's that is not there.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTPPOPolicy}
@@ -128,7 +114,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[MTPPOPolicy],
+        policy: str | type[BasePolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
         n_steps: int = 2048,
@@ -139,34 +125,35 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool = True,
-        advantage_scope: AdvantageScope = "task",
-        value_normalization: str | None = None,
-        value_normalization_kwargs: Mapping[str, Any] | None = None,
         ent_coef: float = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float | None = 0.5,
-        on_nonfinite: OnNonFinite = "raise",
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
         target_kl: float | None = None,
-        combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
-        combiner_kwargs: Mapping[str, Any] | None = None,
-        heads: Heads = "unweighted",
-        trace: bool = True,
         stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
+        tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        *,
+        combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
+        combiner_kwargs: Mapping[str, Any] | None = None,
+        heads: Heads = "unweighted",
+        on_nonfinite: OnNonFinite = "raise",
+        advantage_scope: AdvantageScope = "task",
+        value_normalization: str | None = None,
+        value_normalization_kwargs: Mapping[str, Any] | None = None,
+        trace: bool = True,
     ) -> None:
-        check_arguments(locals(), PPO_ARGUMENTS)
-        check_schedule("learning_rate", learning_rate)
+        self._check_arguments(locals(), PPO_ARGUMENTS, unsupported.PPO_ARGUMENTS)
         check_schedule("clip_range", clip_range, zero=False)
         if clip_range_vf is not None:
             check_schedule("clip_range_vf", clip_range_vf, zero=False)
-        check_keywords("policy_kwargs", policy_kwargs or {}, MTPPOPolicy, POLICY_ARGUMENTS)
-        check_policy_and_env(policy, env, self.policy_aliases)
-        check_device(device)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,  # type: ignore[arg-type]
@@ -180,8 +167,8 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
+            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
+            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
             verbose=verbose,
             device=device,
             seed=seed,
@@ -215,9 +202,9 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         self._setup_tasks()
         self._setup_batches()
         self._setup_lr_schedule()
-        self.clip_range = _schedule(self.clip_range)
+        self.clip_range = as_schedule(self.clip_range)
         if self.clip_range_vf is not None:
-            self.clip_range_vf = _schedule(self.clip_range_vf)
+            self.clip_range_vf = as_schedule(self.clip_range_vf)
         self.set_random_seed(self.seed)
         self.policy_kwargs = {
             **self.policy_kwargs,
@@ -253,11 +240,19 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         rows, rest = divmod(self.batch_size, self.num_tasks)
         if rest:
             raise ArgumentError(f"batch_size must be a multiple of the {self.num_tasks} tasks, got {self.batch_size}")
-        counted = rows if self.advantage_scope == "task" else self.batch_size
+        left = self.n_steps * self.tasks.envs_per_task % rows  # of each task, in an epoch's last minibatch
+        counted = min(rows, self.n_steps * self.tasks.envs_per_task)
+        counted *= 1 if self.advantage_scope == "task" else self.num_tasks
         if self.normalize_advantage and counted < 2:
             raise ArgumentError(
-                f"batch_size must be larger for normalize_advantage: {self.batch_size} rows give the advantages of a "
-                f"{self.advantage_scope} no deviation"
+                f"batch_size, n_steps or the environments a task must be more for normalize_advantage: {counted} rows "
+                f"give the advantages of a {self.advantage_scope} no deviation"
+            )
+        if self.normalize_advantage and left * (1 if self.advantage_scope == "task" else self.num_tasks) == 1:
+            warnings.warn(
+                f"batch_size={self.batch_size} divides the {self.n_steps * self.n_envs} transitions of a rollout so that "
+                f"there will be a truncated mini-batch of size {left * self.num_tasks}, whose advantages have no deviation",
+                stacklevel=2,
             )
 
     # ------------------------------------------------------------------ learning
@@ -283,12 +278,12 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             progress_bar: show progress, success overall and of each task.
 
         Raises:
-            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming task, environment, step and
-                field. Nothing has learned from it, and another ``learn`` goes on with new episodes.
+            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming where. Nothing has learned
+                from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         self._log_interval = log_interval
-        steps = int(check_number("total_timesteps", total_timesteps, 0, 2**63))  # 1e6 will do, as in SB3
+        steps = self._checked_steps(total_timesteps, log_interval)
         with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
 
@@ -299,7 +294,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         self.update.begin(self._settings(), rollout.returns)
         jacobian, self.wants_jacobian = self.wants_jacobian, False
-        log = _TrainingLog()
+        log = TrainingLog()
         for epoch in range(self.n_epochs):
             batches = list(self._minibatches(rollout))
             for batch in batches:
@@ -335,7 +330,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
 
     # ------------------------------------------------------------------ logs
 
-    def _log_training(self, log: _TrainingLog, batches_per_epoch: int) -> None:
+    def _log_training(self, log: TrainingLog, batches_per_epoch: int) -> None:
         """Record a training: the one copy from the device that it makes (besides those for ``target_kl``)."""
         measures, flags = log.on_host()
         counts, finite = flags["counts"] > 0, flags["finite"] > 0
@@ -350,12 +345,12 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         measured = {name: column[counts] for name, column in measures.items()}
         measured["approx_kl"] = measured["approx_kl"][-counts[-batches_per_epoch:].sum() :]  # of the last epoch, as SB3
         for name, tag in TAGS.items():
-            self._record(tag, _finite_mean(measured[name], 0))
-        last = {name: _finite_mean(column[-1], 0) for name, column in measured.items()}
+            self._record(tag, finite_mean(measured[name], 0))
+        last = {name: finite_mean(column[-1], 0) for name, column in measured.items()}
         regularised = last["policy_loss"] + self.ent_coef * last["entropy_loss"]
         self.logger.record("train/loss", float(regularised + self.vf_coef * last["value_loss"]))
         self._record_non_finite()
-        self._record("explained_variance", self._explained_variances())
+        self._record("explained_variance", self.rollout_buffer.explained_variances())
         self._record("std", self.actor.log_std.weight.detach().exp().mean(1).cpu().numpy())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         settings = self._settings()
@@ -365,15 +360,9 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
 
     def _record(self, tag: str, by_task: np.ndarray) -> None:
         """The mean under SB3's tag, each task's value under ``<tag>/<task>``, off the printed table."""
-        self.logger.record(f"train/{tag}", float(_finite_mean(by_task, 0)))
+        self.logger.record(f"train/{tag}", float(finite_mean(by_task, 0)))
         if self.num_tasks > 1:
             record_per_task(self.logger, f"train/{tag}", self.tasks.names, by_task, on_screen=False)
-
-    def _explained_variances(self) -> np.ndarray:
-        """Of each task's value targets by the values predicted when acting, ``[K]``."""
-        buffer = self.rollout_buffer
-        both = zip(buffer.task_major(buffer.values), buffer.task_major(buffer.returns), strict=True)
-        return np.array([explained_variance(values, returns) for values, returns in both])
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write SB3's rollout logs and each task's success rate, where ``log_interval`` says so.
@@ -400,46 +389,9 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         self.rollout_buffer.generator.manual_seed(stream_seed(seed, Stream.MINIBATCHES))
 
     def _own_state(self) -> dict[str, Any]:
-        return {
-            "minibatches": self.rollout_buffer.generator.get_state(),
-            "masks": self.mask_generator.get_state(),
-        }
+        return {"minibatches": self.rollout_buffer.generator.get_state(), "masks": self.mask_generator.get_state()}
 
     def _set_own_state(self, state: dict[str, Any]) -> None:
         self.rollout_buffer.generator.set_state(state["minibatches"])
         if "masks" in state:  # not in checkpoints that are older than dropout, whose agents draw none
             self.mask_generator.set_state(state["masks"])
-
-
-def _schedule(value: float | Schedule) -> FloatSchedule:
-    """As SB3 keeps scheduled arguments; NumPy's numbers, which it refuses, are numbers here."""
-    return FloatSchedule(value if callable(value) else float(value))
-
-
-def _finite_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of the finite values; NaN where there is none. Tasks that were left out of a step have others."""
-    finite = np.isfinite(values)
-    count = finite.sum(axis)
-    return np.where(count > 0, np.where(finite, values, 0.0).sum(axis) / np.maximum(count, 1), np.nan)
-
-
-class _TrainingLog:
-    """Collects on the device what the updates of a training measured, and copies it to the host once."""
-
-    def __init__(self) -> None:
-        self._measures: list[Tensor] = []
-        self._flags: list[Tensor] = []
-
-    def add(self, report: PPOReport) -> None:
-        """Keep the numbers; the combinations, which hold gradients, are let go."""
-        self._measures.append(torch.stack(report.measures))
-        flags = (report.counts, report.finite, report.actor.status_code, report.critic.status_code)
-        self._flags.append(torch.stack([flag.long() for flag in flags]))
-
-    def on_host(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The columns of `TaskMeasures`, each ``[updates, K]``, and the numbers of `FLAGS`, each ``[updates]``."""
-        measures, flags = torch.stack(self._measures), torch.stack(self._flags)
-        flat = torch.cat([measures.flatten(1), flags.to(measures.dtype)], dim=1).cpu().double().numpy()
-        split = measures[0].numel()
-        columns = flat[:, :split].reshape(measures.shape).swapaxes(0, 1)
-        return dict(zip(TaskMeasures._fields, columns, strict=True)), dict(zip(FLAGS, flat[:, split:].T, strict=True))

@@ -3,65 +3,53 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor
 
-from mtrl_imgrad.agents.arguments import (
-    SAC_ARGUMENTS,
-    as_float,
-    check_arguments,
-    check_device,
-    check_keywords,
-    check_policy_and_env,
-    check_schedule,
-    parse_ent_coef,
-    two_combiners,
-)
+from mtrl_imgrad.agents import unsupported
+from mtrl_imgrad.agents.arguments import SAC_ARGUMENTS, as_float, two_combiners
 from mtrl_imgrad.agents.buffers import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.callbacks import record_per_task
 from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.progress import task_progress
-from mtrl_imgrad.agents.resumable import ResumableAlgorithm, check_optimizer
-from mtrl_imgrad.agents.sb3_import import COUNTERS as SB3_COUNTERS
-from mtrl_imgrad.agents.sb3_import import SB3SAC, read_sb3_sac
-from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateReport, UpdateSettings
+from mtrl_imgrad.agents.randomness import noise_state, restore_noise
+from mtrl_imgrad.agents.replay import BUFFER_ARGUMENTS, TaskReplayAlgorithm
+from mtrl_imgrad.agents.sb3_import import read_sb3_sac
+from mtrl_imgrad.agents.temperature import Temperature
+from mtrl_imgrad.agents.update import Noise, SACUpdate, UpdateReport, UpdateSettings
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, check_on_nonfinite
-from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.gradients import Heads
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 
 __all__ = ["MTSAC"]
 
 SelfMTSAC = TypeVar("SelfMTSAC", bound="MTSAC")
-POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule"}
-BUFFER_ARGUMENTS = {"buffer_size", "observation_space", "action_space", "device", "n_envs", "task_names", "seed"}
-"""What the agent itself passes to its policy and its replay buffer."""
+POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
+"""What the agent itself passes to its policy."""
 ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
 
 
 @checked
-class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
+class MTSAC(TaskReplayAlgorithm):
     """Multi-task SAC: SAC (Haarnoja et al., arXiv 1812.05905) whose K task gradients go through a combiner.
 
-    Use it as SB3's SAC. What differs: the replay is a ring a task and batches are balanced; every task has its own
-    entropy temperature; the gradients of the shared parameters of actor and critic are combined by ``combiner``,
-    those of a task's own parameters are its own. With ``combiner="linear_scalarization"`` it is plain SAC on the
-    mean of the task losses.
+    Use it as SB3's SAC: its arguments come first, in its order (``docs/sb3.md`` lists what differs). The replay is a
+    ring a task and batches are balanced; every task has its own entropy temperature; the gradients of the shared
+    parameters of actor and critic are combined by ``combiner``, those of a task's own parameters are its own. With
+    ``combiner="linear_scalarization"`` it is plain SAC on the mean of the task losses.
 
     Args:
         policy: ``"MlpPolicy"`` or a subclass of `MTSACPolicy`.
@@ -73,8 +61,23 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         batch_size: rows of a batch over all tasks, a multiple of K; None takes 128 a task.
         tau: step of the target critic towards the critic.
         gamma: discount.
-        train_freq: steps of the vector environment between trainings, as in SB3.
+        train_freq: steps of the vector environment between trainings, or ``(number, "step" | "episode")``.
         gradient_steps: updates a training; -1 makes as many as transitions were collected.
+        action_noise: SB3's noise, added to the actions when acting.
+        replay_buffer_class: a subclass of `TaskReplayBuffer`.
+        replay_buffer_kwargs: its further arguments.
+        n_steps: rewards of the return before the critic's own estimate; fewer where an episode ends.
+        ent_coef: ``"auto"``: a learned temperature for each task, initially 1 (``"auto_0.1"``: initially 0.1);
+            ``"shared"`` or ``"shared_0.1"``: a learned one for all; a number: fixed.
+        target_update_interval: updates between moves of the target critic.
+        target_entropy: ``"auto"`` is minus the number of action dimensions.
+        stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
+        tensorboard_log: folder of TensorBoard logs.
+        policy_kwargs: arguments of `MTSACPolicy`, for instance ``dict(net_arch=[400, 400], encoder="embedding")``.
+        verbose: 0 prints nothing, 1 SB3's tables.
+        seed: determines the run on one machine.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+        optimize_memory_usage, use_sde, sde_sample_freq, use_sde_at_warmup: SB3's, accepted with its defaults.
         combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
             a combiner (and its state) each.
         combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
@@ -86,75 +89,65 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
             ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
             without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
-        ent_coef: ``"auto"``: a learned temperature for each task, initially 1 (``"auto_0.1"``: initially 0.1);
-            ``"shared"`` or ``"shared_0.1"``: a learned one for all; a number: fixed.
-        target_entropy: ``"auto"`` is minus the number of action dimensions.
-        target_update_interval: updates between moves of the target critic.
         sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
         reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
-        trace: record the operations of targets and per-task gradients once and replay them, which saves the overhead
-            of Python and changes no number; False for debugging, so that breakpoints in an encoder are met each time.
-        replay_buffer_class: a subclass of `TaskReplayBuffer`.
-        replay_buffer_kwargs: its further arguments.
-        stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
-        tensorboard_log: folder of TensorBoard logs.
-        policy_kwargs: arguments of `MTSACPolicy`, for instance ``dict(net_arch=[400, 400], encoder="embedding")``.
-        verbose: 0 prints nothing, 1 SB3's tables.
-        seed: determines the run on one machine.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+        trace: record the operations of an update once and replay them; changes no number. False for debugging.
 
     Raises:
         ArgumentError: if an argument is wrong, naming it.
+        UnsupportedError: if it asks for something of SB3's that is not there.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTSACPolicy}
     set_by_agent: ClassVar[dict[str, set[str]]] = {
-        "policy_kwargs": {"task_names", "one_hot"},
-        "replay_buffer_kwargs": BUFFER_ARGUMENTS | {"sampling", "reward_normalization"},
+        "policy_kwargs": POLICY_ARGUMENTS,
+        "replay_buffer_kwargs": BUFFER_ARGUMENTS,
     }
     policy: MTSACPolicy
     replay_buffer: TaskReplayBuffer
 
     def __init__(
         self,
-        policy: str | type[MTSACPolicy],
+        policy: str | type[BasePolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
         buffer_size: int = 1_000_000,
-        learning_starts: int = 10_000,
+        learning_starts: int = 100,
         batch_size: int | None = None,
         tau: float = 0.005,
         gamma: float = 0.99,
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 1,
-        combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
-        combiner_kwargs: Mapping[str, Any] | None = None,
-        heads: Heads = "unweighted",
-        max_grad_norm: float | None = None,
-        on_nonfinite: OnNonFinite = "raise",
-        ent_coef: str | float = "auto",
-        target_entropy: str | float = "auto",
-        target_update_interval: int = 1,
-        sampling: Sampling = "balanced",
-        reward_normalization: str | None = None,
-        trace: bool = True,
-        replay_buffer_class: type[TaskReplayBuffer] | None = None,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        ent_coef: str | float = "auto",
+        target_update_interval: int = 1,
+        target_entropy: str | float = "auto",
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        use_sde_at_warmup: bool = False,
         stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
+        tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        *,
+        combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
+        combiner_kwargs: Mapping[str, Any] | None = None,
+        heads: Heads = "unweighted",
+        max_grad_norm: float | None = None,
+        on_nonfinite: OnNonFinite = "raise",
+        sampling: Sampling = "balanced",
+        reward_normalization: str | None = None,
+        trace: bool = True,
     ) -> None:
-        check_arguments(locals(), SAC_ARGUMENTS)
-        check_schedule("learning_rate", learning_rate)
-        check_keywords("policy_kwargs", policy_kwargs or {}, MTSACPolicy, POLICY_ARGUMENTS)
-        check_policy_and_env(policy, env, self.policy_aliases)
-        check_device(device)
-        buffer_class = replay_buffer_class or TaskReplayBuffer
-        check_keywords("replay_buffer_kwargs", replay_buffer_kwargs or {}, buffer_class, BUFFER_ARGUMENTS)
+        self._check_arguments(locals(), SAC_ARGUMENTS, unsupported.SAC_ARGUMENTS)
+        self._check_replay(replay_buffer_class, replay_buffer_kwargs or {})
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -166,11 +159,13 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
             gamma,
             train_freq,
             gradient_steps,
-            replay_buffer_class=buffer_class,
+            action_noise,
+            replay_buffer_class=replay_buffer_class,
             replay_buffer_kwargs=replay_buffer_kwargs,
-            policy_kwargs=policy_kwargs,
+            n_steps=n_steps,
+            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
             stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
+            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
             verbose=verbose,
             device=device,
             seed=seed,
@@ -200,32 +195,27 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         self._setup_tasks()
-        self.policy_kwargs = {
-            **self.policy_kwargs,
-            "task_names": self.tasks.names,
-            "one_hot": self.tasks.one_hot,
-        }
-        self.replay_buffer_kwargs = {
-            **self.replay_buffer_kwargs,
-            "task_names": self.tasks.names,
-            "sampling": self.sampling,
-            "reward_normalization": self.reward_normalization,
-            "seed": self.seed,
-        }
         if self.batch_size is None:
             self.batch_size = ROWS_A_TASK * self.tasks.num_tasks
         if self.sampling == "balanced" and (self.batch_size < 1 or self.batch_size % self.tasks.num_tasks):
             raise ArgumentError(
                 f"batch_size must be a multiple of the {self.tasks.num_tasks} tasks, got {self.batch_size}"
             )
-        super()._setup_model()
+        self._convert_train_freq()
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.policy_kwargs = {**self.policy_kwargs, "task_names": self.tasks.names, "one_hot": self.tasks.one_hot}
+        if self.replay_buffer is None:
+            self.replay_buffer = self._make_replay_buffer()
+        policy_class: Any = self.policy_class
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = policy.to(self.device)
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
-        self._setup_temperature()
         self.update = SACUpdate(
             self.policy,
-            Temperature(self.log_ent_coef, float(self.target_entropy), self.ent_coef_optimizer),
+            self._setup_temperature(),
             self.critic_combiner,
             self.actor_combiner,
             self._settings(),
@@ -233,32 +223,21 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         )
         self.noise_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
 
-    def _setup_temperature(self) -> None:
+    def _setup_temperature(self) -> Temperature:
         if self.target_entropy == "auto":
             self.target_entropy = -float(np.prod(self.action_space.shape or (1,)))
-        self.target_entropy = as_float(self.target_entropy, "target_entropy", "'auto' or a number")
-        kind, initial = parse_ent_coef(self.ent_coef)
-        size = 1 if kind == "shared" else self.tasks.num_tasks
-        self.log_ent_coef = torch.full((size,), float(np.log(initial)), device=self.device)
-        self.ent_coef_optimizer: torch.optim.Optimizer | None = None
-        if kind != "fixed":
-            self.log_ent_coef.requires_grad_(True)
-            self.ent_coef_optimizer = self.policy.make_ent_coef_optimizer(self.log_ent_coef, self.lr_schedule(1))
+        target = self.target_entropy = as_float(self.target_entropy, "target_entropy", "'auto' or a number")
+        found = Temperature.of(self.ent_coef, target, self.num_tasks, self.device)
+        if found.log_value.requires_grad:
+            found.optimizer = self.policy.make_ent_coef_optimizer(found.log_value, self.lr_schedule(1))
+        self.ent_coef_optimizer = found.optimizer
+        self.log_ent_coef = None if found.optimizer is None else found.log_value  # None where it is fixed, as in SB3
+        return found
 
-    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
-        """As in SB3; the buffer must be of the agent's tasks, and moves to its device.
-
-        Raises:
-            TaskMismatchError: if it is not.
-        """
-        before = self.replay_buffer
-        super().load_replay_buffer(path, truncate_last_traj)
-        loaded, self.replay_buffer = self.replay_buffer, before
-        if not isinstance(loaded, TaskReplayBuffer) or not loaded.fits(before):
-            raise TaskMismatchError(
-                f"the replay buffer in {path} is {loaded}, the agent needs {before}; the agent keeps its own"
-            )
-        self.replay_buffer = loaded.to(self.device)
+    @property
+    def ent_coef_tensor(self) -> Tensor | None:
+        """The temperature, a scalar, where it is fixed; None where it is learned (``log_ent_coef``), as in SB3."""
+        return None if self.log_ent_coef is not None else torch.tensor(float(self.ent_coef), device=self.device)
 
     # ------------------------------------------------------------------ learning
 
@@ -283,11 +262,11 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
             progress_bar: show progress, success overall and of each task.
 
         Raises:
-            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming task, environment, step and
-                field. Nothing has learned from it, and another ``learn`` goes on with new episodes.
+            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming where. Nothing has learned
+                from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
-        steps = int(check_number("total_timesteps", total_timesteps, 0, 2**63))  # 1e6 will do, as in SB3
+        steps = self._checked_steps(total_timesteps, log_interval)
         with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, log_interval, tb_log_name, reset_num_timesteps)  # type: ignore[arg-type]
 
@@ -302,7 +281,7 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         losses = torch.zeros(2, self.num_tasks, device=self.device)  # of that update, or else of the last
         statuses = torch.zeros(2, dtype=torch.int64, device=self.device)  # likewise
         for step in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size or self.batch_size)
+            batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
             report = self.update(
                 batch,
                 Noise(
@@ -327,8 +306,6 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
 
     def _draw_noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
-
-    # ------------------------------------------------------------------ logs
 
     def _log_update(self, report: UpdateReport, losses: Tensor, statuses: Tensor, skipped: Tensor) -> None:
         """Record the latest update: the one copy from the device that a training makes."""
@@ -370,12 +347,8 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
     ) -> SelfMTSAC:
         """Go on with a Stable-Baselines3 SAC (``MlpPolicy``, flat observations): MTSAC with one task.
 
-        Takes over the networks, their optimizers, the temperature, the settings and the counters. Nothing is unpickled
-        and no code of the file runs; so the replay, random states and episodes are not taken over (nor by
-        ``SAC.load``), and what SB3 pickled must be given: a learning rate that is a schedule, ``train_freq`` other than
-        1, ``policy_kwargs=dict(activation_fn=...)`` where it is not the default.
-
-        With the default ``combiner="linear_scalarization"`` it goes on as SAC does, update for update.
+        With the default ``combiner="linear_scalarization"`` it goes on as SAC does, update for update, but with an
+        empty replay. No code of the file runs; what SB3 pickled must be given (``docs/checkpoints.md``).
 
         Args:
             path: of what ``SAC.save`` wrote.
@@ -394,63 +367,33 @@ class MTSAC(ResumableAlgorithm, OffPolicyAlgorithm):
         source.check_env(agent.observation_space, agent.action_space, agent.num_tasks)
         agent._setup_model()
         try:
-            agent._take_over(source)
+            source.hand_over(agent)
         except Exception as error:  # parts that do not fit each other fail wherever they are first used
             raise CheckpointError(f"{path} cannot be taken over: {type(error).__name__}: {error}") from error
         return agent
 
-    @torch.no_grad()
-    def _take_over(self, source: SB3SAC) -> None:
-        for name, values in source.networks().items():
-            for parameter, value in zip(getattr(self, name).parameters(), values, strict=True):
-                parameter.copy_(value)
-        optimizers: dict[str, Any] = {"actor": self.actor.optimizer, "critic": self.critic.optimizer}
-        if self.ent_coef_optimizer is not None and "temperature" in source.states:
-            self.log_ent_coef.copy_(source.states["variables"]["log_ent_coef"])
-            optimizers["temperature"] = self.ent_coef_optimizer
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(source.optimizer(name, optimizer.state_dict()))
-            check_optimizer(name, optimizer)
-        for name in SB3_COUNTERS:
-            setattr(self, name, int(source.settings[name]))
-
     def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "actor",
-            "critic",
-            "critic_target",
-            "last_report",
-            "update",
-            "noise_generator",
-        ]
+        own = ["actor", "critic", "critic_target", "last_report", "update", "noise_generator"]
+        return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts = ["policy", "actor.optimizer", "critic.optimizer"]
         if self.ent_coef_optimizer is not None:
             state_dicts.append("ent_coef_optimizer")
-        return state_dicts, ["log_ent_coef"]
+        return state_dicts, [] if self.log_ent_coef is None else ["log_ent_coef"]
 
     def _seed_streams(self, seed: int) -> None:
         self.noise_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
         self.replay_buffer.seed(seed)
 
     def _own_state(self) -> dict[str, Any]:
-        return {"noise": self.noise_generator.get_state(), "sampling": self.replay_buffer.generator.get_state()}
+        return {
+            "noise": self.noise_generator.get_state(),
+            "sampling": self.replay_buffer.generator.get_state(),
+            "action_noise": noise_state(self.action_noise),
+        }
 
     def _set_own_state(self, state: dict[str, Any]) -> None:
         self.noise_generator.set_state(state["noise"])
         self.replay_buffer.generator.set_state(state["sampling"])
-
-    def _replay_arrays(self) -> dict[str, NDArray]:
-        return self.replay_buffer.arrays()
-
-    def _set_replay_arrays(self, arrays: dict[str, NDArray], source: Path) -> None:
-        if arrays:
-            self.replay_buffer.set_arrays(arrays)
-        elif self.num_timesteps > 0:
-            warnings.warn(
-                f"{source} was saved without its replay: learning goes on with an empty one, from few transitions at "
-                "first, and not as if nothing had happened",
-                stacklevel=4,
-            )
+        self.action_noise = restore_noise(self.action_noise, state.get("action_noise") or [])

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NoReturn, Protocol
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 import numpy as np
-from stable_baselines3.common.base_class import BaseAlgorithm
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecEnv
 
-from mtrl_imgrad.agents.arguments import check_combiners, seed_combiners
+from mtrl_imgrad.agents.arguments import (
+    Expected,
+    check_arguments,
+    check_combiners,
+    check_device,
+    check_keywords,
+    check_policy,
+    check_schedule,
+    seed_combiners,
+)
 from mtrl_imgrad.agents.callbacks import record_per_task
+from mtrl_imgrad.agents.environments import check_env, check_normalization, check_spaces
 from mtrl_imgrad.agents.guards import FiniteCheck, as_callbacks, callbacks_hear_of_failure
 from mtrl_imgrad.agents.tasks import TaskLayout, check_same_tasks, layout_of
+from mtrl_imgrad.agents.unsupported import Refusal, refuse, supported_policy_kwargs
 from mtrl_imgrad.combiners import Combination, Combiner, Status
+from mtrl_imgrad.combiners.arguments import check_number, check_seed
 from mtrl_imgrad.combiners.non_finite import NonFiniteCounts, OnNonFinite
 from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.errors import (
+    ArgumentError,
+    LearningInterruptedError,
+    MtrlImgradError,
+    NonFiniteError,
+    TaskMismatchError,
+)
 
 __all__ = ["MultiTaskAlgorithm"]
 
@@ -45,6 +68,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     update_unit: ClassVar[str] = "updates"
     """What SB3's ``train/n_updates`` counts."""
 
+    set_by_agent: ClassVar[dict[str, set[str]]]
+    """By constructor argument that is a dict: the keys that the agent itself adds."""
     tasks: TaskLayout
     """The tasks and how the environments run them."""
     actor_combiner: Combiner
@@ -56,6 +81,34 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     non_finite: NonFiniteCounts
     """What `on_nonfinite` left out so far."""
 
+    def _check_arguments(self, values: Mapping[str, Any], expected: Expected, refusals: Mapping[str, Refusal]) -> None:
+        """Hold the constructor's arguments against what the agent takes.
+
+        Args:
+            values: by name.
+            expected: types and ranges.
+            refusals: of SB3's arguments that the agent does not support.
+
+        Raises:
+            ArgumentError: naming the first that is wrong.
+        """
+        owner = type(self).__name__
+        refuse(owner, values, refusals)
+        check_policy(values["policy"], self.policy_aliases, owner)
+        check_arguments(values, expected)
+        check_schedule("learning_rate", values["learning_rate"])
+        check_env(values["env"])
+        check_device(values["device"])
+
+    def _supported_policy_kwargs(self, policy: Any, policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+        """``policy_kwargs`` as the policy takes them, see `unsupported.supported_policy_kwargs`."""
+        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
+        set_by_agent = self.set_by_agent["policy_kwargs"]
+        accepted = set(inspect.signature(policy_class).parameters) - set_by_agent
+        kept = supported_policy_kwargs(type(self).__name__, policy_kwargs or {}, accepted)
+        check_keywords("policy_kwargs", kept, policy_class, set_by_agent)
+        return kept
+
     def _setup_tasks(self) -> None:
         """Read the tasks off the environment and start their success windows."""
         known = "tasks" in vars(self)  # a loaded agent knows its tasks
@@ -63,6 +116,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             raise ArgumentError("env must be given: the tasks and the networks' sizes come from it")
         if self.env is not None:
             layout = layout_of(self.env)
+            check_normalization(type(self).__name__, self.env, layout)
             if known:
                 check_same_tasks(self.tasks, layout)
             self.tasks = layout
@@ -71,6 +125,16 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         }
         self.non_finite = NonFiniteCounts(self.tasks.names)
         check_combiners(self.actor_combiner, self.critic_combiner, self.tasks.num_tasks, self.policy_kwargs or {})
+
+    @classmethod
+    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """SB3's; every environment that an agent is given, also when it is loaded, comes through here."""
+        check_env(env)
+        if env is None:
+            raise ArgumentError("env must be an environment, got None")
+        wrapped = super()._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
+        check_spaces(cls.__name__, wrapped)
+        return wrapped
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As in SB3; the tasks must be the agent's.
@@ -81,15 +145,72 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         wrapped = self._wrap_env(env, verbose=0)
         layout = layout_of(wrapped)
         check_same_tasks(self.tasks, layout)
+        check_normalization(type(self).__name__, wrapped, layout)
         if layout.envs_per_task != self.tasks.envs_per_task:
             raise TaskMismatchError(
                 f"env has {layout.envs_per_task} environments a task, the agent's buffer is for "
-                f"{self.tasks.envs_per_task}"
+                f"{self.tasks.envs_per_task}; {type(self).__name__}.load(path, env=env) takes any number"
             )
         super().set_env(wrapped, force_reset)
 
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | BufferedIOBase,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """As in SB3: what ``save`` wrote, with ``kwargs`` in place of the arguments that it was made with.
+
+        Raises:
+            ArgumentError: if the agent has no such argument, or ``device`` is none.
+            TaskMismatchError: if ``env`` has other tasks.
+        """
+        check_device(device)
+        if unknown := sorted(set(kwargs) - set(inspect.signature(cls).parameters)):
+            raise ArgumentError(f"load takes arguments of {cls.__name__}, of which {unknown[0]!r} is none")
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As in SB3.
+
+        Raises:
+            ArgumentError: if ``observation`` is no observation, nor several.
+        """
+        try:
+            return super().predict(observation, state, episode_start, deterministic)
+        except MtrlImgradError:
+            raise
+        except (AssertionError, TypeError, ValueError) as error:
+            expected = f"({self.observation_space.shape[0]},) or (n, {self.observation_space.shape[0]})"  # type: ignore[index]
+            raise ArgumentError(f"observation must be an array of shape {expected}: {error}") from error
+
+    def _checked_steps(self, total_timesteps: float, log_interval: int | None) -> int:
+        """The arguments of ``learn`` that SB3 takes on trust; 1e6 steps will do for a million, as with SB3.
+
+        Raises:
+            ArgumentError: if one is wrong, or there is no environment to learn in.
+        """
+        if self.env is None:
+            raise ArgumentError("env must be given to learn in: set_env(env), or load(path, env=env)")
+        if log_interval is not None and log_interval < 1:
+            raise ArgumentError(f"log_interval must be a positive integer or None, got {log_interval}")
+        return int(check_number("total_timesteps", total_timesteps, 0, 2**63))
+
     def set_random_seed(self, seed: int | None = None) -> None:
         """As in SB3; what is the agent's own is seeded too: updates, batches, combiners without a seed of their own."""
+        if seed is not None:
+            check_seed(seed)
         super().set_random_seed(seed)
         if seed is None or "update" not in vars(self):  # the streams of an agent that is being set up are new anyway
             return

@@ -18,7 +18,7 @@ from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from mtrl_imgrad.agents.base_policy import MTPolicy, NetArch, split_observation
+from mtrl_imgrad.agents.base_policy import MTPolicy, NetArch, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
@@ -58,6 +58,9 @@ class MTActor(BasePolicy):
         self.encoder = encoder
         self.task_features = task_features
 
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**spaces_of(self), "encoder": self.encoder, "task_features": self.task_features}
+
     def gaussian(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, clamped to [-20, 2], both ``[N, A]``."""
         state, task = split_observation(observation, self.task_features)
@@ -88,6 +91,9 @@ class MTCritic(BaseModel):
         super().__init__(observation_space, action_space)
         self.q_networks = nn.ModuleList(encoders)
         self.task_features = task_features
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**spaces_of(self), "encoders": list(self.q_networks), "task_features": self.task_features}
 
     def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, ...]:
         """``[N, O]`` and ``[N, A]`` to a value ``[N]`` for each critic."""

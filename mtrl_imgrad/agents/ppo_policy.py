@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from mtrl_imgrad.agents.arguments import check_keywords
-from mtrl_imgrad.agents.base_policy import MTPolicy, NetArch, split_observation
+from mtrl_imgrad.agents.base_policy import MTPolicy, NetArch, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.encoders.dropout import DropoutLayers
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
@@ -63,6 +63,10 @@ class MTGaussianActor(BasePolicy):
         self.task_features = task_features
         self.log_std = TaskEmbedding(num_tasks, int(np.prod(action_space.shape)))
         nn.init.constant_(self.log_std.weight, log_std_init)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        options = {"task_features": self.task_features, "num_tasks": len(self.log_std.weight), "log_std_init": 0.0}
+        return {**spaces_of(self), "encoder": self.encoder, **options}
 
     def gaussian(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, both ``[N, A]``."""
@@ -113,6 +117,10 @@ class MTValueCritic(BaseModel):
         self.encoder = encoder
         self.task_features = task_features
         self.popart = popart
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        options = {"task_features": self.task_features, "popart": self.popart}
+        return {**spaces_of(self), "encoder": self.encoder, **options}
 
     def forward(self, observation: Tensor) -> Tensor:
         """Values ``[N]`` in the unit that they are learned in."""
@@ -244,10 +252,10 @@ class MTPPOPolicy(MTPolicy):
         return PopArt(len(self.task_names), **self.value_normalization_kwargs)
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions ``[N, A]``, values ``[N, 1]`` in the unit of the rewards, log probabilities ``[N]``."""
+        """Actions as their space has them, values ``[N, 1]`` in the unit of the rewards, log probabilities ``[N]``."""
         assert isinstance(observation, Tensor)
         actions, log_prob = self.actor.sample(observation.float(), deterministic)
-        return actions, self.predict_values(observation), log_prob
+        return actions.view(-1, *(self.action_space.shape or ())), self.predict_values(observation), log_prob
 
     def predict_values(self, observation: PyTorchObs) -> Tensor:
         """Values ``[N, 1]`` in the unit of the rewards."""

@@ -1,4 +1,4 @@
-"""The states of the global random generators, which SB3 and PyTorch draw from, and of an action space's."""
+"""States of what draws: the global random generators of SB3 and PyTorch, an action space's, and action noise."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["global_generators", "restore_global_generators", "restore_space", "space_generator"]
+__all__ = [
+    "global_generators",
+    "noise_state",
+    "restore_global_generators",
+    "restore_noise",
+    "restore_space",
+    "space_generator",
+]
 
 
 def global_generators(device: torch.device) -> dict[str, Any]:
@@ -51,3 +59,21 @@ def space_generator(space: spaces.Space) -> dict[str, Any]:
 def restore_space(space: spaces.Space, state: dict[str, Any]) -> None:
     """Restore `space_generator`."""
     space.np_random.bit_generator.state = state
+
+
+def noise_state(noise: ActionNoise | None) -> list[np.ndarray | None]:
+    """What the noise of each environment remembers (Ornstein-Uhlenbeck's latest value), None where it is nothing."""
+    noises = noise.noises if isinstance(noise, VectorizedActionNoise) else [] if noise is None else [noise]
+    return [np.array(one.noise_prev) if hasattr(one, "noise_prev") else None for one in noises]
+
+
+def restore_noise(noise: ActionNoise | None, state: list[np.ndarray | None]) -> ActionNoise | None:
+    """The noise in the state of `noise_state`; made one for each environment, if it was that."""
+    if noise is None or not state:
+        return noise
+    if len(state) > 1 and not isinstance(noise, VectorizedActionNoise):
+        noise = VectorizedActionNoise(noise, len(state))
+    for one, kept in zip(noise.noises if isinstance(noise, VectorizedActionNoise) else [noise], state, strict=True):
+        if kept is not None:
+            one.noise_prev = np.array(kept)  # type: ignore[attr-defined]
+    return noise

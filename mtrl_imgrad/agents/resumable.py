@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections import deque
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -31,11 +31,12 @@ from mtrl_imgrad.agents.randomness import (
 )
 from mtrl_imgrad.agents.saved_size import build_as_saved
 from mtrl_imgrad.agents.settings import UnknownValueError, from_plain, to_plain
+from mtrl_imgrad.agents.stepping import check_optimizer
 from mtrl_imgrad.agents.tasks import TaskLayout
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, MtrlImgradError, TaskMismatchError
 
-__all__ = ["ResumableAlgorithm", "check_optimizer"]
+__all__ = ["ResumableAlgorithm"]
 
 COUNTERS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates")
 NOT_KEPT = {"policy", "env", "device", "tensorboard_log", "_init_setup_model"}
@@ -48,8 +49,6 @@ RENAMED = {"stats_window_size": "_stats_window_size"}
 class ResumableAlgorithm(MultiTaskAlgorithm):
     """A multi-task algorithm with checkpoints; its agent says what it has beside parameters and counters."""
 
-    set_by_agent: ClassVar[dict[str, set[str]]]
-    """By constructor argument that is a dict: the keys that the agent itself adds."""
     _unwritten: tuple[list[Any], ...] = ()
     """Records of a checkpoint that the logger of the next `learn` takes over."""
 
@@ -259,8 +258,8 @@ class ResumableAlgorithm(MultiTaskAlgorithm):
         for name in state["parameters"]:
             if name.endswith("optimizer"):
                 check_optimizer(name, recursive_getattr(self, name))
-        for name, value in state["variables"].items():
-            _overwrite(getattr(self, name), value)
+        for name in self._get_torch_save_params()[1]:
+            _overwrite(getattr(self, name), state["variables"][name])
         self.actor_combiner.load_state_dict(state["combiners"]["actor"])
         self.critic_combiner.load_state_dict(state["combiners"]["critic"])
         if self.device.type == state["device"]:
@@ -354,20 +353,6 @@ def _check_env(agent: ResumableAlgorithm, observation_space: spaces.Box, action_
     check_for_correct_spaces(agent.env, observation_space, action_space)
     if agent.env.num_envs != agent.tasks.num_envs:
         raise TaskMismatchError(f"env has {agent.env.num_envs} environments, the agent had {agent.tasks.num_envs}")
-
-
-def check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
-    """An optimizer takes over any state and fails at its next step; so look at it now.
-
-    Raises:
-        ArgumentError: if a moment does not have the shape of its parameter.
-    """
-    for parameter, moments in optimizer.state.items():
-        for key, value in moments.items():
-            if isinstance(value, torch.Tensor) and value.shape not in ((), parameter.shape):
-                raise ArgumentError(
-                    f"{name}: {key} of shape {tuple(value.shape)} for a parameter of shape {tuple(parameter.shape)}"
-                )
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
@@ -107,6 +108,11 @@ class TaskRolloutBuffer(RolloutBuffer):
         copies = self.n_envs // self.num_tasks
         by_task = steps.reshape(self.buffer_size, self.num_tasks, copies, *steps.shape[2:]).swapaxes(0, 1)
         return by_task.reshape(self.num_tasks, self.buffer_size * copies, *steps.shape[2:])
+
+    def explained_variances(self) -> NDArray:
+        """Of each task's value targets by the values predicted when acting, ``[K]``."""
+        both = zip(self.task_major(self.values), self.task_major(self.returns), strict=True)
+        return np.array([explained_variance(values, returns) for values, returns in both])
 
     def rollout(self) -> TaskRollout:
         """The whole rollout on the training device, ``[K, T * copies, ...]``.

@@ -17,14 +17,18 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from torch import Tensor
 
+from mtrl_imgrad.agents.stepping import check_optimizer
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
+
+if TYPE_CHECKING:
+    from mtrl_imgrad.agents.mtsac import MTSAC
 
 __all__ = ["SB3SAC", "read_sb3_sac"]
 
@@ -44,7 +48,9 @@ COPIED = tuple(
 )
 """Settings that are arguments of MTSAC under the same name."""
 COUNTERS = ("num_timesteps", "_total_timesteps", "_episode_num", "_n_updates")
-FIXED = {"use_sde": False, "action_noise": None, "n_steps": 1, "optimize_memory_usage": False}
+ADDED = {"action_noise": None, "n_steps": 1}
+"""Settings that files of older versions may lack, with the value that these amount to."""
+FIXED = {"use_sde": False, "optimize_memory_usage": False}
 """Settings that MTSAC does not have, with the value that it amounts to."""
 POLICY_OPTIONS = {"net_arch", "n_critics", "use_sde", "optimizer_kwargs", "activation_fn"}
 """``policy_kwargs`` that MTSAC's policy has as well."""
@@ -86,6 +92,8 @@ class SB3SAC:
             ArgumentError: if the file has an option that MTSAC lacks, or a pickled one that is not given.
         """
         found = {name: self._setting(name) for name in COPIED if name not in given}
+        there = self.settings.keys() | self.pickled.keys()
+        found |= {name: self._setting(name) for name in ADDED if name in there and name not in given}
         if "stats_window_size" not in given:
             found["stats_window_size"] = self._setting("_stats_window_size")
         policy_kwargs = self._policy_kwargs(given.get("policy_kwargs") or {})
@@ -151,6 +159,22 @@ class SB3SAC:
         for network in ("critic", "critic_target"):
             found[network] = [policy[name] for name in _critic_names(network, self.n_critics, len(self.hidden["qf"]))]
         return found
+
+    @torch.no_grad()
+    def hand_over(self, agent: MTSAC) -> None:
+        """Copy networks, optimizers, temperature and counters to an agent that was made with `arguments`."""
+        for name, values in self.networks().items():
+            for parameter, value in zip(getattr(agent, name).parameters(), values, strict=True):
+                parameter.copy_(value)
+        optimizers: dict[str, Any] = {"actor": agent.actor.optimizer, "critic": agent.critic.optimizer}
+        if agent.log_ent_coef is not None and "temperature" in self.states:
+            agent.log_ent_coef.copy_(self.states["variables"]["log_ent_coef"])
+            optimizers["temperature"] = agent.ent_coef_optimizer
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(self.optimizer(name, optimizer.state_dict()))
+            check_optimizer(name, optimizer)
+        for name in COUNTERS:
+            setattr(agent, name, int(self.settings[name]))
 
     def optimizer(self, name: str, ours: dict[str, Any]) -> dict[str, Any]:
         """An optimizer's state in MTSAC's order.

@@ -1,11 +1,13 @@
-"""Optimizer steps that happen or not by a tensor's word, without a look from the host."""
+"""Optimizers: steps that happen or not by a tensor's word, without a look from the host; states that do not fit."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["step_where"]
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["check_optimizer", "step_where"]
 
 
 def step_where(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
@@ -19,3 +21,17 @@ def step_where(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
     elif not bool(wanted):
         return
     optimizer.step()
+
+
+def check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
+    """An optimizer takes over any state and fails at its next step; so look at it now.
+
+    Raises:
+        ArgumentError: if a moment does not have the shape of its parameter.
+    """
+    for parameter, moments in optimizer.state.items():
+        for key, value in moments.items():
+            if isinstance(value, torch.Tensor) and value.shape not in ((), parameter.shape):
+                raise ArgumentError(
+                    f"{name}: {key} of shape {tuple(value.shape)} for a parameter of shape {tuple(parameter.shape)}"
+                )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 
@@ -50,15 +50,8 @@ def layout_of(env: VecEnv) -> TaskLayout:
     one task, of which every sub-environment is a copy.
 
     Raises:
-        ArgumentError: if the environment's task ids are not task-major with equally many copies a task, or a
-            VecNormalize stands before it.
+        ArgumentError: if the environment's task ids are not task-major with equally many copies a task.
     """
-    if unwrap_vec_normalize(env) is not None:
-        raise ArgumentError(
-            "env must not be a VecNormalize: it shares one scale over all tasks and rescales the one-hot; "
-            "use MTSAC's reward_normalization='std' or MTPPO's value_normalization='popart', or normalise each task's "
-            "observations in its own environment"
-        )
     names: Sequence[str] | None = _attribute(env, "task_names")
     if names is None:
         return TaskLayout(("task",), env.num_envs, one_hot=False)

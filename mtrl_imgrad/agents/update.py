@@ -21,8 +21,8 @@ from mtrl_imgrad.agents.buffers import TaskBatch
 from mtrl_imgrad.agents.encoders.dropout import NO_MASKS, DropoutLayers, Masks
 from mtrl_imgrad.agents.policies import MTSACPolicy
 from mtrl_imgrad.agents.stepping import step_where
+from mtrl_imgrad.agents.temperature import Temperature, update_temperature
 from mtrl_imgrad.combiners import Combination, Combiner
-from mtrl_imgrad.combiners.memory.tables import index_of
 from mtrl_imgrad.combiners.non_finite import OnNonFinite, tell_losses_after
 from mtrl_imgrad.gradients import (
     CombinedGradients,
@@ -38,7 +38,7 @@ from mtrl_imgrad.gradients import (
 )
 from mtrl_imgrad.tracing import Traced
 
-__all__ = ["Noise", "SACMasks", "SACUpdate", "Temperature", "UpdateReport", "UpdateSettings"]
+__all__ = ["Noise", "SACMasks", "SACUpdate", "UpdateReport", "UpdateSettings"]
 
 
 class SACMasks(NamedTuple):
@@ -87,21 +87,6 @@ class UpdateSettings:
     heads: Heads
     max_grad_norm: float | None
     on_nonfinite: OnNonFinite = "raise"
-
-
-@dataclass
-class Temperature:
-    """Entropy temperatures.
-
-    Attributes:
-        log_value: ``[K]`` (a temperature a task) or ``[1]`` (one for all).
-        target_entropy: what a learned temperature steers the entropy to.
-        optimizer: None keeps them fixed.
-    """
-
-    log_value: Tensor
-    target_entropy: float
-    optimizer: torch.optim.Optimizer | None
 
 
 class UpdateReport(NamedTuple):
@@ -195,11 +180,13 @@ class SACUpdate:
         # Only its own gradients tell whose is not finite.
         jacobian = jacobian or self.settings.on_nonfinite != "raise"
         alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
-        gamma = torch.full((), self.settings.gamma, dtype=batch.rewards.dtype, device=alpha.device)
-        targets = self._targets(self._actor.split(), self._critic_target.split(), alpha, gamma, noise, batch)
+        if batch.discounts is None:
+            gamma = torch.full((), self.settings.gamma, dtype=batch.rewards.dtype, device=alpha.device)
+            batch = batch._replace(discounts=gamma)
+        targets = self._targets(self._actor.split(), self._critic_target.split(), alpha, noise, batch)
         critic = self._step_critic(batch, targets, noise, jacobian)
         actor = self._step_actor(batch, noise, alpha, jacobian)
-        temperature_loss = _update_temperature(self.temperature, batch, actor.aux, actor.combination, self._alive)
+        temperature_loss = update_temperature(self.temperature, batch, actor.aux, actor.combination, self._alive)
         if update_target:
             self._move_target()
         return UpdateReport(
@@ -267,11 +254,10 @@ class SACUpdate:
         actor: Parameters,
         critic_target: Parameters,
         alpha: Tensor,
-        gamma: Tensor,
         noise: Noise,
         batch: TaskBatch,
     ) -> Tensor:
-        """Soft one-step targets ``[K, B]``: bootstrapped through a time limit, not through an end."""
+        """Soft targets ``[K, B]``: bootstrapped through a time limit, not through an end."""
         observations = batch.next_observations
         actions, log_prob = over_tasks(
             lambda parameters, masks, *rows: functional_call(self.policy.actor, (parameters, masks), rows),
@@ -288,7 +274,8 @@ class SACUpdate:
             actions,
         )
         soft_value = _smallest(values) - alpha[:, None] * log_prob
-        return batch.rewards + (1 - batch.terminated) * gamma * soft_value
+        assert batch.discounts is not None
+        return batch.rewards + (1 - batch.terminated) * batch.discounts * soft_value
 
     def _compute_critic_rows(self, critic: Parameters, *rows: Tensor) -> RowGradients:
         return by_rows(self._critic_loss, critic, *rows)
@@ -342,23 +329,3 @@ class SACUpdate:
 def _smallest(values: tuple[Tensor, ...]) -> Tensor:
     """Element-wise minimum over the critics."""
     return torch.stack(values).amin(0)
-
-
-def _update_temperature(
-    temperature: Temperature, batch: TaskBatch, log_prob: Tensor, actor: Combination, finite: Tensor
-) -> Tensor:
-    """Step towards the target entropy; the gradient of the loss is written down, so no graph is needed.
-
-    Tasks that were left out of the actor's step are left out here; with a skipped one the temperatures stay.
-    """
-    surplus = (batch.weights * (log_prob + temperature.target_entropy)).sum(1)  # [K], or its mean for one temperature
-    count = len(surplus) - len(actor.non_finite)
-    if actor.non_finite:
-        surplus = surplus.index_fill(0, index_of(actor.non_finite, surplus.device), 0.0)
-    own = temperature.log_value.numel() == surplus.numel()
-    gradient = -surplus if own else -surplus.sum(0, keepdim=True) / max(count, 1)
-    loss = (temperature.log_value.detach() * gradient).mean()
-    if temperature.optimizer is not None and not actor.skipped:
-        temperature.log_value.grad = gradient.to(temperature.log_value.dtype)
-        step_where(temperature.optimizer, finite)
-    return loss

@@ -293,7 +293,7 @@ class MTSACConfig(AgentConfig):
     """Which agent: mtsac or mtppo; the options below are this one's."""
     buffer_size: int = 1_000_000
     """Transitions kept, over all tasks."""
-    learning_starts: int = 10_000
+    learning_starts: int = 100
     """Environment steps of random actions before learning, over all tasks."""
     tau: float = 0.005
     """Step of the target critic."""
@@ -301,6 +301,8 @@ class MTSACConfig(AgentConfig):
     """Steps of the vector environment between trainings."""
     gradient_steps: int = 1
     """Updates a training."""
+    n_steps: int = 1
+    """Rewards of a return before the critic's own estimate."""
     ent_coef: str | float = "auto"
     """Temperature: auto, auto_0.1, shared, shared_0.1, or a number."""
     target_entropy: str | float = "auto"

@@ -16,7 +16,8 @@ from mtrl_imgrad.agents.encoders import Dropout, Encoder, NetworkSpec, list_enco
 from mtrl_imgrad.agents.encoders.dropout import DropoutLayers
 from mtrl_imgrad.agents.ppo_update import PPOUpdate
 from mtrl_imgrad.agents.rollouts import TaskRollout
-from mtrl_imgrad.agents.update import Noise, SACUpdate, Temperature, UpdateSettings
+from mtrl_imgrad.agents.temperature import Temperature
+from mtrl_imgrad.agents.update import Noise, SACUpdate, UpdateSettings
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError

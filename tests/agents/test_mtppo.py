@@ -12,7 +12,6 @@ from stable_baselines3.common.callbacks import CheckpointCallback, StopTrainingO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecNormalize
 
 from mtrl_imgrad import MTPPO
 from mtrl_imgrad.agents import GradientDiagnosticsCallback
@@ -310,8 +309,6 @@ def test_environments_that_do_not_fit_are_refused(tmp_path):
     agent.save(tmp_path / "agent")
     with pytest.raises(TaskMismatchError, match="task 0"):
         MTPPO.load(tmp_path / "agent", env=make_vec_env(names[::-1]))
-    with pytest.raises(ArgumentError, match="value_normalization='popart'"):
-        _agent(VecNormalize(make_vec_env("toy-reach")))
     with pytest.raises(ArgumentError, match="one_hot=False"):
         _agent(make_vec_env("toy-reach", one_hot=False))
     with pytest.raises(ArgumentError, match="env must be given"):
@@ -351,3 +348,10 @@ def test_a_nan_in_the_critic_is_named_and_the_actor_does_not_move():
 def test_adam_on_top_of_adatask_s_step_is_warned_of():
     with pytest.warns(UserWarning, match="takes the moments twice"):
         _agent(combiner="adatask")
+
+
+def test_an_agent_does_not_learn_in_several_ranks(monkeypatch):
+    agent = _agent()
+    monkeypatch.setattr("mtrl_imgrad.agents.multi_task.running_ranks", lambda: 2)
+    with pytest.raises(ArgumentError, match=r"MTPPO learns in one process, but 2 ranks of torch\.distributed run"):
+        agent.learn(ROLLOUT)

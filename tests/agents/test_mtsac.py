@@ -9,7 +9,6 @@ from combiner_examples import example_arguments
 from stable_baselines3.common.callbacks import CheckpointCallback, EveryNTimesteps, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.vec_env import VecNormalize
 
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.encoders import Encoder, list_encoders, make_encoder
@@ -93,11 +92,18 @@ def test_get_and_set_parameters():
 )
 def test_temperature_options(ent_coef, size, learned, initial):
     agent = _agent(ent_coef=ent_coef)
-    assert agent.log_ent_coef.shape == (size,)
-    assert torch.allclose(agent.log_ent_coef.exp(), torch.tensor(initial))
+    temperature = agent.update.temperature.log_value
+    assert temperature.shape == (size,)
+    assert torch.allclose(temperature.exp(), torch.tensor(initial))
     agent.learn(400)
-    moved = not torch.allclose(agent.log_ent_coef.exp(), torch.tensor(initial), rtol=1e-4)
+    moved = not torch.allclose(temperature.exp(), torch.tensor(initial), rtol=1e-4)
     assert moved == learned
+    if learned:
+        assert agent.log_ent_coef is temperature
+        assert agent.ent_coef_tensor is None
+    else:  # as in SB3
+        assert agent.log_ent_coef is None
+        assert agent.ent_coef_tensor.item() == pytest.approx(initial)
 
 
 def test_a_combiner_each_for_actor_and_critic():
@@ -361,13 +367,6 @@ def test_environments_with_other_tasks_are_refused(tmp_path):
         agent.set_env(make_vec_env("toy-reach", num_envs_per_task=3))
     agent.set_env(make_vec_env("toy-reach", seed=9))
     agent.learn(40)
-
-
-def test_vec_normalize_is_refused():
-    with pytest.raises(ArgumentError, match="VecNormalize"):
-        _agent(VecNormalize(make_vec_env("toy-reach")))
-    with pytest.raises(ArgumentError, match="VecNormalize"):
-        _agent().set_env(VecNormalize(make_vec_env("toy-reach")))
 
 
 def test_encoders_that_need_the_task_say_so():

@@ -9,7 +9,7 @@ import pytest
 import tyro
 import yaml
 
-from mtrl_imgrad.agents import MTPPO, MTSAC, MTPPOPolicy, MTSACPolicy
+from mtrl_imgrad.agents import MTPPO, MTSAC, MTPPOPolicy, MTSACPolicy, unsupported
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.config import (
@@ -32,7 +32,8 @@ from mtrl_imgrad.experiments.train import make_agent, make_env, make_eval_env
 
 # Set by the run itself, or SB3's plumbing.
 NOT_OPTIONS = {"self", "policy", "env", "seed", "verbose", "tensorboard_log", "policy_kwargs", "_init_setup_model"}
-NOT_OPTIONS |= {"replay_buffer_class", "replay_buffer_kwargs"}
+NOT_OPTIONS |= {"replay_buffer_class", "replay_buffer_kwargs", "action_noise"}
+NOT_OPTIONS |= {*unsupported.SAC_ARGUMENTS, *unsupported.PPO_ARGUMENTS}
 # Matters of the machine, not of the experiment, or given by the evaluation.
 NOT_ENV_OPTIONS = {"tasks", "seed", "num_workers", "worker_timeout", "render_mode"}
 
@@ -196,7 +197,7 @@ def test_evaluation_goals_are_those_of_training_or_others(goals, same):
         ("agent: {heads: both}", "agent.heads"),
         ("agent: {name: mtpo}", "Did you mean 'mtppo'"),
         ("agent: {name: mtppo, tau: 0.1}", "agent.tau"),
-        ("agent: {n_steps: 10}", "agent.n_steps"),
+        ("agent: {n_epochs: 10}", "agent.n_epochs"),
         ("agent: {name: mtppo}\npolicy: {n_critics: 1}", "policy.n_critics"),
         ("env: {env: [MT10], horizon: 1.5}", "env.horizon"),
         ("envs: {}", "envs"),

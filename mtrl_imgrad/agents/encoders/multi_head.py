@@ -24,12 +24,16 @@ class MultiHeadEncoder(Encoder):
 
     def __init__(self, spec: NetworkSpec, task_input: bool = True) -> None:
         super().__init__(spec)
-        if not spec.net_arch:
-            raise ArgumentError("net_arch must have at least one hidden layer for encoder 'multi_head', got []")
+        if not spec.net_arch and spec.num_tasks > 1:
+            raise ArgumentError(
+                "net_arch must have at least one hidden layer for encoder 'multi_head' with several tasks, which would "
+                "share nothing; got []"
+            )
         self.task_input = task_input and spec.sees_task
         task_features = spec.num_tasks if self.task_input else 0
-        self.trunk = mlp(spec.in_features + task_features, spec)
-        self.heads = TaskLinear(spec.num_tasks, spec.net_arch[-1], spec.out_features)
+        in_features = spec.in_features + task_features
+        self.trunk = mlp(in_features, spec)
+        self.heads = TaskLinear(spec.num_tasks, (in_features, *spec.net_arch)[-1], spec.out_features)
 
     def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
         """See `Encoder.forward`."""
