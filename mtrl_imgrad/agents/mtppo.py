@@ -250,8 +250,8 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
             )
         if self.normalize_advantage and left * (1 if self.advantage_scope == "task" else self.num_tasks) == 1:
             warnings.warn(
-                f"batch_size={self.batch_size} divides the {self.n_steps * self.n_envs} transitions of a rollout so that "
-                f"there will be a truncated mini-batch of size {left * self.num_tasks}, whose advantages have no deviation",
+                f"there will be a truncated mini-batch of size {left * self.num_tasks}, whose advantages have no "
+                f"deviation: give a batch_size that divides the {self.n_steps * self.n_envs} transitions of a rollout",
                 stacklevel=2,
             )
 
