@@ -37,7 +37,11 @@ VARIABLES = {
     },
 }
 """What holds each library to a level; ATEN_CPU_CAPABILITY and NumPy's variable are added to them."""
-BEYOND = {"DEFAULT": ("X86_V3", "X86_V4", "AVX"), "AVX2": ("X86_V4", "AVX512"), "AVX512": ("AVX512_SPR", "AVX512_FP16")}
+BEYOND = {
+    "DEFAULT": ("X86_V3", "X86_V4", "AVX", "FMA", "F16C"),
+    "AVX2": ("X86_V4", "AVX512"),
+    "AVX512": ("AVX512_SPR", "AVX512_FP16"),
+}
 """How the names of NumPy's features begin that a level does not have."""
 PROBE = """
 import json, torch

@@ -97,7 +97,7 @@ def _compare(arguments: list[str]) -> None:
     """Run methods by seeds and print a table with standard errors, beside the published rows."""
     from mtrl_imgrad.supervised.compare import compare
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="mtrl-imgrad supervised compare", add_help=False, allow_abbrev=False)
     parser.add_argument("--methods", nargs="+", default=["stl", "ls", "cagrad", "imgrad"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path)
@@ -117,7 +117,7 @@ def _cotbal(arguments: list[str]) -> None:
     """Make CoTBal's K + 1 runs and its tables, for the combiner cotbal."""
     from mtrl_imgrad.supervised.cotbal import measure_cotbal
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="mtrl-imgrad supervised cotbal", add_help=False, allow_abbrev=False)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--mini", type=float, default=1 / 32)
     parser.add_argument("--temperature", type=float, default=1.0)

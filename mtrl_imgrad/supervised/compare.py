@@ -24,6 +24,7 @@ from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.panels import draw_panel, sample_items
 from mtrl_imgrad.supervised.published import published_table
 from mtrl_imgrad.supervised.run import check_settings, load_model, train_or_resume
+from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import Splits, load_splits
 from mtrl_imgrad.supervised.training_config import SupervisedConfig
 
@@ -111,6 +112,7 @@ def compare(
         for runs in by_seed.values():
             for run in runs:
                 check_settings(run)
+                _check_method(run, data)
     found: list[MethodRuns] = []
     for label, by_seed in jobs.items():
         results = {
@@ -150,6 +152,12 @@ def _jobs(config: SupervisedConfig, spec: MethodSpec, seed: int, data: Splits, f
             config, method=method, seed=seed, run_dir=folder / "runs" / f"{_slug(spec.label)}-seed{seed}"
         )
     ]
+
+
+def _check_method(config: SupervisedConfig, data: Splits) -> None:
+    """Whether the combiner takes its arguments."""
+    method = config.resolved_method()
+    run_combiner(method.combiner, method.combiner_kwargs, tasks=data.tasks, seed=config.seed, steps_per_epoch=1)
 
 
 def _gather(label: str, results: Mapping[int, Sequence[RunResult]]) -> MethodRuns:

@@ -78,7 +78,7 @@ def make_optimizer(
         ArgumentError: for ``amp="fp16"`` with a combiner that makes the step.
     """
     fused = device.type in ("cpu", "cuda")
-    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if not combiner.returns_step:
         return torch.optim.Adam([*shared, *own], fused=fused, **options)
     if config.amp == "fp16":
@@ -94,7 +94,7 @@ def _rule(combiner: Combiner) -> Callable[..., torch.optim.Optimizer]:
     """The optimizer of torch whose step the combiner makes for each task."""
     if not isinstance(combiner, AdaTask):
         return torch.optim.Adam
-    eps = {} if combiner.eps is None else {"eps": combiner.eps}
+    eps: dict[str, Any] = {} if combiner.eps is None else {"eps": combiner.eps}
     if combiner.algorithm == "adagrad":
         return partial(torch.optim.Adagrad, **eps)
     if combiner.algorithm == "rmsprop":

@@ -20,7 +20,7 @@ from mtrl_imgrad.combiners.replicas.agreement import mean_losses
 from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.masks import IGNORED_LABEL, measured_pixels
+from mtrl_imgrad.supervised.masks import IGNORED_LABEL, UNKNOWN_ATTRIBUTE, measured_pixels
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian
@@ -200,5 +200,5 @@ def _measured(task: TaskSpec, target: Tensor, protocol: Protocol) -> Tensor:
     if task.kind == "segmentation":
         return (target != IGNORED_LABEL).sum()
     if task.kind == "attribute":
-        return torch.tensor(target.numel(), device=target.device)
+        return (target != UNKNOWN_ATTRIBUTE).sum()
     return measured_pixels(target, protocol).sum()

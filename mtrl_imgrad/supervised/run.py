@@ -197,7 +197,7 @@ class _Run:
         if (folder / "checkpoint.pt").exists():
             self._restore()
         elif self.writes and not (folder / "config.yaml").exists():
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
             record = {"device": str(self.trainer.device), "versions": installed_versions()}
             save_config(config, folder / "config.yaml", record)
 
@@ -318,3 +318,10 @@ def _free_folder(config: SupervisedConfig) -> Path:
     if (folder / "config.yaml").exists():
         raise ArgumentError(f"run_dir {folder} holds a run already; --resume {folder} continues it")
     return folder
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"run_dir {folder} cannot be made ({error}); take another folder") from error

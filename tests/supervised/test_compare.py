@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
 
 from mtrl_imgrad.cli import main
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
 from mtrl_imgrad.supervised.analysis import (
     RunLog,
     _count_axis,
@@ -35,8 +36,10 @@ from mtrl_imgrad.supervised.comparison_report import (
     difference_is_noise,
     student_95,
 )
-from mtrl_imgrad.supervised.data import DenseSample, write_nyuv2
+from mtrl_imgrad.supervised.data import DenseSample, make_scenes, write_nyuv2
 from mtrl_imgrad.supervised.published import published_table
+from mtrl_imgrad.supervised.run import make_trainer, train
+from mtrl_imgrad.supervised.splits import load_splits
 from mtrl_imgrad.supervised.training_config import load_config, preset_path
 
 SIGNS = {"segmentation": {"miou": True}, "depth": {"abs_err": False}}
@@ -342,6 +345,29 @@ def test_wrong_commands_are_one_line(tmp_path, capsys):
     ):
         assert main(["supervised", *arguments]) == 1
         assert expected in capsys.readouterr().err
+
+
+def test_a_method_that_cannot_be_made_is_told_before_the_first_run(small, tmp_path):
+    for method, message in (("cotbal", "supervised cotbal makes them"), ("imgrad:d=3", "takes no argument 'd'")):
+        with pytest.raises(ArgumentError, match=message):
+            compare(small, ["ls", method], [0], tmp_path / "out", console=Console(quiet=True), progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_that_cannot_be_written_and_sizes_of_zero_are_told(small, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match=r"run_dir .*file/run cannot be made.*another folder"):
+        train(dataclasses.replace(small, run_dir=tmp_path / "file" / "run"), progress=False)
+    with pytest.raises(DatasetError, match=r"file/scenes: cannot be made.*another folder"):
+        make_scenes("primitives", tmp_path / "file" / "scenes", counts={"train": 1}, progress=False)
+    with pytest.raises(ArgumentError, match="height and width must be positive, got 0 and 32"):
+        make_scenes("primitives", tmp_path / "scenes", counts={"train": 1}, height=0, width=32, progress=False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told(small):
+    with pytest.raises(ArgumentError, match="device must be auto, cpu, cuda .* got 'cuda'"):
+        make_trainer(dataclasses.replace(small, device="cuda"), load_splits(small.data, progress=False))
 
 
 def test_lines_of_the_page(tmp_path, monkeypatch, capsys):

@@ -14,6 +14,7 @@ from mtrl_imgrad.supervised.cotbal import measure_cotbal
 from mtrl_imgrad.supervised.history import read_rows
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.partly_labeled import PartlyLabeled
+from mtrl_imgrad.supervised.replicas import _measured
 from mtrl_imgrad.supervised.run import make_trainer
 from mtrl_imgrad.supervised.splits import load_splits
 from mtrl_imgrad.supervised.tasks import TaskSpec
@@ -72,6 +73,7 @@ def test_unknown_attributes_have_no_part_in_the_loss():
     nothing = make_loss(TASKS[1])(logits, torch.full_like(logits, -1))
     assert nothing.item() == 0
     assert nothing.requires_grad
+    assert _measured(TASKS[1], targets, "fixed") == 1  # what a replica counts as its rows
 
 
 @pytest.fixture(scope="module")

@@ -75,8 +75,8 @@ def make_scenes(
     recipe = {
         "kind": kind,
         "counts": dict(counts or (ATTRIBUTE_COUNTS if of_attributes else DENSE_COUNTS)),
-        "height": height or (218 if of_attributes else 96),
-        "width": width or (178 if of_attributes else 128),
+        "height": (218 if of_attributes else 96) if height is None else height,
+        "width": (178 if of_attributes else 128) if width is None else width,
         "seed": seed,
         "version": VERSION,
     }
@@ -85,8 +85,11 @@ def make_scenes(
     if _is_made(root, recipe, colour):
         return root
     recipe["colour"] = choose_colour(colour)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
+    except OSError as error:
+        raise DatasetError(f"{root}: cannot be made ({error}); take another folder") from error
     try:
         _write(place / root.name, recipe, progress)
         (place / root.name).rename(root)
