@@ -225,7 +225,7 @@ def _double(agent):
     """Networks, a batch and noise in float64."""
     agent.policy.double()
     batch = agent.replay_buffer.sample(agent.batch_size)
-    batch = type(batch)(*(column.double() for column in batch))
+    batch = type(batch)(*(column if column is None else column.double() for column in batch))
     normal = (torch.randn(batch.actions.shape, dtype=torch.float64) for _ in range(2))
     return batch, Noise(*normal, agent.update.draw_masks(batch, agent.noise_generator))
 

@@ -34,7 +34,7 @@ def test_an_update_is_clipped_adam_on_the_mean_over_all_rows():
     ).learn(400)
     agent.policy.double()
     batch = agent.replay_buffer.sample(agent.batch_size)
-    batch = type(batch)(*(column.double() for column in batch))
+    batch = type(batch)(*(column if column is None else column.double() for column in batch))
     noise = Noise(*(torch.randn(batch.actions.shape, dtype=torch.float64) for _ in range(2)))
     plain = copy.deepcopy(agent.policy)
     agent.update.begin(agent._settings())

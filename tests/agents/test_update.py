@@ -40,7 +40,7 @@ def _double(agent):
     """The agent's networks and a batch in float64, so that agreement is to rounding."""
     agent.policy.double()
     batch = agent.replay_buffer.sample(agent.batch_size)
-    batch = type(batch)(*(column.double() for column in batch))
+    batch = type(batch)(*(column if column is None else column.double() for column in batch))
     noise = Noise(*(torch.randn(batch.actions.shape, dtype=torch.float64) for _ in range(2)))
     return batch, noise
 

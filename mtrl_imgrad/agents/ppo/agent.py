@@ -245,14 +245,13 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         counted *= 1 if self.advantage_scope == "task" else self.num_tasks
         if self.normalize_advantage and counted < 2:
             raise ArgumentError(
-                f"batch_size, n_steps or the environments a task must be more for normalize_advantage: {counted} rows "
+                f"batch_size must be larger for normalize_advantage, or n_steps: {counted} rows "
                 f"give the advantages of a {self.advantage_scope} no deviation"
             )
         if self.normalize_advantage and left * (1 if self.advantage_scope == "task" else self.num_tasks) == 1:
             warnings.warn(
-                f"batch_size={self.batch_size} divides the {self.n_steps * self.n_envs} transitions of a rollout so "
-                f"that there will be a truncated mini-batch of size {left * self.num_tasks}, whose advantages have no "
-                "deviation",
+                f"there will be a truncated mini-batch of size {left * self.num_tasks}, whose advantages have no "
+                f"deviation: give a batch_size that divides the {self.n_steps * self.n_envs} transitions of a rollout",
                 stacklevel=2,
             )
 
