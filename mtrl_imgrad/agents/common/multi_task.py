@@ -79,7 +79,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     """Set to make the next training compute per-task gradients even where its combiner does without."""
     last_report: CombinedUpdate | None
     heads: Heads
-    max_grad_norm: float | None
+    max_grad_norm: Any  # a number or None; SB3 has annotations of its own
     on_nonfinite: OnNonFinite
     non_finite: NonFiniteCounts
     """What `on_nonfinite` left out so far."""
