@@ -24,12 +24,12 @@ from mtrl_imgrad.agents.common.environments import parse_train_freq
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.agents.off_policy.update import UpdateSettings
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+from mtrl_imgrad.validation import checked
 
 __all__ = ["BUFFER_ARGUMENTS", "TaskReplayAlgorithm"]
 

@@ -23,11 +23,11 @@ from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 from mtrl_imgrad.agents.sac.temperature import Temperature
 from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateReport
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.gradients import Heads
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTSAC"]
 

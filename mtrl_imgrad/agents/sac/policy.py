@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from mtrl_imgrad.agents.common.base_policy import NetArch, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTActor", "MTSACPolicy", "squashed_sample"]
 
