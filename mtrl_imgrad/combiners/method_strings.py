@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.registry import combiner_class, make_combiner
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["Method", "parse_method", "parse_options"]
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["STRICT", "plain", "read_sections", "save_config", "validated"]
 

@@ -6,8 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["list_presets", "preset_path"]
 

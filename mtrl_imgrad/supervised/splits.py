@@ -10,9 +10,9 @@ from typing import cast
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["ItemDataset", "Splits"]
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.combiners.method_strings import Method
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
@@ -22,6 +21,7 @@ from mtrl_imgrad.synthetic.problem import (
     evaluate,
     task_weights,
 )
+from mtrl_imgrad.validation import checked
 
 __all__ = ["Trajectories", "descend"]
 

@@ -18,11 +18,11 @@ import torch
 import tyro
 from stable_baselines3.common.utils import LinearSchedule
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.experiments.config_files import STRICT, read_sections, validated
 from mtrl_imgrad.experiments.options import Flat, Options
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
+from mtrl_imgrad.validation import checked
 
 __all__ = [
     "TRAIN_CONFIGS",

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.method_strings import Method, parse_method
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.supervised.comparison_report import ComparisonReport, MethodRuns
@@ -26,6 +25,7 @@ from mtrl_imgrad.experiments.supervised.run import check_settings, load_model, t
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import Splits
+from mtrl_imgrad.validation import checked
 
 __all__ = ["SINGLE_TASK", "compare"]
 

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
+from annotated_types import Ge, Gt
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import combiner_class
-from mtrl_imgrad.combiners.arguments import check_choice, check_count, check_number, check_seed
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config_files import STRICT, read_sections, validated
 from mtrl_imgrad.experiments.options import Flat, Options
 from mtrl_imgrad.experiments.presets import preset_path
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.gradients.per_loss import Heads
-from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
+from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
+from mtrl_imgrad.validation import Count, NonNegativeInt, Positive, PositiveOrInf, Probability, checked
 
 __all__ = [
     "DataConfig",
@@ -46,7 +46,7 @@ class DataConfig:
     """Folder of the data set."""
     tasks: tuple[str, ...] = ()
     """Names of the tasks to learn; none means all, one gives the single-task network."""
-    train_fraction: float = 1.0
+    train_fraction: Annotated[Probability, Gt(0)] = 1.0
     """Share of the training images whose labels are used."""
     full_tasks: tuple[str, ...] = ()
     """Tasks whose labels are used of all training images, whatever train_fraction."""
@@ -54,31 +54,22 @@ class DataConfig:
     """Zoom and mirror the training images (NYUv2, CityScapes)."""
     label_dir: str = "label_7"
     """Folder of the labels (CityScapes)."""
-    num_classes: int = 7
+    num_classes: Annotated[int, Ge(2)] = 7
     """Classes of these labels (CityScapes)."""
-    image_size: tuple[int, int] = (64, 64)
+    image_size: tuple[Count, Count] = (64, 64)
     """Height and width that images are resized to (CelebA)."""
-    num_workers: int = 0
+    num_workers: NonNegativeInt = 0
     """Processes that read images; 0 reads in this one."""
     simulate: Literal["primitives", "mt10", "attributes"] | None = None
     """Make the folder first, of simulated scenes, where it is not there."""
-    simulate_counts: tuple[int, ...] = (320, 80)
+    simulate_counts: tuple[Count, ...] = (320, 80)
     """Scenes for training and validation, and for test where the format has such a split."""
-    simulate_size: tuple[int, int] = (96, 128)
+    simulate_size: tuple[Count, Count] = (96, 128)
     """Height and width of the scenes."""
 
     def __post_init__(self) -> None:
-        check_choice("format", self.format, ("nyuv2", "cityscapes", "celeba"))
-        if self.simulate is not None:
-            check_choice("simulate", self.simulate, ("primitives", "mt10", "attributes"))
         if len(set(self.tasks)) != len(self.tasks):
             raise ArgumentError(f"tasks must be different ones, got {list(self.tasks)}")
-        check_number("train_fraction", self.train_fraction, 0, 1, closed=False)
-        check_count("num_classes", self.num_classes, 2)
-        check_count("num_workers", self.num_workers, 0)
-        for name in ("image_size", "simulate_size", "simulate_counts"):
-            for number in getattr(self, name):
-                check_count(name, number)
 
 
 @checked
@@ -90,11 +81,8 @@ class ModelConfig:
     """Network."""
     single_task_model: str = "segnet"
     """Network of the single-task baselines."""
-    width: float = 1.0
+    width: Positive = 1.0
     """Multiplies the number of feature maps; 1 is the published network."""
-
-    def __post_init__(self) -> None:
-        check_number("width", self.width, 0, closed=False)
 
 
 @checked
@@ -114,20 +102,10 @@ class MethodConfig:
     """A task's own parameters take its plain gradient, or that times its weight; None: unweighted."""
     sharing: Literal["cagrad", "nash"] | None = None
     """Which parameters are shared, see `split_parameters`; None: cagrad."""
-    max_grad_norm: float | None = None
+    max_grad_norm: PositiveOrInf | None = None
     """Shorten the combined gradient to this norm; None: never, inf: never, whatever the preset says."""
     on_nonfinite: OnNonFinite = "raise"
     """A step with a NaN or infinite loss or gradient of some task: an error, no step, or a step without the task."""
-
-    def __post_init__(self) -> None:
-        check_choice("reduction", self.reduction, ("mean", "sum"))
-        check_choice("gradients", self.gradients, ("losses", "features"))
-        if self.heads is not None:
-            check_choice("heads", self.heads, ("unweighted", "weighted"))
-        if self.sharing is not None:
-            check_choice("sharing", self.sharing, ("cagrad", "nash"))
-        if self.max_grad_norm not in (None, math.inf):
-            check_number("max_grad_norm", self.max_grad_norm, 0, closed=False)
 
 
 Hidden = tyro.conf.Suppress
@@ -152,20 +130,16 @@ class SupervisedConfig:
     """By combiner: the arguments, heads, sharing and clipping that its paper used."""
     protocol: Protocol = "fixed"
     """"paper" keeps the quirks that published numbers rest on, "fixed" mends them."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Determines the run on one machine."""
     device: str = "auto"
     """auto, cpu, cuda ..."""
-    torch_threads: int | None = None
+    torch_threads: Count | None = None
     """Threads of PyTorch on the CPU; None leaves its own choice."""
     run_dir: Path | None = None
     """Run folder; None makes runs/<data>-<combiner>-seed<seed>-<time>."""
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
-        check_protocol(self.protocol)
-        if self.torch_threads is not None:
-            check_count("torch_threads", self.torch_threads)
         for combiner, settings in self.methods.items():
             combiner_class(combiner)
             if unknown := sorted(set(settings) - set(METHOD_KEYS)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.supervised.config import DataConfig
 from mtrl_imgrad.scenes import make_scenes
@@ -14,6 +13,7 @@ from mtrl_imgrad.supervised.datasets.description import read_meta
 from mtrl_imgrad.supervised.datasets.partly_labeled import PartlyLabeled
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.splits import Splits
+from mtrl_imgrad.validation import checked
 
 __all__ = ["load_splits"]
 

@@ -16,7 +16,6 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config_files import plain, save_config
 from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
@@ -41,6 +40,7 @@ from mtrl_imgrad.supervised.models import TaskModel, make_model
 from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
+from mtrl_imgrad.validation import checked
 
 __all__ = ["build_model", "check_settings", "load_model", "make_trainer", "resume", "train", "train_or_resume"]
 

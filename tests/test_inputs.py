@@ -75,7 +75,9 @@ def takes_arguments(one: Any) -> bool:
 def is_record(one: Any) -> bool:
     if not inspect.isclass(one):
         return False
-    record = dataclasses.is_dataclass(one) and not hasattr(one, "__post_init__")
+    record = dataclasses.is_dataclass(one) and not (
+        hasattr(one, "__post_init__") or hasattr(one.__init__, "__wrapped__")
+    )
     return record or issubclass(one, (tuple, Enum, Exception))
 
 
