@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(arguments: list[str]) -> None:
     """Train an agent (--preset NAME or --config FILE set the defaults of all other options)."""
+    from mtrl_imgrad.agents.registry import AGENTS
     from mtrl_imgrad.experiments.options import without_stale_kwargs
     from mtrl_imgrad.experiments.presets import list_presets, preset_path
     from mtrl_imgrad.experiments.rl.config import load_config, train_config_class
@@ -88,7 +89,7 @@ def _train(arguments: list[str]) -> None:
             f"Train an agent. --preset NAME ({', '.join(list_presets('rl'))}) or --config FILE (a run's config.yaml) "
             "sets the defaults of all options below; --resume RUN goes on with a run that was interrupted, from its "
             "latest checkpoint; --no-progress-bar prints no progress; "
-            "--agent mtppo lists the options of the other agent."
+            f"--agent NAME ({', '.join(AGENTS)}) lists the options of an agent."
         ),
         default=default,
         args=rest,

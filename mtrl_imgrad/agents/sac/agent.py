@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -55,7 +55,8 @@ class MTSAC(TaskReplayAlgorithm):
         gamma: discount.
         train_freq: steps of the vector environment between trainings, or ``(number, "step" | "episode")``.
         gradient_steps: updates a training; -1 makes as many as transitions were collected.
-        action_noise: SB3's noise, added to the actions when acting.
+        action_noise: SB3's noise, added to the actions when acting (in a run's configuration: the standard deviation of
+            normal noise, 0 for none).
         replay_buffer_class: a subclass of `TaskReplayBuffer`.
         replay_buffer_kwargs: its further arguments.
         n_steps: rewards of the return before the critic's own estimate; fewer where an episode ends.
@@ -130,7 +131,7 @@ class MTSAC(TaskReplayAlgorithm):
         max_grad_norm: float | None = None,
         on_nonfinite: OnNonFinite = "raise",
         sampling: Sampling = "balanced",
-        reward_normalization: str | None = None,
+        reward_normalization: Literal["std"] | None = None,
         trace: bool = True,
     ) -> None:
         self._check_arguments(locals(), SAC_ARGUMENTS, unsupported.SAC_ARGUMENTS)

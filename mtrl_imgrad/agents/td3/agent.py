@@ -45,7 +45,8 @@ class MTTD3(TaskReplayAlgorithm):
         gamma: discount.
         train_freq: steps of the vector environment between trainings, or ``(number, "step" | "episode")``.
         gradient_steps: updates a training; -1 makes as many as transitions were collected.
-        action_noise: SB3's noise, added to the actions when acting. Without it an actor explores by its changes only.
+        action_noise: SB3's noise, added to the actions when acting (in a run's configuration: the standard deviation of
+            normal noise, 0 for none).
         replay_buffer_class: a subclass of `TaskReplayBuffer`.
         replay_buffer_kwargs: its further arguments.
         optimize_memory_usage: SB3's, accepted with its default.

@@ -252,7 +252,9 @@ CALLS: dict[str, Call] = {
     "combiners.solvers.simplex_problems.min_norm_point": lambda folder: {"gramian": gramian()},
     "agents.sac.agent.MTSAC": lambda folder: agent_arguments(buffer_size=400),
     "agents.ppo.agent.MTPPO": lambda folder: agent_arguments(n_steps=4, batch_size=8),
+    "agents.td3.agent.MTTD3": lambda folder: agent_arguments(buffer_size=400),
     "agents.sac.policy.MTSACPolicy": policy_arguments,
+    "agents.td3.policy.MTTD3Policy": policy_arguments,
     "agents.ppo.policy.MTPPOPolicy": policy_arguments,
     "agents.off_policy.buffer.TaskReplayBuffer": lambda folder: {
         "buffer_size": 8,
@@ -418,7 +420,7 @@ CALLS: dict[str, Call] = {
     "experiments.presets.preset_path": lambda folder: {"kind": "rl", "name": "mt10"},
     "experiments.rl.config.train_config_class": lambda folder: {"agent": "mtsac"},
     "experiments.config_files.save_config": lambda folder: {
-        "config": agents.MTSACTrainConfig(),
+        "config": agents.train_config_class("mtsac")(),
         "path": folder / "config.yaml",
         "ran_with": {},
     },
