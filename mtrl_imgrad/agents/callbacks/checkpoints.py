@@ -13,7 +13,6 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.checkpoints.format import delete_checkpoint, is_checkpoint
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import (
@@ -23,6 +22,7 @@ from mtrl_imgrad.errors import (
     MtrlImgradError,
     WorkerError,
 )
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTCheckpointCallback", "latest_checkpoint", "list_checkpoints"]
 
