@@ -15,11 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.statistics import Interval, as_array, success_interval, wilson_interval
 from mtrl_imgrad.reporting.atomic_files import write_atomically
+from mtrl_imgrad.validation import checked
 
 __all__ = ["EvaluationHistory", "SuccessReport"]
 

@@ -17,12 +17,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.evaluation.plots import PALETTE
 from mtrl_imgrad.synthetic.measures import Curves, Outcome, curves
 from mtrl_imgrad.synthetic.optima import front, minimiser
 from mtrl_imgrad.synthetic.problem import evaluate, task_weights
 from mtrl_imgrad.synthetic.run import Trajectories
+from mtrl_imgrad.validation import checked
 
 __all__ = ["plot_failures", "plot_progress", "plot_trajectories"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.synthetic.measures import Outcome
+from mtrl_imgrad.validation import checked
 
 __all__ = ["TextTable", "failure_table", "reached_table", "scenario_table"]
 

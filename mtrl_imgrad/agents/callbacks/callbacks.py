@@ -18,12 +18,12 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from mtrl_imgrad.agents.callbacks.progress import task_names_of
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.base import Combination
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
 from mtrl_imgrad.evaluation.success import check_evaluation_env, evaluate_success
+from mtrl_imgrad.validation import checked
 
 __all__ = ["GradientDiagnosticsCallback", "MTEvalCallback", "record_per_task"]
 

@@ -19,9 +19,9 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from mtrl_imgrad.agents.common.guards import as_callbacks
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.tables import rate_grid
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTProgressBarCallback", "task_names_of", "task_progress"]
 
