@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress
 
 from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.synthetic import (
     DEFAULT_METHODS,
     Outcome,
@@ -78,7 +76,7 @@ def run_toy(config: ToyConfig, console: Console | None = None) -> list[Outcome]:
     starts, shares = _parse_starts(config.starts), check_shares(config.s)
     folder = _free_folder(config.out_dir)
     began = time.monotonic()
-    with _step_bar(config.steps, config.progress_bar) as advance:
+    with counting_bar("steps", config.steps, config.progress_bar) as advance:
         run = descend(
             methods,
             shares=shares,
@@ -133,13 +131,3 @@ def _free_folder(folder: Path | None) -> Path:
     if (folder / "results.json").exists():
         raise ArgumentError(f"out_dir {folder} holds results already; give another folder, nothing was changed")
     return folder
-
-
-@contextmanager
-def _step_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda count: None
-        return
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-        task = progress.add_task("steps", total=total)
-        yield lambda count: progress.advance(task, count)

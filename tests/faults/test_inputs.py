@@ -29,7 +29,6 @@ from mtrl_imgrad.errors import MtrlImgradError, UnknownNameError
 ROOMS = (
     "gradients",
     "reporting.atomic_files",
-    "evaluation.plots",
     "synthetic.plots",
     "experiments.rl.config",
     "experiments.supervised.comparison",
