@@ -1,7 +1,7 @@
 """The map of the package: which room imports which, read from the source, held against the floors below.
 
-    python tools/import_map.py          # checks, and says what is wrong
-    python tools/import_map.py --write  # and writes the picture and the table into docs/architecture.md
+python tools/import_map.py          # checks, and says what is wrong
+python tools/import_map.py --write  # and writes the picture and the table into docs/architecture.md
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLOORS: tuple[dict[str, str], ...] = (
         "errors": "one family of exceptions; a message names argument, task, environment, step",
     },
     {
-        "checked": "arguments held against their annotations, by a decorator",
+        "validation": "the one vocabulary of argument checks: constraints in annotations, read by a decorator",
         "seeding": "named streams of random numbers, NumPy and torch, from one seed",
     },
     {
@@ -191,7 +191,9 @@ def picture() -> str:
     lines += ["```", "", "| room | what it holds | imports |", "| :-- | :-- | :-- |"]
     for rooms in reversed(FLOORS):
         for room, holds in rooms.items():
-            targets = sorted(target for source, target in between if source == room and (room, target) not in EXCEPTIONS)
+            targets = sorted(
+                target for source, target in between if source == room and (room, target) not in EXCEPTIONS
+            )
             lines.append(f"| `{room}` | {holds} | {', '.join(f'`{target}`' for target in targets) or '-'} |")
     lines += ["", *(f"* {up[0]} to {up[1]}: {reason}." for up, reason in EXCEPTIONS.items())]
     return "\n".join(lines)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.evaluation.files import EPISODES, PathLike, load_npz, save_npz, with_suffix
 from mtrl_imgrad.evaluation.protocol import read_protocol
 from mtrl_imgrad.evaluation.report import SuccessReport
+from mtrl_imgrad.validation import checked
 
 __all__ = ["EvaluationHistory"]
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import CheckpointError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["UNKNOWN", "EvaluationProtocol", "read_protocol"]
 

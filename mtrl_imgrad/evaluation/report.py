@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.files import EPISODES, PathLike, load_npz, save_npz, with_suffix, write_whole
 from mtrl_imgrad.evaluation.protocol import UNKNOWN, EvaluationProtocol, read_protocol
 from mtrl_imgrad.evaluation.report_table import report_table
 from mtrl_imgrad.evaluation.statistics import Interval, as_array, success_interval, wilson_interval
 from mtrl_imgrad.reporting.tables import render_text
+from mtrl_imgrad.validation import checked
 
 __all__ = ["SuccessReport"]
 

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.envs.success_info import success_of
 from mtrl_imgrad.errors import (
     ArgumentError,
@@ -26,6 +25,7 @@ from mtrl_imgrad.errors import (
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.reporting.progress import counting_bar
+from mtrl_imgrad.validation import checked
 
 __all__ = ["check_evaluation_env", "evaluate_success"]
 

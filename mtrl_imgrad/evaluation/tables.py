@@ -7,9 +7,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.report_table import report_markdown, report_table
+from mtrl_imgrad.validation import checked
 
 __all__ = ["markdown_table", "print_success", "success_table"]
 

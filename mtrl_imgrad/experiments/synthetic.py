@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.progress import counting_bar
@@ -31,6 +30,7 @@ from mtrl_imgrad.synthetic import (
 )
 from mtrl_imgrad.synthetic.plots import plot_failures, plot_progress, plot_trajectories
 from mtrl_imgrad.synthetic.problem import STARTS, Start
+from mtrl_imgrad.validation import checked
 
 __all__ = ["ToyConfig", "run_toy"]
 

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.reporting.atomic_files import write_atomically
+from mtrl_imgrad.validation import checked
 
 __all__ = ["BAND", "INK", "PALETTE", "QUIET", "line_style", "new_figure", "plain_axes", "save_figure"]
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
 from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.scenes.rendering import choose_colour
 from mtrl_imgrad.supervised.datasets.description import META_NAME, read_meta
+from mtrl_imgrad.validation import checked
 
 __all__ = ["SCENE_KINDS", "make_scenes"]
 

@@ -11,7 +11,6 @@ from typing import cast
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.supervised.config import DataConfig
 from mtrl_imgrad.supervised.datasets import CelebA, CityScapes, NYUv2, make_scenes
@@ -19,6 +18,7 @@ from mtrl_imgrad.supervised.datasets.description import read_meta
 from mtrl_imgrad.supervised.datasets.partly_labeled import PartlyLabeled
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["ItemDataset", "Splits", "load_splits"]
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.experiments.supervised.config import OptimisationConfig, ReportConfig
@@ -33,6 +32,7 @@ from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MultiTaskTrainer"]
 

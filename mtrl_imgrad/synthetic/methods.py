@@ -11,7 +11,6 @@ import torch
 import yaml
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import (
     Combiner,
     GramianCombiner,
@@ -23,6 +22,7 @@ from mtrl_imgrad.combiners import (
 )
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.seeding import Stream, stream_seed
+from mtrl_imgrad.validation import checked
 
 __all__ = ["DEFAULT_METHODS", "Method", "Updates", "check_methods", "is_proven", "parse_method"]
 

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.reporting.figures import INK, PALETTE, QUIET, line_style, new_figure, plain_axes, save_figure
 from mtrl_imgrad.synthetic.measures import Curves, Outcome, curves
 from mtrl_imgrad.synthetic.optima import front, minimiser
 from mtrl_imgrad.synthetic.problem import evaluate, task_weights
 from mtrl_imgrad.synthetic.run import Trajectories
+from mtrl_imgrad.validation import checked
 
 __all__ = ["plot_failures", "plot_progress", "plot_trajectories"]
 

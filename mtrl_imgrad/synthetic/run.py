@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.synthetic.methods import DEFAULT_METHODS, Method, Updates, check_methods, is_proven
@@ -21,6 +20,7 @@ from mtrl_imgrad.synthetic.problem import (
     evaluate,
     task_weights,
 )
+from mtrl_imgrad.validation import checked
 
 __all__ = ["Trajectories", "descend"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.reporting.tables import TextTable
 from mtrl_imgrad.synthetic.measures import Outcome
+from mtrl_imgrad.validation import checked
 
 __all__ = ["failure_table", "reached_table", "scenario_table"]
 

@@ -14,7 +14,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents.checkpoints.format import delete_checkpoint, is_checkpoint
 from mtrl_imgrad.agents.checkpoints.resumable import ResumableAlgorithm
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import (
     ArgumentError,
@@ -23,6 +22,7 @@ from mtrl_imgrad.errors import (
     MtrlImgradError,
     WorkerError,
 )
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTCheckpointCallback", "latest_checkpoint", "list_checkpoints"]
 

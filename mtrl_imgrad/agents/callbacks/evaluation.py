@@ -10,11 +10,11 @@ from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from mtrl_imgrad.agents.common.task_log import record_per_task
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import check_evaluation_env, evaluate_success
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTEvalCallback"]
 

@@ -19,9 +19,9 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 
 from mtrl_imgrad.agents.common.guards import as_callbacks
 from mtrl_imgrad.agents.common.task_log import task_names_of
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.bars import rate_grid
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTProgressBarCallback", "task_progress"]
 

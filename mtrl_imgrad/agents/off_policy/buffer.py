@@ -28,10 +28,10 @@ from mtrl_imgrad.agents.common.unsupported import SAC_ARGUMENTS, refuse
 from mtrl_imgrad.agents.off_policy.columns import StoredColumns
 from mtrl_imgrad.agents.off_policy.n_step import CUT_OFF, TERMINATED, n_step_transitions
 from mtrl_imgrad.agents.off_policy.reward_moments import RewardMoments
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+from mtrl_imgrad.validation import checked
 
 __all__ = ["TaskBatch", "TaskReplayBuffer"]
 

@@ -24,12 +24,12 @@ from mtrl_imgrad.agents.ppo.log import TAGS, TrainingLog, finite_mean
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
 from mtrl_imgrad.agents.ppo.rollout import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.agents.ppo.update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTPPO"]
 

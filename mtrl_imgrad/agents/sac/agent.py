@@ -26,12 +26,12 @@ from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 from mtrl_imgrad.agents.sac.temperature import Temperature
 from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateReport, UpdateSettings
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.gradients import Heads
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTSAC"]
 

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation.plots.titles import DPI, count_episodes, set_titles
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.reporting.figures import BAND, INK, new_figure, plain_axes, save_figure
+from mtrl_imgrad.validation import checked
 
 __all__ = ["plot_per_task_bars"]
 

@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.plots.titles import DPI, count_episodes, set_titles
 from mtrl_imgrad.reporting.figures import BAND, INK, PALETTE, line_style, new_figure, plain_axes, save_figure
+from mtrl_imgrad.validation import checked
 
 __all__ = ["plot_success_curve"]
 

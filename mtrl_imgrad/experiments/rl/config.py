@@ -21,9 +21,9 @@ import tyro
 import yaml
 from stable_baselines3.common.utils import LinearSchedule
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
+from mtrl_imgrad.validation import checked
 
 __all__ = [
     "TRAIN_CONFIGS",

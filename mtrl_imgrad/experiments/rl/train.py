@@ -24,7 +24,6 @@ from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint, list_checkpoints
 from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
@@ -36,6 +35,7 @@ from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.rl.config import TRAIN_CONFIGS, EnvConfig, TrainConfig, load_config, save_config
 from mtrl_imgrad.experiments.rl.logs import run_logger
 from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.validation import checked
 
 __all__ = ["TrainResult", "make_env", "make_eval_env", "resume", "train"]
 

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import combiner_class
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.rl.config import Options, parse_options
@@ -27,6 +26,7 @@ from mtrl_imgrad.experiments.supervised.run import check_settings, load_model, t
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import Splits, load_splits
+from mtrl_imgrad.validation import checked
 
 __all__ = ["SINGLE_TASK", "MethodSpec", "compare"]
 

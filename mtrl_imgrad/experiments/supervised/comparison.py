@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["Results", "Signs", "delta_m", "delta_p", "mean_rank"]
 

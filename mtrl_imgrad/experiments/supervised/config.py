@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import combiner_class
 from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
@@ -23,6 +22,7 @@ from mtrl_imgrad.experiments.rl.config import STRICT, Options, read_sections, va
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.gradients.per_loss import Heads
 from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
+from mtrl_imgrad.validation import checked
 
 __all__ = [
     "DataConfig",

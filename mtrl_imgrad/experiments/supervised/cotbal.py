@@ -23,7 +23,6 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.methods.cotbal import cotbal_weights
 from mtrl_imgrad.errors import ArgumentError
@@ -36,6 +35,7 @@ from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.tables import plain_table
 from mtrl_imgrad.supervised.splits import load_splits
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["CoTBalTables", "measure_cotbal"]
 

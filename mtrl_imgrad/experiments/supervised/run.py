@@ -17,7 +17,6 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.rl.config import plain, save_config
 from mtrl_imgrad.experiments.supervised.checkpoint import load_checkpoint, save_checkpoint
@@ -40,6 +39,7 @@ from mtrl_imgrad.supervised.models import TaskModel, make_model
 from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.splits import Splits, load_splits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
+from mtrl_imgrad.validation import checked
 
 __all__ = ["build_model", "check_settings", "load_model", "make_trainer", "resume", "train", "train_or_resume"]
 
