@@ -4,7 +4,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from resumed_runs import assert_equal_states
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import LinearSchedule
@@ -16,6 +15,7 @@ from mtrl_imgrad.combiners import CAGrad
 from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.evaluation import evaluate_success
+from tests.support.agents.resumed_runs import assert_equal_states
 
 SMALL = {"net_arch": [16, 16]}
 SAC = {"policy_kwargs": SMALL, "learning_starts": 80, "batch_size": 32, "buffer_size": 240, "seed": 3, "device": "cpu"}

@@ -10,10 +10,12 @@ import struct
 
 import numpy as np
 import pytest
-from states import number_in, save_small
 
 from mtrl_imgrad.agents.checkpoints.format import MANIFEST, read_checkpoint, write_checkpoint
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
+from tests.support.agents.saved_states import number_in, save_small
+
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture

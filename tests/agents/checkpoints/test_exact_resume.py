@@ -6,11 +6,13 @@ Every combiner that keeps something from step to step is found in the registry, 
 from __future__ import annotations
 
 import pytest
-from combiner_examples import list_variants
-from resumed_runs import STEPS, Run, assert_equal_states, assert_the_same, run_in_both_ways
 
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.envs import list_tasks
+from tests.support.agents.resumed_runs import STEPS, Run, assert_equal_states, assert_the_same, run_in_both_ways
+from tests.support.combiners.examples import list_variants
+
+pytestmark = pytest.mark.faults
 
 TASKS = len(list_tasks("toy-reach"))
 STATEFUL = {

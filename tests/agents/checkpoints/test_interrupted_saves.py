@@ -3,15 +3,16 @@
 import re
 
 import pytest
-from states import number_in, run
 
 from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
+from tests.support.agents.saved_states import number_in, run
+
+pytestmark = pytest.mark.faults
 
 KILLED_AT_RANDOM = """
     import random
     import time
-    sys.path.insert(0, "tests/faults")
-    from states import number_in
+    from tests.support.agents.saved_states import number_in
     from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
 
     folder, draw, number = Path({folder!r}), random.Random({seed}), 0

@@ -13,6 +13,8 @@ from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import split_parameters
 
+pytestmark = pytest.mark.faults
+
 LOST = 2
 SMALL = {"net_arch": [8, 8]}
 KINDS = {

@@ -7,10 +7,10 @@ import pickle
 
 import pytest
 import torch
-from combiner_examples import make_example
 
 from mtrl_imgrad.combiners import Combiner, LossCombiner, Status, combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from tests.support.combiners.examples import make_example
 
 LOSS_METHODS = [name for name in list_combiners() if combiner_class(name).needs == "losses"]
 METHODS = [*LOSS_METHODS, "imtl"]

@@ -6,7 +6,6 @@ import io
 import itertools
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +39,7 @@ from mtrl_imgrad.experiments.supervised.published import published_table
 from mtrl_imgrad.experiments.supervised.run import make_trainer, train
 from mtrl_imgrad.supervised.datasets import DenseSample, make_scenes, write_nyuv2
 from mtrl_imgrad.supervised.splits import load_splits
+from tests.support.paths import DOCS
 
 SIGNS = {"segmentation": {"miou": True}, "depth": {"abs_err": False}}
 
@@ -363,7 +363,7 @@ def test_a_device_that_is_not_there_is_told(small):
 
 
 def test_lines_of_the_page(tmp_path, monkeypatch, capsys):
-    page = Path(__file__).parents[2] / "docs" / "supervised.md"
+    page = DOCS / "supervised.md"
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, page.name, "exec"), {})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger
 from mtrl_imgrad.agents import MTPPO, MTSAC, GradientDiagnosticsCallback, MTCheckpointCallback
 from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
 from mtrl_imgrad.envs import make_vec_env
+from tests.support.paths import ROOT
 
 AGENTS = {"mtsac": MTSAC, "mtppo": MTPPO}
 HORIZON = 7
@@ -75,10 +75,9 @@ def run_in_both_ways(runs, folder):
     for run in runs:
         run.in_one_go()
     (folder / "runs.json").write_text(json.dumps([asdict(run) for run in runs]))
-    command = [sys.executable, "-W", "error", __file__, str(folder / "runs.json"), str(torch.get_num_threads())]
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
+    command = [sys.executable, "-W", "error", "-m", "tests.support.agents.resumed_runs", str(folder / "runs.json")]
+    command.append(str(torch.get_num_threads()))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 

@@ -3,14 +3,13 @@
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from mtrl_imgrad.agents.checkpoints.format import write_checkpoint
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
 import os

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from combiner_examples import example_arguments, make_example
 from gymnasium import spaces
 from torch import nn
 
@@ -38,6 +37,7 @@ from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.splits import load_splits
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.synthetic import descend, outcomes
+from tests.support.combiners.examples import example_arguments, make_example
 
 Call = Callable[[Path], dict[str, Any]]
 NUMBERS = itertools.count()
