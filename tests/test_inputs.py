@@ -31,7 +31,6 @@ pytestmark = pytest.mark.faults
 ROOMS = (
     "gradients",
     "reporting.atomic_files",
-    "evaluation.plots",
     "synthetic.plots",
     "experiments.presets",
     "experiments.rl.config",
