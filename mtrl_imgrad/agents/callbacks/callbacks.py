@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from mtrl_imgrad.agents.callbacks.progress import task_names_of
 from mtrl_imgrad.checked import checked
-from mtrl_imgrad.combiners.base import Combination
+from mtrl_imgrad.combiners import Combination
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
