@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtrl_imgrad.agents.checkpoints.resumable import ResumableAlgorithm
+from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.ppo.agent import MTPPO
 from mtrl_imgrad.agents.sac.agent import MTSAC
 from mtrl_imgrad.agents.td3.agent import MTTD3
@@ -11,7 +11,7 @@ from mtrl_imgrad.validation import checked
 
 __all__ = ["AGENTS", "Agent", "agent_class"]
 
-Agent = ResumableAlgorithm
+Agent = MultiTaskAlgorithm
 """What all agents are: SB3's algorithms with tasks, combiners and checkpoints."""
 
 AGENTS: dict[str, type[Agent]] = {"mtsac": MTSAC, "mtppo": MTPPO, "mttd3": MTTD3}

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
 
 from mtrl_imgrad.agents.callbacks.progress import task_progress
-from mtrl_imgrad.agents.checkpoints.randomness import noise_state, restore_noise
-from mtrl_imgrad.agents.checkpoints.resumable import ResumableAlgorithm
+from mtrl_imgrad.agents.checkpoints.generators import noise_state, restore_noise
+from mtrl_imgrad.agents.checkpoints.parts import Part
 from mtrl_imgrad.agents.common.arguments import check_replay_class, two_combiners
 from mtrl_imgrad.agents.common.environments import parse_train_freq
+from mtrl_imgrad.agents.common.learning import failures_handled
+from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.agents.off_policy.update import UpdateSettings
@@ -28,7 +27,7 @@ from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
-from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import checked
 
 __all__ = ["BUFFER_ARGUMENTS", "TaskReplayAlgorithm"]
@@ -42,7 +41,7 @@ ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
 
 
-class TaskReplayAlgorithm(ResumableAlgorithm, OffPolicyAlgorithm):
+class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     """An off-policy algorithm whose replay is a `TaskReplayBuffer` and whose policy is a `TwinCriticPolicy`.
 
     An agent says what it adds: ``_setup_update``, ``_update_once``, its logs (``_measures``, ``_record_measures``).
@@ -221,7 +220,7 @@ class TaskReplayAlgorithm(ResumableAlgorithm, OffPolicyAlgorithm):
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         steps, name = self._checked_steps(total_timesteps, log_interval), tb_log_name or type(self).__name__
-        with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
+        with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, log_interval, name, reset_num_timesteps)  # type: ignore[arg-type]
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
@@ -326,31 +325,25 @@ class TaskReplayAlgorithm(ResumableAlgorithm, OffPolicyAlgorithm):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []
 
-    def _seed_streams(self, seed: int) -> None:
-        self.noise_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
-        self.replay_buffer.seed(seed)
-
-    def _own_state(self) -> dict[str, Any]:
+    def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
         return {
-            "noise": self.noise_generator.get_state(),
-            "sampling": self.replay_buffer.generator.get_state(),
-            "action_noise": noise_state(self.action_noise),
+            "noise": (self.noise_generator, Stream.UPDATE),
+            "sampling": (self.replay_buffer.generator, Stream.REPLAY),
         }
 
-    def _set_own_state(self, state: dict[str, Any]) -> None:
-        self.noise_generator.set_state(state["noise"])
-        self.replay_buffer.generator.set_state(state["sampling"])
-        self.action_noise = restore_noise(self.action_noise, state.get("action_noise") or [])
+    def _checkpoint_parts(self) -> dict[str, Part]:
+        return {
+            **super()._checkpoint_parts(),
+            "action_noise": Part(lambda: noise_state(self.action_noise), self._set_noise),
+            "replay": Part(self.replay_buffer.get_state, self._set_replay),
+        }
 
-    def _replay_arrays(self) -> dict[str, NDArray]:
-        return self.replay_buffer.arrays()
+    def _set_noise(self, state: Any) -> None:
+        self.action_noise = restore_noise(self.action_noise, state)
 
-    def _set_replay_arrays(self, arrays: dict[str, NDArray], source: Path) -> None:
-        if arrays:
-            self.replay_buffer.set_arrays(arrays)
+    def _set_replay(self, state: Any) -> str | None:
+        if state is not None:
+            self.replay_buffer.set_state(state)
         elif self.num_timesteps > 0:
-            warnings.warn(
-                f"{source} was saved without its replay: learning goes on with an empty one, from few transitions at "
-                "first, and not as if nothing had happened",
-                stacklevel=4,
-            )
+            return "it was saved without its replay; an empty one begins, which gives few transitions at first"
+        return None

@@ -14,10 +14,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
-from mtrl_imgrad.agents.callbacks.callbacks import record_per_task
 from mtrl_imgrad.agents.checkpoints.from_sb3 import read_sb3_sac
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import SAC_ARGUMENTS, as_float
+from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.off_policy.algorithm import TaskReplayAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy

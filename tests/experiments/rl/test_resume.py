@@ -15,6 +15,8 @@ from mtrl_imgrad.agents import MTSAC, latest_checkpoint
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
 
+pytestmark = pytest.mark.faults
+
 SMALL = (
     "--env toy-reach --total-timesteps 2400 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-every 800 "
     "--eval-episodes 2 --final-episodes 3 --combiner famo --actor-combiner gradvac --checkpoint-every 400 "
