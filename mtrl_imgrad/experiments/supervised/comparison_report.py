@@ -16,9 +16,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from mtrl_imgrad.experiments.supervised.checkpoint import write_text
 from mtrl_imgrad.experiments.supervised.comparison import Results, Signs, delta_m, mean_rank
 from mtrl_imgrad.experiments.supervised.published import PublishedTable
+from mtrl_imgrad.reporting.atomic_files import write_text
 
 __all__ = ["ComparisonReport", "MethodRuns", "difference_is_noise", "student_95"]
 
