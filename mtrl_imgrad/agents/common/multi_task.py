@@ -19,7 +19,6 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtrl_imgrad.agents.callbacks.callbacks import record_per_task
 from mtrl_imgrad.agents.checkpoints.checkpointer import Checkpointer, load_agent
 from mtrl_imgrad.agents.checkpoints.parts import Part, agent_parts, take_over_records
 from mtrl_imgrad.agents.common.arguments import (
@@ -34,6 +33,7 @@ from mtrl_imgrad.agents.common.arguments import (
 )
 from mtrl_imgrad.agents.common.environments import check_env, check_normalization, check_spaces
 from mtrl_imgrad.agents.common.learning import FiniteCheck, as_callbacks
+from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.common.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.common.unsupported import Refusal, refuse, supported_policy_kwargs
 from mtrl_imgrad.combiners import Combination, Combiner, Status

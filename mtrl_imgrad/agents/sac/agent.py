@@ -15,12 +15,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor
 
-from mtrl_imgrad.agents.callbacks.callbacks import record_per_task
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.checkpoints.from_sb3 import read_sb3_sac
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import SAC_ARGUMENTS, as_float, two_combiners
 from mtrl_imgrad.agents.common.learning import failures_handled
+from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.off_policy.algorithm import BUFFER_ARGUMENTS, TaskReplayAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
