@@ -96,9 +96,7 @@ def resume(folder: Path, *, group: Any = None, console: Console | None = None, p
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
     if (folder / "checkpoint.pt").exists():
-        raise CheckpointError(
-            f"{folder}/checkpoint.pt is of an earlier version, which has to finish the run"
-        )
+        raise CheckpointError(f"{folder}/checkpoint.pt is of an earlier version, which has to finish the run")
     return _Run(load_config(folder / "config.yaml"), folder, Replica(group), console, progress).finish()
 
 
