@@ -18,18 +18,19 @@ from enum import Enum
 from typing import Any
 
 import pytest
-from bad_values import bad_values, must_refuse
-from public_calls import CALLS, METHODS, SLOW
 
 import mtrl_imgrad
 from mtrl_imgrad.agents.encoders import ENCODERS
 from mtrl_imgrad.combiners import combiner_class, list_combiners
 from mtrl_imgrad.errors import MtrlImgradError, UnknownNameError
+from tests.support.inputs.bad_values import bad_values, must_refuse
+from tests.support.inputs.public_calls import CALLS, METHODS, SLOW
+
+pytestmark = pytest.mark.faults
 
 ROOMS = (
     "gradients",
     "reporting.atomic_files",
-    "evaluation.plots",
     "synthetic.plots",
     "experiments.presets",
     "experiments.rl.config",

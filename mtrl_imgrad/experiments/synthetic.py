@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress
 
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.synthetic import (
     DEFAULT_METHODS,
     Outcome,
@@ -82,7 +80,7 @@ def run_toy(config: ToyConfig, console: Console | None = None) -> list[Outcome]:
     starts, shares = _parse_starts(config.starts), check_shares(config.s)
     folder = new_run_dir(config.run_dir, "toy", "results.json")
     began = time.monotonic()
-    with _step_bar(config.steps, config.progress_bar) as advance:
+    with counting_bar("steps", config.steps, config.progress_bar) as advance:
         run = descend(
             methods,
             shares=shares,
@@ -130,13 +128,3 @@ def _parse_starts(texts: tuple[str, ...]) -> str | tuple[Start, ...]:
         raise ArgumentError(
             f'starts must be {" or ".join(STARTS)}, or points as "(-8.5,7.5)" "(0,0)", got {texts}'
         ) from error
-
-
-@contextmanager
-def _step_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda count: None
-        return
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-        task = progress.add_task("steps", total=total)
-        yield lambda count: progress.advance(task, count)

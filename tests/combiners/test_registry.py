@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from combiner_examples import make_example
 
 from mtrl_imgrad import combiners
 from mtrl_imgrad.combiners import IMGrad, list_combiners, make_combiner
 from mtrl_imgrad.combiners.solvers.conic import require_cvxpy
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
+from tests.support.combiners.examples import make_example
 
 
 @pytest.mark.parametrize("name", list_combiners())

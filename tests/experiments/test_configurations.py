@@ -14,6 +14,8 @@ from mtrl_imgrad.experiments.config_files import plain
 from mtrl_imgrad.experiments.rl import config as agents
 from mtrl_imgrad.experiments.supervised import config as supervised
 
+pytestmark = pytest.mark.faults
+
 WRONG = ["no such thing", float("nan"), [[]], {"no such thing": 1}, None, True, -1e308]
 CONFIGURATIONS = [
     (agents.MTSACTrainConfig, agents.load_config),

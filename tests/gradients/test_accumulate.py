@@ -5,11 +5,11 @@ import weakref
 
 import pytest
 import torch
-from combiner_examples import list_variants, make_example
-from test_backward import Net, head_gradients, trunk_gradient
 
 from mtrl_imgrad.combiners import IMGrad, make_combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from tests.gradients.test_backward import Net, head_gradients, trunk_gradient
+from tests.support.combiners.examples import list_variants, make_example
 
 VARIANTS = list_variants(3)
 

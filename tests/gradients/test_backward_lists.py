@@ -5,14 +5,14 @@ import warnings
 
 import pytest
 import torch
-from combiner_examples import make_example
-from test_backward import Net
 from torch import nn
 
 from mtrl_imgrad.combiners import IMGrad, LinearScalarization, list_combiners, make_combiner
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.per_loss import lists as list_checks
 from mtrl_imgrad.gradients.per_loss.inputs import read_inputs
+from tests.gradients.test_backward import Net
+from tests.support.combiners.examples import make_example
 
 NAMES = list_combiners()
 

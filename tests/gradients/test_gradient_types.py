@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from combiner_examples import list_variants, make_example
 from torch import nn
 
 from mtrl_imgrad.combiners import IMGrad, LinearScalarization, list_combiners, make_combiner
 from mtrl_imgrad.errors import ArgumentError
+from tests.support.combiners.examples import list_variants, make_example
 
 NAMES = list_combiners()
 VARIANTS = list_variants(3)

@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from combiner_examples import make_example
 from torch import nn
 
 from mtrl_imgrad.combiners import IMGrad, LinearScalarization, Status, list_combiners, make_combiner
@@ -13,6 +12,9 @@ from mtrl_imgrad.combiners.registry import combiner_class
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import RowGradients, combine_rows
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts
+from tests.support.combiners.examples import make_example
+
+pytestmark = pytest.mark.faults
 
 LOST = 1
 

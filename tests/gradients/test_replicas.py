@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import replica_jobs as jobs
 import torch
-from combiner_examples import list_variants
-from replica_pool import SIZE, running_pool
 from torch import nn
 
 from mtrl_imgrad.combiners import MGDA, GramianCombiner, make_combiner
 from mtrl_imgrad.combiners.columns import takes_columns
 from mtrl_imgrad.errors import ArgumentError
+from tests.support.combiners.examples import list_variants
+from tests.support.replicas import jobs
+from tests.support.replicas.pool import SIZE, running_pool
 
 VARIANTS = {
     **list_variants(jobs.NUM_TASKS),

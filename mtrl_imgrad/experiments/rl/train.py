@@ -20,13 +20,15 @@ from rich.markup import escape
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
-from mtrl_imgrad.agents.callbacks.callbacks import GradientDiagnosticsCallback, MTEvalCallback
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint, list_checkpoints
+from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
+from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
+from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.plots import plot_per_task_bars, plot_success_curve
-from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.config_files import save_config

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.faults
 
 FIXED = 40
 """MiB that loading may take beyond what the process has,"""
@@ -51,8 +53,8 @@ REFUSED = {
     ),
     "tasks": (_change("MTSAC", ["tasks", "names"], [str(i) for i in range(100_000)]), "batch_size"),
     "rows": ({"header": "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,), }"}, "replay_rows"),
-    "a sparse file": ({"sparse": 2**40}, "replay_rows.*(memory|Memory|read)"),
-    "a file that is not there": ({"declared": 2**50}, "replay_rows.* is damaged"),
+    "a sparse file": ({"sparse": 2**40}, "tensors.*(memory|Memory|read)"),
+    "a file that is not there": ({"declared": 2**50}, "tensors.* is damaged"),
     "a state that is too long": ({"state": 2**23 + 3}, "bytes; at most"),
     "the longest state": ({"state": 2**23 - 3}, "is not a state"),
 }
@@ -67,10 +69,8 @@ LOADED = {
 def found(tmp_path_factory):
     """See `forged_sizes`."""
     cases = {name: case for name, (case, _) in REFUSED.items()} | LOADED
-    program = Path(__file__).with_name("forged_sizes.py")
-    command = [sys.executable, str(program), str(tmp_path_factory.mktemp("forged"))]
-    environment = {**os.environ, "PYTHONPATH": str(program.parents[2])}
-    done = subprocess.run(command, input=json.dumps(cases), capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-m", "tests.support.agents.forged_sizes", str(tmp_path_factory.mktemp("forged"))]
+    done = subprocess.run(command, input=json.dumps(cases), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +12,11 @@ import pytest
 import mtrl_imgrad
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.envs import make_vec_env
+from tests.support.paths import DATA
 
-pytestmark = pytest.mark.portable
+pytestmark = [pytest.mark.faults, pytest.mark.portable]
 
-FOLDER = Path(__file__).parents[1] / "data" / "checkpoints"
+FOLDER = DATA / "checkpoints"
 RECORDS = sorted(FOLDER.glob("*/*.json"))
 AGENTS = {"MTSAC": MTSAC, "MTPPO": MTPPO}
 

@@ -14,11 +14,11 @@ import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
-from test_sac_equivalence import _layers_of_ours, _layers_of_sb3, _SameBatches
 
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
+from tests.agents.sac.test_sac_equivalence import _layers_of_ours, _layers_of_sb3, _SameBatches
 
 ROWS, UPDATES = 16, 30
 BEFORE = 24

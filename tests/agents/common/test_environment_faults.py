@@ -13,18 +13,20 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from poisoned_rows import COLUMN, ORDER, WHERE, order, poisonable
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, MTCheckpointCallback, MTEvalCallback, latest_checkpoint
 from mtrl_imgrad.agents.callbacks.checkpoints import list_checkpoints
-from mtrl_imgrad.agents.checkpoints.format import delete_checkpoint
+from mtrl_imgrad.checkpoints.format import delete_checkpoint
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.envs import MultiTaskVecEnv
 from mtrl_imgrad.envs.backends.envpool import EnvPoolVecEnv
 from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 from mtrl_imgrad.errors import EnvironmentFaultError
+from tests.support.envs.poisoned_rows import COLUMN, ORDER, WHERE, order, poisonable
+
+pytestmark = pytest.mark.faults
 
 HORIZON = 8
 BAD = {"reward": np.inf, "observation": np.nan, "terminal observation": -np.inf, "first observation": np.nan}
@@ -48,7 +50,7 @@ def make_envpool() -> MultiTaskVecEnv:
 
 
 def make_metaworld(**options: Any) -> MultiTaskVecEnv:
-    from poisoned_metaworld import PoisonedMetaWorldVecEnv
+    from tests.support.envs.poisoned_metaworld import PoisonedMetaWorldVecEnv
 
     return PoisonedMetaWorldVecEnv(METAWORLD, horizon=HORIZON, num_goals=3, **options)
 

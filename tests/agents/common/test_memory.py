@@ -15,6 +15,8 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoard
 from mtrl_imgrad.agents import MTPPO, MTSAC, GradientDiagnosticsCallback, MTEvalCallback
 from mtrl_imgrad.envs import make_vec_env
 
+pytestmark = pytest.mark.faults
+
 MEGABYTE = 2**20
 SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [16]}, "seed": 0, "device": "cpu", "stats_window_size": 20}
 

@@ -1,7 +1,6 @@
 """SB3's arguments and calls: accepted as SB3 has them, or refused in one sentence; no bare assertion of SB3's."""
 
 import inspect
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -17,9 +16,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from mtrl_imgrad import MTPPO, MTSAC, make_vec_env
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError, UnsupportedError
+from tests.support.paths import DOCS
 
 SMALL = {"net_arch": [8]}
-PAGE = Path(__file__).parents[2] / "docs" / "sb3.md"
+PAGE = DOCS / "sb3.md"
 AGENTS = pytest.mark.parametrize("agent", [MTSAC, MTPPO])
 
 

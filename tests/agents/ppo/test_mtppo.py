@@ -2,12 +2,10 @@
 
 import io
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from combiner_examples import example_arguments
 from stable_baselines3.common.callbacks import CheckpointCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
@@ -21,6 +19,8 @@ from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError, NonFiniteError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.evaluation import evaluate_success
+from tests.support.combiners.examples import example_arguments
+from tests.support.paths import DOCS
 
 SMALL = {"net_arch": [16, 16]}
 ROLLOUT = 4 * 32
@@ -242,7 +242,7 @@ def test_target_kl_stops_epochs_and_says_so(capsys):
 
 def test_the_lines_of_the_documentation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[2] / "docs" / "mtppo.md"
+    page = DOCS / "mtppo.md"
     code = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
     changes = {
         '"MT10"': '"toy-reach"',

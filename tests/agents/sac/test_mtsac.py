@@ -5,7 +5,6 @@ import io
 import numpy as np
 import pytest
 import torch
-from combiner_examples import example_arguments
 from stable_baselines3.common.callbacks import CheckpointCallback, EveryNTimesteps, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
@@ -23,6 +22,7 @@ from mtrl_imgrad.errors import (
     UnknownNameError,
 )
 from mtrl_imgrad.gradients import split_parameters
+from tests.support.combiners.examples import example_arguments
 
 SMALL = {"net_arch": [16, 16]}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gradient_problems import families, gramians
 
 from mtrl_imgrad.combiners import Status, make_combiner
 from mtrl_imgrad.combiners.solvers import active_set, power_fair
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from tests.support.combiners.gradient_problems import families, gramians
 
 METHODS = {
     "pcgrad": {"shuffle": False},

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-import loss_oracles
 import pytest
 import torch
-from combiner_examples import example_arguments, make_example
 
 from mtrl_imgrad.combiners import Combiner, make_combiner
+from tests.support.combiners import loss_oracles
+from tests.support.combiners.examples import example_arguments, make_example
 
 CASES = {
     "si": ("si", {}, lambda: loss_oracles.SI()),

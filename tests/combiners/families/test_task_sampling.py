@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from gradient_problems import families, gramians
 from scipy.optimize import minimize
 
 from mtrl_imgrad.combiners import CAGrad, CAGradFast, IMGrad, Status
 from mtrl_imgrad.errors import ArgumentError
+from tests.support.combiners.gradient_problems import families, gramians
 
 G = families(6, 1, seed=4)["conflict"][0]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gradient_problems import families, gramians
 
 from mtrl_imgrad.combiners import IMTLG, AlignedMTL, ConFIG, NashMTL, Status
 from mtrl_imgrad.errors import ArgumentError
+from tests.support.combiners.gradient_problems import families, gramians
 
 FAMILIES = list(families(2, 1))
 REGULAR = ["independent", "common", "conflict", "imbalance 1e6", "square"]

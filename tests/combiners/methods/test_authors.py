@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from authors import golden
-from authors_table import COMPARE, by_part, compare, list_cases, table_rows
 
-PAGE = Path(__file__).parents[2] / "docs" / "authors.md"
+from tests.support.authors.numbers import golden
+from tests.support.authors.table import COMPARE, by_part, compare, list_cases, table_rows
+from tests.support.paths import DOCS
+
+PAGE = DOCS / "authors.md"
 
 
 @pytest.mark.parametrize(("method", "case"), list_cases())

@@ -6,10 +6,10 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from gradient_problems import families
 
 from mtrl_imgrad.combiners import ConicGrad, Status, make_combiner
 from mtrl_imgrad.errors import ArgumentError
+from tests.support.combiners.gradient_problems import families
 
 WELL_POSED = [name for name in families(2, 1) if name not in ("mean zero", "mean tiny")]
 

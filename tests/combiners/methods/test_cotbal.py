@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from loss_oracles import by_hand
 
 from mtrl_imgrad.combiners import CoTBal
 from mtrl_imgrad.combiners.methods.cotbal import cotbal_weights
 from mtrl_imgrad.errors import ArgumentError
+from tests.support.combiners.loss_oracles import by_hand
 
 MINI = [0.40, 0.50, 0.60, 0.30]
 SINGLE = [[0.60, 0.55, 0.58, 0.31], [0.50, 0.70, 0.61, 0.33], [0.38, 0.52, 0.75, 0.29], [0.44, 0.46, 0.60, 0.50]]

@@ -7,11 +7,11 @@ import math
 
 import pytest
 import torch
-from gradient_problems import families
 
 from mtrl_imgrad.combiners import GradVac, PCGrad, Status
 from mtrl_imgrad.combiners.state.randomness import random_orders
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from tests.support.combiners.gradient_problems import families
 
 
 def on_vectors(rows, targets, orders, beta):

@@ -4,10 +4,10 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from gradient_problems import families, gramians
 
 from mtrl_imgrad.combiners import IMGrad, NashMTL, Status, make_combiner
 from mtrl_imgrad.errors import ArgumentError
+from tests.support.combiners.gradient_problems import families, gramians
 
 HARMLESS = ["independent", "common", "conflict", "square", "duplicates", "collinear", "nearly equal", "half circle"]
 

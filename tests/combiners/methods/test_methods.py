@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gradient_problems import families, gramians
 
 from mtrl_imgrad.combiners import CAGrad, IMGrad, LinearScalarization, Status, make_combiner
+from tests.support.combiners.gradient_problems import families, gramians
 
 FAMILIES = list(families(2, 1))
 WELL_POSED = [name for name in FAMILIES if name not in ("mean zero", "mean tiny", "thin half circle")]

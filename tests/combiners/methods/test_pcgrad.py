@@ -7,11 +7,11 @@ import pickle
 
 import pytest
 import torch
-from gradient_problems import families, gramians
 
 from mtrl_imgrad.combiners import PCGrad, Status, make_combiner
 from mtrl_imgrad.combiners.state.randomness import random_orders
 from mtrl_imgrad.errors import ArgumentError
+from tests.support.combiners.gradient_problems import families, gramians
 
 FAMILIES = list(families(2, 1))
 

@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from gradient_problems import families, gramians
 
 from mtrl_imgrad.combiners import FairGrad, NashMTL, Status, min_norm_point
 from mtrl_imgrad.combiners.solvers import power_fair
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.errors import ArgumentError
+from tests.support.combiners.gradient_problems import families, gramians
 
 FAMILIES = list(families(2, 1))
 SOLVABLE = ["independent", "common", "conflict", "imbalance 1e6", "imbalance 1e9", "square", "duplicates", "collinear"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cvxpy as cp
 import pytest
 import torch
-from gradient_problems import families, gramians
 from torch import nn
 
 from mtrl_imgrad.combiners import SDMGrad, SDMGradOS, Status, make_combiner
@@ -13,6 +12,7 @@ from mtrl_imgrad.combiners.methods.sdmgrad import direction_oriented
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import RowGradients, combine_rows
+from tests.support.combiners.gradient_problems import families, gramians
 
 
 def rows(seed, num_tasks=4, width=7):

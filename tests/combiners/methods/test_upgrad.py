@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 import torch
-from gradient_problems import families, gramians
 
 from mtrl_imgrad.combiners import Status, UPGrad
 from mtrl_imgrad.combiners.solvers import dual_cone
+from tests.support.combiners.gradient_problems import families, gramians
 
 FAMILIES = list(families(2, 1))
 

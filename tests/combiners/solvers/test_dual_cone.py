@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gradient_problems import families, gramians
 from scipy.optimize import nnls
 
 from mtrl_imgrad.combiners import CAGrad, Status, gramian_diagnostics, make_combiner
 from mtrl_imgrad.combiners.solvers import dual_cone
 from mtrl_imgrad.combiners.solvers.normalised import normalise
+from tests.support.combiners.gradient_problems import families, gramians
 
 FAMILIES = list(families(2, 1))
 SAFE = [("cagrad", {"c": 0.05}), ("cagrad", {}), ("imgrad", {}), ("pcgrad", {}), ("gradvac", {"beta": 0.5})]

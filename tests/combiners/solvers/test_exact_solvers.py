@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gradient_problems import best_by_enumeration, families, gramians, objective
 
 from mtrl_imgrad.combiners import Status, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.solvers import active_set
 from mtrl_imgrad.combiners.solvers.conic import cvxpy_dual
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.combiners.solvers.simplex_problems import check_dual
+from tests.support.combiners.gradient_problems import best_by_enumeration, families, gramians, objective
 
 FAMILIES = list(families(2, 1))
 HARD_TO_SCALE = ("imbalance 1e9", "mean zero", "mean tiny", "thin half circle")

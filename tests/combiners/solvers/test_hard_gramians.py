@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import claims
 import numpy as np
 import pytest
 import torch
-from hard_gramians import Batch, batches
 
 from mtrl_imgrad.combiners import GramianCombiner, Status, Weights, combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
 from mtrl_imgrad.combiners.state.randomness import random_orders
+from tests.support.combiners import claims
+from tests.support.combiners.hard_gramians import Batch, batches
 
-pytestmark = pytest.mark.portable
+pytestmark = [pytest.mark.faults, pytest.mark.portable]
 
 pytest.importorskip("scipy")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gradient_problems import families, gramians
 
 from mtrl_imgrad.combiners import Status, make_combiner
 from mtrl_imgrad.combiners.solvers import active_set, power_fair
+from tests.support.combiners.gradient_problems import families, gramians
 
 FAMILIES = list(families(2, 1))
 REGULAR = ["independent", "common", "conflict", "square", "nearly equal"]

@@ -16,6 +16,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from mtrl_imgrad import evaluate_success, make_vec_env
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
 
+pytestmark = pytest.mark.faults
+
 
 class Script(gym.Env):
     """Answers as it is told, from the third step of an episode on."""

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_rows import FakeRows, UnbuildableRows
 
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
 from mtrl_imgrad.errors import WorkerError
+from tests.support.envs.fake_rows import FakeRows, UnbuildableRows
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.faults
 
 TASKS = ["reach-v3", "push-v3", "door-open-v3"]
 
@@ -152,16 +155,16 @@ def test_workers_end_with_an_environment_that_nobody_closed() -> None:
 
 
 def test_workers_do_not_outlive_a_killed_parent() -> None:
-    code = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_env_workers import FakeVecEnv, pids
+    code = """
+import sys
+from tests.envs.workers.test_env_workers import FakeVecEnv, pids
 if __name__ == "__main__":
     env = FakeVecEnv()
     print(*pids(env), flush=True)
     sys.stdin.read()
 """
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as parent:
         assert parent.stdout is not None
         children: list[int | None] = [int(pid) for pid in parent.stdout.readline().split()]

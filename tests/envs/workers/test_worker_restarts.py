@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from frail_rows import FOLDER, KINDS, ForgetfulRows, FrailRows, order
 
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
 from mtrl_imgrad.errors import ArgumentError, WorkerError
+from tests.support.envs.frail_rows import FOLDER, KINDS, ForgetfulRows, FrailRows, order
+
+pytestmark = pytest.mark.faults
 
 TASKS = ["reach-v3", "push-v3", "door-open-v3"]
 CAUSES = {

@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 from rich.console import Console
-from test_run_combiner import TASKS, Faces
 
 from mtrl_imgrad.combiners import CoTBal
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
@@ -20,6 +19,7 @@ from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.replicas import _measured
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from tests.supervised.test_run_combiner import TASKS, Faces
 
 QUIET = {"console": Console(quiet=True), "progress": False}
 

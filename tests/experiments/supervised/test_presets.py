@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from test_run_combiner import TASKS, Faces, batch
 
 from mtrl_imgrad.combiners import list_combiners, make_combiner
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
@@ -13,6 +12,7 @@ from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_con
 from mtrl_imgrad.experiments.supervised.run import make_trainer
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.splits import Splits
+from tests.supervised.test_run_combiner import TASKS, Faces, batch
 
 WEIGHT_LOSSES = ["bilb4mtl", "dwa", "famo", "gls", "gradnorm", "igb_v1", "igb_v2", "imtl_l", "rlw", "si", "stch", "uw"]
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from random_samples import attribute_samples
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.datasets import AttributeSample, CelebA, write_celeba
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from tests.support.supervised.random_samples import attribute_samples
 
 NAMES = tuple(f"Attribute_{number}" for number in range(40))
 SIZES = {"train": 5, "val": 2, "test": 3}

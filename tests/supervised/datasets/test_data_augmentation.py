@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from random_samples import dense_sample
 
 from mtrl_imgrad.supervised.datasets import View, apply_view, draw_view
 from mtrl_imgrad.supervised.datasets.augmentation import SCALES
+from tests.support.supervised.random_samples import dense_sample
 
 HEIGHT, WIDTH = 48, 64
 

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from random_samples import HEIGHT, WIDTH, dense_samples
 from torch.utils.data import DataLoader
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
 from mtrl_imgrad.supervised.datasets import CITYSCAPES_CLASSES, CityScapes, NYUv2, write_cityscapes, write_nyuv2
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from tests.support.supervised.random_samples import HEIGHT, WIDTH, dense_samples
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 from unittest.mock import patch
 
 import torch
-from authors import DECADES, Comparison, Comparisons, Facts, deviation, double
 from torch import Tensor
 
 from mtrl_imgrad.combiners import Combiner, make_combiner
 from mtrl_imgrad.combiners.methods import graddrop, pcgrad
+from tests.support.authors.numbers import DECADES, Comparison, Comparisons, Facts, deviation, double
 
 __all__ = [
     "adatask",

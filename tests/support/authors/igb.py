@@ -5,12 +5,12 @@ from __future__ import annotations
 from unittest.mock import patch
 
 import torch
-from authors import Comparison, Comparisons, Facts, deviation, double
 from torch import Tensor, nn
 
 from mtrl_imgrad.combiners import IGBv2
 from mtrl_imgrad.combiners.state import igb_agent
 from mtrl_imgrad.combiners.state.igb_agent import WeightAgent, _Networks
+from tests.support.authors.numbers import Comparison, Comparisons, Facts, deviation, double
 
 SINGLE = 1e-6
 """Rounding of single precision, in which both agents work."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from authors import Comparison, Comparisons, Facts, deviation, double
 from torch import Tensor
 
 from mtrl_imgrad.combiners import Combiner, make_combiner
 from mtrl_imgrad.combiners.methods.cotbal import balance_scores, cotbal_weights
+from tests.support.authors.numbers import Comparison, Comparisons, Facts, deviation, double
 
 
 def famo(given: Facts, theirs: Facts) -> Comparisons:

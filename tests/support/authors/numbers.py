@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-FILE = Path(__file__).parents[1] / "data" / "authors_golden.json"
+from tests.support.paths import DATA
+
+FILE = DATA / "authors_golden.json"
 DECADES = "scaled"
 """Kind of the problems whose gradients' norms lie over three decades."""
 

@@ -1,6 +1,6 @@
 """How far each combiner is from its authors' own code.
 
-``python tests/combiners/authors_table.py`` prints the table of docs/authors.md.
+``python -m tests.support.authors.table`` prints the table of docs/authors.md.
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-import authors_gradients as gradients
-import authors_losses as losses
-from authors import Comparison, Comparisons, Facts, golden
-from authors_igb import igb_v2
+from tests.support.authors import gradients, losses
+from tests.support.authors.igb import igb_v2
+from tests.support.authors.numbers import Comparison, Comparisons, Facts, golden
 
 COMPARE: dict[str, Callable[[Facts, Facts], Comparisons]] = {
     "imgrad": gradients.imgrad,

@@ -1,4 +1,6 @@
-"""Which laws each combiner obeys, measured; `python tests/combiners/property_table.py` prints the table of the docs.
+"""Which laws each combiner obeys, measured.
+
+`python -m tests.support.combiners.property_table` prints the table of docs/combiner_properties.md.
 
 A law is a function of a method and a problem (task gradients and losses) that says by how much it is broken, relative
 to the size of the update. It holds for a method if no problem of the named families breaks it. The first five are
@@ -14,11 +16,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from combiner_examples import make_example
-from gradient_problems import families
 from torch import Tensor
 
 from mtrl_imgrad.combiners import Status, list_combiners, min_norm_point
+from tests.support.combiners.examples import make_example
+from tests.support.combiners.gradient_problems import families
 
 GENERAL = ("independent", "common", "conflict")
 HARD = ("conflict", "square", "common", "imbalance 1e6")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from poisoned_rows import poison_reset, poison_step
 
 from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
 from mtrl_imgrad.envs.backends.metaworld_rows import MetaWorldRows
+from tests.support.envs.poisoned_rows import poison_reset, poison_step
 
 
 class PoisonedMetaWorldRows(MetaWorldRows):

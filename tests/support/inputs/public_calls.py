@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from combiner_examples import example_arguments, make_example
 from gymnasium import spaces
 from torch import nn
 
@@ -39,6 +38,7 @@ from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.synthetic import descend, outcomes
+from tests.support.combiners.examples import example_arguments, make_example
 
 Call = Callable[[Path], dict[str, Any]]
 NUMBERS = itertools.count()
@@ -261,8 +261,8 @@ CALLS: dict[str, Call] = {
         "n_envs": 2,
         "task_names": ("a", "b"),
     },
-    "agents.callbacks.callbacks.GradientDiagnosticsCallback": lambda folder: {},
-    "agents.callbacks.callbacks.MTEvalCallback": lambda folder: {"eval_env": eval_env()},
+    "agents.callbacks.diagnostics.GradientDiagnosticsCallback": lambda folder: {},
+    "agents.callbacks.evaluation.MTEvalCallback": lambda folder: {"eval_env": eval_env()},
     "agents.callbacks.checkpoints.MTCheckpointCallback": lambda folder: {"save_freq": 10, "path": folder},
     "agents.callbacks.checkpoints.latest_checkpoint": lambda folder: {"path": saved_checkpoint(folder)},
     "agents.callbacks.progress.MTProgressBarCallback": lambda folder: {},
@@ -275,8 +275,8 @@ CALLS: dict[str, Call] = {
     "agents.encoders.make_encoder": lambda folder: {"encoder": "one_hot", "spec": SPEC},
     "envs.registry.make_vec_env": lambda folder: {"tasks": "toy-reach"},
     "envs.task_sets.list_tasks": lambda folder: {"task_set": "MT10"},
-    "evaluation.reports.EvaluationHistory": lambda folder: {"task_names": ("a", "b")},
-    "evaluation.reports.SuccessReport": lambda folder: {
+    "evaluation.history.EvaluationHistory": lambda folder: {"task_names": ("a", "b")},
+    "evaluation.report.SuccessReport": lambda folder: {
         "task_names": ("a", "b"),
         "successes": np.array([[True], [False]]),
         "returns": np.ones((2, 1)),
@@ -291,8 +291,11 @@ CALLS: dict[str, Call] = {
     "evaluation.tables.markdown_table": lambda folder: {"report": report()},
     "evaluation.tables.print_success": lambda folder: {"report": report()},
     "evaluation.tables.success_table": lambda folder: {"report": report()},
-    "evaluation.plots.plot_per_task_bars": lambda folder: {"report": report(), "path": folder / "bars.png"},
-    "evaluation.plots.plot_success_curve": lambda folder: {"evaluations": history(), "path": folder / "curve.png"},
+    "evaluation.plots.bars.plot_per_task_bars": lambda folder: {"report": report(), "path": folder / "bars.png"},
+    "evaluation.plots.curve.plot_success_curve": lambda folder: {
+        "evaluations": history(),
+        "path": folder / "curve.png",
+    },
     "synthetic.measures.curves": lambda folder: {"run": run(), "method": 0, "scenario": 0, "count": 2},
     "synthetic.measures.outcomes": lambda folder: {"run": run()},
     "combiners.method_strings.parse_method": lambda folder: {"text": "imgrad:c=0.8"},

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from replica_pool import SIZE
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
@@ -16,6 +15,7 @@ from torch.distributed.tensor import distribute_tensor
 from mtrl_imgrad.combiners import FAMO, MGDA, Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import by_rows, combine_rows, split_parameters
+from tests.support.replicas.pool import SIZE
 
 NUM_TASKS = 3
 ROWS = 12

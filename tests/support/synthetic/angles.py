@@ -1,6 +1,6 @@
 """The convergence bound and the angle: the numbers of the last sections of `docs/convergence.md`.
 
-``python tests/synthetic/angles.py`` prints their table.
+``python -m tests.support.synthetic.angles`` prints their table.
 """
 
 from __future__ import annotations

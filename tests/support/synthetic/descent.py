@@ -1,6 +1,6 @@
 """Gradient descent with a ledger: what the convergence theorem of `docs/convergence.md` promises and what came.
 
-``python tests/synthetic/descent.py`` prints the table of that page.
+``python -m tests.support.synthetic.descent`` prints the table of that page.
 """
 
 from __future__ import annotations
