@@ -78,7 +78,7 @@ OPTIONS = [
     ["train", "--batch-size", "-1"],
     ["train", "--combiner", "no-such-thing"],
     ["train", "--combiner-kwargs", "c=-1"],
-    ["train", "--total-timesteps", "1e6"],
+    ["train", "--total-timesteps", "1e6.5"],
     ["train", "--seed", "-1"],
     ["train", "--device", "no-such-thing"],
     ["train", "--net-arch", "0"],
