@@ -17,7 +17,7 @@ from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from mtrl_imgrad.agents.common.guards import as_callbacks
+from mtrl_imgrad.agents.common.learning import as_callbacks
 from mtrl_imgrad.agents.common.task_log import task_names_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.bars import rate_grid
