@@ -177,7 +177,7 @@ class SACUpdate:
         found = network.gradients(*rows, jacobian=jacobian)
         self._alive = self._alive & network.write(found)
         network.step(self._alive)
-        network.tell_losses_after(found, *rows)
+        network.after_step(found, *rows)
         return found
 
     def _move_target(self) -> None:
