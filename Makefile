@@ -36,12 +36,8 @@ test-portable: $(STAMP) ## numbers and learning under other instruction sets, th
 test-portable-quick: $(STAMP) ## the most telling of these tests under two settings, about three minutes
 	$(BIN)/python tests/portable.py --quick
 
-FAULTS := tests/faults tests/snapshots tests/envs/test_env_workers.py tests/envs/test_restoring.py \
-	tests/agents/test_exact_resume.py tests/agents/test_release_checkpoints.py \
-	tests/agents/test_non_finite_gradients.py tests/combiners/test_non_finite.py tests/experiments/test_resume.py
-
 test-faults: $(STAMP) ## what docs/reliability.md promises, in the long versions, up to an hour
-	$(PYTEST) --timeout 3600 $(FAULTS)
+	$(PYTEST) --timeout 3600 -m faults
 
 test-all: $(STAMP) ## all tests
 	$(PYTEST)

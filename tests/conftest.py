@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from progress import ProgressByFile
-from rounding import OtherRounding
+
+from tests.support.progress import ProgressByFile
+from tests.support.rounding import OtherRounding
 
 HERE = Path(__file__).parent
-NUMBERS = tuple(HERE / folder for folder in ("combiners", "snapshots", "synthetic"))
+NUMBERS = tuple(HERE / folder for folder in ("combiners", "gradients", "snapshots", "synthetic"))
 """Folders whose tests compare numbers that a processor rounds: all of them are `portable`."""
 
 

@@ -2,11 +2,11 @@
 
     python tests/portable.py            # every setting
     python tests/portable.py --quick    # the most telling tests under the two that differ most from an ordinary run
-    python tests/portable.py --settings avx2/1 imitated-101/1 -- tests/agents/test_mtppo.py --seeds 10
+    python tests/portable.py --settings avx2/1 imitated-101/1 -- tests/agents/ppo/test_mtppo.py --seeds 10
 
 After `--` come paths and options for pytest. What learning tests reached is listed below the table: smallest, median
 and largest value. Exits with 1 if a test fails under any setting. A setting whose instructions the processor lacks is
-skipped, and said so. `imitated` rounds as no processor does (tests/rounding.py): for machines that are not at hand.
+skipped, and said so. `imitated` rounds as no processor does (support/rounding.py): for machines that are not at hand.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ QUICK = ["default/2", "imitated-101/1"]
 TELLING = [
     "tests/snapshots",
     "tests/combiners/test_golden_vectors.py",
-    "tests/combiners/test_gramian_methods.py",
-    "tests/combiners/test_loss_methods.py",
-    "tests/combiners/test_igb_v2.py",
-    "tests/agents/test_mtppo.py",
-    "tests/agents/test_mtppo_equivalence.py",
-    "tests/agents/test_release_checkpoints.py",
-    "tests/agents/test_sac_equivalence.py",
+    "tests/combiners/families/test_gramian_methods.py",
+    "tests/combiners/families/test_loss_methods.py",
+    "tests/combiners/methods/test_igb_v2.py",
+    "tests/agents/ppo/test_mtppo.py",
+    "tests/agents/ppo/test_mtppo_equivalence.py",
+    "tests/agents/checkpoints/test_release_checkpoints.py",
+    "tests/agents/sac/test_sac_equivalence.py",
     "tests/envs/test_sb3_contract.py",
     "tests/supervised/test_training.py",
 ]

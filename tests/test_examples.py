@@ -3,11 +3,12 @@
 import re
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+from tests.support.paths import ROOT
+
+EXAMPLES = ROOT / "examples"
 SHORT = {
     "distributed.py": (["--steps", "2"], r"same bits on all ranks: True"),
     "own_combiner.py": ([], r"unit_gradients  cosine with each task: \+"),

@@ -1,14 +1,14 @@
 """The README's Python runs as it stands there, on the toy set and for a moment."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
 from mtrl_imgrad import make_combiner
+from tests.support.paths import ROOT
 
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 
 
 def _blocks():

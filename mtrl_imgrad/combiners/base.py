@@ -39,7 +39,8 @@ from mtrl_imgrad.errors import ArgumentError
 
 if TYPE_CHECKING:
     from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-    from mtrl_imgrad.gradients.per_loss import Accumulation, Heads, Parameters
+    from mtrl_imgrad.gradients.heads import Heads
+    from mtrl_imgrad.gradients.per_loss import Accumulation, Parameters
     from mtrl_imgrad.gradients.per_loss.lists import ListChecks
 
 __all__ = ["Combiner", "Reduction"]

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_tensor
 from mtrl_imgrad.combiners.columns import Columns
 from mtrl_imgrad.combiners.solvers.dual_cone import c_min
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
 
 __all__ = [
     "check_gramian",

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.envs.task_sets import TOY_TASKS, resolve_tasks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
+from mtrl_imgrad.validation import checked
 
 if TYPE_CHECKING:
     from mtrl_imgrad.envs.backends.own_tasks import MakeEnv

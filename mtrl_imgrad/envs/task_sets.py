@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.validation import checked
 
 __all__ = [
     "METAWORLD_SETS",

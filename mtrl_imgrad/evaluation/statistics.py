@@ -20,8 +20,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.validation import checked
 
 __all__ = [
     "Aggregate",

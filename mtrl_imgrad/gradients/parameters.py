@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.layout import laid_out_as
+from mtrl_imgrad.validation import checked
 
 __all__ = ["ParameterIndex", "Parameters", "TaskModule", "split_parameters"]
 

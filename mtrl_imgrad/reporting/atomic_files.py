@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mtrl_imgrad.checked import checked
+from mtrl_imgrad.validation import checked
 
 __all__ = ["TEMPORARY", "sync_folder", "write_atomically"]
 

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL, UNKNOWN_ATTRIBUTE, measured_pixels
 from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["Loss", "attribute_loss", "depth_loss", "make_loss", "normal_loss", "segmentation_loss"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["TaskKind", "TaskSpec"]
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners import min_norm_point
 from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.imbalance import plumb_line
@@ -21,6 +20,7 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.synthetic.optima import distance_to_front, lowest_loss, minimiser
 from mtrl_imgrad.synthetic.problem import Start, evaluate, task_weights
 from mtrl_imgrad.synthetic.run import Trajectories
+from mtrl_imgrad.validation import checked
 
 __all__ = ["FAILURE_COSINE", "RADIUS", "Curves", "Outcome", "curves", "outcomes"]
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.synthetic.problem import check_points, evaluate
+from mtrl_imgrad.validation import checked
 
 __all__ = ["distance_to_front", "front", "lowest_loss", "minimiser"]
 

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["LOWER_BOUND", "STARTS", "check_points", "check_shares", "check_starts", "evaluate", "task_weights"]
 

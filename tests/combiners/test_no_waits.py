@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from combiner_examples import make_example
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mtrl_imgrad.combiners import Combiner, list_combiners, make_combiner
+from tests.support.combiners.examples import make_example
 
 CASES: dict[str, Callable[[], Combiner]] = {
     # GradDrop draws on the device, for which the meta device has no generator.

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from combiner_examples import make_example
 from torch import nn
 
 from mtrl_imgrad.combiners import IMGrad, LinearScalarization, list_combiners, min_norm_point
 from mtrl_imgrad.gradients import by_rows, combine_rows, split_parameters
+from tests.support.combiners.examples import make_example
 
 G = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
 

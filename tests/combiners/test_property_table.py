@@ -1,13 +1,12 @@
 """The docs' table of laws is what is measured."""
 
-from pathlib import Path
-
 import pytest
-from property_table import LAWS, holds
 
 from mtrl_imgrad.combiners import list_combiners
+from tests.support.combiners.property_table import LAWS, holds
+from tests.support.paths import DOCS
 
-PAGE = Path(__file__).parents[2] / "docs" / "combiner_properties.md"
+PAGE = DOCS / "combiner_properties.md"
 
 
 def documented() -> dict[tuple[str, str], bool]:

@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from combiner_examples import make_example
 
 from mtrl_imgrad import combiners
 from mtrl_imgrad.combiners import IMGrad, list_combiners, make_combiner
 from mtrl_imgrad.combiners.solvers.conic import require_cvxpy
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
+from tests.support.combiners.examples import make_example
 
 
 @pytest.mark.parametrize("name", list_combiners())
@@ -109,7 +109,7 @@ def test_combiners_import_neither_simulators_nor_agents():
         "import sys; from mtrl_imgrad.combiners import make_combiner; make_combiner('imgrad'); "
         "heavy = {'gymnasium', 'stable_baselines3', 'metaworld', 'mujoco', 'cvxpy', 'matplotlib', 'scipy'}; "
         "ours = {name for name in sys.modules if name.startswith('mtrl_imgrad.')}; "
-        "base = ('mtrl_imgrad.combiners', 'mtrl_imgrad.errors', 'mtrl_imgrad.checked'); "
+        "base = ('mtrl_imgrad.combiners', 'mtrl_imgrad.errors', 'mtrl_imgrad.validation'); "
         "print(sorted(heavy & set(sys.modules)), sorted(n for n in ours if not n.startswith(base)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

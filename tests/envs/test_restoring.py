@@ -6,6 +6,8 @@ import pytest
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
 
+pytestmark = pytest.mark.faults
+
 HORIZON = 30
 
 

@@ -4,38 +4,34 @@ Golden vectors and oracles (tests/combiners) say what is right for a step. These
 combiner and agent to itself, its memory included, while code is moved. As a program this writes the file anew, and says
 what moved:
 
-    python tests/snapshots/summaries.py
+    python -m tests.snapshots.summaries
 
 Processors round differently, so numbers are kept only as far as no rounding grows in them. Writing a summary repeats
-its run on the imitated machines of tests/rounding.py; it ends before the first step that any of them moves by more than
-`LIMIT`, and the file says how far they moved the steps before.
+its run on the imitated machines of tests/support/rounding.py; it ends before the first step that any of them moves by
+more than `LIMIT`, and the file says how far they moved the steps before.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-sys.path += [str(Path(__file__).parents[1] / "combiners"), str(Path(__file__).parents[1])]  # as pytest does
-
-from combiner_examples import list_variants
-from rounding import OtherRounding
-
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.envs import make_vec_env
+from tests.support.combiners.examples import list_variants
+from tests.support.paths import DATA
+from tests.support.rounding import OtherRounding
 
-FILE = Path(__file__).parents[1] / "data" / "snapshots.json"
-COMMAND = "python tests/snapshots/summaries.py"
+FILE = DATA / "snapshots.json"
+COMMAND = "python -m tests.snapshots.summaries"
 
 NUM_TASKS, WIDTH, STEPS = 4, 6, 14
 RECORDED = (0, 1, 2, 5, 9, 13)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from summaries import COMMAND, FILE, LIMIT, has_moved, list_summaries, of_combiner, read, tolerance
 
-pytestmark = pytest.mark.portable
+from tests.snapshots.summaries import COMMAND, FILE, LIMIT, has_moved, list_summaries, of_combiner, read, tolerance
+
+pytestmark = [pytest.mark.faults, pytest.mark.portable]
 SUMMARIES = list_summaries()
 KEPT = read()
 

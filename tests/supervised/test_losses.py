@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from benchmark_tasks import CELEBA, NYUV2
 
 from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.supervised.losses import make_loss
+from tests.support.supervised.benchmark_tasks import CELEBA, NYUV2
 
 SEGMENTATION, DEPTH, NORMAL = NYUV2
 PROTOCOLS = ("paper", "fixed")

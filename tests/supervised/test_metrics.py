@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from benchmark_tasks import CELEBA, CITYSCAPES, NYUV2
 
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.supervised.metrics import MetricSet, make_metric
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from tests.support.supervised.benchmark_tasks import CELEBA, CITYSCAPES, NYUV2
 
 PROTOCOLS = ("paper", "fixed")
 FOUR_CLASSES = TaskSpec("segmentation", "segmentation", 4)

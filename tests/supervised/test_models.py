@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
-from benchmark_tasks import CELEBA, CITYSCAPES, NYUV2
 
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.models import FeatureModel, list_models, make_model, split_parameters
 from mtrl_imgrad.supervised.models.layers import DenseHead
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from tests.support.supervised.benchmark_tasks import CELEBA, CITYSCAPES, NYUV2
 
 DENSE = ("segnet", "segnet_mtan", "segnet_cross_stitch")
 

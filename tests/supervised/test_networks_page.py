@@ -1,12 +1,13 @@
 """The Python of docs/supervised_networks.md runs as it stands there."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import torch
 
-PAGE = Path(__file__).parents[2] / "docs" / "supervised_networks.md"
+from tests.support.paths import DOCS
+
+PAGE = DOCS / "supervised_networks.md"
 
 
 def test_lines_of_the_page(capsys):

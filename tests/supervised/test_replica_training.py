@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import replica_training as runs
 import torch
-from replica_pool import running_pool
 
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.replicas import RankBatches, Replica
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from tests.support.replicas import training as runs
+from tests.support.replicas.pool import running_pool
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,19 @@ import itertools
 
 import pytest
 import torch
-from angles import CONFLICTS, IMBALANCES, OFFSETS, descent, gradients, lower_bound, measure, radius_factor
-from descent import bowls
 
 from mtrl_imgrad.combiners import make_combiner
+from tests.support.synthetic.angles import (
+    CONFLICTS,
+    IMBALANCES,
+    OFFSETS,
+    descent,
+    gradients,
+    lower_bound,
+    measure,
+    radius_factor,
+)
+from tests.support.synthetic.descent import bowls
 
 FAMILIES = list(itertools.product((2, 3, 6), CONFLICTS.values(), IMBALANCES.values()))
 ROUNDING = 1e-9

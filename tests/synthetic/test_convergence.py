@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from descent import TOY_SMOOTHNESS, bowls, descend_and_record, toy
 
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.synthetic import evaluate
+from tests.support.synthetic.descent import TOY_SMOOTHNESS, bowls, descend_and_record, toy
 
 METHODS = [("imgrad", 0.4), ("imgrad", 0.9), ("cagrad", 0.4)]
 BELOW = [(0.5, (-8.5, -5.0)), (0.9, (9.0, -1.0))]

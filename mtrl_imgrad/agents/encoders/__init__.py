@@ -20,8 +20,8 @@ from mtrl_imgrad.agents.encoders.one_hot import OneHotEncoder
 from mtrl_imgrad.agents.encoders.paco import PaCoEncoder
 from mtrl_imgrad.agents.encoders.residual import ResidualEncoder
 from mtrl_imgrad.agents.encoders.soft_modularization import SoftModularizationEncoder
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.validation import checked
 
 __all__ = [
     "ENCODERS",

@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["Encoder", "NetworkSpec", "check_positive"]
 

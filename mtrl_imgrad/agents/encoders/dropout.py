@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from mtrl_imgrad.agents.encoders.base import check_positive
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["NO_MASKS", "Dropout", "DropoutLayers", "Masks", "check_rate"]
 

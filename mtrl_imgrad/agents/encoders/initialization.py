@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mtrl_imgrad.agents.encoders.base import Encoder
 from mtrl_imgrad.agents.encoders.experts import ExpertLinear
 from mtrl_imgrad.agents.encoders.layers import TaskLinear
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["INITIALIZATIONS", "initialize"]
 

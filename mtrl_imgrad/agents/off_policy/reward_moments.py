@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
+from mtrl_imgrad.validation import checked
 
 __all__ = ["RewardMoments"]
 

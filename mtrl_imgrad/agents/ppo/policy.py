@@ -23,9 +23,9 @@ from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.encoders.dropout import DropoutLayers
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.agents.ppo.popart import PopArt
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTGaussianActor", "MTPPOPolicy", "MTValueCritic"]
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.agents.common.base_policy import MTPolicy, NetArch, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MTActor", "MTCritic", "MTSACPolicy", "squashed_sample"]
 

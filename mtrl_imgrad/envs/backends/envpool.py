@@ -21,7 +21,7 @@ What differs from the reference (``metaworld``) back-end:
   door-lock, push-back, soccer, sweep and sweep-into use such positions too.)
 
 The last three are all there is for MT10: with MuJoCo 3.6.0 and fixed pads under the reference, whole episodes
-of scripted experts agree to 1e-7 and 2e-6. ``tests/envs/test_backend_parity.py`` holds the two together.
+of scripted experts agree to 1e-7 and 2e-6. ``tests/envs/backends/test_backend_parity.py`` holds the two together.
 
 EnvPool resets an environment on the step *after* its episode's end; here the ended rows are reset at once, so
 that the step that ends an episode returns the next one's first observation, as SB3 expects.

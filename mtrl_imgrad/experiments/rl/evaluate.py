@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
-from mtrl_imgrad.evaluation.reports import SuccessReport
+from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, agent_class, make_eval_env
+from mtrl_imgrad.validation import checked
 
 __all__ = ["evaluate_run"]
 

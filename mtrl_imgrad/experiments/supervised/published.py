@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["PublishedRow", "PublishedTable", "published_table"]
 

@@ -48,7 +48,7 @@ from mtrl_imgrad.gradients.per_loss.step import Step
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["Accumulation", "Heads", "Parameters", "backward"]
+__all__ = ["Accumulation", "Parameters", "backward"]
 
 
 def backward(

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.validation import checked
 
 __all__ = ["SCALES", "Protocol", "View", "apply_view", "check_protocol", "draw_view"]
 

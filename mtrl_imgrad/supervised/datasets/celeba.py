@@ -23,11 +23,11 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.datasets.celeba_files import CELEBA_SPLITS, names_of_split, read_attributes
 from mtrl_imgrad.supervised.datasets.layers import listing
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["CelebA", "CelebATree"]
 

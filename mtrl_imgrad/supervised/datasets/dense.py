@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import Dataset
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.supervised.datasets.augmentation import Protocol, apply_view, check_protocol, draw_view
@@ -39,6 +38,7 @@ from mtrl_imgrad.supervised.datasets.layers import (
 from mtrl_imgrad.supervised.datasets.layouts import check_root
 from mtrl_imgrad.supervised.datasets.units import check_splits_differ, check_units
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["CITYSCAPES_CLASSES", "NYUV2_CLASSES", "CityScapes", "DenseDataset", "NYUv2"]
 

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.datasets.celeba import CelebATree
@@ -23,6 +22,7 @@ from mtrl_imgrad.supervised.datasets.celeba_files import CELEBA_SPLITS
 from mtrl_imgrad.supervised.datasets.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES
 from mtrl_imgrad.supervised.datasets.description import write_meta
 from mtrl_imgrad.supervised.datasets.layers import DEPTH, DISPARITY, IMAGE, NORMAL, Layer, label_layer
+from mtrl_imgrad.validation import checked
 
 __all__ = ["AttributeSample", "DenseSample", "write_celeba", "write_cityscapes", "write_nyuv2"]
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, int_zeros
+from mtrl_imgrad.validation import checked
 
 __all__ = ["AttributeMetric"]
 

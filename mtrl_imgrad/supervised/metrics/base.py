@@ -9,9 +9,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
+from mtrl_imgrad.validation import checked
 
 __all__ = ["Metric"]
 

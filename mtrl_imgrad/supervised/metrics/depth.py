@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.supervised.masks import measured_pixels
 from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, float_zeros, masked_sum
+from mtrl_imgrad.validation import checked
 
 __all__ = ["DepthMetric"]
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import TaskMismatchError
 from mtrl_imgrad.supervised.metrics.attributes import AttributeMetric
 from mtrl_imgrad.supervised.metrics.base import Metric
@@ -15,6 +14,7 @@ from mtrl_imgrad.supervised.metrics.normal import NormalMetric
 from mtrl_imgrad.supervised.metrics.segmentation import SegmentationMetric
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["MetricSet", "make_metric"]
 

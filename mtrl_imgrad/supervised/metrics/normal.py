@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.supervised.masks import measured_pixels
 from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, counts_of, float_zeros, int_zeros, masked_sum
 from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.validation import checked
 
 __all__ = ["NormalMetric"]
 

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, counts_of, int_zeros
 from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.validation import checked
 
 __all__ = ["SegmentationMetric"]
 

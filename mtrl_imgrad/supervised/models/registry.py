@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.supervised.models.base import TaskModel
 from mtrl_imgrad.supervised.models.celeba import AttributeNet
@@ -13,6 +12,7 @@ from mtrl_imgrad.supervised.models.mtan import SegNetMTAN
 from mtrl_imgrad.supervised.models.segnet import SegNet
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["list_models", "make_model"]
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.supervised.models.base import FeatureModel
 from mtrl_imgrad.supervised.models.layers import (
     DENSE_KINDS,
@@ -19,6 +18,7 @@ from mtrl_imgrad.supervised.models.layers import (
 )
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["SegNet"]
 

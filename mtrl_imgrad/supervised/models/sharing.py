@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
-from mtrl_imgrad.checked import checked
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.models.base import TaskModel
+from mtrl_imgrad.validation import checked
 
 __all__ = ["ParameterSplit", "SharingRule", "split_parameters"]
 

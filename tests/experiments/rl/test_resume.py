@@ -1,0 +1,113 @@
+"""``mtrl-imgrad train --resume``: a run that a signal broke off ends as the run that none did."""
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from mtrl_imgrad.agents import MTSAC, latest_checkpoint
+from mtrl_imgrad.cli import main
+from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
+
+pytestmark = pytest.mark.faults
+
+SMALL = (
+    "--env toy-reach --total-timesteps 2400 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-every 800 "
+    "--eval-episodes 2 --final-episodes 3 --combiner famo --actor-combiner gradvac --checkpoint-every 400 "
+    "--no-progress-bar"
+).split()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of a run in one go, and of one that was stopped by SIGTERM."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "mtrl_imgrad.cli", "train", *SMALL, "--run-dir", str(folder / "broken")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list((folder / "broken").glob("checkpoints/*/manifest.json")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert "learning was interrupted by SIGTERM" in err
+    assert "Traceback" not in err
+    assert main(["train", *SMALL, "--run-dir", str(folder / "whole")]) == 0
+    return folder
+
+
+def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
+    broken = runs / "broken"
+    stopped = int(latest_checkpoint(broken / "checkpoints").name.removeprefix("step_"))
+    assert 400 <= stopped < 2400
+    assert not (broken / "evaluation_after.npz").exists()
+    first_table = (broken / "progress.csv").read_bytes()
+    assert main(["train", "--resume", str(broken), "--no-progress-bar"]) == 0
+    out = capsys.readouterr().out.replace("\n", "")
+    assert f"step_{stopped:012d}" in out
+    agents = [
+        MTSAC.load_checkpoint(latest_checkpoint(runs / name / "checkpoints"), device="cpu")
+        for name in ("broken", "whole")
+    ]
+    assert [agent.num_timesteps for agent in agents] == [2400, 2400]
+    for ours, theirs in zip(*(agent.policy.state_dict().values() for agent in agents), strict=True):
+        assert torch.equal(ours, theirs)
+    a, b = (EvaluationHistory.load(runs / name / "evaluations.npz") for name in ("broken", "whole"))
+    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 800, 1600, 2400, 2400]
+    for ours, theirs in zip(a.reports, b.reports, strict=True):
+        assert np.array_equal(ours.returns, theirs.returns), "evaluations go on where they were, too"
+    after, expected = (SuccessReport.load(runs / name / "evaluation_after") for name in ("broken", "whole"))
+    assert after.num_episodes == 3
+    assert np.array_equal(after.returns, expected.returns)
+    assert (broken / "progress.csv").read_bytes() == first_table, "the first part's table is kept"
+    rows, others = (_records(path) for path in (broken / f"progress_{stopped}.csv", runs / "whole" / "progress.csv"))
+    assert rows == [row for row in others if int(row["time/total_timesteps"]) > stopped]
+    headers = [
+        path.read_text().partition("\n")[0]
+        for path in (broken / f"progress_{stopped}.csv", runs / "whole" / "progress.csv")
+    ]
+    assert headers[0] == headers[1], "in one order"
+    assert {"train/critic_loss", "eval/success_rate", "grad/critic/cos_min"} <= set().union(*rows)
+
+
+def _records(table):
+    """The rows of a table of logs, without times."""
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    times = ("time/fps", "time/time_elapsed")
+    return [{key: text for key, text in row.items() if text and key not in times} for row in rows]
+
+
+def test_a_run_stopped_between_its_last_evaluation_and_its_figures_is_finished(runs, tmp_path, capsys):
+    run = shutil.copytree(runs / "whole", tmp_path / "run")
+    curve = (run / "success_curve.png").read_bytes()
+    (run / "success_curve.png").unlink()
+    (run / "success_per_task.png").unlink()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "success before (2 episodes a task) and after (3) in %" in capsys.readouterr().out
+    assert (run / "success_curve.png").read_bytes() == curve
+    assert (run / "success_per_task.png").exists()
+    assert main(["train", "--resume", str(run)]) == 1
+
+
+def test_what_cannot_be_resumed_is_said(runs, tmp_path, capsys):
+    assert main(["train", "--resume", str(runs / "whole")]) == 1
+    assert "is at its end" in capsys.readouterr().err.replace("\n", "")
+    assert main(["train", "--resume", str(tmp_path)]) == 1
+    assert "config.yaml" in capsys.readouterr().err.replace("\n", "")
+    assert main(["train", "--resume", str(runs / "whole"), "--seed", "3"]) == 1
+    assert "takes no other options, got --seed 3" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_damaged_checkpoint_is_named(runs, tmp_path, capsys):
+    assert main(["train", *SMALL, "--total-timesteps", "400", "--run-dir", str(tmp_path / "run")]) == 0
+    (tmp_path / "run" / "evaluation_after.npz").unlink()
+    member = next((tmp_path / "run" / "checkpoints").glob("step_000000000400/tensors-*"))
+    member.write_bytes(member.read_bytes()[:-1])
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err.replace("\n", "")
+    assert "step_000000000400: member 'tensors' is damaged" in error

@@ -1,0 +1,463 @@
+"""A valid call of everything public: the arguments, made in a folder of the test's own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from mtrl_imgrad.agents import MTSAC, TaskReplayBuffer
+from mtrl_imgrad.agents.encoders import ENCODERS, NetworkSpec, make_encoder
+from mtrl_imgrad.agents.encoders.layers import TaskLinear
+from mtrl_imgrad.combiners import combiner_class, list_combiners, make_combiner
+from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
+from mtrl_imgrad.experiments.presets import preset_path
+from mtrl_imgrad.experiments.rl import config as agents
+from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, SupervisedConfig
+from mtrl_imgrad.experiments.supervised.data import load_splits
+from mtrl_imgrad.gradients import Parameters, by_rows, split_parameters
+from mtrl_imgrad.supervised.datasets import (
+    AttributeSample,
+    DenseSample,
+    View,
+    write_celeba,
+    write_cityscapes,
+    write_nyuv2,
+)
+from mtrl_imgrad.supervised.datasets.layers import DEPTH, IMAGE, label_layer
+from mtrl_imgrad.supervised.metrics import DepthMetric, MetricSet, SegmentationMetric
+from mtrl_imgrad.supervised.models import make_model
+from mtrl_imgrad.supervised.settings import OptimizationConfig
+from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.synthetic import descend, outcomes
+from tests.support.combiners.examples import example_arguments, make_example
+
+Call = Callable[[Path], dict[str, Any]]
+NUMBERS = itertools.count()
+STATE = spaces.Box(-1.0, 1.0, (6,), np.float32)
+ACTION = spaces.Box(-1.0, 1.0, (2,), np.float32)
+SPEC = NetworkSpec(4, 2, ("a", "b"), True, (8, 8))
+TASKS = (TaskSpec("segmentation", "segmentation", 3), TaskSpec("depth", "depth", 1))
+PAIR = {"a": {"error": 1.0}, "b": {"error": 2.0}}
+SIGNS = {"a": {"error": False}, "b": {"error": False}}
+
+
+def jacobian() -> torch.Tensor:
+    return torch.tensor([[1.0, 0, 2, 0], [0, 3, -1, 0], [-1, 1, 0, 0.5]], dtype=torch.float64)
+
+
+def gramian() -> torch.Tensor:
+    return jacobian() @ jacobian().T
+
+
+@cache
+def env() -> Any:
+    return make_vec_env("toy-reach", seed=0)
+
+
+def agent_arguments(**more: Any) -> dict[str, Any]:
+    return {"policy": "MlpPolicy", "env": env(), "policy_kwargs": {"net_arch": [4]}, "seed": 0, "device": "cpu", **more}
+
+
+@cache
+def agent() -> MTSAC:
+    return MTSAC(**agent_arguments(buffer_size=400))
+
+
+@cache
+def report() -> SuccessReport:
+    successes = np.array([[True, False], [False, False]])
+    return SuccessReport(("a", "b"), successes, np.ones((2, 2)), np.ones((2, 2), dtype=np.int64))
+
+
+@cache
+def history() -> EvaluationHistory:
+    found = EvaluationHistory(("a", "b"))
+    found.append(0, report())
+    found.append(10, report())
+    return found
+
+
+@cache
+def run() -> Any:
+    return descend(["cagrad"], starts=[(9.0, -1.0)], steps=2)
+
+
+def sample(seed: int) -> DenseSample:
+    rng = np.random.default_rng(seed)
+    label = rng.integers(3, size=(32, 32))
+    return DenseSample(rng.uniform(0, 1, (32, 32, 3)), label, (1.0 + label) / 4, np.eye(3)[label])
+
+
+def dense_splits() -> dict[str, list[DenseSample]]:
+    return {"train": [sample(0), sample(1)], "val": [sample(2)]}
+
+
+def face_splits() -> dict[str, list[AttributeSample]]:
+    face = AttributeSample(np.zeros((8, 8, 3), np.uint8), np.array([True, False]))
+    return {"train": [face], "val": [face], "test": [face]}
+
+
+def nyuv2(folder: Path) -> Path:
+    root = folder / "nyuv2"
+    return root if root.exists() else write_nyuv2(root, dense_splits(), classes=("a", "b", "c"))
+
+
+def cityscapes(folder: Path) -> Path:
+    root = folder / "cityscapes"
+    return root if root.exists() else write_cityscapes(root, dense_splits(), classes=("a", "b", "c"))
+
+
+def splits(folder: Path) -> Any:
+    return load_splits(DataConfig(root=nyuv2(folder), tasks=("segmentation", "depth")))
+
+
+def supervised_config(folder: Path) -> SupervisedConfig:
+    return SupervisedConfig(
+        data=DataConfig(root=nyuv2(folder), tasks=("segmentation", "depth")),
+        model=ModelConfig(model="segnet", width=1 / 32),
+        optimization=OptimizationConfig(epochs=1),
+        device="cpu",
+        run_dir=folder / "run",
+    )
+
+
+def model() -> Any:
+    return make_model("segnet", TASKS, width=1 / 32)
+
+
+def image_batch(channels: int) -> torch.Tensor:
+    return torch.rand(2, channels, 8, 8)
+
+
+def labels() -> torch.Tensor:
+    return torch.zeros(2, 8, 8, dtype=torch.int64)
+
+
+def module() -> nn.Module:
+    return nn.Linear(2, 1)
+
+
+def task_parameters() -> Parameters:
+    return split_parameters(TaskLinear(2, 2, 1))
+
+
+def task_loss(parameters: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
+    return sum(value.square().sum() for value in parameters.values()), ()
+
+
+def optimization_step(folder: Path) -> dict[str, Any]:
+    """Losses of two tasks with a graph, for `Combiner.backward`."""
+    trunk, heads = nn.Linear(3, 3), [nn.Linear(3, 1), nn.Linear(3, 1)]
+    features = trunk(torch.ones(4, 3))
+    return {
+        "losses": [head(features).square().mean() for head in heads],
+        "shared": list(trunk.parameters()),
+        "task_specific": [one for head in heads for one in head.parameters()],
+        "heads": "weighted",
+        "max_grad_norm": 1.0,
+        "tasks": [0, 1],
+    }
+
+
+def transition() -> dict[str, Any]:
+    n = env().num_envs
+    return {
+        "obs": np.zeros((n, 6), np.float32),
+        "next_obs": np.zeros((n, 6), np.float32),
+        "action": np.zeros((n, 2), np.float32),
+        "reward": np.zeros(n, np.float32),
+        "done": np.zeros(n, bool),
+        "infos": [{} for _ in range(n)],
+    }
+
+
+def filled_buffer() -> TaskReplayBuffer:
+    buffer = TaskReplayBuffer(40, STATE, ACTION, "cpu", 4, task_names=("a", "b", "c", "d"))
+    buffer.add(**transition())
+    return buffer
+
+
+def policy_arguments(folder: Path) -> dict[str, Any]:
+    return {
+        "observation_space": STATE,
+        "action_space": ACTION,
+        "lr_schedule": lambda progress: 1e-3,
+        "task_names": ("a", "b"),
+        "one_hot": True,
+        "net_arch": [4],
+    }
+
+
+def eval_env() -> Any:
+    return make_vec_env("toy-reach", seed=1, horizon=2)
+
+
+def combiner_key(name: str) -> str:
+    found = combiner_class(name)
+    return f"{found.__module__.removeprefix('mtrl_imgrad.')}.{found.__name__}"
+
+
+def write_evaluations(folder: Path) -> Path:
+    return history().save(folder / "evaluations.npz")
+
+
+def faces(folder: Path) -> Path:
+    root = folder / "faces"
+    return root if root.exists() else write_celeba(root, face_splits(), ["Red", "Green"])
+
+
+def saved_checkpoint(folder: Path) -> Path:
+    if not (folder / "checkpoints").exists():
+        agent().save_checkpoint(folder / "checkpoints" / "step_000000000001")
+    return folder / "checkpoints"
+
+
+def fresh_agent() -> MTSAC:
+    return MTSAC(**agent_arguments(buffer_size=400, env=eval_env()))
+
+
+def fresh_history() -> EvaluationHistory:
+    return EvaluationHistory(("a", "b"))
+
+
+def famo() -> Any:
+    combiner = make_combiner("famo")
+    combiner(jacobian(), torch.ones(3))
+    return combiner
+
+
+CALLS: dict[str, Call] = {
+    **{combiner_key(name): lambda folder, name=name: example_arguments(name, 3) for name in list_combiners()},
+    **{
+        f"{one.__module__.removeprefix('mtrl_imgrad.')}.{one.__name__}": lambda folder: {"spec": SPEC}
+        for one in ENCODERS.values()
+    },
+    "combiners.gramian.gramian_diagnostics": lambda folder: {"gramian": gramian()},
+    "combiners.registry.combiner_class": lambda folder: {"name": "imgrad"},
+    "combiners.registry.make_combiner": lambda folder: {"combiner": "imgrad"},
+    "combiners.solvers.simplex_problems.conflict_averse_dual": lambda folder: {
+        "gramian": gramian(),
+        "linear": torch.ones(3),
+        "radius": torch.tensor(0.5),
+    },
+    "combiners.solvers.simplex_problems.min_norm_point": lambda folder: {"gramian": gramian()},
+    "agents.sac.agent.MTSAC": lambda folder: agent_arguments(buffer_size=400),
+    "agents.ppo.agent.MTPPO": lambda folder: agent_arguments(n_steps=4, batch_size=8),
+    "agents.sac.policy.MTSACPolicy": policy_arguments,
+    "agents.ppo.policy.MTPPOPolicy": policy_arguments,
+    "agents.off_policy.buffer.TaskReplayBuffer": lambda folder: {
+        "buffer_size": 8,
+        "observation_space": STATE,
+        "action_space": ACTION,
+        "n_envs": 2,
+        "task_names": ("a", "b"),
+    },
+    "agents.callbacks.diagnostics.GradientDiagnosticsCallback": lambda folder: {},
+    "agents.callbacks.evaluation.MTEvalCallback": lambda folder: {"eval_env": eval_env()},
+    "agents.callbacks.checkpoints.MTCheckpointCallback": lambda folder: {"save_freq": 10, "path": folder},
+    "agents.callbacks.checkpoints.latest_checkpoint": lambda folder: {"path": saved_checkpoint(folder)},
+    "agents.callbacks.progress.MTProgressBarCallback": lambda folder: {},
+    "agents.encoders.dropout.Dropout": lambda folder: {"features": 4, "rate": 0.1},
+    "agents.encoders.initialization.initialize": lambda folder: {
+        "encoder": make_encoder("one_hot", SPEC),
+        "initialization": "orthogonal",
+        "critic": True,
+    },
+    "agents.encoders.make_encoder": lambda folder: {"encoder": "one_hot", "spec": SPEC},
+    "envs.registry.make_vec_env": lambda folder: {"tasks": "toy-reach"},
+    "envs.task_sets.list_tasks": lambda folder: {"task_set": "MT10"},
+    "evaluation.history.EvaluationHistory": lambda folder: {"task_names": ("a", "b")},
+    "evaluation.report.SuccessReport": lambda folder: {
+        "task_names": ("a", "b"),
+        "successes": np.array([[True], [False]]),
+        "returns": np.ones((2, 1)),
+        "lengths": np.ones((2, 1), dtype=np.int64),
+    },
+    "evaluation.statistics.aggregate_runs": lambda folder: {"scores": np.eye(3), "resamples": 10},
+    "evaluation.statistics.interquartile_mean": lambda folder: {"values": np.eye(3)},
+    "evaluation.statistics.stratified_bootstrap": lambda folder: {"scores": np.eye(3), "resamples": 10},
+    "evaluation.statistics.success_interval": lambda folder: {"successes": np.eye(3, dtype=bool)},
+    "evaluation.statistics.wilson_interval": lambda folder: {"successes": [1, 2], "trials": [3, 3]},
+    "evaluation.success.evaluate_success": lambda folder: {"agent": agent(), "env": eval_env(), "n_episodes": 1},
+    "evaluation.tables.markdown_table": lambda folder: {"report": report()},
+    "evaluation.tables.print_success": lambda folder: {"report": report()},
+    "evaluation.tables.success_table": lambda folder: {"report": report()},
+    "evaluation.plots.bars.plot_per_task_bars": lambda folder: {"report": report(), "path": folder / "bars.png"},
+    "evaluation.plots.curve.plot_success_curve": lambda folder: {
+        "evaluations": history(),
+        "path": folder / "curve.png",
+    },
+    "synthetic.measures.curves": lambda folder: {"run": run(), "method": 0, "scenario": 0, "count": 2},
+    "synthetic.measures.outcomes": lambda folder: {"run": run()},
+    "combiners.method_strings.parse_method": lambda folder: {"text": "imgrad:c=0.8"},
+    "synthetic.optima.distance_to_front": lambda folder: {"points": torch.zeros(3, 2)},
+    "synthetic.optima.front": lambda folder: {"count": 5},
+    "synthetic.optima.minimiser": lambda folder: {"shares": torch.tensor([0.5])},
+    "synthetic.problem.check_shares": lambda folder: {"shares": (0.5,)},
+    "synthetic.problem.check_starts": lambda folder: {"starts": "five"},
+    "synthetic.problem.evaluate": lambda folder: {"points": torch.zeros(3, 2)},
+    "synthetic.problem.task_weights": lambda folder: {"shares": (0.5,)},
+    "synthetic.results.save_outcomes": lambda folder: {"outcomes": outcomes(run()), "settings": {}, "folder": folder},
+    "synthetic.results.save_tables": lambda folder: {"tables": [], "folder": folder},
+    "synthetic.run.descend": lambda folder: {"methods": ["mgda"], "starts": [(9.0, -1.0)], "steps": 1},
+    "synthetic.tables.failure_table": lambda folder: {"outcomes": outcomes(run())},
+    "synthetic.tables.reached_table": lambda folder: {"outcomes": outcomes(run()), "steps": 2},
+    "synthetic.tables.scenario_table": lambda folder: {"outcomes": outcomes(run()), "s": 0.9},
+    "synthetic.plots.plot_failures": lambda folder: {"run": run(), "scenario": 0, "path": folder / "a.png"},
+    "synthetic.plots.plot_progress": lambda folder: {"run": run(), "scenario": 0, "path": folder / "a.png"},
+    "synthetic.plots.plot_trajectories": lambda folder: {
+        "run": run(),
+        "outcomes": outcomes(run()),
+        "scenario": 0,
+        "path": folder / "a.png",
+    },
+    "gradients.ParameterIndex": lambda folder: {"module": module()},
+    "gradients.split_parameters": lambda folder: {"module": module()},
+    "gradients.by_rows": lambda folder: {"loss": task_loss, "parameters": task_parameters()},
+    "gradients.over_tasks": lambda folder: {"function": task_loss, "parameters": task_parameters()},
+    "gradients.combine_rows": lambda folder: {
+        "combiner": make_combiner("mgda"),
+        "jacobian": by_rows(task_loss, task_parameters()),
+    },
+    "reporting.atomic_files.write_atomically": lambda folder: {
+        "target": folder / "file",
+        "write": lambda file: file.write(b""),
+    },
+    "reporting.atomic_files.sync_folder": lambda folder: {"folder": folder},
+    "experiments.supervised.comparison.delta_m": lambda folder: {
+        "results": PAIR,
+        "baselines": PAIR,
+        "higher_is_better": SIGNS,
+    },
+    "experiments.supervised.comparison.delta_p": lambda folder: {
+        "results": PAIR,
+        "baselines": PAIR,
+        "higher_is_better": SIGNS,
+    },
+    "experiments.supervised.comparison.mean_rank": lambda folder: {"rows": {"one": PAIR}, "higher_is_better": SIGNS},
+    "supervised.losses.make_loss": lambda folder: {"task": TASKS[0]},
+    "supervised.losses.depth_loss": lambda folder: {"prediction": image_batch(1), "target": image_batch(1)},
+    "supervised.losses.normal_loss": lambda folder: {"prediction": image_batch(3), "target": image_batch(3)},
+    "supervised.losses.attribute_loss": lambda folder: {"logits": torch.zeros(2, 1), "target": torch.ones(2, 1)},
+    "supervised.losses.segmentation_loss": lambda folder: {"log_probabilities": image_batch(3), "labels": labels()},
+    "experiments.supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
+    "supervised.tasks.TaskSpec": lambda folder: {"name": "a", "kind": "depth", "channels": 1},
+    "supervised.models.registry.make_model": lambda folder: {"name": "segnet", "tasks": TASKS, "width": 1 / 32},
+    "supervised.models.sharing.split_parameters": lambda folder: {"model": model()},
+    "supervised.metrics.attributes.AttributeMetric": lambda folder: {},
+    "supervised.metrics.depth.DepthMetric": lambda folder: {},
+    "supervised.metrics.normal.NormalMetric": lambda folder: {},
+    "supervised.metrics.segmentation.SegmentationMetric": lambda folder: {"num_classes": 3},
+    "supervised.metrics.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
+    "supervised.metrics.metric_set.make_metric": lambda folder: {"task": TASKS[0]},
+    "supervised.datasets.dense.DenseDataset": lambda folder: {
+        "root": nyuv2(folder),
+        "split": "train",
+        "folders": {"image": ("image", IMAGE), "segmentation": ("label", label_layer(3)), "depth": ("depth", DEPTH)},
+        "classes": ("a", "b", "c"),
+        "inverse_depth": False,
+        "augment": False,
+        "protocol": "fixed",
+        "seed": 0,
+    },
+    "supervised.datasets.dense.NYUv2": lambda folder: {"root": nyuv2(folder), "split": "train"},
+    "supervised.datasets.dense.CityScapes": lambda folder: {
+        "root": cityscapes(folder),
+        "split": "train",
+        "num_classes": 3,
+    },
+    "supervised.datasets.celeba.CelebA": lambda folder: {"root": faces(folder), "split": "train"},
+    "supervised.datasets.augmentation.apply_view": lambda folder: {
+        "layers": {"depth": torch.ones(1, 8, 8)},
+        "view": View(1.0, 0, 0, 8, 8, False),
+    },
+    "supervised.datasets.augmentation.draw_view": lambda folder: {
+        "height": 8,
+        "width": 8,
+        "generator": torch.Generator().manual_seed(0),
+    },
+    "scenes.make.make_scenes": lambda folder: {
+        "kind": "primitives",
+        "root": folder / "scenes",
+        "counts": {"train": 1, "val": 1},
+        "height": 32,
+        "width": 32,
+        "progress": False,
+    },
+    "supervised.datasets.writers.write_celeba": lambda folder: {
+        "root": folder / f"written {next(NUMBERS)}",
+        "splits": face_splits(),
+        "attribute_names": ["Red", "Green"],
+    },
+    "supervised.datasets.writers.write_cityscapes": lambda folder: {
+        "root": folder / f"written {next(NUMBERS)}",
+        "splits": dense_splits(),
+    },
+    "supervised.datasets.writers.write_nyuv2": lambda folder: {
+        "root": folder / f"written {next(NUMBERS)}",
+        "splits": dense_splits(),
+    },
+    "supervised.splits.Splits": lambda folder: vars(splits(folder)),
+    "experiments.supervised.data.load_splits": lambda folder: {"config": supervised_config(folder).data},
+    "supervised.trainer.MultiTaskTrainer": lambda folder: {"model": model(), "data": splits(folder), "device": "cpu"},
+    "supervised.settings.OptimizationConfig": lambda folder: {},
+    "supervised.settings.ReportConfig": lambda folder: {},
+    "experiments.supervised.config.SupervisedConfig": lambda folder: {},
+    "experiments.supervised.config.DataConfig": lambda folder: {},
+    "experiments.supervised.config.MethodConfig": lambda folder: {},
+    "experiments.supervised.config.ModelConfig": lambda folder: {},
+    "experiments.supervised.config.load_config": lambda folder: {"path": preset_path("supervised", "nyuv2")},
+    "experiments.rl.config.load_config": lambda folder: {"path": preset_path("rl", "mt10")},
+    "experiments.presets.list_presets": lambda folder: {"kind": "rl"},
+    "experiments.presets.preset_path": lambda folder: {"kind": "rl", "name": "mt10"},
+    "experiments.rl.config.train_config_class": lambda folder: {"agent": "mtsac"},
+    "experiments.config_files.save_config": lambda folder: {
+        "config": agents.MTSACTrainConfig(),
+        "path": folder / "config.yaml",
+        "ran_with": {},
+    },
+}
+SLOW: set[str] = set()
+METHODS: dict[str, Callable[[Path], tuple[Any, dict[str, Any]]]] = {
+    **{
+        f"{name}()": lambda folder, name=name: (
+            make_example(name, 3).__call__,
+            {"jacobian": jacobian(), "losses": torch.ones(3), "tasks": [0, 1, 2]},
+        )
+        for name in list_combiners()
+    },
+    **{
+        f"{name}.weights": lambda folder, name=name: (make_example(name, 3).weights, {"gramian": gramian()})
+        for name in ("imgrad", "nash_mtl", "config", "conicgrad", "pcgrad", "sdmgrad_os", "upgrad", "cagrad_fast")
+    },
+    "uw.weights": lambda folder: (make_example("uw", 3).weights, {"losses": torch.ones(3)}),
+    "imgrad.backward": lambda folder: (make_combiner("imgrad").backward, optimization_step(folder)),
+    "rlw.backward": lambda folder: (make_combiner("rlw").backward, optimization_step(folder)),
+    "famo.load_state_dict": lambda folder: (famo().load_state_dict, {"state": famo().state_dict()}),
+    "buffer.add": lambda folder: (filled_buffer().add, transition()),
+    "buffer.sample": lambda folder: (filled_buffer().sample, {"batch_size": 4}),
+    "agent.learn": lambda folder: (fresh_agent().learn, {"total_timesteps": 4}),
+    "report.save": lambda folder: (report().save, {"path": folder / "report"}),
+    "history.append": lambda folder: (fresh_history().append, {"timesteps": 1, "report": report()}),
+    "segmentation.update": lambda folder: (
+        SegmentationMetric(3).update,
+        {"prediction": image_batch(3), "target": labels()},
+    ),
+    "depth.update": lambda folder: (DepthMetric().update, {"prediction": image_batch(1), "target": image_batch(1)}),
+    "metrics.update": lambda folder: (
+        MetricSet(TASKS).update,
+        {
+            "predictions": {"segmentation": image_batch(3), "depth": image_batch(1)},
+            "targets": {"segmentation": labels(), "depth": image_batch(1)},
+        },
+    ),
+}
