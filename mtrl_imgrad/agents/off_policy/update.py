@@ -126,7 +126,7 @@ class OffPolicyUpdate:
         found = network.gradients(*rows, jacobian=jacobian)
         self._finite = self._finite & network.write(found)
         network.step(self._finite)
-        network.tell_losses_after(found, *rows)
+        network.after_step(found, *rows)
         return found
 
     def _move_targets(self, targets: Sequence[nn.Module], networks: Sequence[nn.Module]) -> None:
