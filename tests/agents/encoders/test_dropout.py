@@ -11,13 +11,13 @@ from torch import nn
 from torch.func import functional_call
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
-from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
 from mtrl_imgrad.agents.encoders import Dropout, Encoder, NetworkSpec, list_encoders, make_encoder
 from mtrl_imgrad.agents.encoders.dropout import DropoutLayers
 from mtrl_imgrad.agents.ppo.rollout import TaskRollout
 from mtrl_imgrad.agents.ppo.update import PPOUpdate
 from mtrl_imgrad.agents.sac.temperature import Temperature
 from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateSettings
+from mtrl_imgrad.checkpoints.format import read_checkpoint
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError
@@ -454,7 +454,7 @@ def test_a_resumed_run_drops_the_same_units(make, tmp_path):
     assert torch.equal(_parameters(other), _parameters(agent))
     for resumed in (agent, other):
         resumed.save_checkpoint(tmp_path / f"{resumed is agent}")
-    ours, theirs = (read_checkpoint(tmp_path / name)[0]["own"] for name in ("True", "False"))
+    ours, theirs = (read_checkpoint(tmp_path / name)["streams"]["states"] for name in ("True", "False"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(state, theirs[name]) for name, state in ours.items())
 
