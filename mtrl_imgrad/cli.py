@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, MtrlImgradError
+from mtrl_imgrad.experiments.rl.backend_option import BackendName
 from mtrl_imgrad.experiments.torchrun import refuse_torchrun
 
 __all__ = ["main"]
@@ -107,7 +108,7 @@ class _Evaluate:
     """The model at the end, or the best by success while training."""
     seed: int | None = None
     """Seed of the evaluation's goals; None takes new ones for best_model, the run's own for model."""
-    backend: Literal["metaworld", "envpool", "toy", "auto"] | None = None
+    backend: BackendName | None = None
     """Simulator back-end; None takes that of the run's own evaluations."""
     stochastic: bool = False
     """Sample actions in place of taking the mean."""

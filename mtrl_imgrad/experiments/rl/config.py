@@ -21,6 +21,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.experiments.config_files import STRICT, read_sections, validated
 from mtrl_imgrad.experiments.options import Flat, Options
+from mtrl_imgrad.experiments.rl.backend_option import BackendName
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.validation import checked
 
@@ -66,7 +67,7 @@ class EnvConfig:
 
     env: tuple[str, ...] = ("MT10",)
     """A task set (MT10, MT25, MT50, toy-reach), or task names."""
-    backend: Literal["auto", "metaworld", "envpool", "toy"] = "auto"
+    backend: BackendName = "auto"
     """Simulator back-end."""
     num_envs_per_task: int = 1
     """Copies of each task's environment."""
@@ -322,8 +323,8 @@ class EvaluationConfig:
     """Episodes a task of the evaluations before and while training."""
     final_episodes: int = 50
     """Episodes a task of the evaluation after training."""
-    eval_backend: Literal["auto", "metaworld", "envpool", "toy"] = "metaworld"
-    """Simulator back-end of evaluations (Meta-World's reference by default)."""
+    eval_backend: BackendName = "metaworld"
+    """Simulator back-end of evaluations (Meta-World's reference by default); auto where it does not have the tasks."""
     eval_envs_per_task: int = 1
     """Copies of each task's environment in evaluations."""
     eval_goals: Literal["unseen", "training"] = "unseen"

@@ -273,8 +273,8 @@ CALLS: dict[str, Call] = {
         "critic": True,
     },
     "agents.encoders.make_encoder": lambda folder: {"encoder": "one_hot", "spec": SPEC},
-    "envs.registry.make_vec_env": lambda folder: {"tasks": "toy-reach"},
-    "envs.task_sets.list_tasks": lambda folder: {"task_set": "MT10"},
+    "envs.make.make_vec_env": lambda folder: {"tasks": "toy-reach"},
+    "envs.registry.list_tasks": lambda folder: {"task_set": "MT10"},
     "evaluation.history.EvaluationHistory": lambda folder: {"task_names": ("a", "b")},
     "evaluation.report.SuccessReport": lambda folder: {
         "task_names": ("a", "b"),
