@@ -18,7 +18,7 @@ from typing import Any
 
 from mtrl_imgrad.envs.task_sets import METAWORLD_SETS, TOY_SET, TOY_TASKS
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, NonNegativeInt, checked
 
 __all__ = [
     "Backend",
@@ -72,8 +72,8 @@ class Backend:
     package: str | None = None
     install: str = ""
     reward_versions: tuple[str, ...] = ("v2",)
-    fixed_goals: int = 0
-    max_horizon: int | None = None
+    fixed_goals: NonNegativeInt = 0
+    max_horizon: Count | None = None
     workers: bool = False
     threads: bool = False
     renders: bool = False

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtrl_imgrad.envs import Backend, list_backends, list_task_sets, list_tasks, make_vec_env, register_backend
-from mtrl_imgrad.envs import registry as registry_module
 from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
+from tests.support.paths import DOCS
+from tests.support.registries import forget_registrations
 
 TOY_LIKE = Backend("mine", ToyReachVecEnv, {"pair": ("toy-reach/up", "toy-reach/left")})
 
 
 @pytest.fixture(autouse=True)
-def own_registry() -> Iterator[None]:
-    """What a test registers is forgotten after it."""
-    registry_module._registry.cache_clear()
-    yield
-    registry_module._registry.cache_clear()
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_registrations(monkeypatch)
 
 
 def test_a_registered_back_end_is_known_by_its_name_and_its_task_sets() -> None:
@@ -121,7 +118,7 @@ def test_an_installed_package_offers_its_back_end_as_an_entry_point(
 
 
 def test_the_table_of_the_docs_is_made_of_the_records() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "environments.md").read_text(encoding="utf-8")
+    page = (DOCS / "environments.md").read_text(encoding="utf-8")
     for backend in list_backends():
         row = [
             f"`{backend.name}`",
