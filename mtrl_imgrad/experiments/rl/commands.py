@@ -11,6 +11,7 @@ import tyro
 
 from mtrl_imgrad.experiments.options import Flat, given_options, without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
+from mtrl_imgrad.experiments.rl.backend_option import BackendName
 from mtrl_imgrad.experiments.rl.config import MTSACTrainConfig, TrainConfig, load_config, train_config_class
 
 __all__ = ["Evaluate", "Train"]
@@ -104,7 +105,7 @@ class Evaluate:
     """The model at the end, or the best by success while training."""
     seed: int | None = None
     """Seed of the evaluation's goals; None takes new ones for best_model, the run's own for model."""
-    backend: Literal["metaworld", "envpool", "toy", "auto"] | None = None
+    backend: BackendName | None = None
     """Simulator back-end; None takes that of the run's own evaluations."""
     stochastic: bool = False
     """Sample actions in place of taking the mean."""

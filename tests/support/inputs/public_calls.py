@@ -17,7 +17,7 @@ from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.encoders import ENCODERS, NetworkSpec, make_encoder
 from mtrl_imgrad.agents.encoders.layers import TaskLinear
 from mtrl_imgrad.combiners import combiner_class, list_combiners, make_combiner
-from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.envs import Backend, make_vec_env
 from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
 from mtrl_imgrad.experiments.presets import preset_path
 from mtrl_imgrad.experiments.rl import config as agents
@@ -26,6 +26,7 @@ from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.gradients import Parameters, by_rows, split_parameters
 from mtrl_imgrad.supervised.datasets import (
     AttributeSample,
+    DataFormat,
     DenseSample,
     write_celeba,
     write_cityscapes,
@@ -256,8 +257,10 @@ CALLS: dict[str, Call] = {
         "critic": True,
     },
     "agents.encoders.make_encoder": lambda folder: {"encoder": "one_hot", "spec": SPEC},
-    "envs.registry.make_vec_env": lambda folder: {"tasks": "toy-reach"},
-    "envs.task_sets.list_tasks": lambda folder: {"task_set": "MT10"},
+    "envs.make.make_vec_env": lambda folder: {"tasks": "toy-reach"},
+    "envs.registry.Backend": lambda folder: {"name": "mine", "vec_env": "module:Class", "task_sets": {"a": ("b", "c")}},
+    "envs.registry.register_backend": lambda folder: {"backend": Backend("mine", "module:Class", {"a": ("b", "c")})},
+    "envs.registry.list_tasks": lambda folder: {"task_set": "MT10"},
     "evaluation.history.EvaluationHistory": lambda folder: {"task_names": ("a", "b")},
     "evaluation.report.SuccessReport": lambda folder: {
         "task_names": ("a", "b"),
@@ -337,6 +340,10 @@ CALLS: dict[str, Call] = {
     "supervised.metrics.segmentation.SegmentationMetric": lambda folder: {"num_classes": 3},
     "supervised.metrics.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
     "supervised.metrics.metric_set.make_metric": lambda folder: {"task": TASKS[0]},
+    "supervised.datasets.registry.DataFormat": lambda folder: {"name": "mine", "reader": "module:Class"},
+    "supervised.datasets.registry.data_format": lambda folder: {"name": "nyuv2"},
+    "supervised.datasets.registry.register_format": lambda folder: {"record": DataFormat("mine", "module:Class")},
+    "experiments.supervised.published.has_published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.datasets.dense.DenseDataset": lambda folder: {
         "root": nyuv2(folder),
         "split": "train",
