@@ -3,7 +3,8 @@
 Public is what a package of ours exports (``__all__`` of its ``__init__``), what the modules of rooms without exports
 list (`ROOMS`), and every registered combiner and encoder. Not asked are abstract classes, which nobody can make, and
 records: named tuples and dataclasses without checks, which functions return. Whole runs (`experiments.train` and the
-like) are asked through their configurations and the command line.
+like) are asked through their configurations and the command line, what runs at each update (`ENGINE`) through what
+calls it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,15 @@ ROOMS = (
     "supervised.trainer",
     "experiments.supervised.config",
 )
+ENGINE = (
+    "gradients.combining.combine_rows",
+    "gradients.combining.weighted_gradients",
+    "gradients.vectorized.by_rows",
+    "gradients.vectorized.over_tasks",
+    "gradients.per_loss.accumulate.Accumulation",
+    "gradients.per_loss.backward",
+)
+"""Run at each update, and check nothing: their callers have. The last two are `Combiner.accumulate` and `backward`."""
 
 
 def parameters_of(function: Any) -> dict[str, inspect.Parameter]:
@@ -60,11 +70,12 @@ def public_callables() -> dict[str, Any]:
         for name in getattr(module, "__all__", ())
     ]
     found += [combiner_class(name) for name in list_combiners()] + list(ENCODERS.values())
-    return {
+    named = {
         f"{one.__module__.removeprefix('mtrl_imgrad.')}.{one.__name__}": one
         for one in found
         if (inspect.isclass(one) or inspect.isfunction(one)) and takes_arguments(one) and not is_record(one)
     }
+    return {name: one for name, one in named.items() if name not in ENGINE}
 
 
 def takes_arguments(one: Any) -> bool:

@@ -15,14 +15,13 @@ from torch import nn
 
 from mtrl_imgrad.agents import MTSAC, TaskReplayBuffer
 from mtrl_imgrad.agents.encoders import ENCODERS, NetworkSpec, make_encoder
-from mtrl_imgrad.agents.encoders.layers import TaskLinear
 from mtrl_imgrad.combiners import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
 from mtrl_imgrad.experiments.rl import config as presets
 from mtrl_imgrad.experiments.supervised import config as supervised_presets
 from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, OptimisationConfig, SupervisedConfig
-from mtrl_imgrad.gradients import Parameters, by_rows, split_parameters
+from mtrl_imgrad.gradients import StepSettings
 from mtrl_imgrad.supervised.datasets import (
     AttributeSample,
     DenseSample,
@@ -143,10 +142,6 @@ def labels() -> torch.Tensor:
 
 def module() -> nn.Module:
     return nn.Linear(2, 1)
-
-
-def task_parameters() -> Parameters:
-    return split_parameters(TaskLinear(2, 2, 1))
 
 
 def task_loss(parameters: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
@@ -316,13 +311,13 @@ CALLS: dict[str, Call] = {
         "scenario": 0,
         "path": folder / "a.png",
     },
-    "gradients.ParameterIndex": lambda folder: {"module": module()},
-    "gradients.split_parameters": lambda folder: {"module": module()},
-    "gradients.by_rows": lambda folder: {"loss": task_loss, "parameters": task_parameters()},
-    "gradients.over_tasks": lambda folder: {"function": task_loss, "parameters": task_parameters()},
-    "gradients.combine_rows": lambda folder: {
+    "gradients.parameters.ParameterIndex": lambda folder: {"module": module()},
+    "gradients.parameters.split_parameters": lambda folder: {"module": module()},
+    "gradients.network_update.NetworkUpdate": lambda folder: {
+        "network": module(),
         "combiner": make_combiner("mgda"),
-        "jacobian": by_rows(task_loss, task_parameters()),
+        "loss": task_loss,
+        "settings": StepSettings(),
     },
     "reporting.atomic_files.write_atomically": lambda folder: {
         "target": folder / "file",
@@ -405,6 +400,9 @@ CALLS: dict[str, Call] = {
     "supervised.splits.Splits": lambda folder: vars(splits(folder)),
     "supervised.splits.load_splits": lambda folder: {"config": supervised_config(folder).data},
     "supervised.trainer.MultiTaskTrainer": lambda folder: {"model": model(), "data": splits(folder), "device": "cpu"},
+    "experiments.supervised.config.DataConfig": lambda folder: {},
+    "experiments.supervised.config.MethodConfig": lambda folder: {},
+    "experiments.supervised.config.ModelConfig": lambda folder: {},
     "experiments.supervised.config.OptimisationConfig": lambda folder: {},
     "experiments.supervised.config.ReportConfig": lambda folder: {},
     "experiments.supervised.config.SupervisedConfig": lambda folder: {},
