@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(arguments: list[str]) -> None:
     """Train an agent (--preset NAME or --config FILE set the defaults of all other options)."""
-    from mtrl_imgrad.experiments.rl.config import list_presets, load_config, preset_path, train_config_class
+    from mtrl_imgrad.experiments.options import without_stale_kwargs
+    from mtrl_imgrad.experiments.presets import list_presets, preset_path
+    from mtrl_imgrad.experiments.rl.config import load_config, train_config_class
     from mtrl_imgrad.experiments.rl.train import resume, train
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -74,7 +76,7 @@ def _train(arguments: list[str]) -> None:
         return
     default = train_config_class(given.agent or "mtsac")()
     if given.preset is not None:
-        default = load_config(preset_path(given.preset))
+        default = load_config(preset_path("rl", given.preset))
     elif given.config is not None:
         default = load_config(given.config)
     if given.agent is not None:
@@ -83,7 +85,7 @@ def _train(arguments: list[str]) -> None:
         type(default),
         prog="mtrl-imgrad train",
         description=(
-            f"Train an agent. --preset NAME ({', '.join(list_presets())}) or --config FILE (a run's config.yaml) "
+            f"Train an agent. --preset NAME ({', '.join(list_presets('rl'))}) or --config FILE (a run's config.yaml) "
             "sets the defaults of all options below; --resume RUN goes on with a run that was interrupted, from its "
             "latest checkpoint; --no-progress-bar prints no progress; "
             "--agent mtppo lists the options of the other agent."
@@ -91,7 +93,7 @@ def _train(arguments: list[str]) -> None:
         default=default,
         args=rest,
     )
-    agent = config.agent.with_its_own_kwargs(default.agent)
+    agent = without_stale_kwargs(config.agent, default.agent)
     train(dataclasses.replace(config, agent=agent), progress_bar=not given.no_progress_bar)
 
 
@@ -156,12 +158,12 @@ def _combiners(arguments: list[str]) -> None:
 
 def _presets(arguments: list[str]) -> None:
     """List the shipped configurations and where they lie."""
-    from mtrl_imgrad.experiments.rl.config import list_presets, preset_path
+    from mtrl_imgrad.experiments.presets import list_presets, preset_path
 
     argparse.ArgumentParser(prog="mtrl-imgrad presets", description=_presets.__doc__).parse_args(arguments)
     console = Console(highlight=False)
-    for name in list_presets():
-        path = preset_path(name)
+    for name in list_presets("rl"):
+        path = preset_path("rl", name)
         summary = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         console.print(f"[bold]{name}[/]  {summary}\n    {path}", soft_wrap=True)
 

@@ -68,7 +68,7 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 
 
 def checked(target: Target) -> Target:
-    """``target``, a function or a class, which raises `ArgumentError` where an argument is not what its annotation says.
+    """Make ``target``, a function or a class, raise `ArgumentError` where an argument is not what it should be.
 
     A class is changed in place, if it has a constructor of its own.
     """

@@ -32,13 +32,15 @@ pytestmark = pytest.mark.faults
 ROOMS = (
     "gradients",
     "reporting.atomic_files",
-    "evaluation.plots",
     "synthetic.plots",
+    "experiments.presets",
     "experiments.rl.config",
     "experiments.supervised.comparison",
     "supervised.losses",
     "experiments.supervised.published",
+    "supervised.settings",
     "supervised.splits",
+    "experiments.supervised.data",
     "supervised.tasks",
     "supervised.trainer",
     "experiments.supervised.config",
@@ -85,7 +87,9 @@ def takes_arguments(one: Any) -> bool:
 def is_record(one: Any) -> bool:
     if not inspect.isclass(one):
         return False
-    record = dataclasses.is_dataclass(one) and not hasattr(one, "__post_init__")
+    record = dataclasses.is_dataclass(one) and not (
+        hasattr(one, "__post_init__") or hasattr(one.__init__, "__wrapped__")
+    )
     return record or issubclass(one, (tuple, Enum, Exception))
 
 

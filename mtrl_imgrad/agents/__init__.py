@@ -1,7 +1,8 @@
 """SB3-style multi-task agents and the callbacks that know of tasks."""
 
-from mtrl_imgrad.agents.callbacks.callbacks import GradientDiagnosticsCallback, MTEvalCallback
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint
+from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
+from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
 from mtrl_imgrad.agents.callbacks.progress import MTProgressBarCallback
 from mtrl_imgrad.agents.off_policy.buffer import TaskReplayBuffer
 from mtrl_imgrad.agents.ppo.agent import MTPPO

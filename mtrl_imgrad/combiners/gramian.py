@@ -25,6 +25,7 @@ __all__ = [
     "gramian_of_blocks",
     "is_nonzero",
     "rows_of",
+    "scale_rows",
 ]
 
 ZERO_NORM = 1e-12
@@ -52,6 +53,11 @@ def rows_of(block: Tensor) -> Tensor:
     """A block ``[K, *shape]`` as a detached matrix ``[K, -1]``; a scalar parameter has one column."""
     block = block.detach()
     return block.flatten(1) if block.ndim > 1 else block[:, None]
+
+
+def scale_rows(block: Tensor, factors: Tensor) -> Tensor:
+    """A block ``[K, *shape]`` with row k multiplied by ``factors[k]``, in the block's dtype."""
+    return block * factors.to(block.dtype).view(-1, *(1 for _ in block.shape[1:]))
 
 
 def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:

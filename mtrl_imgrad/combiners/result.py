@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.gramian import gramian_diagnostics
+from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_diagnostics
 from mtrl_imgrad.combiners.printing import as_line, norm_text, numbers_text
 
-__all__ = ["Combination", "Status", "Weights"]
+__all__ = ["Combination", "Status", "Weights", "linear_combination"]
 
 
 class Status(IntEnum):
@@ -117,3 +118,19 @@ class Combination:
             return as_line("Combination", ["skipped", absent])
         parts = [self.status.name, numbers_text("residual", self.residual), numbers_text("weights", self.weights)]
         return as_line("Combination", [*parts, norm_text(self.gradient), absent])
+
+
+def linear_combination(
+    jacobian: Tensor | Sequence[Tensor], blocks: Sequence[Tensor], gramian: Tensor, weights: Weights
+) -> Combination:
+    """The linear combination of the rows that the weights stand for; NaN where a gradient is not finite."""
+    combined = combine_blocks(weights.values, blocks)
+    finite = torch.isfinite(gramian).all()
+    return Combination(
+        gradient=combined[0] if isinstance(jacobian, Tensor) else combined,
+        weights=weights.values,
+        residual=weights.residual,
+        status_code=torch.where(finite, weights.status_code, int(Status.NON_FINITE)),
+        gramian=gramian,
+        extras=weights.extras,
+    )

@@ -1,7 +1,8 @@
 """Success by task, its statistics, tables and plots."""
 
+from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
-from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.statistics import (
     Aggregate,
     Interval,

@@ -9,7 +9,7 @@ from typing import Any
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["EvaluationProtocol"]
+__all__ = ["UNKNOWN", "EvaluationProtocol", "read_protocol"]
 
 
 @checked
@@ -71,3 +71,11 @@ class EvaluationProtocol:
             return cls(**json.loads(text))
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"no conditions of an evaluation: {text!r}") from error
+
+
+UNKNOWN = EvaluationProtocol()
+
+
+def read_protocol(text: Any) -> EvaluationProtocol:
+    """The member ``protocol`` of a file; `UNKNOWN` for None, as in files of 0.1.0."""
+    return UNKNOWN if text is None else EvaluationProtocol.from_json(str(text))

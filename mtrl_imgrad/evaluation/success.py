@@ -6,7 +6,7 @@ compared by success, never by reward: where episodes end at success, a better po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -23,7 +23,8 @@ from mtrl_imgrad.errors import (
     TaskMismatchError,
 )
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
-from mtrl_imgrad.evaluation.reports import SuccessReport
+from mtrl_imgrad.evaluation.report import SuccessReport
+from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.validation import checked
 
 __all__ = ["check_evaluation_env", "evaluate_success"]
@@ -83,7 +84,7 @@ def evaluate_success(
         raise ArgumentError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
     check_evaluation_env(agent, env)
     tally = _Tally(env, n_episodes)
-    with _generators_untouched(agent), _episode_bar(tally.quota.sum(), progress_bar) as advance:
+    with _generators_untouched(agent), counting_bar("episodes", int(tally.quota.sum()), progress_bar) as advance:
         observations = env.reset()
         while not tally.complete:
             actions, _ = agent.predict(observations, deterministic=deterministic)
@@ -232,15 +233,3 @@ def _generators_untouched(agent: object) -> Iterator[None]:
     device = torch.device(getattr(agent, "device", "cpu"))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
-
-
-@contextmanager
-def _episode_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda _: None
-        return
-    from rich.progress import MofNCompleteColumn, Progress
-
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-        task = progress.add_task("episodes", total=int(total))
-        yield lambda count: progress.advance(task, count)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.synthetic import (
     DEFAULT_METHODS,
     Outcome,
@@ -55,8 +53,8 @@ class ToyConfig:
     """For the methods that take c and do not say which; None leaves their own default."""
     seed: int = 0
     """For the methods that draw random numbers."""
-    out_dir: Path | None = None
-    """Folder of the results; None makes runs/toy-<time>."""
+    run_dir: Path | None = None
+    """Run folder; None makes runs/toy-<time>."""
     progress_bar: bool = True
     """Show how far it is."""
 
@@ -76,9 +74,9 @@ def run_toy(config: ToyConfig, console: Console | None = None) -> list[Outcome]:
     defaults = {} if config.c is None else {"c": config.c}
     methods = [parse_method(text, **defaults) for text in config.methods]
     starts, shares = _parse_starts(config.starts), check_shares(config.s)
-    folder = _free_folder(config.out_dir)
+    folder = new_run_dir(config.run_dir, "toy", "results.json")
     began = time.monotonic()
-    with _step_bar(config.steps, config.progress_bar) as advance:
+    with counting_bar("steps", config.steps, config.progress_bar) as advance:
         run = descend(
             methods,
             shares=shares,
@@ -95,7 +93,8 @@ def run_toy(config: ToyConfig, console: Console | None = None) -> list[Outcome]:
         console.print(table.title, style="bold")
         console.print(table.rich())
         console.print()
-    settings = {key: value for key, value in asdict(config).items() if key not in ("out_dir", "progress_bar")}
+    settings = {key: value for key, value in asdict(config).items() if key not in ("run_dir", "progress_bar")}
+    make_run_dir(folder)
     save_outcomes(found, settings | {"versions": installed_versions()}, folder)
     save_tables(tables, folder)
     for scenario, s in enumerate(shares):
@@ -125,21 +124,3 @@ def _parse_starts(texts: tuple[str, ...]) -> str | tuple[Start, ...]:
         raise ArgumentError(
             f'starts must be {" or ".join(STARTS)}, or points as "(-8.5,7.5)" "(0,0)", got {texts}'
         ) from error
-
-
-def _free_folder(folder: Path | None) -> Path:
-    if folder is None:
-        return Path("runs") / f"toy-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    if (folder / "results.json").exists():
-        raise ArgumentError(f"out_dir {folder} holds results already; give another folder, nothing was changed")
-    return folder
-
-
-@contextmanager
-def _step_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda count: None
-        return
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-        task = progress.add_task("steps", total=total)
-        yield lambda count: progress.advance(task, count)

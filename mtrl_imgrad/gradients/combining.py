@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners import Combination, Combiner
+from mtrl_imgrad.combiners.gramian import scale_rows
 from mtrl_imgrad.combiners.printing import as_line, numbers_text
 from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
 from mtrl_imgrad.combiners.replicas.slicing import Slicing
@@ -111,7 +112,7 @@ def weighted_gradients(
         values = torch.where(values.abs() < smallest, smallest, values)
     shared, own = pull_back(values.to(losses.dtype))
     if heads == "unweighted":
-        own = {name: _scale_rows(gradient, 1 / values) for name, gradient in own.items()}
+        own = {name: scale_rows(gradient, 1 / values) for name, gradient in own.items()}
     return CombinedGradients(
         gradients={**shared, **own},
         losses=losses,
@@ -141,7 +142,7 @@ def _combine(
     if heads == "weighted":
         if combination.weights is None:
             raise ArgumentError(f"heads='weighted' does not go with {combiner.name}, which weighs no tasks")
-        own = {name: _scale_rows(gradient, combination.weights) for name, gradient in own.items()}
+        own = {name: scale_rows(gradient, combination.weights) for name, gradient in own.items()}
     return CombinedGradients(
         gradients={**dict(zip(names, combination.gradient, strict=True)), **own},
         losses=jacobian.losses,
@@ -182,7 +183,3 @@ def _mean_over(ranks: Ranks, jacobian: RowGradients) -> RowGradients:
         own=dict(zip(jacobian.own, means[count:], strict=True)),
         aux=jacobian.aux,
     )
-
-
-def _scale_rows(rows: Tensor, factors: Tensor) -> Tensor:
-    return rows * factors.to(rows.dtype).view(-1, *(1 for _ in rows.shape[1:]))

@@ -6,11 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
+from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.scenes.rendering import choose_colour
 from mtrl_imgrad.supervised.datasets.description import META_NAME, read_meta
 from mtrl_imgrad.validation import checked
@@ -138,7 +138,7 @@ def _write(root: Path, recipe: Mapping[str, Any], progress: bool) -> None:
     config = sources.SourceConfig(recipe["height"], recipe["width"], recipe["seed"], recipe["colour"])
     source = sources.RobotSource(config) if kind == "mt10" else sources.PrimitiveSource(config)
     try:
-        with _bar(f"{kind}, colour from {recipe['colour']}", sum(counts.values()), progress) as advance:
+        with counting_bar(f"{kind}, colour from {recipe['colour']}", sum(counts.values()), progress) as advance:
             if isinstance(source, sources.PrimitiveSource) and kind == "attributes":
                 attribute_splits = {split: _each(source.attributes, split, counts[split], advance) for split in counts}
                 write_celeba(root, attribute_splits, primitives.ATTRIBUTES, meta=meta)
@@ -150,19 +150,9 @@ def _write(root: Path, recipe: Mapping[str, Any], progress: bool) -> None:
         source.close()
 
 
-def _each(draw: Callable[[int, int], Sample], split: str, count: int, advance: Callable[[], None]) -> Iterator[Sample]:
+def _each(
+    draw: Callable[[int, int], Sample], split: str, count: int, advance: Callable[[int], None]
+) -> Iterator[Sample]:
     for index in range(count):
         yield draw(SPLITS.index(split), index)
-        advance()
-
-
-@contextmanager
-def _bar(words: str, total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    if not shown:
-        yield lambda: None
-        return
-    from rich.progress import MofNCompleteColumn, Progress
-
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-        task = progress.add_task(words, total=total)
-        yield lambda: progress.advance(task)
+        advance(1)

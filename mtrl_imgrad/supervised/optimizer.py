@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners import AdaTask, Combiner
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.supervised.config import OptimisationConfig
+from mtrl_imgrad.supervised.settings import OptimizationConfig
 
 __all__ = ["SplitOptimizer", "make_optimizer"]
 
@@ -61,7 +61,7 @@ def make_optimizer(
     combiner: Combiner,
     shared: Sequence[Tensor],
     own: Sequence[Tensor],
-    config: OptimisationConfig,
+    config: OptimizationConfig,
     device: torch.device,
 ) -> torch.optim.Optimizer | SplitOptimizer:
     """Adam for all parameters, unless the combiner makes the step itself.

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
-from mtrl_imgrad.experiments.supervised.config import OptimisationConfig, ReportConfig
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
 from mtrl_imgrad.gradients.per_loss import Heads
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
@@ -30,6 +29,7 @@ from mtrl_imgrad.supervised.optimizer import make_optimizer
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.run_combiner import run_combiner
+from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
 from mtrl_imgrad.validation import Seed, checked
@@ -55,7 +55,7 @@ class MultiTaskTrainer:
         data: its tasks must be the model's.
         combiner: a `Combiner`, or its registry name. With one task it has no part in the update.
         combiner_kwargs: arguments for a registry name; what is left out follows from the run, see `run_combiner`.
-        optimisation: Adam, its schedule, epochs, batches, mixed precision.
+        optimization: Adam, its schedule, epochs, batches, mixed precision.
         reporting: which epochs are evaluated and which steps logged.
         gradients: ``"features"`` combines at the model's representation, with one backward through the trunk.
         heads: gradient of a task's own parameters: its plain gradient, or that times the task's weight.
@@ -85,7 +85,7 @@ class MultiTaskTrainer:
         combiner: str | Combiner = "imgrad",
         *,
         combiner_kwargs: Mapping[str, Any] | None = None,
-        optimisation: OptimisationConfig | None = None,
+        optimization: OptimizationConfig | None = None,
         reporting: ReportConfig | None = None,
         gradients: Literal["losses", "features"] = "losses",
         heads: Heads = "unweighted",
@@ -107,14 +107,14 @@ class MultiTaskTrainer:
             raise ArgumentError(f"gradients='features' needs one representation for all heads; {model.name} has none")
         if evaluation_mode not in ("eval", "train"):
             raise ArgumentError(f"evaluation_mode must be 'eval' or 'train', got {evaluation_mode!r}")
-        self.optimisation = optimisation or OptimisationConfig()
+        self.optimization = optimization or OptimizationConfig()
         self.reporting = reporting or ReportConfig()
         self.device = _device(device)
         self.replica = Replica(group)
-        self.replica.check_batches(model.tasks, self.optimisation.batch_size)
-        if self.optimisation.amp == "fp16" and self.device.type != "cuda":
+        self.replica.check_batches(model.tasks, self.optimization.batch_size)
+        if self.optimization.amp == "fp16" and self.device.type != "cuda":
             raise ArgumentError(f"amp='fp16' needs a GPU, the device is {self.device}; 'bf16' works on both")
-        if self.optimisation.amp == "fp16" and on_nonfinite != "raise":
+        if self.optimization.amp == "fp16" and on_nonfinite != "raise":
             raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with amp='fp16', which skips steps itself")
         self.on_nonfinite = on_nonfinite
         self.model, self.data, self.protocol = model.to(self.device), data, protocol
@@ -134,8 +134,8 @@ class MultiTaskTrainer:
         split = split_parameters(model, sharing)
         self._shared = split.shared
         self._own = [parameter for parameters in split.own.values() for parameter in parameters]
-        self._optimizer = make_optimizer(self.combiner, self._shared, self._own, self.optimisation, self.device)
-        self._scaler = torch.amp.GradScaler("cuda") if self.optimisation.amp == "fp16" else None
+        self._optimizer = make_optimizer(self.combiner, self._shared, self._own, self.optimization, self.device)
+        self._scaler = torch.amp.GradScaler("cuda") if self.optimization.amp == "fp16" else None
 
     def epochs(self, advance: Callable[[], object] = lambda: None) -> Iterator[EpochRecord]:
         """Train to the last epoch, and hand out each one's record when it is done.
@@ -147,13 +147,13 @@ class MultiTaskTrainer:
             NonFiniteError: if a loss or a gradient is NaN or infinite; names the epoch and the step. Not with another
                 ``on_nonfinite``, which warns of the first such step of an epoch.
         """
-        while self.epoch < self.optimisation.epochs:
+        while self.epoch < self.optimization.epochs:
             yield self._run_epoch(advance)
 
     @property
     def steps_per_epoch(self) -> int:
         """Updates of an epoch."""
-        count, size = length(self.data.train), self.optimisation.batch_size
+        count, size = length(self.data.train), self.optimization.batch_size
         return count // size if self._drops_last() else math.ceil(count / size)
 
     def evaluate(self, split: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
@@ -198,7 +198,7 @@ class MultiTaskTrainer:
             raise CheckpointError(f"the state is not that of this run: {error}") from error
 
     def _run_epoch(self, advance: Callable[[], object]) -> EpochRecord:
-        learning_rate = self.optimisation.learning_rate_at(self.epoch)
+        learning_rate = self.optimization.learning_rate_at(self.epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         if hasattr(self.data.train, "set_epoch"):
@@ -210,7 +210,7 @@ class MultiTaskTrainer:
         self.replica.share_buffers(self.model)
         seconds = time.perf_counter() - began
         found = {}
-        if self.reporting.is_evaluated(self.epoch, self.optimisation.epochs):
+        if self.reporting.is_evaluated(self.epoch, self.optimization.epochs):
             found = {split: self.evaluate(split) for split in self.data.evaluation}
         self.epoch += 1
         return EpochRecord(
@@ -232,7 +232,7 @@ class MultiTaskTrainer:
         totals = torch.zeros(len(self._losses), dtype=torch.float64, device=self.device)
         counts = torch.zeros_like(totals)  # images with a finite loss: all, unless others may be left out
         rows: list[dict[str, float]] = []
-        size, count = self.optimisation.batch_size, length(self.data.train)
+        size, count = self.optimization.batch_size, length(self.data.train)
         for number, (images, targets) in enumerate(self._batches(self.data.train, shuffle=True)):
             every = self.reporting.log_every
             whole = min(size, count - number * size)  # images of the batch, those of other ranks included
@@ -319,7 +319,7 @@ class MultiTaskTrainer:
 
     def _predict(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Predictions in float32, and the representation if gradients are combined there."""
-        amp = self.optimisation.amp
+        amp = self.optimization.amp
         with nullcontext() if amp == "none" else torch.autocast(self.device.type, _AMP_TYPES[amp]):
             features = None
             if self.gradients == "features" and isinstance(self.model, FeatureModel):
@@ -344,7 +344,7 @@ class MultiTaskTrainer:
         loader = DataLoader(
             split,
             batch_sampler=self.replica.batches(
-                order, self.optimisation.batch_size, shared=shuffle, drop_last=shuffle and self._drops_last()
+                order, self.optimization.batch_size, shared=shuffle, drop_last=shuffle and self._drops_last()
             ),
             num_workers=self.num_workers,
             generator=generator,
@@ -358,7 +358,7 @@ class MultiTaskTrainer:
         """Whether the last batch is left out: one vector alone has no variance that batch norm could use."""
         return (
             all(task.kind == "attribute" for task in self.model.tasks)
-            and 0 < length(self.data.train) % self.optimisation.batch_size < 2 * self.replica.size
+            and 0 < length(self.data.train) % self.optimization.batch_size < 2 * self.replica.size
         )
 
     @contextmanager

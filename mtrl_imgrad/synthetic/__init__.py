@@ -9,13 +9,15 @@
 Pictures are in `mtrl_imgrad.synthetic.plots`, the command in `mtrl_imgrad.experiments.synthetic`.
 """
 
+from mtrl_imgrad.combiners.method_strings import Method, parse_method
+from mtrl_imgrad.reporting.tables import TextTable
 from mtrl_imgrad.synthetic.measures import Curves, Outcome, curves, outcomes
-from mtrl_imgrad.synthetic.methods import DEFAULT_METHODS, Method, parse_method
+from mtrl_imgrad.synthetic.methods import DEFAULT_METHODS
 from mtrl_imgrad.synthetic.optima import distance_to_front, front, lowest_loss, minimiser
 from mtrl_imgrad.synthetic.problem import STARTS, check_shares, check_starts, evaluate, task_weights
 from mtrl_imgrad.synthetic.results import save_outcomes, save_tables
 from mtrl_imgrad.synthetic.run import Trajectories, descend
-from mtrl_imgrad.synthetic.tables import TextTable, failure_table, reached_table, scenario_table
+from mtrl_imgrad.synthetic.tables import failure_table, reached_table, scenario_table
 
 __all__ = [
     "DEFAULT_METHODS",

@@ -1,101 +1,24 @@
-"""Methods by name and arguments, and their updates for many trajectories at once."""
+"""The updates of methods for many trajectories at once."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-import yaml
 from torch import Tensor
 
-from mtrl_imgrad.combiners import (
-    Combiner,
-    GramianCombiner,
-    LossCombiner,
-    Status,
-    Weights,
-    combiner_class,
-    make_combiner,
-)
+from mtrl_imgrad.combiners import Combiner, GramianCombiner, LossCombiner, Status, Weights
+from mtrl_imgrad.combiners.method_strings import Method, parse_method
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.seeding import Stream, stream_seed
-from mtrl_imgrad.validation import checked
 
-__all__ = ["DEFAULT_METHODS", "Method", "Updates", "check_methods", "is_proven", "parse_method"]
+__all__ = ["DEFAULT_METHODS", "Updates", "check_methods", "is_proven"]
 
 DEFAULT_METHODS = ("linear_scalarization", "pcgrad", "cagrad", "imtl_g", "nash_mtl", "imgrad")
 """Those of IMGrad's figures 2 and 4."""
 
 Batched = GramianCombiner | LossCombiner
 """The combiners that find weights for a batch of Gramians or losses."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A combiner by name, with its arguments.
-
-    Attributes:
-        label: what it is called in tables, plots and files; for instance ``"cagrad:c=0.8"``.
-        name: registry name.
-        arguments: of its constructor.
-    """
-
-    label: str
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    def make(self) -> Combiner:
-        """A new combiner.
-
-        Raises:
-            ArgumentError: if the combiner does not take the arguments.
-        """
-        return make_combiner(self.name, **self.arguments)
-
-
-@checked
-def parse_method(text: str, **defaults: Any) -> Method:
-    """A method from ``NAME`` or ``NAME:KEY=VALUE,KEY=VALUE``; values are read as YAML.
-
-    >>> parse_method("cagrad:c=0.8,rescale=false", c=0.4, seed=1).arguments
-    {'c': 0.8, 'rescale': False}
-
-    Args:
-        text: name and arguments.
-        defaults: arguments for those combiners that take them, where ``text`` does not say otherwise.
-
-    Raises:
-        UnknownNameError: if there is no such combiner; proposes the closest ones.
-        ArgumentError: if the arguments cannot be read, or the combiner does not take them.
-    """
-    name, _, options = text.partition(":")
-    accepted = inspect.signature(combiner_class(name)).parameters
-    given = _parse_arguments(text, options)
-    taken = {key: value for key, value in defaults.items() if key in accepted}
-    method = Method(text, name, {**taken, **given})
-    method.make()
-    return method
-
-
-def _parse_arguments(text: str, options: str) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load("{" + options.replace("=", ": ") + "}")
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict) or any(value is None for value in found.values()):
-        raise ArgumentError(f"a method must be NAME or NAME:KEY=VALUE,KEY=VALUE, got {text!r}")
-    return {key: _number_or_same(value) for key, value in found.items()}
-
-
-def _number_or_same(value: Any) -> Any:
-    """YAML takes 1e-1 for a word."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def check_methods(methods: Sequence[str | Method]) -> tuple[Method, ...]:

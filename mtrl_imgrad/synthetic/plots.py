@@ -1,7 +1,4 @@
-"""Pictures of descent on the synthetic problem, as PNG files.
-
-Matplotlib's ``Figure`` is used without pyplot: nothing is kept between calls and no window system is needed.
-"""
+"""Pictures of descent on the synthetic problem, as PNG, PDF or SVG files."""
 
 from __future__ import annotations
 
@@ -13,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mtrl_imgrad.evaluation.plots import PALETTE
+from mtrl_imgrad.reporting.figures import INK, PALETTE, QUIET, line_style, new_figure, plain_axes, save_figure
 from mtrl_imgrad.synthetic.measures import Curves, Outcome, curves
 from mtrl_imgrad.synthetic.optima import front, minimiser
 from mtrl_imgrad.synthetic.problem import evaluate, task_weights
@@ -26,7 +22,7 @@ from mtrl_imgrad.validation import checked
 
 __all__ = ["plot_failures", "plot_progress", "plot_trajectories"]
 
-_INK, _QUIET, _FRONT, _STAR = "#1A1A1A", "#6B6B6B", "#1A1A1A", "#F5C518"
+_STAR = "#F5C518"
 _DPI = 90
 _REACH = 10.5
 _LINE_POINTS = 3000
@@ -42,15 +38,15 @@ def plot_trajectories(
         run: the trajectories.
         outcomes: of `mtrl_imgrad.synthetic.measures.outcomes`, for the panels' titles.
         scenario: index into ``run.shares``.
-        path: of the PNG; folders are made.
+        path: of the picture, ``.png``, ``.pdf`` or ``.svg``; folders are made.
 
     Returns:
-        The path of the PNG.
+        The path of the picture.
     """
     s = run.shares[scenario]
     columns = min(len(run.methods), 4)
     rows = -(-len(run.methods) // columns)
-    figure = Figure(figsize=(3.0 * columns, 3.2 * rows + 0.6), dpi=_DPI, layout="constrained")
+    figure = new_figure(3.0 * columns, 3.2 * rows + 0.6, _DPI)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for panel in panels.flat[len(run.methods) :]:
         panel.set_axis_off()
@@ -61,13 +57,13 @@ def plot_trajectories(
         _draw_goal(panel, s)
         for n, start in enumerate(run.starts):
             _draw_trajectory(panel, run.positions[:, m, scenario, n], PALETTE[n % len(PALETTE)])
-            panel.plot(*start, marker="o", markersize=5, color=_INK, markeredgecolor="white", zorder=5)
+            panel.plot(*start, marker="o", markersize=5, color=INK, markeredgecolor="white", zorder=5)
         own = [outcome for outcome in outcomes if (outcome.method, outcome.s) == (method.label, s)]
         count = f"optimum {sum(o.at_optimum for o in own)}/{len(own)}, front {sum(o.at_front for o in own)}/{len(own)}"
-        panel.set_title(method.label, loc="left", fontsize=10, fontweight="bold", color=_INK)
-        panel.set_xlabel(count, fontsize=8, color=_INK)
+        panel.set_title(method.label, loc="left", fontsize=10, fontweight="bold", color=INK)
+        panel.set_xlabel(count, fontsize=8, color=INK)
     _entitle(figure, run, s, "circles: starts, diamonds: ends, line: Pareto front, star: optimum")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 @checked
@@ -84,10 +80,10 @@ def plot_progress(run: Trajectories, scenario: int, path: str | os.PathLike[str]
     Args:
         run: the trajectories.
         scenario: index into ``run.shares``.
-        path: of the PNG; folders are made.
+        path: of the picture, ``.png``, ``.pdf`` or ``.svg``; folders are made.
 
     Returns:
-        The path of the PNG.
+        The path of the picture.
     """
     rows = [
         ("left of task 1's loss", lambda curve, n: curve.progress[:, n, 0]),
@@ -101,11 +97,11 @@ def plot_progress(run: Trajectories, scenario: int, path: str | os.PathLike[str]
 def _plot_over_steps(run: Trajectories, scenario: int, path: str | os.PathLike[str], rows: Sequence[Any]) -> Path:
     """A grid of panels: ``rows`` are pairs of an axis label and what to draw of a method's curves for start n."""
     columns = len(run.starts)
-    figure = Figure(figsize=(max(2.6 * columns + 0.6, 6.5), 1.8 * len(rows) + 1.3), dpi=_DPI, layout="constrained")
+    figure = new_figure(max(2.6 * columns + 0.6, 6.5), 1.8 * len(rows) + 1.3, _DPI)
     panels = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey="row")
     found = [curves(run, m, scenario) for m in range(len(run.methods))]
     for n, start in enumerate(run.starts):
-        panels[0, n].set_title(f"from ({start[0]:g}, {start[1]:g})", fontsize=9, color=_INK)
+        panels[0, n].set_title(f"from ({start[0]:g}, {start[1]:g})", fontsize=9, color=INK)
         panels[-1, n].set_xlabel("thousand steps", fontsize=8)
         for i, (_, value) in enumerate(rows):
             for m, curve in enumerate(found):
@@ -117,16 +113,14 @@ def _plot_over_steps(run: Trajectories, scenario: int, path: str | os.PathLike[s
         ncols=min(len(run.methods), 4), frameon=False, fontsize=8,
     )  # fmt: skip
     _entitle(figure, run, run.shares[scenario], f"{run.steps:,} steps")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_curve(axes: Axes, curve: Curves, values: Tensor, index: int) -> None:
-    style: Any = "-" if index < 6 else (0, (4, 1.5))
-    steps = curve.steps.numpy() / 1000
-    axes.plot(steps, values.numpy(), color=PALETTE[index % len(PALETTE)], linewidth=1.2, linestyle=style)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.plot(curve.steps.numpy() / 1000, values.numpy(), linewidth=1.2, **line_style(index))
+    plain_axes(axes)
     axes.grid(color="#E3E3E3", linewidth=0.6)
-    axes.tick_params(colors=_QUIET, labelcolor=_INK, labelsize=7)
+    axes.tick_params(colors=QUIET, labelcolor=INK, labelsize=7)
 
 
 def _landscape(s: float) -> tuple[Any, Any, Any]:
@@ -145,13 +139,13 @@ def _draw_landscape(axes: Axes, landscape: tuple[Any, Any, Any]) -> None:
     axes.set_aspect("equal")
     axes.set_xlim(-_REACH, _REACH)
     axes.set_ylim(-_REACH, _REACH)
-    axes.tick_params(colors=_QUIET, labelcolor=_INK, labelsize=7)
+    axes.tick_params(colors=QUIET, labelcolor=INK, labelsize=7)
 
 
 def _draw_goal(axes: Axes, s: float) -> None:
-    axes.plot(*front().T.numpy(), color=_FRONT, linewidth=2.2, solid_capstyle="round", zorder=2)
+    axes.plot(*front().T.numpy(), color=INK, linewidth=2.2, solid_capstyle="round", zorder=2)
     best = minimiser(torch.tensor(s, dtype=torch.float64)).numpy()
-    axes.plot(*best, marker="*", markersize=13, color=_STAR, markeredgecolor=_INK, markeredgewidth=0.7, zorder=6)
+    axes.plot(*best, marker="*", markersize=13, color=_STAR, markeredgecolor=INK, markeredgewidth=0.7, zorder=6)
 
 
 def _draw_trajectory(axes: Axes, positions: Tensor, colour: str) -> None:
@@ -165,11 +159,3 @@ def _draw_trajectory(axes: Axes, positions: Tensor, colour: str) -> None:
 
 def _entitle(figure: Figure, run: Trajectories, s: float, detail: str) -> None:
     figure.suptitle(f"losses {s:g} f1 and {1 - s:g} f2, Adam {run.lr:g}, {detail}", x=0.01, ha="left", fontsize=9.5)
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", facecolor="white")
-    return path

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.reporting.tables import TextTable
 from mtrl_imgrad.synthetic.measures import Outcome
-from mtrl_imgrad.synthetic.tables import TextTable
 from mtrl_imgrad.validation import checked
 
 __all__ = ["save_outcomes", "save_tables"]

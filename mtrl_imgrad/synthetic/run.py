@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_seed
+from mtrl_imgrad.combiners.method_strings import Method
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.synthetic.methods import DEFAULT_METHODS, Method, Updates, check_methods, is_proven
+from mtrl_imgrad.synthetic.methods import DEFAULT_METHODS, Updates, check_methods, is_proven
 from mtrl_imgrad.synthetic.problem import (
     LOWER_BOUND,
     Start,

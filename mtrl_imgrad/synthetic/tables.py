@@ -3,45 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as RichTable
-
+from mtrl_imgrad.reporting.tables import TextTable
 from mtrl_imgrad.synthetic.measures import Outcome
 from mtrl_imgrad.validation import checked
 
-__all__ = ["TextTable", "failure_table", "reached_table", "scenario_table"]
+__all__ = ["failure_table", "reached_table", "scenario_table"]
 
 _NEVER = "-"
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table of text: the first column names the method, the others are aligned to the right.
-
-    A header may have two lines.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def rich(self) -> RichTable:
-        """For a terminal, without the title, which rich would cut to the table's width."""
-        table = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        for i, name in enumerate(self.header):
-            table.add_column(name, justify="right" if i else "left", no_wrap=True)
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def markdown(self) -> str:
-        """As GitHub markdown, the title a line of its own."""
-        rule = ["---", *("---:" for _ in self.header[1:])]
-        header = [" ".join(name.split("\n")) for name in self.header]
-        lines = ["| " + " | ".join(cells) + " |" for cells in (header, rule, *self.rows)]
-        return "\n".join([f"**{self.title}**", "", *lines, ""])
 
 
 @checked

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.evaluation import plots
-from mtrl_imgrad.evaluation.plots import PALETTE, plot_per_task_bars, plot_success_curve
+from mtrl_imgrad.evaluation.history import EvaluationHistory
+from mtrl_imgrad.evaluation.plots import bars, curve, plot_per_task_bars, plot_success_curve
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
-from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.report import SuccessReport
+from mtrl_imgrad.reporting.figures import PALETTE, save_figure
 
 # What is left of linear RGB without one kind of cone (Machado, Oliveira, Fernandes, IEEE TVCG 15, 2009).
 VISION = {
@@ -54,13 +56,14 @@ def history_of(rates, timesteps, n=10, names=None):
 @pytest.fixture
 def figures(monkeypatch):
     """Every figure that is saved."""
-    kept, save = [], plots._save
+    kept = []
 
     def keep(figure, path):
         kept.append(figure)
-        return save(figure, path)
+        return save_figure(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    for module in (curve, bars):
+        monkeypatch.setattr(module, "save_figure", keep)
     return kept
 
 
@@ -76,7 +79,7 @@ def line_at(axes, steps, values):
 
 
 def boxes(figure, texts):
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     return [text.get_window_extent(renderer) for text in texts]
 
 
@@ -258,7 +261,7 @@ def test_pyplot_keeps_nothing(tmp_path):
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=13), st.floats(0.01, 0.06))
 def test_spread_names_keep_distance_and_order(heights, gap):
-    placed = plots._spread(heights, gap)
+    placed = curve._spread(heights, gap)
     order = np.argsort(placed)
     assert (np.diff(placed[order]) >= gap - 1e-9).all()
     assert (np.diff(np.array(heights)[order]) >= 0).all()

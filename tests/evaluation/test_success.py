@@ -17,9 +17,10 @@ from mtrl_imgrad.errors import (
     NonFiniteError,
     TaskMismatchError,
 )
-from mtrl_imgrad.evaluation import reports as module
+from mtrl_imgrad.evaluation import files as module
+from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
-from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.statistics import success_interval, wilson_interval
 from mtrl_imgrad.evaluation.success import evaluate_success
 

@@ -10,16 +10,11 @@ from rich.text import Text
 
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
+from mtrl_imgrad.evaluation.bars import interval_bar, rate_grid
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
-from mtrl_imgrad.evaluation.reports import SuccessReport
-from mtrl_imgrad.evaluation.tables import (
-    interval_bar,
-    markdown_table,
-    print_success,
-    rate_grid,
-    render_text,
-    success_table,
-)
+from mtrl_imgrad.evaluation.report import SuccessReport
+from mtrl_imgrad.evaluation.tables import markdown_table, print_success, success_table
+from mtrl_imgrad.reporting.tables import render_text
 
 
 def report_of(names, counts, n=50):

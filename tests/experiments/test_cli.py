@@ -13,7 +13,8 @@ from mtrl_imgrad.cli import COMMANDS, main
 from mtrl_imgrad.combiners import list_combiners
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.evaluation import EvaluationHistory, EvaluationProtocol, SuccessReport
-from mtrl_imgrad.experiments.rl.config import list_presets, load_config
+from mtrl_imgrad.experiments.presets import list_presets
+from mtrl_imgrad.experiments.rl.config import load_config
 
 SMALL = (
     "--env toy-reach --total-timesteps 1200 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-every 400 "
@@ -175,7 +176,7 @@ def test_lists(capsys):
     assert "imgrad" in capsys.readouterr().err
     assert main(["presets"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in list_presets())
+    assert all(name in out for name in list_presets("rl"))
 
 
 def test_doctor_finds_what_is_here(capsys):

@@ -10,6 +10,7 @@ import yaml
 
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.experiments.config_files import plain
 from mtrl_imgrad.experiments.rl import config as agents
 from mtrl_imgrad.experiments.supervised import config as supervised
 
@@ -48,7 +49,7 @@ def refusal(load, path: Path) -> str | None:
 
 @pytest.mark.parametrize(("kind", "load"), CONFIGURATIONS)
 def test_wrong_values_of_every_setting(kind, load, tmp_path):
-    valid = agents.plain(dataclasses.asdict(kind()))
+    valid = plain(dataclasses.asdict(kind()))
     path = tmp_path / "config.yaml"
     refused = 0
     for way in settings(valid):

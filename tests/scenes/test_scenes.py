@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError, MissingDependencyError, UnknownNameError
-from mtrl_imgrad.scenes import make, primitives, rendering, robot, sources
+from mtrl_imgrad.scenes import make, make_scenes, primitives, rendering, robot, sources
 from mtrl_imgrad.scenes.camera import DRAWN_GROUPS, Camera
 from mtrl_imgrad.scenes.rays import RayCaster, shade
-from mtrl_imgrad.supervised.datasets import CelebA, NYUv2, make_scenes
+from mtrl_imgrad.supervised.datasets import CelebA, NYUv2
 
 HEIGHT, WIDTH = 48, 64
 BALL = """

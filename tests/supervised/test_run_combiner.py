@@ -7,9 +7,9 @@ import torch
 
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.supervised.config import OptimisationConfig
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.models import make_model
+from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
@@ -29,13 +29,13 @@ class Faces(torch.utils.data.Dataset):
 
 def trainer_with(combiner, kwargs=None, *, rate=1e-2, weight_decay=0.0, **options):
     torch.manual_seed(0)
-    optimisation = OptimisationConfig(
+    optimization = OptimizationConfig(
         epochs=2, batch_size=4, learning_rate=rate, lr_schedule="constant", weight_decay=weight_decay, amp="none"
     )
     data = Splits(Faces(), {"val": Faces()}, TASKS)
     model = make_model("attribute_net", TASKS, width=1 / 32)
     return MultiTaskTrainer(
-        model, data, combiner, combiner_kwargs=kwargs, optimisation=optimisation, device="cpu", **options
+        model, data, combiner, combiner_kwargs=kwargs, optimization=optimization, device="cpu", **options
     )
 
 

@@ -11,25 +11,24 @@ import torch
 
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError, UnknownNameError
+from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.supervised.checkpoint import load_checkpoint, save_checkpoint
 from mtrl_imgrad.experiments.supervised.config import (
     DataConfig,
     MethodConfig,
     ModelConfig,
-    OptimisationConfig,
-    ReportConfig,
     SupervisedConfig,
-    list_presets,
     load_config,
-    preset_path,
 )
+from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import RunResult, best_epoch, read_rows, write_epochs
 from mtrl_imgrad.experiments.supervised.run import load_model, make_trainer, resume, train
 from mtrl_imgrad.supervised.datasets import AttributeSample, DenseSample, write_celeba, write_nyuv2
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.models import make_model
-from mtrl_imgrad.supervised.splits import Splits, load_splits
+from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
+from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
@@ -77,7 +76,7 @@ def config_for(root, folder=None, **method):
         data=DataConfig(root=root),
         model=ModelConfig(model="segnet", width=1 / 16),
         method=MethodConfig(**method),
-        optimisation=OptimisationConfig(epochs=3, batch_size=4, learning_rate=5e-3, lr_schedule="cosine"),
+        optimization=OptimizationConfig(epochs=3, batch_size=4, learning_rate=5e-3, lr_schedule="cosine"),
         reporting=ReportConfig(last_epochs=2, log_every=2, panel_images=1),
         device="cpu",
         run_dir=folder,
@@ -164,7 +163,7 @@ def test_features_route_combines_at_the_representation(root):
 
 def test_bf16_follows_float32_closely(root):
     config = config_for(root, combiner="imgrad")
-    half = dataclasses.replace(config, optimisation=dataclasses.replace(config.optimisation, amp="bf16"))
+    half = dataclasses.replace(config, optimization=dataclasses.replace(config.optimization, amp="bf16"))
     data = load_splits(config.data)
     exact, rounded = make_trainer(config, data), make_trainer(half, data)
     images, targets = batch_of(exact)
@@ -194,8 +193,8 @@ def test_losses_after_the_step_are_those_of_the_same_batch_in_training_mode(root
     data = load_splits(config.data)
     model = make_model("segnet", data.tasks, width=1 / 16, protocol=protocol)
     combiner = _WatchesTheLosses()
-    optimisation = dataclasses.replace(config.optimisation, learning_rate=1e-3)
-    trainer = MultiTaskTrainer(model, data, combiner, optimisation=optimisation, protocol=protocol, device="cpu")
+    optimization = dataclasses.replace(config.optimization, learning_rate=1e-3)
+    trainer = MultiTaskTrainer(model, data, combiner, optimization=optimization, protocol=protocol, device="cpu")
     images, targets = batch_of(trainer)
     model.train()
     norm = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
@@ -298,7 +297,7 @@ def test_a_batch_of_one_image_is_left_out_for_attributes(faces):
     config = SupervisedConfig(
         data=DataConfig(format="celeba", root=faces, image_size=(16, 16)),
         model=ModelConfig(model="attribute_net", single_task_model="attribute_net", width=1 / 16),
-        optimisation=OptimisationConfig(epochs=1, batch_size=16),
+        optimization=OptimizationConfig(epochs=1, batch_size=16),
         device="cpu",
     )
     trainer = make_trainer(config, load_splits(config.data))
@@ -329,7 +328,7 @@ def test_wrong_arguments_are_named(root):
     with pytest.raises(ArgumentError, match="one representation"):
         MultiTaskTrainer(make_model("segnet_mtan", data.tasks, width=1 / 16), data, gradients="features")
     with pytest.raises(ArgumentError, match="fp16"):
-        MultiTaskTrainer(model, data, optimisation=OptimisationConfig(amp="fp16"), device="cpu")
+        MultiTaskTrainer(model, data, optimization=OptimizationConfig(amp="fp16"), device="cpu")
     with pytest.raises(UnknownNameError, match="imgrad"):
         MultiTaskTrainer(model, data, "imgard")
     with pytest.raises(ArgumentError, match="device"):
@@ -382,9 +381,9 @@ def test_cos_theta_of_two_tasks_has_a_closed_form():
 # Configuration
 
 
-@pytest.mark.parametrize("name", list_presets())
+@pytest.mark.parametrize("name", list_presets("supervised"))
 def test_presets_load_and_their_networks_exist(name):
-    config = load_config(preset_path(name))
+    config = load_config(preset_path("supervised", name))
     tasks = [TaskSpec("a", "attribute", 1)] if config.data.format == "celeba" else [TaskSpec("depth", "depth", 1)]
     for model in (config.model.model, config.model.single_task_model):
         assert make_model(model, tasks, width=1 / 16).task_names
@@ -395,11 +394,11 @@ def test_presets_load_and_their_networks_exist(name):
     [("nyuv2", 200, 2, 1e-4, 5e-5), ("cityscapes", 200, 8, 1e-4, 5e-5), ("celeba", 15, 256, 3e-4, 3e-4)],
 )
 def test_paper_presets_have_the_papers_numbers(name, epochs, batch, rate, last_rate):
-    config = load_config(preset_path(name))
-    optimisation = config.optimisation
-    assert (optimisation.epochs, optimisation.batch_size) == (epochs, batch)
-    assert optimisation.learning_rate_at(0) == rate
-    assert optimisation.learning_rate_at(epochs - 1) == pytest.approx(last_rate)
+    config = load_config(preset_path("supervised", name))
+    optimization = config.optimization
+    assert (optimization.epochs, optimization.batch_size) == (epochs, batch)
+    assert optimization.learning_rate_at(0) == rate
+    assert optimization.learning_rate_at(epochs - 1) == pytest.approx(last_rate)
     assert config.method.reduction == "sum"
     assert config.protocol == "fixed"
 
@@ -420,7 +419,7 @@ def test_a_preset_says_of_a_combiner_what_the_command_leaves_open():
 def test_wrong_settings_are_named():
     for kwargs in ({"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"weight_decay": -1.0}):
         with pytest.raises(ArgumentError, match=next(iter(kwargs))):
-            OptimisationConfig(**kwargs)
+            OptimizationConfig(**kwargs)
     with pytest.raises(ArgumentError, match="last_epochs"):
         ReportConfig(last_epochs=0)
     with pytest.raises(ArgumentError, match="seed"):
@@ -428,7 +427,7 @@ def test_wrong_settings_are_named():
     with pytest.raises(ArgumentError, match="radius"):
         SupervisedConfig(methods={"cagrad": {"radius": 1}})
     with pytest.raises(UnknownNameError, match="nyuv2"):
-        preset_path("nyuv3")
+        preset_path("supervised", "nyuv3")
 
 
 def test_official_slip_is_kept_under_paper_only(root):
@@ -510,7 +509,7 @@ def test_the_best_epoch_in_validation_is_reported_on_test(faces, tmp_path):
     config = SupervisedConfig(
         data=DataConfig(format="celeba", root=faces, image_size=(16, 16)),
         model=ModelConfig(model="attribute_net", single_task_model="attribute_net", width=1 / 8),
-        optimisation=OptimisationConfig(epochs=4, batch_size=8, learning_rate=1e-3, lr_schedule="constant"),
+        optimization=OptimizationConfig(epochs=4, batch_size=8, learning_rate=1e-3, lr_schedule="constant"),
         reporting=ReportConfig(report="best", log_every=0, panel_images=2),
         device="cpu",
         run_dir=tmp_path / "run",

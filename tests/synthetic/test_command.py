@@ -15,7 +15,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy") / "out"
     methods = ["--methods", "linear_scalarization", "cagrad:c=0.8"]
     assert (
-        main(["toy", *methods, "--s", "0.9", "0.25", "--starts", "(9,-1)", "(0,0)", *SMALL, "--out-dir", str(folder)])
+        main(["toy", *methods, "--s", "0.9", "0.25", "--starts", "(9,-1)", "(0,0)", *SMALL, "--run-dir", str(folder)])
         == 0
     )
     return folder
@@ -47,20 +47,20 @@ def test_pictures_are_there(folder):
 
 def test_tables_fit_a_terminal_and_results_are_not_overwritten(folder, capsys, tmp_path):
     arguments = ["toy", "--methods", "mgda", "--s", "0.9", *SMALL, "--starts", "(9,-1)", "(-7.5,-0.5)"]
-    assert main([*arguments, "--out-dir", str(tmp_path / "new")]) == 0
+    assert main([*arguments, "--run-dir", str(tmp_path / "new")]) == 0
     out = capsys.readouterr().out
     assert "(-7.5," in out
     assert "…" not in out
     assert "trajectories_s0.9.png" in out.replace("\n", "")
     before = (folder / "results.json").read_bytes()
-    assert main([*arguments, "--out-dir", str(folder)]) == 1
-    assert "holds results already" in capsys.readouterr().err
+    assert main([*arguments, "--run-dir", str(folder)]) == 1
+    assert "holds a run already" in capsys.readouterr().err
     assert (folder / "results.json").read_bytes() == before
 
 
 def test_c_goes_to_the_methods_that_take_it_and_do_not_say(tmp_path):
     methods = ["--methods", "mgda", "cagrad", "cagrad:c=0.9", "cagrad:c=0.1", "--c", "0.9"]
-    assert main(["toy", *methods, "--starts", "(9,-1)", *SMALL, "--out-dir", str(tmp_path / "new")]) == 0
+    assert main(["toy", *methods, "--starts", "(9,-1)", *SMALL, "--run-dir", str(tmp_path / "new")]) == 0
     _, given, same, other = json.loads((tmp_path / "new" / "results.json").read_text())["outcomes"]
     assert given["end"] == same["end"] != other["end"]
 
@@ -78,7 +78,7 @@ def test_c_goes_to_the_methods_that_take_it_and_do_not_say(tmp_path):
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, capsys):
-    assert main(["toy", "--no-progress-bar", "--out-dir", str(tmp_path / "new"), *arguments]) == 1
+    assert main(["toy", "--no-progress-bar", "--run-dir", str(tmp_path / "new"), *arguments]) == 1
     err = capsys.readouterr().err
     assert message in err.replace("\n", " ")
     assert "Traceback" not in err

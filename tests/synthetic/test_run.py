@@ -154,4 +154,4 @@ def test_a_mistyped_method_is_named():
 @pytest.mark.parametrize("arguments", ["r=1", "c", "c=", "c=[", "c=-1"])
 def test_unreadable_arguments(arguments):
     with pytest.raises(ArgumentError):
-        parse_method(f"cagrad:{arguments}")
+        parse_method(f"cagrad:{arguments}").make()

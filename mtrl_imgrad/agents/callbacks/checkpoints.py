@@ -12,8 +12,8 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from mtrl_imgrad.agents.checkpoints.format import delete_checkpoint, is_checkpoint
-from mtrl_imgrad.agents.checkpoints.resumable import ResumableAlgorithm
+from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
+from mtrl_imgrad.checkpoints.format import delete_checkpoint, is_checkpoint
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import (
     ArgumentError,
@@ -81,7 +81,7 @@ class MTCheckpointCallback(BaseCallback):
         self._handlers: dict[int, Any] = {}
 
     def _init_callback(self) -> None:
-        if not isinstance(self.model, ResumableAlgorithm):
+        if not isinstance(self.model, MultiTaskAlgorithm):
             raise ArgumentError(f"{type(self.model).__name__} has no save_checkpoint: use MTSAC or MTPPO")
 
     def _on_training_start(self) -> None:
@@ -146,7 +146,7 @@ class MTCheckpointCallback(BaseCallback):
         return self.path / f"step_{self.num_timesteps:012d}"
 
     def _save(self) -> None:
-        assert isinstance(self.model, ResumableAlgorithm)
+        assert isinstance(self.model, MultiTaskAlgorithm)
         self.model.save_checkpoint(self._target(), self.replay, self.eval_env)
         if self.verbose:
             print(f"saved {self._target()}")

@@ -8,7 +8,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -18,12 +17,13 @@ from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from mtrl_imgrad.agents.common.guards import as_callbacks
+from mtrl_imgrad.agents.common.learning import as_callbacks
+from mtrl_imgrad.agents.common.task_log import task_names_of
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.evaluation.tables import rate_grid
+from mtrl_imgrad.evaluation.bars import rate_grid
 from mtrl_imgrad.validation import checked
 
-__all__ = ["MTProgressBarCallback", "task_names_of", "task_progress"]
+__all__ = ["MTProgressBarCallback", "task_progress"]
 
 
 @checked
@@ -148,14 +148,6 @@ def task_progress(callback: MaybeCallback, show: bool) -> Iterator[MaybeCallback
         yield CallbackList([*as_callbacks(callback), bar])
     finally:
         bar.close()
-
-
-def task_names_of(model: Any, env: Any) -> list[str]:
-    """The tasks of an agent or else of its environment; one called "task" where neither knows of any."""
-    for source in (model, env):
-        if hasattr(source, "task_names"):
-            return list(source.task_names)
-    return ["task"]
 
 
 def _duration(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""Checkpoints of agents: the format, what an agent puts into it, models of Stable-Baselines3."""
+"""Checkpoints of agents: `Checkpointer` asks an agent for its parts."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, Self
@@ -19,7 +19,8 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtrl_imgrad.agents.callbacks.callbacks import record_per_task
+from mtrl_imgrad.agents.checkpoints.checkpointer import Checkpointer, load_agent
+from mtrl_imgrad.agents.checkpoints.parts import Part, agent_parts, take_over_records
 from mtrl_imgrad.agents.common.arguments import (
     Expected,
     check_arguments,
@@ -31,22 +32,18 @@ from mtrl_imgrad.agents.common.arguments import (
     seed_combiners,
 )
 from mtrl_imgrad.agents.common.environments import check_env, check_normalization, check_spaces
-from mtrl_imgrad.agents.common.guards import FiniteCheck, as_callbacks, callbacks_hear_of_failure
+from mtrl_imgrad.agents.common.learning import FiniteCheck, as_callbacks
+from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.common.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.common.unsupported import Refusal, refuse, supported_policy_kwargs
 from mtrl_imgrad.combiners import Combination, Combiner, Status
 from mtrl_imgrad.combiners.arguments import check_number, check_seed
 from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.errors import (
-    ArgumentError,
-    LearningInterruptedError,
-    MtrlImgradError,
-    NonFiniteError,
-    TaskMismatchError,
-)
+from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.gradients import Heads, StepSettings
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite
+from mtrl_imgrad.seeding import Stream, stream_seed
 
 __all__ = ["MultiTaskAlgorithm"]
 
@@ -83,6 +80,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     on_nonfinite: OnNonFinite
     non_finite: NonFiniteCounts
     """What `on_nonfinite` left out so far."""
+    _unwritten_records: tuple[list[Any], ...] = ()
+    """Of a checkpoint, for the logger of the next ``learn``."""
 
     def _check_arguments(self, values: Mapping[str, Any], expected: Expected, refusals: Mapping[str, Refusal]) -> None:
         """Hold the constructor's arguments against what the agent takes.
@@ -178,6 +177,68 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             raise ArgumentError(f"load takes arguments of {cls.__name__}, of which {unknown[0]!r} is none")
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
+    def save_checkpoint(
+        self, path: str | os.PathLike[str], replay: bool = True, eval_env: MultiTaskVecEnv | None = None
+    ) -> Path:
+        """Save all that an exact resume needs: parameters, optimizers, combiners, replay, random states, episodes.
+
+        To be called before or after `learn`, or as `MTCheckpointCallback` does where a rollout begins; within a rollout
+        its transitions would be missing. A checkpoint at this path is replaced; whatever happens meanwhile, the path
+        holds the old one or the new one.
+
+        Args:
+            path: a folder, made if need be.
+            replay: whether to save the replay, by far the largest part; without it a resumed run is not exact.
+            eval_env: the environment of the run's evaluations, whose episodes to come are saved, too.
+
+        Returns:
+            The path.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+            ArgumentError: if ``eval_env`` is not one of `make_vec_env`.
+        """
+        Checkpointer(self).save(Path(path), replay, eval_env)
+        return Path(path)
+
+    @classmethod
+    def load_checkpoint(
+        cls,
+        path: str | os.PathLike[str],
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        new_episodes: bool = False,
+        eval_env: MultiTaskVecEnv | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """An agent that goes on where `save_checkpoint` was called. Runs no code from the files.
+
+        With an equal ``env`` and on the same kind of device, ``learn(steps, reset_num_timesteps=False)`` then gives bit
+        for bit what it would have given there; the global random generators are set for that. A warning names what is
+        missing for it (the replay, the episodes of a foreign environment).
+
+        Args:
+            path: folder of the checkpoint.
+            env: an environment like the one that the agent learned in; None is enough to predict.
+            device: as in the constructor.
+            new_episodes: start new episodes instead of those that were running.
+            eval_env: the environment of the evaluations, like the one of `save_checkpoint`; without it, or if none was
+                saved, evaluations begin anew.
+            arguments: of the constructor, in place of those saved; needed for those that a checkpoint cannot hold, such
+                as schedules that are functions.
+
+        Raises:
+            CheckpointError: if the checkpoint is missing, damaged, of another kind of agent, or cannot be restored
+                (also because ``env`` or an argument does not fit); names the member or the argument.
+            TaskMismatchError: if ``env`` has other tasks.
+            ArgumentError: if ``eval_env`` is not one of `make_vec_env`.
+        """
+        return load_agent(cls, Path(path), env, device, new_episodes, eval_env, arguments)
+
+    def _checkpoint_parts(self) -> dict[str, Part]:
+        """The parts of a checkpoint by name, in the order in which they are restored; agents add their own."""
+        return agent_parts(self)
+
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -218,10 +279,11 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         if seed is None or "update" not in vars(self):  # the streams of an agent that is being set up are new anyway
             return
         seed_combiners(self.actor_combiner, self.critic_combiner, seed)
-        self._seed_streams(seed)
+        for generator, stream in self._streams().values():
+            generator.manual_seed(stream_seed(seed, stream))
 
-    def _seed_streams(self, seed: int) -> None:
-        """Start the agent's own generators anew, combiners' aside."""
+    def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
+        """The agent's own generators by name, combiners' aside, each with the stream that seeds it."""
         raise NotImplementedError
 
     @property
@@ -267,23 +329,9 @@ class MultiTaskAlgorithm(BaseAlgorithm):
                 successes.clear()
         if not isinstance(self.env, MultiTaskVecEnv):  # which checks its own numbers, as they come
             callback = [FiniteCheck(), *as_callbacks(callback)]
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-
-    @contextmanager
-    def _failure_handled(self, callback: MaybeCallback) -> Iterator[None]:
-        """Around SB3's ``learn``: where it fails, the next one begins new episodes, and the callbacks hear of it.
-
-        For the environment may be a step ahead of the observation that the agent would act on. Not so where a signal
-        stopped learning between two rollouts, nor where an update was refused.
-        """
-        with callbacks_hear_of_failure(callback):
-            try:
-                yield
-            except (LearningInterruptedError, NonFiniteError):
-                raise
-            except BaseException:
-                self._last_obs = None
-                raise
+        setup = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        take_over_records(self)
+        return setup
 
     def _raise_non_finite(
         self, losses: Mapping[str, Sequence[float]], statuses: Mapping[str, Status], where: str

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from mtrl_imgrad.agents.checkpoints.randomness import noise_state, restore_noise
-from mtrl_imgrad.agents.checkpoints.resumable import ResumableAlgorithm
+from mtrl_imgrad.agents.checkpoints.generators import noise_state, restore_noise
+from mtrl_imgrad.agents.checkpoints.parts import Part
 from mtrl_imgrad.agents.common.arguments import check_replay_class
 from mtrl_imgrad.agents.common.environments import parse_train_freq
+from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskReplayBuffer
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 
@@ -26,7 +24,7 @@ BUFFER_ARGUMENTS |= {"n_steps", "gamma", "sampling", "reward_normalization"}
 """What the agent itself passes to its replay buffer."""
 
 
-class TaskReplayAlgorithm(ResumableAlgorithm, OffPolicyAlgorithm):
+class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     """An off-policy algorithm whose replay is a `TaskReplayBuffer`."""
 
     replay_buffer: TaskReplayBuffer
@@ -98,15 +96,19 @@ class TaskReplayAlgorithm(ResumableAlgorithm, OffPolicyAlgorithm):
         self.action_noise = restore_noise(self.action_noise, noise)  # which SB3 resets, episodes going on or not
         return found
 
-    def _replay_arrays(self) -> dict[str, NDArray]:
-        return self.replay_buffer.arrays()
+    def _checkpoint_parts(self) -> dict[str, Part]:
+        return {
+            **super()._checkpoint_parts(),
+            "action_noise": Part(lambda: noise_state(self.action_noise), self._set_noise),
+            "replay": Part(self.replay_buffer.get_state, self._set_replay),
+        }
 
-    def _set_replay_arrays(self, arrays: dict[str, NDArray], source: Path) -> None:
-        if arrays:
-            self.replay_buffer.set_arrays(arrays)
+    def _set_noise(self, state: Any) -> None:
+        self.action_noise = restore_noise(self.action_noise, state)
+
+    def _set_replay(self, state: Any) -> str | None:
+        if state is not None:
+            self.replay_buffer.set_state(state)
         elif self.num_timesteps > 0:
-            warnings.warn(
-                f"{source} was saved without its replay: learning goes on with an empty one, from few transitions at "
-                "first, and not as if nothing had happened",
-                stacklevel=4,
-            )
+            return "it was saved without its replay; an empty one begins, which gives few transitions at first"
+        return None

@@ -293,34 +293,32 @@ class TaskReplayBuffer(StoredColumns):
         """Restart the sampling generator."""
         self.generator.manual_seed(stream_seed(seed, Stream.REPLAY))
 
-    def arrays(self) -> dict[str, NDArray]:
-        """What is stored, for `set_arrays` of an equal buffer: rows, position, and the moments of the rewards."""
+    def get_state(self) -> dict[str, NDArray]:
+        """What is stored, for `set_state` of an equal buffer: rows, position, and the moments of the rewards."""
         moments = torch.stack([self._moments.mean, self._moments.sum_of_squares])
         return {
-            "replay_rows": self._rows[: self.size()].cpu().numpy(),
-            "replay_position": np.array([self.pos, self.full, self._moments.count], dtype=np.int64),
-            "replay_moments": moments.cpu().numpy(),
+            "rows": self._rows[: self.size()].cpu().numpy(),
+            "position": np.array([self.pos, self.full, self._moments.count], dtype=np.int64),
+            "moments": moments.cpu().numpy(),
         }
 
-    def set_arrays(self, arrays: Mapping[str, NDArray]) -> None:
-        """Restore `arrays`.
+    def set_state(self, state: Mapping[str, NDArray]) -> None:
+        """Restore `get_state`.
 
         Raises:
-            ArgumentError: if they are of a buffer of another size, or malformed.
+            ArgumentError: if it is of a buffer of another size, or malformed.
         """
-        rows, position, moments = (
-            arrays.get(name, np.zeros(0)) for name in ("replay_rows", "replay_position", "replay_moments")
-        )
+        rows, position, moments = (state.get(name, np.zeros(0)) for name in ("rows", "position", "moments"))
         if position.shape != (3,) or position.dtype != np.int64 or moments.shape != (2, self.num_tasks):
-            raise ArgumentError("the arrays of the replay are malformed")
+            raise ArgumentError("the state of the replay is malformed")
         pos, full, count = position.tolist()
         size = self.buffer_size if full else pos
         shape = (size, *self._rows.shape[1:])
         if not 0 <= pos < self.buffer_size or rows.shape != shape or rows.dtype != np.float32 or count < 0:
             raise ArgumentError(f"the replay has rows {rows.dtype}{list(rows.shape)}, this one takes {list(shape)}")
-        self._rows[:size] = torch.tensor(rows, device=self.device)
+        self._rows[:size] = torch.from_numpy(rows)
         self.pos, self.full, self._moments.count = pos, bool(full), count
-        self._moments.mean[:], self._moments.sum_of_squares[:] = torch.tensor(moments, device=self.device)
+        self._moments.mean[:], self._moments.sum_of_squares[:] = torch.from_numpy(moments)
 
     def __repr__(self) -> str:
         return (

@@ -15,11 +15,12 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from mtrl_imgrad.agents.callbacks.callbacks import record_per_task
 from mtrl_imgrad.agents.callbacks.progress import task_progress
-from mtrl_imgrad.agents.checkpoints.resumable import ResumableAlgorithm
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import PPO_ARGUMENTS, as_schedule, check_schedule, two_combiners
+from mtrl_imgrad.agents.common.learning import failures_handled
+from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
+from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.ppo.log import TAGS, TrainingLog, finite_mean
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
 from mtrl_imgrad.agents.ppo.rollout import TaskRollout, TaskRolloutBuffer
@@ -28,7 +29,7 @@ from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
-from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import checked
 
 __all__ = ["MTPPO"]
@@ -42,7 +43,7 @@ ROWS_A_TASK = 64
 
 
 @checked
-class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
+class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     """Multi-task PPO: PPO (Schulman et al., arXiv 1707.06347) whose K task gradients go through a combiner.
 
     Use it as SB3's PPO: its arguments come first, in its order (``docs/sb3.md`` lists what differs). Every minibatch
@@ -284,7 +285,7 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
         """
         self._log_interval = log_interval
         steps = self._checked_steps(total_timesteps, log_interval)
-        with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
+        with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
 
     def train(self) -> None:
@@ -382,14 +383,8 @@ class MTPPO(ResumableAlgorithm, OnPolicyAlgorithm):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []
 
-    def _seed_streams(self, seed: int) -> None:
-        self.mask_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
-        self.rollout_buffer.generator.manual_seed(stream_seed(seed, Stream.MINIBATCHES))
-
-    def _own_state(self) -> dict[str, Any]:
-        return {"minibatches": self.rollout_buffer.generator.get_state(), "masks": self.mask_generator.get_state()}
-
-    def _set_own_state(self, state: dict[str, Any]) -> None:
-        self.rollout_buffer.generator.set_state(state["minibatches"])
-        if "masks" in state:  # not in checkpoints that are older than dropout, whose agents draw none
-            self.mask_generator.set_state(state["masks"])
+    def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
+        return {
+            "minibatches": (self.rollout_buffer.generator, Stream.MINIBATCHES),
+            "masks": (self.mask_generator, Stream.UPDATE),
+        }

@@ -15,12 +15,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor
 
-from mtrl_imgrad.agents.callbacks.callbacks import record_per_task
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.checkpoints.from_sb3 import read_sb3_sac
-from mtrl_imgrad.agents.checkpoints.randomness import noise_state, restore_noise
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import SAC_ARGUMENTS, as_float, two_combiners
+from mtrl_imgrad.agents.common.learning import failures_handled
+from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.off_policy.algorithm import BUFFER_ARGUMENTS, TaskReplayAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskReplayBuffer
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
@@ -30,7 +30,7 @@ from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.gradients import Heads
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
-from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
+from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import checked
 
 __all__ = ["MTSAC"]
@@ -267,7 +267,7 @@ class MTSAC(TaskReplayAlgorithm):
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         steps = self._checked_steps(total_timesteps, log_interval)
-        with self._failure_handled(callback), task_progress(callback, progress_bar) as callbacks:
+        with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, log_interval, tb_log_name, reset_num_timesteps)  # type: ignore[arg-type]
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
@@ -382,18 +382,8 @@ class MTSAC(TaskReplayAlgorithm):
             state_dicts.append("ent_coef_optimizer")
         return state_dicts, [] if self.log_ent_coef is None else ["log_ent_coef"]
 
-    def _seed_streams(self, seed: int) -> None:
-        self.noise_generator.manual_seed(stream_seed(seed, Stream.UPDATE))
-        self.replay_buffer.seed(seed)
-
-    def _own_state(self) -> dict[str, Any]:
+    def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
         return {
-            "noise": self.noise_generator.get_state(),
-            "sampling": self.replay_buffer.generator.get_state(),
-            "action_noise": noise_state(self.action_noise),
+            "noise": (self.noise_generator, Stream.UPDATE),
+            "sampling": (self.replay_buffer.generator, Stream.REPLAY),
         }
-
-    def _set_own_state(self, state: dict[str, Any]) -> None:
-        self.noise_generator.set_state(state["noise"])
-        self.replay_buffer.generator.set_state(state["sampling"])
-        self.action_noise = restore_noise(self.action_noise, state.get("action_noise") or [])

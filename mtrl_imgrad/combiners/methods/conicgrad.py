@@ -1,7 +1,6 @@
 """ConicGrad: among the updates within an angle of the mean gradient, the one that helps the worst-off task most.
 
-Hassanpour, Janjua, Zhang, Lavasani, Zhang, Zhou, Gao, "Fantastic Multi-Task Gradient Updates and How to Find Them In a
-Cone", 2025, arXiv 2502.00217.
+Hassanpour et al., 2025, arXiv 2502.00217.
 
 ``max over d of min_i g_i . d  subject to  g0 . d >= c |g0| |d|``, g0 the mean gradient, and we fix the length to that
 of g0. With ``a = g_w . g0 / |g0|``, ``N = |g_w|`` and ``r = sqrt(N^2 - a^2)``, the part of g_w across g0, the dual is
@@ -42,11 +41,14 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.dual_cone import lift
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["ConicGrad"]
 
@@ -75,10 +77,7 @@ class ConicGrad(GramianCombiner):
 
     name = "conicgrad"
     departures = "The exact solution of the paper's problem; how the paper moves w, and its c, are not known to us."
-    paper = (
-        "Negar Hassanpour, Muhammad Kamran Janjua, Kunlin Zhang, Sepehr Lavasani, Xiaowen Zhang, Chunhua Zhou and "
-        "Chao Gao. Fantastic Multi-Task Gradient Updates and How to Find Them In a Cone. 2025. arXiv:2502.00217"
-    )
+    citation = "hassanpour2025fantastic"
 
     def __init__(self, c: float = 0.5, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
         super().__init__(update_every=update_every, reduction=reduction)

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
-import pydantic
 import torch
 import tyro
-import yaml
 from stable_baselines3.common.utils import LinearSchedule
 
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.experiments.config_files import STRICT, read_sections, validated
+from mtrl_imgrad.experiments.options import Flat, Options
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.validation import checked
 
@@ -37,22 +36,11 @@ __all__ = [
     "MTSACConfig",
     "MTSACPolicyConfig",
     "MTSACTrainConfig",
-    "Options",
     "PolicyConfig",
     "TrainConfig",
-    "list_presets",
     "load_config",
-    "preset_path",
-    "read_sections",
-    "save_config",
     "train_config_class",
-    "validated",
 ]
-
-Config = TypeVar("Config")
-
-STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-"""A key of a configuration file that no field has is an error, not a silent default; so is NaN."""
 
 ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
     "relu": torch.nn.ReLU,
@@ -68,41 +56,6 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
 }
-
-
-def parse_options(arguments: list[str]) -> dict[str, Any]:
-    """``["c=0.4", "form=paper"]`` to ``{"c": 0.4, "form": "paper"}``; values are read as YAML scalars."""
-    options = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not key:
-            raise ValueError(f"expected KEY=VALUE, got {argument!r}")
-        options[key] = _scalar(value)
-    return options
-
-
-def _scalar(text: str) -> Any:
-    """A number, a truth value, null, a list, or else the text itself."""
-    try:
-        value = yaml.safe_load(text)
-        return float(value) if isinstance(value, str) else value  # YAML takes 1e-1 for a word
-    except (ValueError, yaml.YAMLError):
-        return text
-
-
-SelfAgentConfig = TypeVar("SelfAgentConfig", bound="AgentConfig")
-
-Options = Annotated[
-    dict[str, Any],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[KEY=VALUE ...]",
-        instance_from_str=parse_options,
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda options: [f"{key}={value}" for key, value in options.items()],
-    ),
-]
-"""Keyword arguments of a combiner or encoder; on the command line ``c=0.4 form=paper``."""
 
 
 @dataclass(frozen=True)
@@ -278,12 +231,6 @@ class AgentConfig:
             kwargs["combiner_kwargs"] = {side: options for side, (_, options) in chosen.items()}
         return kwargs
 
-    def with_its_own_kwargs(self: SelfAgentConfig, preset: AgentConfig) -> SelfAgentConfig:
-        """Without the preset's combiner arguments, if the combiner is no longer the preset's."""
-        if self.combiner != preset.combiner and self.combiner_kwargs == preset.combiner_kwargs:
-            return dataclasses.replace(self, combiner_kwargs={})
-        return self
-
 
 @dataclass(frozen=True)
 class MTSACConfig(AgentConfig):
@@ -383,9 +330,6 @@ class EvaluationConfig:
     """Evaluate on other goals than those of training, or on the same ones (metaworld back-end)."""
 
 
-Flat = tyro.conf.arg(name="")
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that determines a run; one of `TRAIN_CONFIGS`, which say for which agent."""
@@ -441,24 +385,6 @@ def train_config_class(agent: str) -> type[TrainConfig]:
     return TRAIN_CONFIGS[agent]
 
 
-def list_presets() -> list[str]:
-    """Names of the shipped configurations."""
-    folder = resources.files("mtrl_imgrad") / "presets" / "rl"
-    return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-@checked
-def preset_path(name: str) -> Path:
-    """The file of a preset.
-
-    Raises:
-        UnknownNameError: if there is no preset of that name.
-    """
-    if name not in list_presets():
-        raise UnknownNameError("preset", name, list_presets())
-    return Path(str(resources.files("mtrl_imgrad") / "presets" / "rl" / f"{name}.yaml"))
-
-
 @checked
 def load_config(path: str | Path) -> TrainConfig:
     """Read a configuration: a preset's or a run's.
@@ -470,59 +396,3 @@ def load_config(path: str | Path) -> TrainConfig:
     agent = data.get("agent")
     name = agent.get("name", "mtsac") if isinstance(agent, dict) else "mtsac"
     return validated(path, data, train_config_class(name))
-
-
-def read_sections(path: str | Path) -> dict[str, Any]:
-    """The contents of a configuration file, before its values are checked.
-
-    Raises:
-        ArgumentError: if the file cannot be read, or holds no mapping.
-    """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ArgumentError(f"config {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise ArgumentError(f"config {path}: expected a mapping of sections, got {data!r}")
-    data.pop("ran_with", None)  # a record, not a setting
-    return data
-
-
-def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Config:
-    """A configuration from the contents of its file.
-
-    Raises:
-        ArgumentError: if it holds a key or a value that does not exist; names ``path`` and the key.
-    """
-    try:
-        return pydantic.TypeAdapter(kind).validate_python(data)
-    except pydantic.ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
-            for problem in error.errors()
-        )
-        raise ArgumentError(f"config {path}: {problems}") from None
-
-
-@checked
-def save_config(config: Config, path: Path, ran_with: dict[str, Any]) -> None:
-    """Write a configuration so that `load_config` repeats it.
-
-    Args:
-        config: a dataclass; its ``run_dir`` is left out, since a repetition has a folder of its own.
-        path: of the YAML file.
-        ran_with: versions, back-ends and device, kept as a record.
-    """
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise ArgumentError(f"config must be a dataclass such as TrainConfig, got {config!r}")
-    data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))
-    path.write_text(yaml.safe_dump({**data, "ran_with": ran_with}, sort_keys=False), encoding="utf-8")
-
-
-def plain(value: Any) -> Any:
-    """As YAML writes it: lists for tuples, text for paths."""
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value

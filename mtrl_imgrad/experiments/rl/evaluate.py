@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
-from mtrl_imgrad.evaluation.reports import SuccessReport
+from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config

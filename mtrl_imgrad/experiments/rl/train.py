@@ -10,7 +10,6 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,21 @@ from rich.markup import escape
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
-from mtrl_imgrad.agents.callbacks.callbacks import GradientDiagnosticsCallback, MTEvalCallback
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint, list_checkpoints
+from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
+from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
+from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.plots import plot_per_task_bars, plot_success_curve
-from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
-from mtrl_imgrad.experiments.rl.config import TRAIN_CONFIGS, EnvConfig, TrainConfig, load_config, save_config
+from mtrl_imgrad.experiments.config_files import save_config
+from mtrl_imgrad.experiments.rl.config import TRAIN_CONFIGS, EnvConfig, TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.logs import run_logger
+from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.validation import checked
 
@@ -108,7 +111,8 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
         LearningInterruptedError: if a signal stopped learning; a checkpoint was saved.
         EnvironmentFaultError: if an environment failed; a note on it names the checkpoint saved and how to go on.
     """
-    return _run(config, _free_folder(config), None, console or Console(highlight=False), progress_bar)
+    folder = new_run_dir(config.run_dir, _name(config))
+    return _run(config, folder, None, console or Console(highlight=False), progress_bar)
 
 
 @checked
@@ -151,7 +155,7 @@ def _run(
         if checkpoint is None:
             agent = make_agent(config, env)
             # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
-            folder.mkdir(parents=True, exist_ok=True)
+            make_run_dir(folder)
             save_config(config, folder / "config.yaml", _ran_with(agent, env, eval_env))
         else:
             agent = agent_class(config).load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env)
@@ -279,15 +283,9 @@ def _learn(
         )
 
 
-def _free_folder(config: TrainConfig) -> Path:
-    folder = config.run_dir
-    if folder is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        tasks = config.env.env[0].replace("/", "-") if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
-        folder = Path("runs") / f"{tasks}-{config.agent.combiner}-seed{config.seed}-{stamp}"
-    if (folder / "config.yaml").exists():
-        raise ArgumentError(f"run_dir {folder} holds a run already; give another folder, nothing was changed")
-    return folder
+def _name(config: TrainConfig) -> str:
+    tasks = config.env.env[0] if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
+    return f"{tasks}-{config.agent.combiner}-seed{config.seed}"
 
 
 def _ran_with(agent: MTSAC | MTPPO, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> dict[str, Any]:

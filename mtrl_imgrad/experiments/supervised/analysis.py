@@ -13,19 +13,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from scipy.stats import spearmanr
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.evaluation.plots import PALETTE
 from mtrl_imgrad.experiments.supervised.config import load_config
 from mtrl_imgrad.experiments.supervised.history import read_rows
+from mtrl_imgrad.reporting.figures import PALETTE, new_figure, plain_axes, save_figure
+from mtrl_imgrad.reporting.tables import plain_table
 
 __all__ = ["RunLog", "Summary", "analyse", "find_runs", "read_run", "spearman", "summarise"]
 
@@ -170,16 +167,15 @@ def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
 def _draw(path: Path, panels: int, fill: Callable[[list[Axes]], None]) -> None:
     columns = min(panels, 3)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(max(6.4, 4.4 * columns), 3.4 * rows), dpi=130, layout="constrained")
+    figure = new_figure(max(6.4, 4.4 * columns), 3.4 * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     fill(axes)
     for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
+        plain_axes(axis)
         axis.tick_params(labelsize=8)
     for axis in axes[panels:]:
         axis.set_visible(False)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", facecolor="white")
+    save_figure(figure, path)
 
 
 def _draw_measures(axes: Sequence[Axes], logs: Sequence[RunLog]) -> None:
@@ -281,7 +277,7 @@ def _smooth(values: Floats, window: int = 15) -> Floats:
 
 
 def _print(summaries: Mapping[str, Summary], console: Console) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = plain_table(edge=True)
     table.add_column("run", overflow="fold")
     for name in ("steps", "cos θ", "imba-\nlance", "Spear-\nman", "con-\nflicts", "Pareto\nfailures", "progress\ngap"):
         table.add_column(name, justify="right", no_wrap=True)

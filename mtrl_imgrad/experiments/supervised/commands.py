@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, list_presets, load_config, preset_path
+from mtrl_imgrad.experiments.options import without_stale_kwargs
+from mtrl_imgrad.experiments.presets import list_presets, preset_path
+from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
 from mtrl_imgrad.experiments.torchrun import is_first, refuse_torchrun, torchrun_group
 
 __all__ = ["supervised"]
@@ -67,30 +69,22 @@ def _config(arguments: list[str], prog: str, summary: str) -> SupervisedConfig:
     given, rest = parser.parse_known_args(arguments)
     asks_for_help = "-h" in rest or "--help" in rest
     if given.data is None and given.config is None and not asks_for_help:
-        raise ArgumentError(f"--data NAME ({', '.join(list_presets())}) or --config FILE is needed")
+        raise ArgumentError(f"--data NAME ({', '.join(list_presets('supervised'))}) or --config FILE is needed")
     default = SupervisedConfig()
     if given.data is not None or given.config is not None:
-        default = load_config(preset_path(given.data) if given.data is not None else given.config)
+        default = load_config(preset_path("supervised", given.data) if given.data is not None else given.config)
     config = tyro.cli(
         SupervisedConfig,
         prog=prog,
         description=(
-            f"{summary} --data NAME ({', '.join(list_presets())}) takes the data set and its paper's settings, "
-            "--config FILE those of a run; both set the defaults of all options below. --no-progress-bar prints no "
-            "progress."
+            f"{summary} --data NAME ({', '.join(list_presets('supervised'))}) takes the data set and its paper's "
+            "settings, --config FILE those of a run; both set the defaults of all options below. --no-progress-bar "
+            "prints no progress."
         ),
         default=default,
         args=rest,
     )
-    return _with_own_kwargs(config, default)
-
-
-def _with_own_kwargs(config: SupervisedConfig, default: SupervisedConfig) -> SupervisedConfig:
-    """Without the file's combiner arguments, if the combiner is no longer the file's."""
-    method, old = config.method, default.method
-    if method.combiner != old.combiner and method.combiner_kwargs == old.combiner_kwargs:
-        return dataclasses.replace(config, method=dataclasses.replace(method, combiner_kwargs={}))
-    return config
+    return dataclasses.replace(config, method=without_stale_kwargs(config.method, default.method))
 
 
 def _compare(arguments: list[str]) -> None:
@@ -146,7 +140,7 @@ def _analyse(arguments: list[str]) -> None:
 
 def _make_data(arguments: list[str]) -> None:
     """Make a folder of simulated scenes with true labels."""
-    from mtrl_imgrad.supervised.datasets import SCENE_KINDS, make_scenes
+    from mtrl_imgrad.scenes import SCENE_KINDS, make_scenes
 
     kinds = "; ".join(f"{name}: {words}" for name, words in SCENE_KINDS.items())
     parser = argparse.ArgumentParser(

@@ -6,7 +6,6 @@ import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,63 +13,24 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
-from mtrl_imgrad.combiners import combiner_class
+from mtrl_imgrad.combiners.method_strings import Method, parse_method
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.rl.config import Options, parse_options
 from mtrl_imgrad.experiments.supervised.comparison_report import ComparisonReport, MethodRuns
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
+from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import RunResult
 from mtrl_imgrad.experiments.supervised.panels import draw_panel, sample_items
 from mtrl_imgrad.experiments.supervised.published import published_table
 from mtrl_imgrad.experiments.supervised.run import check_settings, load_model, train_or_resume
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.run_combiner import run_combiner
-from mtrl_imgrad.supervised.splits import Splits, load_splits
+from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.validation import checked
 
-__all__ = ["SINGLE_TASK", "MethodSpec", "compare"]
+__all__ = ["SINGLE_TASK", "compare"]
 
 SINGLE_TASK = "stl"
 """The method that trains one network a task; the baseline of Δm."""
-_SHORT = {"ls": "linear_scalarization"}
-
-
-@dataclass(frozen=True)
-class MethodSpec:
-    """A method of a comparison: ``"imgrad"``, ``"imgrad:measure=lm,update_every=4"``, ``"ls"``, ``"stl"``.
-
-    Attributes:
-        label: as it was written.
-        combiner: registry name, or ``"stl"``.
-        kwargs: arguments that go before the preset's.
-    """
-
-    label: str
-    combiner: str
-    kwargs: Options
-
-    @classmethod
-    def parse(cls, text: str) -> MethodSpec:
-        """Read a specification.
-
-        >>> MethodSpec.parse("imgrad:c=0.8,measure=lm").kwargs
-        {'c': 0.8, 'measure': 'lm'}
-
-        Raises:
-            UnknownNameError: if there is no such combiner.
-            ArgumentError: if an argument is not ``KEY=VALUE``, or comes with ``stl``.
-        """
-        name, _, rest = text.partition(":")
-        try:
-            kwargs = parse_options(rest.split(",")) if rest else {}
-        except ValueError as error:
-            raise ArgumentError(f"method {text!r}: {error}, as in imgrad:c=0.8,measure=lm") from error
-        combiner = _SHORT.get(name, name)
-        if combiner != SINGLE_TASK:
-            combiner_class(combiner)
-        elif kwargs:
-            raise ArgumentError(f"method {text!r}: stl takes no arguments")
-        return cls(text, combiner, kwargs)
 
 
 @checked
@@ -90,7 +50,8 @@ def compare(
 
     Args:
         config: of every run; its combiner, seed, tasks (of single-task runs) and folder are set here.
-        methods: see `MethodSpec`.
+        methods: combiners with arguments, such as ``"imgrad:measure=lm,update_every=4"``, see `parse_method`; or
+            ``"stl"``: one network a task.
         seeds: different ones.
         folder: of the comparison.
         console: where to print.
@@ -102,7 +63,7 @@ def compare(
     """
     console = console or Console(file=sys.stdout, highlight=False)
     folder = folder.expanduser()
-    specs = [MethodSpec.parse(method) for method in methods]
+    specs = [Method(text, text) if text == SINGLE_TASK else parse_method(text) for text in methods]
     for name, given in (("methods", [spec.label for spec in specs]), ("seeds", seeds)):
         if not given or len(set(given)) != len(given):
             raise ArgumentError(f"{name} must be one or more different ones, got {list(given)}")
@@ -133,9 +94,9 @@ def compare(
     return report
 
 
-def _jobs(config: SupervisedConfig, spec: MethodSpec, seed: int, data: Splits, folder: Path) -> list[SupervisedConfig]:
+def _jobs(config: SupervisedConfig, spec: Method, seed: int, data: Splits, folder: Path) -> list[SupervisedConfig]:
     """The runs that a method needs for a seed: one, or one a task."""
-    if spec.combiner == SINGLE_TASK:
+    if spec.name == SINGLE_TASK:
         return [
             dataclasses.replace(
                 config,
@@ -146,7 +107,7 @@ def _jobs(config: SupervisedConfig, spec: MethodSpec, seed: int, data: Splits, f
             )
             for task in data.tasks
         ]
-    method = dataclasses.replace(config.method, combiner=spec.combiner, combiner_kwargs=dict(spec.kwargs))
+    method = dataclasses.replace(config.method, combiner=spec.name, combiner_kwargs=dict(spec.arguments))
     return [
         dataclasses.replace(
             config, method=method, seed=seed, run_dir=folder / "runs" / f"{_slug(spec.label)}-seed{seed}"
@@ -176,11 +137,11 @@ def _setting(config: SupervisedConfig, data: Splits, result: RunResult) -> str:
     name = f"{config.data.simulate} scenes (simulated)" if config.data.simulate else config.data.format
     if data.simulated and config.data.simulate is None:
         name += " format, simulated"
-    optimisation = config.optimisation
+    optimization = config.optimization
     how = "the best epoch in validation" if config.reporting.report == "best" else result.how
     return (
-        f"{name}; {config.model.model} at width {config.model.width:g}, {optimisation.epochs} epochs, batch "
-        f"{optimisation.batch_size}, Adam {optimisation.learning_rate:g}; protocol {config.protocol}; {how}"
+        f"{name}; {config.model.model} at width {config.model.width:g}, {optimization.epochs} epochs, batch "
+        f"{optimization.batch_size}, Adam {optimization.learning_rate:g}; protocol {config.protocol}; {how}"
     )
 
 

@@ -76,10 +76,9 @@ def mean_rank(rows: Mapping[str, Results], higher_is_better: Signs) -> dict[str,
     for method, found in zip(rows, np.isfinite(scores).all(axis=1), strict=True):
         if not found:
             raise NonFiniteError(f"method {method!r} has a metric that is not finite, so that it has no rank")
-    better = (scores[None] > scores[:, None]).sum(axis=1)
-    equal = (scores[None] == scores[:, None]).sum(axis=1)
-    ranks = better + (equal + 1) / 2
-    return dict(zip(rows, ranks.mean(axis=1).tolist(), strict=True))
+    from scipy.stats import rankdata
+
+    return dict(zip(rows, rankdata(-scores, axis=0).mean(axis=1).tolist(), strict=True))
 
 
 def _relative_gains(results: Results, baselines: Results, signs: Signs) -> dict[str, NDArray[np.float64]]:

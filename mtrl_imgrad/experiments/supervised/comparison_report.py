@@ -10,27 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from mtrl_imgrad.experiments.supervised.checkpoint import write_text
 from mtrl_imgrad.experiments.supervised.comparison import Results, Signs, delta_m, mean_rank
 from mtrl_imgrad.experiments.supervised.published import PublishedTable
+from mtrl_imgrad.reporting.figures import BAND, INK, new_figure, plain_axes, save_figure
+from mtrl_imgrad.reporting.tables import markdown_rows, plain_table
 
-__all__ = ["ComparisonReport", "MethodRuns", "difference_is_noise", "student_95"]
+__all__ = ["ComparisonReport", "MethodRuns", "difference_is_noise"]
 
 STL = "stl"
 _MAX_COLUMNS = 12
 MIN_SEEDS = 3
 """Seeds below which no difference is claimed: the spread of two values says next to nothing."""
-_T_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Two-sided 95 % points of Student's t with 1, 2, ... degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +130,8 @@ class ComparisonReport:
 
     def markdown(self) -> str:
         """The table with its setting and statements."""
-        header, rows = self.table()
-        lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-        table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
         said = "\n".join(f"* {sentence}" for sentence in self.statements())
-        return f"{self._title()}\n\n{table}\n\n{said}\n"
+        return f"{self._title()}\n\n{markdown_rows(*self.table())}\n\n{said}\n"
 
     def csv(self) -> str:
         """``method,seed,task,metric,value`` for every run; Δm has the task ``all``."""
@@ -163,9 +153,7 @@ class ComparisonReport:
         console.print(self._title(), style="bold")
         sizes = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
         for columns in _that_fit(sizes, console.width):
-            table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-            for i in columns:
-                table.add_column(header[i], justify="right" if i else "left", no_wrap=True)
+            table = plain_table([header[i] for i in columns], edge=True)
             for place, row in enumerate(rows):
                 if place == len(self.methods):
                     table.add_section()
@@ -231,13 +219,10 @@ def difference_is_noise(first: Sequence[float], second: Sequence[float]) -> bool
     differences = np.subtract(first, second)
     if len(differences) < MIN_SEEDS:
         return None
+    from scipy.stats import t  # a quarter of a second, for a comparison of finished runs
+
     error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    return bool(abs(differences.mean()) <= student_95(len(differences) - 1) * error)
-
-
-def student_95(freedom: int) -> float:
-    """Two-sided 95 % point of Student's t; above 30 degrees of freedom that of 30, which errs upwards."""
-    return _T_95[min(max(freedom, 1), len(_T_95)) - 1]
+    return bool(abs(differences.mean()) <= t.ppf(0.975, len(differences) - 1) * error)
 
 
 def _that_fit(sizes: Sequence[int], width: int) -> list[list[int]]:
@@ -285,18 +270,17 @@ def _mean_and_error(values: Sequence[float], signed: bool = False) -> str:
 def _draw_deltas(deltas: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
     """A point for each seed, the mean with its standard error, best on top."""
     order = sorted(deltas, key=lambda label: float(np.mean(deltas[label])), reverse=True)
-    figure = Figure(figsize=(7.5, 1.8 + 0.38 * len(order)), dpi=130, layout="constrained")
+    figure = new_figure(7.5, 1.8 + 0.38 * len(order))
     axes = figure.add_subplot()
     for place, label in enumerate(order):
         values = np.asarray(deltas[label])
-        axes.plot(values, [place] * len(values), "o", color="#8FB3D9", markersize=5)
+        axes.plot(values, [place] * len(values), "o", color=BAND, markersize=5)
         error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None  # no bar, not a bar of 0
-        axes.errorbar(values.mean(), place, xerr=error, fmt="|", color="#1A1A1A", capsize=3, markersize=12)
+        axes.errorbar(values.mean(), place, xerr=error, fmt="|", color=INK, capsize=3, markersize=12)
     axes.axvline(0, color="#888888", linewidth=0.8)
     axes.set_yticks(range(len(order)), order, fontsize=9)
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlabel("Δm in %, negative is better; points are seeds, bars standard errors")
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     axes.set_title(title.replace("; ", "\n"), fontsize=7.5, loc="left")
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", facecolor="white")
+    save_figure(figure, path)

@@ -20,21 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.methods.cotbal import cotbal_weights
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.rl.config import save_config
+from mtrl_imgrad.experiments.config_files import save_config
 from mtrl_imgrad.experiments.supervised.checkpoint import write_text
 from mtrl_imgrad.experiments.supervised.config import MethodConfig, SupervisedConfig
+from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import RunResult, read_rows
 from mtrl_imgrad.experiments.supervised.run import check_settings, train_or_resume
 from mtrl_imgrad.experiments.versions import installed_versions
-from mtrl_imgrad.supervised.splits import load_splits
+from mtrl_imgrad.reporting.tables import plain_table
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked
 
@@ -171,11 +170,8 @@ def _save(config: SupervisedConfig, tables: CoTBalTables, folder: Path) -> None:
 
 
 def _print(tables: CoTBalTables, folder: Path, console: Console) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("trained on", no_wrap=True)
     shown = tables.tasks[:8]
-    for name in shown:
-        table.add_column(f"{name}\n{tables.scores[name]}", justify="right", no_wrap=True)
+    table = plain_table(["trained on", *(f"{name}\n{tables.scores[name]}" for name in shown)], edge=True)
     names = ["mini", *(f"{name} + mini" for name in tables.tasks)]
     for name, row in zip(names[: len(shown) + 1], [tables.mini, *tables.single], strict=False):
         table.add_row(name, *(f"{score:.4g}" for score in row[: len(shown)]))

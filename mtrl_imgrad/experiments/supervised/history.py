@@ -16,8 +16,8 @@ import numpy as np
 
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.experiments.supervised.checkpoint import write_text
-from mtrl_imgrad.experiments.supervised.config import ReportConfig
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
+from mtrl_imgrad.supervised.settings import ReportConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 __all__ = [

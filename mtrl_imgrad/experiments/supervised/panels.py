@@ -1,4 +1,4 @@
-"""Pictures of predictions beside the truth, as PNG files."""
+"""Pictures of predictions beside the truth."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.evaluation.plots import PALETTE
+from mtrl_imgrad.reporting.figures import PALETTE, new_figure, save_figure
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 from mtrl_imgrad.supervised.splits import ItemDataset, length
 from mtrl_imgrad.supervised.tasks import TaskSpec
@@ -44,14 +42,14 @@ def draw_panel(
     has, and those that are predicted.
 
     Args:
-        path: of the PNG; folders are made.
+        path: of the picture, ``.png``, ``.pdf`` or ``.svg``; folders are made.
         images: ``[B, 3, H, W]`` from 0 to 1.
         targets: as `TaskSpec` describes them.
         predictions: by method, as networks give them.
         tasks: columns in this order; attributes share one.
 
     Returns:
-        The path of the PNG.
+        The path of the picture.
 
     Raises:
         ArgumentError: for no image or no method.
@@ -63,8 +61,7 @@ def draw_panel(
     columns = 1 + len(dense) + bool(attributes)
     rows = ["truth", *predictions]
     height, width = images.shape[-2:]
-    size = (2.2 * columns, (2.2 * height / width + 0.12) * len(rows) * len(images) + 0.3)
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    figure = new_figure(2.2 * columns, (2.2 * height / width + 0.12) * len(rows) * len(images) + 0.3, _DPI)
     grid = figure.subplots(len(rows) * len(images), columns, squeeze=False)
     for b, image in enumerate(images):
         for r, row in enumerate(rows):
@@ -88,11 +85,7 @@ def draw_panel(
         grid[0], ["image", *(task.name for task in dense), *["attributes"][: bool(attributes)]], strict=True
     ):
         axis.set_title(title, fontsize=9)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", facecolor="white")
-    return path
+    return save_figure(figure, path)
 
 
 def draw_run_panel(trainer: MultiTaskTrainer, path: Path, count: int) -> Path:

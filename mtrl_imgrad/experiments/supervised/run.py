@@ -7,7 +7,6 @@ import sys
 import textwrap
 import time
 from contextlib import nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from torch.utils.tensorboard import SummaryWriter
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.rl.config import plain, save_config
+from mtrl_imgrad.experiments.config_files import plain, save_config
+from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.supervised.checkpoint import load_checkpoint, save_checkpoint
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
+from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import (
     RunResult,
     best_epoch,
@@ -37,7 +38,7 @@ from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.models import TaskModel, make_model
 from mtrl_imgrad.supervised.replicas import Replica
-from mtrl_imgrad.supervised.splits import Splits, load_splits
+from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.validation import checked
 
@@ -68,7 +69,10 @@ def train(
         DatasetError: if the data's folder is not what its format says.
     """
     replica = Replica(group)
-    return _Run(config, replica.of_first(lambda: _free_folder(config)), replica, console, progress).finish()
+    method = config.data.tasks[0] if len(config.data.tasks) == 1 else config.method.combiner
+    name = f"{_data_name(config)}-{method}-seed{config.seed}"
+    folder = replica.of_first(lambda: new_run_dir(config.run_dir, name))
+    return _Run(config, folder, replica, console, progress).finish()
 
 
 @checked
@@ -158,7 +162,7 @@ def make_trainer(config: SupervisedConfig, data: Splits, group: Any = None) -> M
         data,
         "linear_scalarization" if single else method.combiner,
         combiner_kwargs={} if single else kwargs,
-        optimisation=config.optimisation,
+        optimization=config.optimization,
         reporting=config.reporting,
         gradients="losses" if single else method.gradients,
         heads="unweighted" if single else method.heads or "unweighted",
@@ -197,7 +201,7 @@ class _Run:
         if (folder / "checkpoint.pt").exists():
             self._restore()
         elif self.writes and not (folder / "config.yaml").exists():
-            _make_folder(folder)
+            make_run_dir(folder)
             record = {"device": str(self.trainer.device), "versions": installed_versions()}
             save_config(config, folder / "config.yaml", record)
 
@@ -218,7 +222,7 @@ class _Run:
         return result
 
     def _train(self, writer: SummaryWriter | None) -> None:
-        left = self.config.optimisation.epochs - self.trainer.epoch
+        left = self.config.optimization.epochs - self.trainer.epoch
         live = self.progress and self.console.is_terminal
         columns = (
             *Progress.get_default_columns()[:2],
@@ -231,7 +235,7 @@ class _Run:
             said = time.monotonic()
             for record in self.trainer.epochs(lambda: bar.advance(task)):
                 self._keep(record, writer)
-                news = _news(record, self.config.optimisation.epochs)
+                news = _news(record, self.config.optimization.epochs)
                 bar.update(task, news=news)
                 if self.progress and not live and time.monotonic() - said > LINE_EVERY:
                     self.console.print(f"  {_name(self.config)}: {news}", soft_wrap=True)
@@ -255,7 +259,7 @@ class _Run:
         for name, value in epoch_row(record).items():
             if name not in ("epoch", "step"):
                 writer.add_scalar(name, value, record.step)
-        last = self.trainer.epoch == self.config.optimisation.epochs
+        last = self.trainer.epoch == self.config.optimization.epochs
         if last or self.trainer.epoch % self.config.reporting.checkpoint_every == 0:
             write_epochs(self.folder / "epochs.csv", self.records)
             write_diagnostics(self.folder / "diagnostics.csv", self.rows)
@@ -307,21 +311,3 @@ def _data_name(config: SupervisedConfig) -> str:
 def _news(record: EpochRecord, epochs: int) -> str:
     losses = ", ".join(f"{task} {loss:.3g}" for task, loss in list(record.train_losses.items())[:4])
     return f"epoch {record.epoch + 1}/{epochs}, {record.seconds:.1f} s, losses: {losses}"
-
-
-def _free_folder(config: SupervisedConfig) -> Path:
-    folder = config.run_dir.expanduser() if config.run_dir is not None else None
-    if folder is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        method = config.data.tasks[0] if len(config.data.tasks) == 1 else config.method.combiner
-        folder = Path("runs") / f"{_data_name(config)}-{method}-seed{config.seed}-{stamp}"
-    if (folder / "config.yaml").exists():
-        raise ArgumentError(f"run_dir {folder} holds a run already; --resume {folder} continues it")
-    return folder
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentError(f"run_dir {folder} cannot be made ({error}); take another folder") from error

@@ -1,15 +1,15 @@
-"""Data of the supervised benchmarks: readers, writers of the same formats, and simulated scenes.
+"""Data of the supervised benchmarks: readers, and writers of the same formats.
 
 ::
 
-    from mtrl_imgrad.supervised.datasets import NYUv2, make_scenes
+    from mtrl_imgrad.scenes import make_scenes
+    from mtrl_imgrad.supervised.datasets import NYUv2
 
     root = make_scenes("primitives", "data/primitives")
     train = NYUv2(root, "train", augment=True)
     image, targets = train[0]  # targets["segmentation"], targets["depth"], targets["normal"]
 """
 
-from mtrl_imgrad.scenes import SCENE_KINDS, make_scenes
 from mtrl_imgrad.supervised.datasets.augmentation import View, apply_view, draw_view
 from mtrl_imgrad.supervised.datasets.celeba import CelebA
 from mtrl_imgrad.supervised.datasets.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES, CityScapes, DenseDataset, NYUv2
@@ -24,7 +24,6 @@ from mtrl_imgrad.supervised.datasets.writers import (
 __all__ = [
     "CITYSCAPES_CLASSES",
     "NYUV2_CLASSES",
-    "SCENE_KINDS",
     "AttributeSample",
     "CelebA",
     "CityScapes",
@@ -34,7 +33,6 @@ __all__ = [
     "View",
     "apply_view",
     "draw_view",
-    "make_scenes",
     "write_celeba",
     "write_cityscapes",
     "write_nyuv2",

@@ -18,16 +18,15 @@ from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from mtrl_imgrad.agents import MTSAC
-from mtrl_imgrad.agents.callbacks.callbacks import (
-    GradientDiagnosticsCallback,
-    MTEvalCallback,
-    record_per_task,
-)
+from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
+from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
 from mtrl_imgrad.agents.callbacks.progress import MTProgressBarCallback
-from mtrl_imgrad.combiners.base import Combination, Status
+from mtrl_imgrad.agents.common.task_log import record_per_task
+from mtrl_imgrad.combiners import Combination, Status
 from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
-from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.history import EvaluationHistory
+from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 
 TASKS = make_vec_env("toy-reach", seed=0).task_names
@@ -70,7 +69,7 @@ def outcomes(monkeypatch):
     """Evaluations return these reports in turn."""
     queue = deque()
     monkeypatch.setattr(
-        "mtrl_imgrad.agents.callbacks.callbacks.evaluate_success", lambda *args, **kwargs: queue.popleft()
+        "mtrl_imgrad.agents.callbacks.evaluation.evaluate_success", lambda *args, **kwargs: queue.popleft()
     )
     return queue
 

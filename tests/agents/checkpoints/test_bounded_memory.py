@@ -53,8 +53,8 @@ REFUSED = {
     ),
     "tasks": (_change("MTSAC", ["tasks", "names"], [str(i) for i in range(100_000)]), "batch_size"),
     "rows": ({"header": "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,), }"}, "replay_rows"),
-    "a sparse file": ({"sparse": 2**40}, "replay_rows.*(memory|Memory|read)"),
-    "a file that is not there": ({"declared": 2**50}, "replay_rows.* is damaged"),
+    "a sparse file": ({"sparse": 2**40}, "tensors.*(memory|Memory|read)"),
+    "a file that is not there": ({"declared": 2**50}, "tensors.* is damaged"),
     "a state that is too long": ({"state": 2**23 + 3}, "bytes; at most"),
     "the longest state": ({"state": 2**23 - 3}, "is not a state"),
 }

@@ -7,10 +7,10 @@ import torch
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, TaskReplayBuffer
-from mtrl_imgrad.agents.checkpoints.format import read_checkpoint, write_checkpoint
+from mtrl_imgrad.checkpoints.format import read_checkpoint, write_checkpoint
 from mtrl_imgrad.combiners import CAGrad
 from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
@@ -128,6 +128,32 @@ def test_a_foreign_environment_begins_new_episodes_and_it_is_said(tmp_path):
     loaded.learn(20, reset_num_timesteps=False)
 
 
+PPO = {"policy_kwargs": SMALL, "n_steps": 20, "batch_size": 40, "n_epochs": 1, "seed": 3, "device": "cpu"}
+
+
+@pytest.mark.parametrize(("kind", "options"), [(MTSAC, SAC), (MTPPO, PPO)])
+def test_vec_normalize_goes_on_with_its_statistics(kind, options, tmp_path):
+    def make_plain():
+        return make_vec_env("toy-reach/right", seed=0, one_hot=False, num_envs_per_task=4)
+
+    def make():
+        return VecNormalize(make_plain(), gamma=0.9)
+
+    agent = kind("MlpPolicy", make(), trace=False, **options).learn(160)
+    agent.save_checkpoint(tmp_path / "it")
+    agent.learn(160, reset_num_timesteps=False).save_checkpoint(tmp_path / "a")
+    loaded = kind.load_checkpoint(tmp_path / "it", make(), device="cpu")
+    loaded.learn(160, reset_num_timesteps=False).save_checkpoint(tmp_path / "b")
+    assert agent.get_vec_normalize_env().obs_rms.count > 300
+    assert_equal_states(tmp_path / "a", tmp_path / "b")
+    with pytest.warns(UserWarning, match="saved with a VecNormalize around the environment, and there is none now"):
+        kind.load_checkpoint(tmp_path / "it", make_plain(), device="cpu")
+    agent = kind("MlpPolicy", make_plain(), trace=False, **options)
+    agent.save_checkpoint(tmp_path / "without")
+    with pytest.warns(UserWarning, match="no statistics of a VecNormalize"):
+        kind.load_checkpoint(tmp_path / "without", make(), device="cpu")
+
+
 @pytest.mark.parametrize("used", [False, True])
 def test_evaluations_go_on_where_they_were(used, tmp_path):
     agent = _agent().learn(120)
@@ -188,19 +214,20 @@ def test_records_that_are_not_written_yet_are_kept(tmp_path):
     ],
 )
 def test_forged_states_are_refused(place, value, genuine, tmp_path):
-    state, arrays = read_checkpoint(genuine)
+    state = read_checkpoint(genuine)
     inner = state
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
-    write_checkpoint(tmp_path / "forged", state, arrays)
+    write_checkpoint(tmp_path / "forged", state)
     with pytest.raises(CheckpointError, match=str(tmp_path / "forged")):
         MTSAC.load_checkpoint(tmp_path / "forged", make_vec_env("toy-reach", seed=0), device="cpu")
 
 
-@pytest.mark.parametrize("name", ["replay_rows", "replay_position", "replay_moments"])
+@pytest.mark.parametrize("name", ["rows", "position", "moments"])
 def test_forged_replays_are_refused(name, genuine, tmp_path):
-    state, arrays = read_checkpoint(genuine)
-    write_checkpoint(tmp_path / "forged", state, {**arrays, name: arrays[name][:1]})
+    state = read_checkpoint(genuine)
+    state["replay"][name] = state["replay"][name][:1]
+    write_checkpoint(tmp_path / "forged", state)
     with pytest.raises(CheckpointError, match="replay"):
         MTSAC.load_checkpoint(tmp_path / "forged", make_vec_env("toy-reach", seed=0), device="cpu")

@@ -10,8 +10,9 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 
-from mtrl_imgrad.agents.checkpoints.format import MANIFEST, read_checkpoint, write_checkpoint
+from mtrl_imgrad.checkpoints.format import MANIFEST, read_checkpoint, write_checkpoint
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from tests.support.agents.saved_states import number_in, save_small
 
@@ -47,7 +48,7 @@ def _damage(folder, draw, rounds):
             path.write_bytes(whole[:at])
         _assert_refused(folder, path)
         path.write_bytes(whole)
-    assert number_in(*read_checkpoint(folder)) == 1
+    assert number_in(read_checkpoint(folder)) == 1
 
 
 def test_flipped_bits_and_truncations_are_found_and_named(folder):
@@ -84,8 +85,9 @@ def _sign(folder, manifest):
 
 
 def _forge(folder, name, content, file=None):
-    """Put ``content`` in a member's place as somebody would who knows the format."""
+    """Put ``content`` in a member's place as somebody would who knows the format; an array as in version 1."""
     manifest = json.loads((folder / MANIFEST).read_bytes())
+    manifest["version"] = 2 if name in ("state", "tensors") else 1
     suffix = {"state": ".json", "tensors": ".safetensors"}.get(name, ".npy")
     digest = hashlib.sha256(content).hexdigest()
     file = file or f"{name}-{digest[:16]}{suffix}"
@@ -117,7 +119,16 @@ def _npy(header, content=b""):
 def test_a_forgery_that_is_well_formed_loads(folder):
     # Else the tests below would refuse for the wrong reason.
     _forge(folder, "replay_rows", _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1), }", b"\0\0\x80\x3f"))
-    assert number_in(*read_checkpoint(folder)) == 1
+    state = read_checkpoint(folder)
+    assert number_in(state) == 1
+    assert state["arrays"]["replay_rows"].tolist() == [[1]]
+
+
+def test_arrays_are_of_version_1_only(folder):
+    _forge(folder, "replay_rows", _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1), }", b"\0\0\x80\x3f"))
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    _sign(folder, {**manifest, "version": 2})
+    _assert_refused(folder, folder / MANIFEST)
 
 
 @pytest.mark.parametrize("name", ["state", "tensors", "replay_rows", "other"])
@@ -199,17 +210,17 @@ def test_states(folder, content):
 def test_a_member_outside_the_folder_is_not_read(folder, file, tmp_path):
     (tmp_path / "outside.npy").write_bytes(b"secret")
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    manifest["members"]["replay_rows"]["file"] = file
+    manifest["members"]["tensors"]["file"] = file
     _sign(folder, manifest)
-    with pytest.raises(CheckpointError, match=r"manifest.json has member 'replay_rows'"):
+    with pytest.raises(CheckpointError, match=r"manifest.json has member 'tensors'"):
         read_checkpoint(folder)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "A", "", "x" * 100, "$x"])
 def test_names_of_members(folder, name):
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    manifest["members"][name] = manifest["members"]["replay_rows"]
-    _sign(folder, manifest)
+    manifest["members"][name] = manifest["members"]["tensors"]
+    _sign(folder, {**manifest, "version": 1})
     with pytest.raises(CheckpointError, match=r"manifest.json has a malformed entry"):
         read_checkpoint(folder)
 
@@ -238,7 +249,18 @@ def test_links_pipes_and_folders_are_not_read(folder, tmp_path):
     _assert_refused(folder, path)
 
 
-@pytest.mark.parametrize("change", [{"format": "zip"}, {"version": 2}, {"members": []}, {"members": {}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "zip"},
+        {"version": 3},
+        {"version": 0},
+        {"version": True},
+        {"version": 1.0},
+        {"members": []},
+        {"members": {}},
+    ],
+)
 def test_other_formats_are_refused(folder, change):
     manifest = json.loads((folder / MANIFEST).read_bytes())
     _sign(folder, {**manifest, **change})
@@ -247,9 +269,9 @@ def test_other_formats_are_refused(folder, change):
 
 def test_a_newer_format_asks_for_an_upgrade(folder):
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    _sign(folder, {**manifest, "version": 2})
+    _sign(folder, {**manifest, "version": 3})
     with pytest.raises(
-        CheckpointError, match="version 2 of the format; 1 expected: a newer mtrl-imgrad wrote it, upgrade"
+        CheckpointError, match="version 3 of the format; 1 to 2 expected: a newer mtrl-imgrad wrote it, upgrade"
     ):
         read_checkpoint(folder)
 
@@ -273,14 +295,21 @@ def test_nothing_is_written_over_other_peoples_files(tmp_path):
 
 def test_what_a_checkpoint_cannot_hold_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(ArgumentError, match="/a/1 is a object"):
-        write_checkpoint(tmp_path / "it", {"a": [1, object()]}, {})
-    with pytest.raises(ArgumentError, match="rows"):
-        write_checkpoint(tmp_path / "it", {}, {"rows": np.array([object()])})
-    with pytest.raises(ArgumentError, match="'Rows'"):
-        write_checkpoint(tmp_path / "it", {}, {"Rows": np.zeros(1)})
+        write_checkpoint(tmp_path / "it", {"a": [1, object()]})
+    with pytest.raises(ArgumentError, match="/rows"):
+        write_checkpoint(tmp_path / "it", {"rows": np.array([object()])})
     assert not (tmp_path / "it").exists()
 
 
 def test_saving_again_leaves_no_old_members(folder):
-    assert len(save_small(folder, number=2)) == len(save_small(folder, number=3)) == 4
-    assert number_in(*read_checkpoint(folder)) == 3
+    assert len(save_small(folder, number=2)) == len(save_small(folder, number=3)) == 3
+    assert number_in(read_checkpoint(folder)) == 3
+
+
+def test_tensors_that_share_their_memory_come_back_as_two(tmp_path):
+    both = torch.arange(6.0)
+    write_checkpoint(tmp_path / "it", {"a": both, "b": both[::2], "c": both[3:], "d": both.numpy()[3:]})
+    state = read_checkpoint(tmp_path / "it")
+    assert [value.tolist() for value in state.values()] == [[0, 1, 2, 3, 4, 5], [0, 2, 4], [3, 4, 5], [3, 4, 5]]
+    state["a"].zero_()
+    assert state["c"].tolist() == [3, 4, 5]

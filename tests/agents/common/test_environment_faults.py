@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, MTCheckpointCallback, MTEvalCallback, latest_checkpoint
 from mtrl_imgrad.agents.callbacks.checkpoints import list_checkpoints
-from mtrl_imgrad.agents.checkpoints.format import delete_checkpoint
+from mtrl_imgrad.checkpoints.format import delete_checkpoint
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.envs import MultiTaskVecEnv
 from mtrl_imgrad.envs.backends.envpool import EnvPoolVecEnv

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, GradientDiagnosticsCallback
-from mtrl_imgrad.agents.checkpoints.format import read_checkpoint
 from mtrl_imgrad.agents.sac.update import Noise
+from mtrl_imgrad.checkpoints.format import read_checkpoint
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import split_parameters
@@ -101,7 +101,7 @@ def test_counts_are_saved(kind, monkeypatch, tmp_path):
     counts = agent.non_finite.get_state()
     assert sum(counts["tasks"].values()) > 0
     agent.save_checkpoint(tmp_path / "it")
-    assert read_checkpoint(tmp_path / "it")[0]["progress"]["non_finite"] == counts
+    assert read_checkpoint(tmp_path / "it")["progress"]["non_finite"] == counts
     loaded = type(agent).load_checkpoint(tmp_path / "it", make_vec_env("toy-reach", seed=0), device="cpu")
     assert loaded.on_nonfinite == "skip"
     assert loaded.non_finite.get_state() == counts

@@ -9,7 +9,8 @@ from torch import nn
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.sac.update import Noise
 from mtrl_imgrad.envs import make_vec_env
-from mtrl_imgrad.experiments.rl.config import load_config, preset_path
+from mtrl_imgrad.experiments.presets import preset_path
+from mtrl_imgrad.experiments.rl.config import load_config
 from mtrl_imgrad.experiments.rl.train import make_agent
 
 GAMMA, TAU = 0.99, 0.005
@@ -17,7 +18,7 @@ GAMMA, TAU = 0.99, 0.005
 
 def test_an_update_is_clipped_adam_on_the_mean_over_all_rows():
     """metaworld-algorithms, rl/algorithms/mtsac.py, config/optim.py: means over rows and critics, one global norm."""
-    kwargs = load_config(preset_path("mt10_mtmhsac")).policy.policy_kwargs()
+    kwargs = load_config(preset_path("rl", "mt10_mtmhsac")).policy.policy_kwargs()
     kwargs["net_arch"] = [16, 16]
     agent = MTSAC(
         "MlpPolicy",
@@ -66,7 +67,7 @@ def _step(network, loss):
 
 def test_the_preset_builds_the_published_agent():
     """config/nn.py, config/optim.py, config/rl.py and rl/networks.py of metaworld-algorithms."""
-    config = load_config(preset_path("mt10_mtmhsac"))
+    config = load_config(preset_path("rl", "mt10_mtmhsac"))
     assert (config.total_timesteps, config.agent.batch_size, config.agent.buffer_size) == (20_000_000, 1280, 1_000_000)
     env = make_vec_env("toy-reach", seed=0)
     agent = make_agent(dataclasses.replace(config, agent=dataclasses.replace(config.agent, buffer_size=1000)), env)
@@ -85,7 +86,7 @@ def test_the_preset_builds_the_published_agent():
 
 
 def test_mt10_differs_from_the_baseline_in_the_combiner_alone():
-    ours, baseline = (load_config(preset_path(name)) for name in ("mt10", "mt10_mtmhsac"))
+    ours, baseline = (load_config(preset_path("rl", name)) for name in ("mt10", "mt10_mtmhsac"))
     assert ours.policy == baseline.policy
     assert ours.env == baseline.env
     assert ours.total_timesteps == baseline.total_timesteps

@@ -13,6 +13,9 @@ from mtrl_imgrad.agents import MTPPO, MTSAC, MTPPOPolicy, MTSACPolicy
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.experiments.config_files import save_config
+from mtrl_imgrad.experiments.options import without_stale_kwargs
+from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.rl.config import (
     TRAIN_CONFIGS,
     EnvConfig,
@@ -24,10 +27,7 @@ from mtrl_imgrad.experiments.rl.config import (
     MTSACPolicyConfig,
     MTSACTrainConfig,
     TrainConfig,
-    list_presets,
     load_config,
-    preset_path,
-    save_config,
 )
 from mtrl_imgrad.experiments.rl.train import make_agent, make_env, make_eval_env
 
@@ -132,10 +132,10 @@ def test_dropout_of_the_critics_alone_from_the_command_line():
         make_agent(MTPPOTrainConfig(policy=MTPPOPolicyConfig(dropout=0.1)), env)
 
 
-@pytest.mark.parametrize("name", list_presets())
+@pytest.mark.parametrize("name", list_presets("rl"))
 def test_presets_load_build_and_give_the_source_of_every_value(name):
-    config = load_config(preset_path(name))
-    lines = preset_path(name).read_text().splitlines()
+    config = load_config(preset_path("rl", name))
+    lines = preset_path("rl", name).read_text().splitlines()
     assert lines[0].startswith("# "), "the first line says what it is for"
     for line in lines:
         key, _, value = line.partition(":")
@@ -168,13 +168,13 @@ def test_a_saved_config_is_the_same_config(tmp_path):
 
 
 def test_another_combiner_than_the_presets_does_not_get_its_arguments():
-    preset = load_config(preset_path("mt10_demo")).agent
+    preset = load_config(preset_path("rl", "mt10_demo")).agent
     assert preset.combiner_kwargs == {"c": 0.4}
     other = dataclasses.replace(preset, combiner="mgda")
-    assert other.with_its_own_kwargs(preset).combiner_kwargs == {}
-    assert preset.with_its_own_kwargs(preset) is preset
+    assert without_stale_kwargs(other, preset).combiner_kwargs == {}
+    assert without_stale_kwargs(preset, preset) is preset
     told = dataclasses.replace(preset, combiner="cagrad", combiner_kwargs={"c": 0.9})
-    assert told.with_its_own_kwargs(preset).combiner_kwargs == {"c": 0.9}
+    assert without_stale_kwargs(told, preset).combiner_kwargs == {"c": 0.9}
 
 
 @pytest.mark.parametrize(("goals", "same"), [("training", True), ("unseen", False)])
@@ -220,4 +220,4 @@ def test_unknown_files_and_presets(tmp_path):
     with pytest.raises(ArgumentError, match="missing.yaml"):
         load_config(tmp_path / "missing.yaml")
     with pytest.raises(UnknownNameError, match="Did you mean 'mt10_cpu'"):
-        preset_path("mt10_cqu")
+        preset_path("rl", "mt10_cqu")

@@ -9,21 +9,15 @@ from rich.console import Console
 
 from mtrl_imgrad.combiners import CoTBal
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.experiments.supervised.config import (
-    DataConfig,
-    ModelConfig,
-    OptimisationConfig,
-    ReportConfig,
-    SupervisedConfig,
-    load_config,
-)
+from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, SupervisedConfig, load_config
 from mtrl_imgrad.experiments.supervised.cotbal import measure_cotbal
+from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import read_rows
 from mtrl_imgrad.experiments.supervised.run import make_trainer
 from mtrl_imgrad.supervised.datasets.partly_labeled import PartlyLabeled
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.replicas import _measured
-from mtrl_imgrad.supervised.splits import load_splits
+from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from tests.supervised.test_run_combiner import TASKS, Faces
 
@@ -82,7 +76,7 @@ def small(tmp_path_factory):
     config = SupervisedConfig(
         data=DataConfig(root=root, simulate="primitives", simulate_counts=(8, 4), simulate_size=(32, 32)),
         model=ModelConfig(model="segnet", width=1 / 16),
-        optimisation=OptimisationConfig(epochs=1, batch_size=4, learning_rate=5e-3, lr_schedule="constant"),
+        optimization=OptimizationConfig(epochs=1, batch_size=4, learning_rate=5e-3, lr_schedule="constant"),
         reporting=ReportConfig(last_epochs=1, log_every=0, panel_images=1),
         device="cpu",
     )

@@ -7,7 +7,8 @@ import torch
 
 from mtrl_imgrad.combiners import list_combiners, make_combiner
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, list_presets, load_config, preset_path
+from mtrl_imgrad.experiments.presets import list_presets, preset_path
+from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
 from mtrl_imgrad.experiments.supervised.run import make_trainer
 from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.splits import Splits
@@ -17,13 +18,13 @@ WEIGHT_LOSSES = ["bilb4mtl", "dwa", "famo", "gls", "gradnorm", "igb_v1", "igb_v2
 
 
 def preset(name, combiner=None):
-    config = load_config(preset_path(name))
+    config = load_config(preset_path("supervised", name))
     if combiner is None:
         return config
     return dataclasses.replace(config, method=dataclasses.replace(config.method, combiner=combiner))
 
 
-@pytest.mark.parametrize("name", list_presets())
+@pytest.mark.parametrize("name", list_presets("supervised"))
 def test_a_preset_says_of_every_combiner_what_it_runs_with(name):
     methods = preset(name).methods
     assert sorted(methods) == list_combiners()

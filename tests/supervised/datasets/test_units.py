@@ -9,8 +9,8 @@ import pytest
 
 from mtrl_imgrad.errors import DatasetError
 from mtrl_imgrad.experiments.supervised.config import DataConfig
+from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.supervised.datasets import CelebA, CityScapes, NYUv2, write_celeba, write_cityscapes, write_nyuv2
-from mtrl_imgrad.supervised.splits import load_splits
 from tests.support.supervised.random_samples import attribute_samples, dense_samples
 
 

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from mtrl_imgrad.agents import MTPPO, MTSAC
-from mtrl_imgrad.agents.checkpoints.format import read_checkpoint, write_checkpoint
+from mtrl_imgrad.checkpoints.format import read_checkpoint, write_checkpoint
 from mtrl_imgrad.envs import make_vec_env
 from tests.agents.checkpoints.test_damaged_checkpoints import _forge, _npy, _sign
 
@@ -36,21 +36,21 @@ def save_genuine(root):
 
 
 def forge(case, root, target):
-    state, arrays = read_checkpoint(root / case.get("kind", "MTSAC"))
+    state = read_checkpoint(root / case.get("kind", "MTSAC"))
     if "place" in case:
         *outer, last = case["place"]
         inner = state
         for key in outer:
             inner = inner[key]
         inner[last] = case["value"]
-    write_checkpoint(target, state, arrays)
+    write_checkpoint(target, state)
     if "header" in case:
         _forge(target, "replay_rows", _npy(case["header"], b"0000"))
     if "state" in case:
         _forge(target, "state", b"[" + b"[]," * ((case["state"] - 2) // 3) + b"0]")
     if "sparse" in case or "declared" in case:
         manifest = json.loads((target / "manifest.json").read_bytes())
-        entry = manifest["members"]["replay_rows"]
+        entry = manifest["members"]["tensors"]
         entry["bytes"] = case.get("sparse") or case["declared"]
         if "sparse" in case:
             os.truncate(target / entry["file"], case["sparse"])

@@ -18,9 +18,9 @@ from mtrl_imgrad.agents.encoders import ENCODERS, NetworkSpec, make_encoder
 from mtrl_imgrad.combiners import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
-from mtrl_imgrad.experiments.rl import config as presets
-from mtrl_imgrad.experiments.supervised import config as supervised_presets
-from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, OptimisationConfig, SupervisedConfig
+from mtrl_imgrad.experiments.presets import preset_path
+from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, SupervisedConfig
+from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.gradients import StepSettings
 from mtrl_imgrad.supervised.datasets import (
     AttributeSample,
@@ -33,7 +33,7 @@ from mtrl_imgrad.supervised.datasets import (
 from mtrl_imgrad.supervised.datasets.layers import DEPTH, IMAGE, label_layer
 from mtrl_imgrad.supervised.metrics import DepthMetric, MetricSet, SegmentationMetric
 from mtrl_imgrad.supervised.models import make_model
-from mtrl_imgrad.supervised.splits import load_splits
+from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.synthetic import descend, outcomes
 from tests.support.combiners.examples import example_arguments, make_example
@@ -122,7 +122,7 @@ def supervised_config(folder: Path) -> SupervisedConfig:
     return SupervisedConfig(
         data=DataConfig(root=nyuv2(folder), tasks=("segmentation", "depth")),
         model=ModelConfig(model="segnet", width=1 / 32),
-        optimisation=OptimisationConfig(epochs=1),
+        optimization=OptimizationConfig(epochs=1),
         device="cpu",
         run_dir=folder / "run",
     )
@@ -148,7 +148,7 @@ def task_loss(parameters: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
     return sum(value.square().sum() for value in parameters.values()), ()
 
 
-def optimisation_step(folder: Path) -> dict[str, Any]:
+def optimization_step(folder: Path) -> dict[str, Any]:
     """Losses of two tasks with a graph, for `Combiner.backward`."""
     trunk, heads = nn.Linear(3, 3), [nn.Linear(3, 1), nn.Linear(3, 1)]
     features = trunk(torch.ones(4, 3))
@@ -255,8 +255,8 @@ CALLS: dict[str, Call] = {
         "n_envs": 2,
         "task_names": ("a", "b"),
     },
-    "agents.callbacks.callbacks.GradientDiagnosticsCallback": lambda folder: {},
-    "agents.callbacks.callbacks.MTEvalCallback": lambda folder: {"eval_env": eval_env()},
+    "agents.callbacks.diagnostics.GradientDiagnosticsCallback": lambda folder: {},
+    "agents.callbacks.evaluation.MTEvalCallback": lambda folder: {"eval_env": eval_env()},
     "agents.callbacks.checkpoints.MTCheckpointCallback": lambda folder: {"save_freq": 10, "path": folder},
     "agents.callbacks.checkpoints.latest_checkpoint": lambda folder: {"path": saved_checkpoint(folder)},
     "agents.callbacks.progress.MTProgressBarCallback": lambda folder: {},
@@ -266,11 +266,13 @@ CALLS: dict[str, Call] = {
         "initialization": "orthogonal",
         "critic": True,
     },
+    "agents.encoders.base.NetworkSpec": lambda folder: vars(SPEC),
     "agents.encoders.make_encoder": lambda folder: {"encoder": "one_hot", "spec": SPEC},
     "envs.registry.make_vec_env": lambda folder: {"tasks": "toy-reach"},
     "envs.task_sets.list_tasks": lambda folder: {"task_set": "MT10"},
-    "evaluation.reports.EvaluationHistory": lambda folder: {"task_names": ("a", "b")},
-    "evaluation.reports.SuccessReport": lambda folder: {
+    "evaluation.protocol.EvaluationProtocol": lambda folder: {},
+    "evaluation.history.EvaluationHistory": lambda folder: {"task_names": ("a", "b")},
+    "evaluation.report.SuccessReport": lambda folder: {
         "task_names": ("a", "b"),
         "successes": np.array([[True], [False]]),
         "returns": np.ones((2, 1)),
@@ -285,11 +287,14 @@ CALLS: dict[str, Call] = {
     "evaluation.tables.markdown_table": lambda folder: {"report": report()},
     "evaluation.tables.print_success": lambda folder: {"report": report()},
     "evaluation.tables.success_table": lambda folder: {"report": report()},
-    "evaluation.plots.plot_per_task_bars": lambda folder: {"report": report(), "path": folder / "bars.png"},
-    "evaluation.plots.plot_success_curve": lambda folder: {"evaluations": history(), "path": folder / "curve.png"},
+    "evaluation.plots.bars.plot_per_task_bars": lambda folder: {"report": report(), "path": folder / "bars.png"},
+    "evaluation.plots.curve.plot_success_curve": lambda folder: {
+        "evaluations": history(),
+        "path": folder / "curve.png",
+    },
     "synthetic.measures.curves": lambda folder: {"run": run(), "method": 0, "scenario": 0, "count": 2},
     "synthetic.measures.outcomes": lambda folder: {"run": run()},
-    "synthetic.methods.parse_method": lambda folder: {"text": "imgrad:c=0.8"},
+    "combiners.method_strings.parse_method": lambda folder: {"text": "imgrad:c=0.8"},
     "synthetic.optima.distance_to_front": lambda folder: {"points": torch.zeros(3, 2)},
     "synthetic.optima.front": lambda folder: {"count": 5},
     "synthetic.optima.minimiser": lambda folder: {"shares": torch.tensor([0.5])},
@@ -398,24 +403,19 @@ CALLS: dict[str, Call] = {
         "splits": dense_splits(),
     },
     "supervised.splits.Splits": lambda folder: vars(splits(folder)),
-    "supervised.splits.load_splits": lambda folder: {"config": supervised_config(folder).data},
+    "experiments.supervised.data.load_splits": lambda folder: {"config": supervised_config(folder).data},
     "supervised.trainer.MultiTaskTrainer": lambda folder: {"model": model(), "data": splits(folder), "device": "cpu"},
+    "supervised.settings.OptimizationConfig": lambda folder: {},
+    "supervised.settings.ReportConfig": lambda folder: {},
+    "experiments.supervised.config.SupervisedConfig": lambda folder: {},
     "experiments.supervised.config.DataConfig": lambda folder: {},
     "experiments.supervised.config.MethodConfig": lambda folder: {},
     "experiments.supervised.config.ModelConfig": lambda folder: {},
-    "experiments.supervised.config.OptimisationConfig": lambda folder: {},
-    "experiments.supervised.config.ReportConfig": lambda folder: {},
-    "experiments.supervised.config.SupervisedConfig": lambda folder: {},
-    "experiments.supervised.config.load_config": lambda folder: {"path": supervised_presets.preset_path("nyuv2")},
-    "experiments.supervised.config.preset_path": lambda folder: {"name": "nyuv2"},
-    "experiments.rl.config.load_config": lambda folder: {"path": presets.preset_path("mt10")},
-    "experiments.rl.config.preset_path": lambda folder: {"name": "mt10"},
+    "experiments.supervised.config.load_config": lambda folder: {"path": preset_path("supervised", "nyuv2")},
+    "experiments.rl.config.load_config": lambda folder: {"path": preset_path("rl", "mt10")},
+    "experiments.presets.list_presets": lambda folder: {"kind": "rl"},
+    "experiments.presets.preset_path": lambda folder: {"kind": "rl", "name": "mt10"},
     "experiments.rl.config.train_config_class": lambda folder: {"agent": "mtsac"},
-    "experiments.rl.config.save_config": lambda folder: {
-        "config": presets.MTSACTrainConfig(),
-        "path": folder / "config.yaml",
-        "ran_with": {},
-    },
 }
 SLOW: set[str] = set()
 METHODS: dict[str, Callable[[Path], tuple[Any, dict[str, Any]]]] = {
@@ -431,8 +431,8 @@ METHODS: dict[str, Callable[[Path], tuple[Any, dict[str, Any]]]] = {
         for name in ("imgrad", "nash_mtl", "config", "conicgrad", "pcgrad", "sdmgrad_os", "upgrad", "cagrad_fast")
     },
     "uw.weights": lambda folder: (make_example("uw", 3).weights, {"losses": torch.ones(3)}),
-    "imgrad.backward": lambda folder: (make_combiner("imgrad").backward, optimisation_step(folder)),
-    "rlw.backward": lambda folder: (make_combiner("rlw").backward, optimisation_step(folder)),
+    "imgrad.backward": lambda folder: (make_combiner("imgrad").backward, optimization_step(folder)),
+    "rlw.backward": lambda folder: (make_combiner("rlw").backward, optimization_step(folder)),
     "famo.load_state_dict": lambda folder: (famo().load_state_dict, {"state": famo().state_dict()}),
     "buffer.add": lambda folder: (filled_buffer().add, transition()),
     "buffer.sample": lambda folder: (filled_buffer().sample, {"batch_size": 4}),

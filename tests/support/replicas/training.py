@@ -9,9 +9,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mtrl_imgrad.experiments.supervised.config import OptimisationConfig, ReportConfig
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.models.base import FeatureModel
+from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
@@ -61,7 +61,7 @@ def make(group: dist.ProcessGroup | None, combiner: str, gradients: Any) -> Mult
         Net(),
         Splits(Scenes(9, 0), {"val": Scenes(5, 1)}, TASKS),
         combiner,
-        optimisation=OptimisationConfig(epochs=2, batch_size=4, learning_rate=1e-2, lr_schedule="constant"),
+        optimization=OptimizationConfig(epochs=2, batch_size=4, learning_rate=1e-2, lr_schedule="constant"),
         reporting=ReportConfig(log_every=2),
         gradients=gradients,
         device="cpu",

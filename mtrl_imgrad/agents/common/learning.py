@@ -1,18 +1,21 @@
-"""What SB3's ``learn`` leaves open: numbers from an environment that nothing may learn from, and failures untold."""
+"""Checks and failures around SB3's ``learn``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from mtrl_imgrad.errors import EnvironmentFaultError
+from mtrl_imgrad.errors import EnvironmentFaultError, LearningInterruptedError, NonFiniteError
 
-__all__ = ["FiniteCheck", "as_callbacks", "callbacks_hear_of_failure"]
+if TYPE_CHECKING:
+    from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
+
+__all__ = ["FiniteCheck", "as_callbacks", "failures_handled"]
 
 
 class FiniteCheck(BaseCallback):
@@ -58,14 +61,18 @@ def as_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
 
 
 @contextmanager
-def callbacks_hear_of_failure(callback: MaybeCallback) -> Iterator[None]:
-    """Call ``on_learning_failed(error)`` of the callbacks that have it where learning ends by an exception.
+def failures_handled(agent: MultiTaskAlgorithm, callback: MaybeCallback) -> Iterator[None]:
+    """Around SB3's ``learn``: where it raises, callbacks are told and the next ``learn`` begins new episodes.
 
-    SB3 tells callbacks nothing of it, so that they would neither save what there is nor give back what they hold.
+    SB3 tells callbacks nothing of an exception, so they would neither save what there is nor release what they hold;
+    those that have ``on_learning_failed(error)`` are called. New episodes, since the environment may be a step ahead of
+    the observation that the agent would act on; not after a signal between two rollouts or an update that was refused.
     """
     try:
         yield
     except BaseException as error:
+        if not isinstance(error, LearningInterruptedError | NonFiniteError):
+            agent._last_obs = None
         for one in _flat(callback):
             if hasattr(one, "on_learning_failed"):
                 one.on_learning_failed(error)

@@ -30,7 +30,7 @@ def split_tree(state: Any) -> tuple[Any, dict[str, Tensor]]:
         state: see the module.
 
     Returns:
-        What JSON can hold, and the tensors by name: copies on the host.
+        What JSON can hold, and the tensors by name, on the host; they may share memory with the state's.
 
     Raises:
         ArgumentError: if something in it is of another type, naming the place.
@@ -48,10 +48,9 @@ def _split(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
         return float(value) if math.isfinite(value) else {"$float": str(float(value))}
     if isinstance(value, (Tensor, np.ndarray)):
         is_tensor = isinstance(value, Tensor)
-        tensor = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
-        tensors[place] = tensor.cpu().clone(memory_format=torch.contiguous_format)
+        tensor = value.detach() if isinstance(value, Tensor) else _to_tensor(value, place)
         # An array of no axes comes out of ascontiguousarray with one.
-        tensors[place] = tensors[place].reshape(value.shape)
+        tensors[place] = tensor.cpu().contiguous().reshape(value.shape)
         return {"$tensor" if is_tensor else "$array": place}
     if isinstance(value, (list, tuple)):
         entries = [_split(entry, f"{place}/{i}", tensors) for i, entry in enumerate(value)]
@@ -59,6 +58,13 @@ def _split(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Mapping):
         return _split_mapping(value, place, tensors)
     raise ArgumentError(f"{place or 'the state'} is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def _to_tensor(array: np.ndarray, place: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except TypeError as error:
+        raise ArgumentError(f"{place} is an array of {array.dtype}, which a checkpoint cannot hold") from error
 
 
 def _split_mapping(value: Mapping[Any, Any], place: str, tensors: dict[str, Tensor]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from mtrl_imgrad.agents.off_policy.buffer import TaskReplayBuffer
@@ -45,6 +46,8 @@ def to_plain(value: Any) -> Any:
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, Mapping) and all(isinstance(key, str) and not key.startswith("=") for key in value):
         return {key: to_plain(entry) for key, entry in value.items()}
+    if isinstance(value, TrainFreq):
+        return (value.frequency, value.unit.value)
     if isinstance(value, (list, tuple)):
         entries = [to_plain(entry) for entry in value]
         return entries if isinstance(value, list) else tuple(entries)

@@ -1,56 +1,22 @@
-"""SB3 callbacks that know of tasks: evaluation by success, and gradient diagnostics.
-
-They work with any SB3 agent on a `MultiTaskVecEnv`; `GradientDiagnosticsCallback` needs an agent that keeps
-its latest combinations, as `MTSAC` does.
-"""
+"""Evaluation by success while learning; works with any SB3 agent on a `MultiTaskVecEnv`."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
-from mtrl_imgrad.agents.callbacks.progress import task_names_of
-from mtrl_imgrad.combiners.base import Combination
-from mtrl_imgrad.combiners.gramian import gramian_diagnostics
+from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.evaluation.reports import EvaluationHistory, SuccessReport
+from mtrl_imgrad.evaluation.history import EvaluationHistory
+from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import check_evaluation_env, evaluate_success
 from mtrl_imgrad.validation import checked
 
-__all__ = ["GradientDiagnosticsCallback", "MTEvalCallback", "record_per_task"]
-
-
-def record_per_task(
-    logger: Logger, tag: str, task_names: Sequence[str], values: Iterable[float], *, on_screen: bool = True
-) -> None:
-    """Record ``<tag>/<task>`` for every task.
-
-    SB3's printed table cuts keys to 36 characters and raises ValueError where two become the same, as with
-    Meta-World's button-press-topdown and button-press-topdown-wall. Such keys are kept off the table and go
-    everywhere else.
-
-    Args:
-        logger: SB3's.
-        tag: for instance ``"eval/success_rate"``.
-        task_names: K names.
-        values: K numbers.
-        on_screen: False keeps all of them off the printed table.
-    """
-    keys = [f"{tag}/{name}" for name in task_names]
-    shown = [key.partition("/")[2] for key in keys]
-    shown = [name if len(name) <= 33 else name[:30] for name in shown]  # 36 less the indent, less an ellipsis
-    times = Counter(shown)
-    for key, cut, value in zip(keys, shown, values, strict=True):
-        hidden = not on_screen or times[cut] > 1
-        logger.record(key, float(value), exclude=("stdout", "log") if hidden else None)
+__all__ = ["MTEvalCallback"]
 
 
 @checked
@@ -233,99 +199,3 @@ class MTEvalCallback(EventCallback):
                 f"evaluation at {self.num_timesteps:,} timesteps, {report.num_episodes} episodes a task: success "
                 f"{success}{', the best so far' if best else ''}; return {report.returns.mean():.4g}"
             )
-
-
-@checked
-class GradientDiagnosticsCallback(BaseCallback):
-    """Logs how the latest task gradients stood to each other, and what the combiner made of them.
-
-    For each network that the agent combines gradients for (``actor``, ``critic``):
-
-    * ``grad/<network>/norm/<task>``, ``grad/<network>/cos_min``, ``grad/<network>/conflict_fraction`` (of
-      the pairs of tasks, those with a negative cosine), ``grad/<network>/imbalance`` (largest norm over
-      smallest), ``grad/<network>/c_min`` (the smallest radius at which CAGrad would go uphill for no task, 0 where
-      the mean gradient does not), where the method formed the Gramian;
-    * ``combiner/<network>/weight/<task>`` where it has weights, ``combiner/<network>/residual``,
-      ``combiner/<network>/status`` (0 is solved), and every scalar that the method reports of itself as
-      ``combiner/<network>/<name>``.
-
-    A step from which tasks were left out (``on_nonfinite``) is not recorded.
-
-    The same names without a network (``grad/cos_min``) repeat those of ``main``, so that what reads the
-    library's plain tags finds them, whatever networks an agent has. These, and the values of single tasks, go
-    to TensorBoard, CSV and JSON, not to the printed table, which they would flood.
-
-    A record is of the first training after every ``log_freq`` steps, and made where that training is over. So a
-    `MTCheckpointCallback` that comes after this one in a list of callbacks finds it in the logs.
-
-    Args:
-        log_freq: calls between records, that is, steps of the vector environment. A record reads the device
-            once for each network.
-        main: the network whose values are also recorded without its name; None for none.
-
-    Raises:
-        ArgumentError: when learning starts, if the agent keeps no ``last_combinations``.
-    """
-
-    def __init__(self, log_freq: int = 100, main: str | None = "critic", verbose: int = 0) -> None:
-        super().__init__(verbose)
-        if log_freq < 1:
-            raise ArgumentError(f"log_freq must be at least 1, got {log_freq}")
-        self.log_freq = log_freq
-        self.main = main
-
-    def _init_callback(self) -> None:
-        if not hasattr(self.model, "last_combinations"):
-            raise ArgumentError(f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner")
-
-    def _on_training_start(self) -> None:
-        self._due = False
-        if self.n_calls == 0:  # a training that goes on keeps its rhythm
-            self.n_calls = self.num_timesteps // self.training_env.num_envs
-
-    def _on_step(self) -> bool:
-        if (self.n_calls + 1) % self.log_freq == 0:
-            self._due = True
-            if hasattr(self.model, "wants_jacobian"):
-                self.model.wants_jacobian = True  # a combiner that does without it would leave nothing to measure
-        return True
-
-    def _on_rollout_start(self) -> None:
-        if not self._due:
-            return
-        self._due = False
-        for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]
-            if combination.non_finite:
-                continue
-            found = _scalars_on_host(combination)
-            self._record(f"/{network}", found)
-            if network == self.main:
-                self._record("", found, on_screen=False)
-
-    def _record(self, network: str, found: dict[str, list[float]], on_screen: bool = True) -> None:
-        names = task_names_of(self.model, self.training_env)
-        for tag, values in found.items():
-            group, _, name = tag.partition("/")
-            key = f"{group}{network}/{name}"
-            if name in ("norm", "weight"):
-                if len(values) != len(names):
-                    raise TaskMismatchError(f"{key} has {len(values)} values, but the tasks are {names}")
-                record_per_task(self.logger, key, names, values, on_screen=False)
-            else:
-                self.logger.record(key, values[0], exclude=None if on_screen else ("stdout", "log"))
-
-
-def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
-    """What is worth logging of a combination, by tag; one copy from the device."""
-    found = {f"combiner/{name}": value for name, value in combination.extras.items() if value.numel() == 1}
-    found |= {"combiner/residual": combination.residual, "combiner/status": combination.status_code}
-    if combination.weights is not None:
-        found["combiner/weight"] = combination.weights
-    if combination.gramian is not None:
-        measured = gramian_diagnostics(combination.gramian)
-        found["grad/norm"] = measured["norms"]
-        found |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance", "c_min")}
-    device = combination.residual.device
-    flat = [value.detach().reshape(-1).to(device, torch.float64) for value in found.values()]
-    values = iter(torch.cat(flat).tolist())
-    return {tag: [next(values) for _ in range(value.numel())] for tag, value in found.items()}

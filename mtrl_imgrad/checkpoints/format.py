@@ -1,17 +1,16 @@
-"""The checkpoint format: a folder of members under a manifest, which no reading of can run code.
+"""The checkpoint format: a folder of members under a manifest; reading one runs no code.
 
     manifest.json                     format, version, and of every member its file, size and SHA-256
-    state-<digest>.json               the state without its tensors, see `mtrl_imgrad.agents.checkpoints.state_tree`
-    tensors-<digest>.safetensors      its tensors
-    <array>-<digest>.npy              a large array each, such as the replay
+    state-<digest>.json               the state without its tensors, see `mtrl_imgrad.checkpoints.state_tree`
+    tensors-<digest>.safetensors      its tensors and arrays
 
-Members are written first, under names of their content, each beside its target, brought to the disk and renamed; then
-the manifest, in the same way; then the members of the manifest before it are removed. So a folder holds the old
-checkpoint or the new one at every instant, also when one is saved over another. A folder without a manifest is none.
+Each file is written beside its target, synced and renamed: first the members, named by their content, then the
+manifest; then the members of the manifest before it are removed. So at every instant the folder holds the old
+checkpoint or the new one. A folder without a manifest holds none.
 
 Nothing is read before its length is what the manifest says, nothing is parsed before its SHA-256 is. The hashes find
 accidents, not forgery: who can write the members can write the manifest. Against forged files stands that no parser
-here runs code: JSON, safetensors, and npy headers of plain numbers whose shape must be that of the file.
+here runs code: JSON, safetensors, and in version 1 npy arrays of plain numbers.
 """
 
 from __future__ import annotations
@@ -32,8 +31,9 @@ import numpy as np
 import safetensors.torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from torch import Tensor
 
-from mtrl_imgrad.agents.checkpoints.state_tree import join_tree, split_tree
+from mtrl_imgrad.checkpoints.state_tree import join_tree, split_tree
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.reporting.atomic_files import TEMPORARY, write_atomically
 
@@ -41,54 +41,49 @@ __all__ = ["MANIFEST", "delete_checkpoint", "is_checkpoint", "read_checkpoint", 
 
 MANIFEST = "manifest.json"
 FORMAT = "mtrl_imgrad.checkpoint"
-VERSION = 1
+VERSION = 2
+"""Version 1, of release 0.1.0, has one more member for each large array: ``<name>-<digest>.npy``."""
 LARGEST_MANIFEST = 2**16
 LARGEST_STATE = 2**23
-"""Bytes; a state holds a few numbers a task and the names of tensors. MT50's takes less than a fiftieth of this."""
+"""Bytes of JSON, without the tensors. That of an agent on MT50 takes less than a fiftieth of this."""
 SUFFIXES = {"state": ".json", "tensors": ".safetensors"}
-"""Of the members that every checkpoint has; all others are arrays."""
+"""Of the members of a checkpoint; version 1 also has arrays."""
 ARRAY_NAME = re.compile(r"[a-z][a-z_]{0,30}")
 MEMBER_FILE = re.compile(r"[a-z][a-z_]{0,30}-[0-9a-f]{16}\.(json|safetensors|npy)")
 MEMBER_KEYS = {"file", "bytes", "sha256"}
 
 
-def write_checkpoint(folder: Path, state: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
+def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint, or replace the one that is there.
 
     Args:
         folder: made with its parents if need be; one that holds anything but a checkpoint is refused.
-        state: see `mtrl_imgrad.agents.checkpoints.state_tree`.
-        arrays: of numbers or truth values, by name: lower-case letters and underscores.
+        state: nested values, see `mtrl_imgrad.checkpoints.state_tree`.
 
     Raises:
-        CheckpointError: if it cannot be written, naming the path and the bytes; one that was there is as it was.
-        ArgumentError: if the state or an array cannot be held, naming it; nothing is written then.
+        CheckpointError: if it cannot be written, naming the path and the bytes; the one before is still there.
+        ArgumentError: if the state cannot be held, naming the place; nothing is written then.
     """
     plain, tensors = split_tree(state)
-    for name, array in arrays.items():
-        if not ARRAY_NAME.fullmatch(name) or name in SUFFIXES or array.dtype.kind not in "biuf":
-            raise ArgumentError(f"a checkpoint cannot hold the array {name!r} of {array.dtype}")
     content = _canonical(plain)
     if len(content) > LARGEST_STATE:
         raise ArgumentError(
-            f"the state takes {len(content)} bytes beside its tensors; a checkpoint holds {LARGEST_STATE}. Is "
-            "stats_window_size very large?"
+            f"the state takes {len(content)} bytes beside its tensors; a checkpoint holds at most {LARGEST_STATE}"
         )
     _check_folder(folder)
-    there = set(os.listdir(folder)) if folder.is_dir() else set()
+    before = set(os.listdir(folder)) if folder.is_dir() else set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             members = {
                 "state": _write_member(folder, "state", content),
-                "tensors": _write_member(folder, "tensors", safetensors.torch.save(tensors)),
-                **{name: _write_member(folder, name, _npy(array)) for name, array in arrays.items()},
+                "tensors": _write_member(folder, "tensors", _serialize(tensors)),
             }
             manifest = {"format": FORMAT, "version": VERSION, "members": members}
             signed = _canonical({**manifest, "sha256": _digest(_canonical(manifest))})
             write_atomically(folder / MANIFEST, lambda file: file.write(signed))
         except BaseException:
-            _sweep(folder, keep=there)
+            _sweep(folder, keep=before)
             raise
         _sweep(folder, keep={member["file"] for member in members.values()})
     except OSError as error:
@@ -96,16 +91,16 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], arrays: Mapping[str
         raise CheckpointError(f"checkpoint {folder} cannot be written: {path}: {error.strerror or error}") from error
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray]]:
+def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Read a checkpoint; tensors lie on the host. Runs no code from it.
 
     Returns:
-        Its state and its arrays.
+        The state. One of version 1 has the arrays under ``"arrays"``.
 
     Raises:
         CheckpointError: if it is missing, damaged or not of this format, naming the member.
     """
-    members = _read_manifest(folder)
+    version, members = _read_manifest(folder)
     arrays = {name: _read_array(folder, name, members[name]) for name in members if name not in SUFFIXES}
     plain = _parse(_read_member(folder, "state", members["state"], LARGEST_STATE), f"{folder}: member 'state'")
     content = _read_member(folder, "tensors", members["tensors"])
@@ -119,7 +114,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray]]:
         raise CheckpointError(f"{folder}: member 'state' is not a state: {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{folder}: member 'state' is not a state: it is a {type(state).__name__}")
-    return state, arrays
+    return {**state, "arrays": arrays} if version == 1 else state
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -154,9 +149,9 @@ def _is_ours(name: str) -> bool:
     return name == MANIFEST or MEMBER_FILE.fullmatch(name) is not None or (name[:1] == "." and TEMPORARY in name)
 
 
-def _write_member(folder: Path, name: str, content: bytes | memoryview) -> dict[str, Any]:
+def _write_member(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     digest = _digest(content)
-    file = f"{name}-{digest[:16]}{SUFFIXES.get(name, '.npy')}"
+    file = f"{name}-{digest[:16]}{SUFFIXES[name]}"
     try:
         write_atomically(folder / file, lambda opened: opened.write(content))
     except OSError as error:
@@ -167,10 +162,15 @@ def _write_member(folder: Path, name: str, content: bytes | memoryview) -> dict[
     return {"file": file, "bytes": len(content), "sha256": digest}
 
 
-def _npy(array: NDArray) -> memoryview:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getbuffer()
+def _serialize(tensors: dict[str, Tensor]) -> bytes:
+    """Tensors that share their memory are written apart, which safetensors does not do by itself."""
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer in storages:
+            tensors[name] = tensor.clone()
+        storages.add(pointer)
+    return safetensors.torch.save(tensors)
 
 
 def _canonical(plain: Any) -> bytes:
@@ -178,7 +178,7 @@ def _canonical(plain: Any) -> bytes:
     return json.dumps(plain, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _digest(content: bytes | memoryview) -> str:
+def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
@@ -192,26 +192,28 @@ def _sweep(folder: Path, keep: set[str]) -> None:
 # ---------------------------------------------------------------------- reading
 
 
-def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def _read_manifest(folder: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The version, and the members' entries by name."""
     place = f"{folder}: {MANIFEST}"
     content = _read(folder / MANIFEST, place, LARGEST_MANIFEST)
-    found = _parse(content, place)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    manifest = _parse(content, place)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{place} is not that of a checkpoint of this library")
-    version = found.get("version")
-    if version != VERSION:
+    version = manifest.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
         newer = isinstance(version, int) and version > VERSION
         hint = ": a newer mtrl-imgrad wrote it, upgrade to read it" if newer else ""
-        raise CheckpointError(f"{place} is of version {version!r} of the format; {VERSION} expected{hint}")
-    digest = found.pop("sha256", None)
-    if digest != _digest(_canonical(found)) or content != _canonical({**found, "sha256": digest}):
-        raise CheckpointError(f"{place} is damaged: it does not have the SHA-256 that it says")
-    members = found.get("members")
-    if not isinstance(members, dict) or not set(SUFFIXES) <= set(members):
-        raise CheckpointError(f"{place} does not list the members {sorted(SUFFIXES)}")
+        raise CheckpointError(f"{place} is of version {version!r} of the format; 1 to {VERSION} expected{hint}")
+    digest = manifest.pop("sha256", None)
+    if digest != _digest(_canonical(manifest)) or content != _canonical({**manifest, "sha256": digest}):
+        raise CheckpointError(f"{place} is damaged: its SHA-256 does not match")
+    members = manifest.get("members")
+    complete = isinstance(members, dict) and set(SUFFIXES) <= set(members)
+    if not complete or (version > 1 and len(members) > len(SUFFIXES)):
+        raise CheckpointError(f"{place} must list the members {sorted(SUFFIXES)}")
     for name, entry in members.items():
         _check_entry(name, entry, place)
-    return members
+    return version, members
 
 
 def _check_entry(name: str, entry: Any, place: str) -> None:
@@ -270,7 +272,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _read_array(folder: Path, name: str, entry: dict[str, Any]) -> NDArray:
-    """An npy of plain numbers; its header may promise no more than the file holds."""
+    """An npy of version 1: plain numbers, no more of them in its header than in the file."""
     place = f"{folder}: member {name!r}"
     content = _read_member(folder, name, entry)
     stream = io.BytesIO(content)
@@ -285,4 +287,4 @@ def _read_array(folder: Path, name: str, entry: dict[str, Any]) -> NDArray:
     fits = min(shape, default=0) >= 0 and math.prod(shape) * dtype.itemsize == len(content) - start
     if dtype.kind not in "biuf" or fortran or not fits:
         raise CheckpointError(f"{place} says it holds {dtype}{list(shape)}, which its {len(content)} bytes do not")
-    return np.ndarray(shape, dtype, buffer=content, offset=start)
+    return np.ndarray(shape, dtype, buffer=content, offset=start).copy()

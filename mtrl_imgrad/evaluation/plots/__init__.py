@@ -1,0 +1,6 @@
+"""Pictures of success rates: the curve of a training, the bars of an evaluation."""
+
+from mtrl_imgrad.evaluation.plots.bars import plot_per_task_bars
+from mtrl_imgrad.evaluation.plots.curve import plot_success_curve
+
+__all__ = ["plot_per_task_bars", "plot_success_curve"]

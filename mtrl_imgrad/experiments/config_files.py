@@ -1,0 +1,76 @@
+"""Configurations as YAML files, for all kinds of runs: a run's ``config.yaml`` holds every value and repeats it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked
+
+__all__ = ["STRICT", "plain", "read_sections", "save_config", "validated"]
+
+Config = TypeVar("Config")
+
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+"""A key of a configuration file that no field has is an error, not a silent default; so is NaN."""
+
+
+def read_sections(path: str | Path) -> dict[str, Any]:
+    """The contents of a configuration file, before its values are checked.
+
+    Raises:
+        ArgumentError: if the file cannot be read, or holds no mapping.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ArgumentError(f"config {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise ArgumentError(f"config {path}: expected a mapping of sections, got {data!r}")
+    data.pop("ran_with", None)  # a record, not a setting
+    return data
+
+
+def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Config:
+    """A configuration from the contents of its file.
+
+    Raises:
+        ArgumentError: if it holds a key or a value that does not exist; names ``path`` and the key.
+    """
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(data)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
+            for problem in error.errors()
+        )
+        raise ArgumentError(f"config {path}: {problems}") from None
+
+
+@checked
+def save_config(config: Config, path: Path, ran_with: dict[str, Any]) -> None:
+    """Write a configuration so that `load_config` repeats it.
+
+    Args:
+        config: a dataclass; its ``run_dir`` is left out, since a repetition has a folder of its own.
+        path: of the YAML file.
+        ran_with: versions, back-ends and device, kept as a record.
+    """
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise ArgumentError(f"config must be a dataclass such as TrainConfig, got {config!r}")
+    data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))
+    path.write_text(yaml.safe_dump({**data, "ran_with": ran_with}, sort_keys=False), encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """As YAML writes it: lists for tuples, text for paths."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,41 @@
+"""Folders of runs: a new one for each run, never one that holds a run already."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from mtrl_imgrad.errors import ArgumentError
+
+__all__ = ["make_run_dir", "new_run_dir"]
+
+
+def new_run_dir(run_dir: Path | None, name: str, contents: str = "config.yaml") -> Path:
+    """The folder of a new run; nothing is written.
+
+    Args:
+        run_dir: None takes ``runs/<name>-<time>``.
+        name: of the run.
+        contents: the file by which a folder is known to hold a run.
+
+    Raises:
+        ArgumentError: if the folder holds a run.
+    """
+    if run_dir is None:
+        return Path("runs") / f"{name.replace('/', '-')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+    run_dir = run_dir.expanduser()
+    if (run_dir / contents).exists():
+        raise ArgumentError(f"run_dir {run_dir} holds a run already; give another folder, nothing was changed")
+    return run_dir
+
+
+def make_run_dir(run_dir: Path) -> None:
+    """Make the folder.
+
+    Raises:
+        ArgumentError: if it cannot be made.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"run_dir {run_dir} cannot be made ({error}); take another folder") from error
