@@ -12,7 +12,7 @@ import tyro
 from mtrl_imgrad.experiments.options import Flat, given_options, without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.rl.backend_option import BackendName
-from mtrl_imgrad.experiments.rl.config import MTSACTrainConfig, TrainConfig, load_config, train_config_class
+from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
 
 __all__ = ["Evaluate", "Train"]
 
@@ -54,7 +54,7 @@ class Train:
     """Options of ``train``."""
 
     start: Annotated[Start, Flat] = field(default_factory=Start)
-    config: Annotated[TrainConfig, Flat] = field(default_factory=MTSACTrainConfig)
+    config: Annotated[TrainConfig, Flat] = field(default_factory=train_config_class("mtsac"))
     progress_bar: bool = True
     """Show progress."""
 
