@@ -1,7 +1,7 @@
-"""An agent's constructor arguments to JSON and back: values as they are, and a few classes by name.
+"""Constructor arguments to JSON and back: plain values, and a few classes and objects by name.
 
-A checkpoint runs no code, so it cannot hold a function or a class of the user's. What is known here is written by its
-name; of anything else the checkpoint only notes that it was given, and whoever loads it must give it again.
+A checkpoint runs no code, so it holds no function and no class of the user's. It notes that such an argument was given,
+and loading asks for it.
 """
 
 from __future__ import annotations
