@@ -19,7 +19,7 @@ from rich.table import Table
 
 from mtrl_imgrad.experiments.versions import PACKAGES, installed_versions
 
-__all__ = ["Finding", "diagnose", "print_diagnosis"]
+__all__ = ["Doctor", "Finding", "diagnose", "print_diagnosis"]
 
 RENDER_PROBE = """
 import mujoco
@@ -48,6 +48,15 @@ class Finding:
     works: bool | None
     found: str
     advice: str = ""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Options of ``doctor``: none."""
+
+    def __call__(self) -> None:
+        """Print the diagnosis."""
+        print_diagnosis()
 
 
 def diagnose() -> list[Finding]:

@@ -178,7 +178,7 @@ def test_bf16_follows_float32_closely(root):
 class _WatchesTheLosses(LinearScalarization):
     """Like FAMO in what it asks of a trainer."""
 
-    wants_losses_after = True
+    needs_losses_after_step = True
 
     def __init__(self):
         super().__init__(reduction="sum")
