@@ -25,6 +25,7 @@ from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.gradients.parameters import ParameterIndex, Parameters
 from mtrl_imgrad.gradients.tracing import Traced
 from mtrl_imgrad.gradients.vectorized import RowGradients, TaskLoss, by_rows, over_tasks
+from mtrl_imgrad.validation import checked
 
 __all__ = ["NetworkUpdate", "StepSettings"]
 
@@ -44,6 +45,7 @@ class StepSettings:
     on_nonfinite: OnNonFinite = "raise"
 
 
+@checked
 class NetworkUpdate:
     """One network's step: per-task gradients, their combination, clipping, the optimizer.
 

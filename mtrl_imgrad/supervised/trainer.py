@@ -32,7 +32,7 @@ from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Seed, checked
 
 __all__ = ["MultiTaskTrainer"]
 
@@ -94,7 +94,7 @@ class MultiTaskTrainer:
         on_nonfinite: OnNonFinite = "raise",
         protocol: Protocol = "fixed",
         evaluation_mode: Literal["eval", "train"] = "eval",
-        seed: int = 0,
+        seed: Seed = 0,
         device: str | torch.device = "auto",
         num_workers: int = 0,
         group: Any = None,

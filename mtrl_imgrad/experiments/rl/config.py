@@ -19,6 +19,7 @@ from mtrl_imgrad.agents.registry import agent_class
 from mtrl_imgrad.experiments.config_files import STRICT, read_sections, validated
 from mtrl_imgrad.experiments.options import Flat
 from mtrl_imgrad.experiments.rl.agent_config import AgentConfig, PolicyConfig, agent_config, policy_config
+from mtrl_imgrad.experiments.rl.backend_option import BackendName
 from mtrl_imgrad.validation import checked
 
 __all__ = [
@@ -39,7 +40,7 @@ class EnvConfig:
 
     env: tuple[str, ...] = ("MT10",)
     """A task set (MT10, MT25, MT50, toy-reach), or task names."""
-    backend: Literal["auto", "metaworld", "envpool", "toy"] = "auto"
+    backend: BackendName = "auto"
     """Simulator back-end."""
     num_envs_per_task: int = 1
     """Copies of each task's environment."""
@@ -87,8 +88,8 @@ class EvaluationConfig:
     """Episodes a task of the evaluations before and while training."""
     final_episodes: int = 50
     """Episodes a task of the evaluation after training."""
-    eval_backend: Literal["auto", "metaworld", "envpool", "toy"] = "metaworld"
-    """Simulator back-end of evaluations (Meta-World's reference by default)."""
+    eval_backend: BackendName = "metaworld"
+    """Simulator back-end of evaluations (Meta-World's reference by default); auto where it does not have the tasks."""
     eval_envs_per_task: int = 1
     """Copies of each task's environment in evaluations."""
     eval_goals: Literal["unseen", "training"] = "unseen"

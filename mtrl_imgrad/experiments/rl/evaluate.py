@@ -56,7 +56,7 @@ def evaluate_run(
             raise ArgumentError(f"run {run}: there is no {file.name}; expected a folder that `train` made")
     config = load_config(run / "config.yaml")
     if backend is not None:
-        evaluation = dataclasses.replace(config.evaluation, eval_backend=backend)  # type: ignore[arg-type]
+        evaluation = dataclasses.replace(config.evaluation, eval_backend=backend)
         config = dataclasses.replace(config, evaluation=evaluation)
     if seed is None and model == "best_model":
         # Chosen as the best on the run's own evaluation goals, it would look better there than it is.

@@ -25,6 +25,7 @@ from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
 from mtrl_imgrad.agents.registry import Agent, agent_class
 from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.envs.registry import find_backends, resolve_tasks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
@@ -63,8 +64,11 @@ class TrainResult:
 def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
     """The vector environment of a configuration."""
     arguments = {name: value for name, value in vars(config).items() if name != "env"}
-    tasks = config.env[0] if len(config.env) == 1 else list(config.env)
-    return make_vec_env(tasks, seed=seed, **{**arguments, **overrides})
+    return make_vec_env(_tasks(config), seed=seed, **{**arguments, **overrides})
+
+
+def _tasks(config: EnvConfig) -> str | list[str]:
+    return config.env[0] if len(config.env) == 1 else list(config.env)
 
 
 @checked
@@ -77,13 +81,12 @@ def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecE
             training seeds.
     """
     backend = config.evaluation.eval_backend
+    has_tasks = [known.name for known in find_backends(resolve_tasks(_tasks(config.env)))]
     overrides: dict[str, Any] = {
-        "backend": backend,
+        "backend": backend if backend in has_tasks else "auto",
         "num_envs_per_task": config.evaluation.eval_envs_per_task,
         "terminate_on_success": False,
     }
-    if config.env.backend == "toy" or all(name.startswith("toy-") for name in config.env.env):
-        overrides["backend"] = "toy"
     if seed is None:  # the seed determines the goals
         seed = config.seed + (0 if config.evaluation.eval_goals == "training" else EVALUATION_SEED_OFFSET)
     return make_env(config.env, seed, **overrides)

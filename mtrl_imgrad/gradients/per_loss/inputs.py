@@ -202,13 +202,13 @@ def read_losses(losses: Tensor | Sequence[Tensor | None], tasks: TaskIds | None,
     if isinstance(parts, (Tensor, str, bytes)) or not isinstance(parts, Sequence) or not parts:
         what = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
         raise ArgumentError(f"losses must be a sequence of K scalar tensors, or one tensor [K], got {what}")
-    check_task_ids(tasks, len(parts))
-    ids = list(range(len(parts))) if tasks is None else [int(task) for task in tasks]
     present = [(i, part) for i, part in enumerate(parts) if part is not None]
     if not present:
         raise ArgumentError("losses must hold at least one loss, all of them are None")
     for i, part in present:
         _check_loss(i, part, present[0][1])
+    check_task_ids(tasks, len(parts))
+    ids = list(range(len(parts))) if tasks is None else [int(task) for task in tasks]
     complete = tasks is None and len(present) == len(parts)
     with torch.enable_grad():
         scalars = [part.reshape(()) for _, part in present]

@@ -44,7 +44,7 @@ def _break_rewards(agent, monkeypatch, tasks=(LOST,), times=(1,)):
 
     if isinstance(agent, MTSAC):
         sample = agent.replay_buffer.sample
-        monkeypatch.setattr(agent.replay_buffer, "sample", lambda *args: broken(sample(*args)))
+        monkeypatch.setattr(agent.replay_buffer, "sample", lambda *args, **kwargs: broken(sample(*args, **kwargs)))
     else:
         minibatches = agent._minibatches
         monkeypatch.setattr(agent, "_minibatches", lambda rollout: map(broken, minibatches(rollout)))

@@ -17,11 +17,11 @@ from mtrl_imgrad.agents.ppo.rollout import TaskRollout
 from mtrl_imgrad.agents.ppo.update import PPOUpdate
 from mtrl_imgrad.agents.sac.temperature import Temperature
 from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateSettings
-from mtrl_imgrad.checkpoints.format import read_checkpoint
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import StepSettings, by_rows, split_parameters
+from tests.support.agents.resumed_runs import assert_equal_states
 
 K, ROWS, FEATURES, OUTPUTS, RATE = 3, 5, 4, 3, 0.3
 SMALL = {"soft_modularization": {"module_width": 8, "routing_width": 8}, "care": {"encoder_width": 8, "context_dim": 8}}
@@ -233,8 +233,8 @@ def _double(agent):
 def _critic_losses(critic, old, batch, noise):
     """``[K]``, written out with plain modules: targets of the networks ``old``, all of them dropping units."""
     losses, masks = [], noise.masks
-    for k, rows in enumerate(zip(*batch, strict=True)):
-        row = type(batch)(*rows)
+    for k in range(len(batch.rewards)):
+        row = type(batch)(*(column if column is None else column[k] for column in batch))
         with torch.no_grad():
             with _dropping(old.actor, masks.next_actor, k, 0.2) as actor:
                 action, log_prob = actor(row.next_observations, noise.next_action[k])
@@ -454,9 +454,7 @@ def test_a_resumed_run_drops_the_same_units(make, tmp_path):
     assert torch.equal(_parameters(other), _parameters(agent))
     for resumed in (agent, other):
         resumed.save_checkpoint(tmp_path / f"{resumed is agent}")
-    ours, theirs = (read_checkpoint(tmp_path / name)["streams"]["states"] for name in ("True", "False"))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(state, theirs[name]) for name, state in ours.items())
+    assert_equal_states(tmp_path / "True", tmp_path / "False")
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan"), True, "0.1", None, [0.1], np.bool_(False)])

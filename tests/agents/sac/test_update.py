@@ -268,7 +268,7 @@ def test_nothing_moves_after_a_fault_within_a_training(bad, monkeypatch):
 
     def poisoned(batch_size, env=None):
         states.append([value.clone() for value in _everything(agent)])
-        batch = sample(batch_size)
+        batch = sample(batch_size, env)
         return batch._replace(rewards=batch.rewards * torch.nan) if len(states) == bad + 1 else batch
 
     monkeypatch.setattr(agent.replay_buffer, "sample", poisoned)

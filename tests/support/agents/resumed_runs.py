@@ -31,7 +31,7 @@ OPTIONS = {
     "mttd3": {"learning_starts": 40, "batch_size": 16, "buffer_size": 80, "policy_delay": 3},
     "mtppo": {"n_steps": 8, "batch_size": 16, "n_epochs": 1, "value_normalization": "popart"},
 }
-COMMON = {"policy_kwargs": {"net_arch": [8]}, "seed": 3, "device": "cpu"}
+COMMON = {"seed": 3, "device": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,11 @@ class Run:
 
     def in_one_go(self):
         env = self.make_env()
-        self.learn(AGENTS[self.agent]("MlpPolicy", env, **COMMON, **OPTIONS[self.agent], **self.arguments), "whole", 32)
+        policy = {"net_arch": [8]}
+        if self.arguments["combiner"] == "adatask":  # makes Adam's step itself
+            policy["optimizer_class"] = torch.optim.SGD
+        options = {**COMMON, **OPTIONS[self.agent], "policy_kwargs": policy, **self.arguments}
+        self.learn(AGENTS[self.agent]("MlpPolicy", env, **options), "whole", 2 * STEPS)
         env.close()
 
     def after_the_break(self):
