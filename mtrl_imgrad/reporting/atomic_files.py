@@ -45,6 +45,7 @@ def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
     sync_folder(target.parent)
 
 
+@checked
 def write_text(target: Path, text: str) -> None:
     """`write_atomically` of UTF-8.
 

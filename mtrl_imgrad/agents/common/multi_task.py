@@ -128,6 +128,10 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         self.non_finite = NonFiniteCounts(self.tasks.names)
         check_combiners(self.actor_combiner, self.critic_combiner, self.tasks.num_tasks, self.policy_kwargs or {})
 
+    def _set_tasks(self, names: Sequence[str], copies: int, one_hot: bool) -> None:
+        """Take the tasks of a checkpoint, of which `_setup_tasks` then holds the environment to be."""
+        self.tasks = TaskLayout(tuple(names), copies, one_hot)
+
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """SB3's; every environment that an agent is given, also when it is loaded, comes through here."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.checkpoints.generators import noise_state, restore_noise
 from mtrl_imgrad.agents.checkpoints.parts import Part
+from mtrl_imgrad.agents.checkpoints.plain_values import CLASSES
 from mtrl_imgrad.agents.common.arguments import check_replay_class, two_combiners
 from mtrl_imgrad.agents.common.environments import parse_train_freq
 from mtrl_imgrad.agents.common.learning import failures_handled
@@ -35,6 +36,7 @@ __all__ = ["BUFFER_ARGUMENTS", "TaskReplayAlgorithm"]
 BUFFER_ARGUMENTS = {"buffer_size", "observation_space", "action_space", "device", "n_envs", "task_names", "seed"}
 BUFFER_ARGUMENTS |= {"n_steps", "gamma", "sampling", "reward_normalization"}
 """What the agent itself passes to its replay buffer."""
+CLASSES["TaskReplayBuffer"] = TaskReplayBuffer  # as replay_buffer_class
 POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
 """What the agent itself passes to its policy."""
 ROWS_A_TASK = 128

@@ -250,7 +250,7 @@ class MTSAC(TaskReplayAlgorithm):
         source.check_env(agent.observation_space, agent.action_space, agent.num_tasks)
         agent._setup_model()
         try:
-            source.hand_over(agent)
+            source.copy_to(agent)
         except Exception as error:  # parts that do not fit each other fail wherever they are first used
             raise CheckpointError(f"{path} cannot be taken over: {type(error).__name__}: {error}") from error
         return agent
