@@ -20,7 +20,7 @@ from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.registry import Backend, find_backends, list_backends, list_tasks
 from mtrl_imgrad.experiments.versions import installed_versions, relevant_packages
 
-__all__ = ["Finding", "diagnose", "print_diagnosis"]
+__all__ = ["Doctor", "Finding", "diagnose", "print_diagnosis"]
 
 RENDER_PROBE = """
 import mujoco
@@ -47,6 +47,15 @@ class Finding:
     works: bool | None
     found: str
     advice: str = ""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Options of ``doctor``: none."""
+
+    def __call__(self) -> None:
+        """Print the diagnosis."""
+        print_diagnosis()
 
 
 def diagnose() -> list[Finding]:

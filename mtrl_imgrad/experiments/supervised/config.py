@@ -21,7 +21,7 @@ from mtrl_imgrad.experiments.config_files import STRICT, read_sections, validate
 from mtrl_imgrad.experiments.options import Flat, Options
 from mtrl_imgrad.experiments.presets import preset_path
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-from mtrl_imgrad.gradients.per_loss import Heads
+from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.supervised.datasets.registry import data_format
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
