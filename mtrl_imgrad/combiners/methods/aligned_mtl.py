@@ -87,7 +87,7 @@ class AlignedMTL(GramianCombiner):
         unknown = problem.num_tasks * 2.0**-52 * spectrum.values[..., -1] / smallest
         residual = torch.maximum(unaligned.abs().amax((-2, -1)), unknown)
         found = problem.weights(
-            torch.where(problem.alive, balance.sum(-1) / problem.num_tasks, 0.0),
+            torch.where(problem.nonzero, balance.sum(-1) / problem.num_tasks, 0.0),
             base=1 / problem.num_tasks,
             residual=residual,
             status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),

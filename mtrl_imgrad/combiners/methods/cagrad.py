@@ -130,8 +130,8 @@ def _at_safe_radius(problem: NormalisedGramian, found: Weights, c: float, *, res
     added = correction.added[..., 0, :]
     least = relative_length(problem.cosines, mean, added[..., None, :])[..., 0]
     # A mean that is rounding error has no c_min; what CAGrad adds to it is rounding error as well and may do harm.
-    lost = problem.mean_norm <= VANISHING * mean[..., 0, :].sum(-1)
-    harmful = (least > c) | (lost & (added > 0).any(-1))
+    vanishes = problem.mean_norm <= VANISHING * mean[..., 0, :].sum(-1)
+    harmful = (least > c) | (vanishes & (added > 0).any(-1))
     projection = problem.mean + problem.inverse_norms * added
     raised = Weights(
         values=projection / (1 + least * least)[..., None] if rescale else projection,

@@ -52,7 +52,7 @@ class ConFIG(GramianCombiner):
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
-        ones = problem.alive.double()
+        ones = problem.nonzero.double()
         spectrum = decompose(problem.cosines)
         z = spectrum.times(1 / spectrum.values, ones)
         projections = (problem.cosines @ z[..., None])[..., 0]

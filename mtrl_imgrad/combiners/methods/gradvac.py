@@ -81,7 +81,7 @@ class GradVac(GramianCombiner):
         orders = random_orders(problem.values, self._generator)
         parts, targets, projections = _turned(problem, targets, orders, self.beta)
         self._targets.write(targets, tasks)
-        own = torch.where(problem.alive, 0.0, 1.0)
+        own = torch.where(problem.nonzero, 0.0, 1.0)
         found = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,
@@ -103,7 +103,7 @@ def _turned(problem: NormalisedGramian, targets: Tensor, orders: Tensor, beta: f
         other = orders[:, step : step + 1]
         product = (cosines[other[:, 0]] * parts).sum(-1, keepdim=True)
         length = ((parts @ cosines) * parts).sum(-1, keepdim=True).clamp_min(0).sqrt()
-        meets = (other != tasks) & problem.alive[other] & (length > 0) & usable
+        meets = (other != tasks) & problem.nonzero[other] & (length > 0) & usable
         cosine = torch.where(meets, product / length, 0.0).clamp(-1.0, 1.0)
         current = targets.gather(-1, other)
         target = current.clamp_max(_HIGHEST_TARGET)

@@ -93,7 +93,7 @@ class MGDA(GramianCombiner):
 
     def _divisors(self, problem: NormalisedGramian, losses: Tensor | None) -> Tensor:
         """``[..., K]``, positive."""
-        norms = torch.where(problem.alive, problem.norms, 1.0) * problem.scale.sqrt()[..., None]
+        norms = torch.where(problem.nonzero, problem.norms, 1.0) * problem.scale.sqrt()[..., None]
         if self.normalisation == "l2":
             return norms
         if losses is None:

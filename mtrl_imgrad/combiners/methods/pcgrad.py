@@ -69,7 +69,7 @@ class PCGrad(GramianCombiner):
         problem = normalise(gramian)
         orders = random_orders(problem.values, self._generator) if self.shuffle else in_order(problem.values)
         parts, projections = _projected(problem, orders)
-        own = torch.where(problem.alive, 0.0, 1.0)
+        own = torch.where(problem.nonzero, 0.0, 1.0)
         found = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,

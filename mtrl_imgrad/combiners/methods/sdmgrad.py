@@ -131,11 +131,11 @@ def direction_oriented(problem: NormalisedGramian, lam: float) -> SimplexSolutio
     linear = problem.linear
     shifted = keep * keep * problem.values + keep * share * (linear[..., :, None] + linear[..., None, :])
     shifted = shifted + share * share * (problem.mean_norm**2)[..., None, None]
-    alive = problem.alive
-    shifted_problem = normalise(torch.where(alive[..., :, None] & alive[..., None, :], shifted, 0.0))
+    nonzero = problem.nonzero
+    shifted_problem = normalise(torch.where(nonzero[..., :, None] & nonzero[..., None, :], shifted, 0.0))
     found = min_norm_point(shifted_problem)
     # A task whose shifted gradient vanishes is the answer, where the solver would leave it out.
-    vanishing = alive & ~shifted_problem.alive
+    vanishing = nonzero & ~shifted_problem.nonzero
     first = vanishing.to(torch.float64) * (vanishing.cumsum(-1) == 1)
     some = vanishing.any(-1)
     return SimplexSolution(
