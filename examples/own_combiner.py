@@ -1,4 +1,4 @@
-"""A combiner of your own: every task counts with the inverse of its gradient's norm.
+"""A combiner of your own with a state: every task counts with the inverse of its gradient's running norm.
 
     python examples/own_combiner.py
 
@@ -11,31 +11,41 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners import GramianCombiner, Status, Weights, make_combiner
-from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 
 
 class UnitGradients(GramianCombiner):
-    """The mean of the unit gradients, in the unit of the mean gradient's length.
+    """``sum_k g_k / n_k``, as long as the mean gradient; ``n_k <- beta n_k + (1 - beta) |g_k|``, at first ``|g_k|``.
 
     A method that needs only the inner products of the gradients states its weights, and how well they do what they
-    should: here there is nothing to solve, so the residual is 0. What users may hand in (zero gradients, NaN) is its
-    own affair as well.
+    should: here there is nothing to solve, so the residual is 0. It answers for zero gradients and NaN as well.
+
+    Args:
+        beta: share of the past in the running norms, in [0, 1).
     """
 
     name = "unit_gradients"
     paper = "The example of mtrl_imgrad's documentation"
 
+    def __init__(self, beta: float = 0.9) -> None:
+        super().__init__()
+        self.beta = beta
+        # A table is a part of state_dict() as soon as it is an attribute; tasks may be absent from a step.
+        self._norms = TaskTable()
+
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
-        """``[..., K, K]`` to weights ``[..., K]``."""
+        """``[K, K]`` to weights ``[K]``."""
         gramian = gramian.double()
-        norms = gramian.diagonal(dim1=-2, dim2=-1).sqrt()
-        values = torch.where(norms > 0, 1 / norms, 0) / gramian.shape[-1]
-        length = (values[..., None, :] @ gramian @ values[..., None]).squeeze((-1, -2)).sqrt()
-        mean_length = gramian.mean((-1, -2)).clamp_min(0).sqrt()
-        values = torch.where(length[..., None] > 0, values * (mean_length / length)[..., None], values)
-        finite = torch.isfinite(gramian).all(-1).all(-1)
+        finite = torch.isfinite(gramian).all()
+        norms = gramian.diagonal().sqrt()
+        before = self._norms.rows(norms, tasks)
+        running = torch.where(before > 0, norms.lerp(before, self.beta), norms)
+        self._norms.write(running, tasks, where=finite)  # a step that is not finite leaves no trace
+        values = torch.where(running > 0, 1 / running, 0)
+        length = (values @ gramian @ values).clamp_min(0).sqrt()
+        values = torch.where(length > 0, values * gramian.mean().clamp_min(0).sqrt() / length, values)
         status = torch.where(finite, int(Status.SOLVED), int(Status.NON_FINITE))
-        status = torch.where((norms == 0).all(-1), int(Status.ZERO_GRADIENTS), status)
+        status = torch.where((norms == 0).all(), int(Status.ZERO_GRADIENTS), status)
         return Weights(values, residual=torch.zeros_like(length), status_code=status)
 
 

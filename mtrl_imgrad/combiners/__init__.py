@@ -8,15 +8,10 @@
 Pure PyTorch: nothing here knows of reinforcement learning, vision, or files.
 """
 
-from mtrl_imgrad.combiners.base import (
-    Combination,
-    Combiner,
-    GramianCombiner,
-    LossCombiner,
-    MatrixCombiner,
-    Status,
-    Weights,
-)
+from mtrl_imgrad.combiners.base import Combiner
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.families.loss import LossCombiner
+from mtrl_imgrad.combiners.families.matrix import MatrixCombiner
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.combiners.methods.adatask import AdaTask
 from mtrl_imgrad.combiners.methods.aligned_mtl import AlignedMTL
@@ -53,6 +48,7 @@ from mtrl_imgrad.combiners.methods.stch import STCH
 from mtrl_imgrad.combiners.methods.upgrad import UPGrad
 from mtrl_imgrad.combiners.methods.uw import UW
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
+from mtrl_imgrad.combiners.result import Combination, Status, Weights
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""What every combiner is: K task gradients (or losses) in, one update and its certificate out.
+"""The base of all combiners: K task gradients (or losses) in, one update and its certificate out.
 
-Three abstract classes say what a method asks for, and so what a step costs:
+Three families in `mtrl_imgrad.combiners.families` say what a method asks for, and so what a step costs:
 
 * `GramianCombiner` needs only the K x K inner products of the task gradients;
 * `MatrixCombiner` needs the gradients entry by entry;
@@ -24,38 +24,28 @@ import dataclasses
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_count, check_seed
-from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_jacobian, check_losses
-from mtrl_imgrad.combiners.gramian import check_gramian, combine_blocks, gramian_of_blocks
-from mtrl_imgrad.combiners.result import Combination, Status, Weights
-from mtrl_imgrad.combiners.state.frozen_weights import FrozenWeights
-from mtrl_imgrad.combiners.state.tables import Kept, Restorable, TaskIds, check_task_ids
+from mtrl_imgrad.combiners.arguments import check_choice, check_seed
+from mtrl_imgrad.combiners.checks import Jacobian, check_jacobian
+from mtrl_imgrad.combiners.references import references
+from mtrl_imgrad.combiners.result import Combination, Weights
+from mtrl_imgrad.combiners.state import parts
+from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 if TYPE_CHECKING:
     from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-    from mtrl_imgrad.gradients.per_loss import Accumulation, Heads, Parameters
+    from mtrl_imgrad.gradients.heads import Heads
+    from mtrl_imgrad.gradients.per_loss import Accumulation, Parameters
     from mtrl_imgrad.gradients.per_loss.lists import ListChecks
 
-__all__ = [
-    "Combination",
-    "Combiner",
-    "GramianCombiner",
-    "LossCombiner",
-    "MatrixCombiner",
-    "Status",
-    "TaskIds",
-    "Weights",
-]
+__all__ = ["Combiner", "Reduction"]
 
 Reduction = Literal["mean", "sum"]
-Part = TypeVar("Part", bound=Kept)
 
 
 class Combiner(ABC):
@@ -73,16 +63,16 @@ class Combiner(ABC):
     """Registry name."""
     needs: ClassVar[Literal["losses", "gramian", "matrix"]]
     """What one step asks for."""
-    paper: ClassVar[str]
+    citation: ClassVar[str]
+    """Key in ``references.bib``, from which `paper` and `bibtex` follow."""
+    paper: ClassVar[str] = ""
     """Authors, title, venue, arXiv number."""
     bibtex: ClassVar[str] = ""
     departures: ClassVar[str] = ""
     """Where the method differs from its authors' code, in a sentence."""
-    keeps: ClassVar[tuple[str, ...]] = ()
-    """Names of the parts of the state."""
     rows_per_task: int = 1
     """Rows of the Jacobian for every task: those of independent parts of its batch, where a method asks for them."""
-    wants_losses_after: ClassVar[bool] = False
+    needs_losses_after_step: ClassVar[bool] = False
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
     by_columns: ClassVar[bool] = False
     """Whether `combine` and `combine_groups` can do with some of the columns, held as `Columns`, and find their part of
@@ -91,17 +81,22 @@ class Combiner(ABC):
     """Whether no task may be absent from a step."""
     seed: int | None = None
     """That random numbers follow from, as it was given; see `set_random_seed`."""
-    _random: torch.Generator | None = None
-    """What it draws from, if it draws."""
+    _generator: torch.Generator
+    """Of the methods that draw; a part of their state."""
     returns_step: ClassVar[bool] = False
     """Whether the combination is an optimizer's step already, to be applied by plain SGD, and not a gradient."""
     per_task: ClassVar[tuple[str, ...]] = ()
     """Names of the arguments that may hold one value for each task."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "citation" in vars(cls):
+            entry = references()[cls.citation]
+            cls.paper, cls.bibtex = entry.full, entry.bibtex
+
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         check_choice("reduction", reduction, ("mean", "sum"))
         self.reduction = reduction
-        self._kept: dict[str, Kept] = {}
         self.list_checks: ListChecks | None = None
         """What `backward` has seen of the lists of parameters that it was given."""
         self.ranks_agree = False
@@ -148,7 +143,7 @@ class Combiner(ABC):
             combiner.backward([loss_a, loss_b], trunk.parameters(), heads.parameters())
             optimizer.step()
 
-        Where ``wants_losses_after``, tell the losses of the same batch after that step by `after_step`.
+        Where ``needs_losses_after_step``, tell the losses of the same batch after that step by `after_step`.
 
         See `mtrl_imgrad.gradients.per_loss`, which does the work. To take the batch in parts: `accumulate`.
 
@@ -326,7 +321,7 @@ class Combiner(ABC):
     ) -> None:
         """Tell the combiner what the losses of the same batch are after the optimizer's step.
 
-        Only methods with ``wants_losses_after`` look at them.
+        Only methods with ``needs_losses_after_step`` look at them.
 
         Args:
             losses: ``[K]``, without a graph.
@@ -350,38 +345,32 @@ class Combiner(ABC):
             ArgumentError: if it is not one.
         """
         seed = check_seed(seed)
-        if self._random is not None and self.seed is None:
-            self._random.manual_seed(seed)
+        if hasattr(self, "_generator") and self.seed is None:
+            self._generator.manual_seed(seed)
 
-    def _seeded(self, seed: int | None, *, keep: bool = True) -> torch.Generator:
-        """A generator on the host for all that the combiner draws; a part of the state if ``keep``."""
+    def _seed_generator(self, seed: int | None) -> torch.Generator:
+        """A generator on the host for all that the combiner draws, to be kept as ``_generator``."""
         self.seed = None if seed is None else check_seed(seed)
-        self._random = torch.Generator().manual_seed(self.seed or 0)
-        return self._keep("generator", self._random) if keep else self._random
+        return torch.Generator().manual_seed(self.seed or 0)
 
     def cite(self) -> str:
         """The paper's BibTeX entry (or its plain reference where we have no entry)."""
         return self.bibtex or self.paper
 
     def state_dict(self) -> dict[str, Any]:
-        """What continues this combiner bit for bit; empty for stateless methods."""
-        return {name: part.get_state() for name, part in self._kept.items()}
+        """What continues this combiner bit for bit; empty for stateless methods.
+
+        A method keeps something by assigning a part (a `TaskTable`, a ``torch.Generator``, ...) to an attribute, whose
+        name it has in the state; see `mtrl_imgrad.combiners.state.parts`.
+        """
+        return parts.get_state(self)
 
     def restore_point(self) -> Callable[[], None]:
-        """What takes the next step back, for a step whose gradient turns out not to be finite.
+        """A function that undoes the next step, for a step whose gradient turns out not to be finite.
 
-        Costs less than `state_dict` where a part of the state has a ``restore_point`` of its own.
+        Costs less than `state_dict` where a part has a ``restore_point`` of its own.
         """
-        points = [
-            part.restore_point() if isinstance(part, Restorable) else partial(part.set_state, part.get_state())
-            for part in self._kept.values()
-        ]
-
-        def restore() -> None:
-            for point in points:
-                point()
-
-        return restore
+        return parts.restore_point(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`. After an error the combiner is what it was.
@@ -391,31 +380,19 @@ class Combiner(ABC):
         """
         if not isinstance(state, Mapping):
             raise ArgumentError(f"state must be a mapping from names to parts, got {type(state).__name__}")
-        if not self._kept and state:
+        before = self.state_dict()
+        if not before and state:
             raise ArgumentError(f"{self.name} keeps no state, but state has {sorted(state)}")
-        if set(state) != set(self._kept):
+        if set(state) != set(before):
             raise ArgumentError(
-                f"the state of {self!r} has the parts {sorted(self._kept)}, but the one given has {sorted(state)}"
+                f"the state of {self!r} has the parts {sorted(before)}, but the one given has {sorted(state)}"
             )
         self.ranks_agree = False
-        before = self.state_dict()
         try:
-            for name, part in self._kept.items():
-                value = state[name]
-                # A generator's state lies on the host, wherever a checkpoint was loaded to.
-                part.set_state(
-                    value.cpu() if isinstance(part, torch.Generator) and isinstance(value, Tensor) else value
-                )
-        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-            for other, part in self._kept.items():
-                part.set_state(before[other])
-            raise ArgumentError(f"the state of {self.name} has a wrong part {name!r}: {error}") from error
-
-    def _keep(self, name: str, part: Part) -> Part:
-        """Make ``part`` a part of the state; one of the names in ``keeps``."""
-        assert name in self.keeps, f"{type(self).__name__}.keeps must name {name!r}"
-        self._kept[name] = part
-        return part
+            parts.set_state(self, state)
+        except ArgumentError as error:
+            parts.set_state(self, before)
+            raise ArgumentError(f"the state of {self.name} has a wrong part {error}") from error
 
     def __repr__(self) -> str:
         """The arguments that are not at their defaults."""
@@ -429,143 +406,3 @@ class Combiner(ABC):
         if self.reduction == "mean":
             return found
         return dataclasses.replace(found, values=found.values * found.values.shape[-1])
-
-
-class GramianCombiner(Combiner):
-    """A combiner whose weights follow from the K x K Gramian alone.
-
-    Args:
-        update_every: solve on every n-th step and use the weights found on the steps between, which then need no
-            task gradients. A step with a task that the weights were not found for solves as well.
-        reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
-    """
-
-    needs = "gramian"
-    by_columns = True
-
-    def __init__(self, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction=reduction)
-        self.update_every = check_count("update_every", update_every)
-        self._frozen = FrozenWeights(self.update_every) if self.update_every > 1 else None
-        if self._frozen is not None:
-            self._kept["frozen"] = self._frozen
-
-    def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
-        """See `Combiner.needs_jacobian`."""
-        return self._frozen is None or self._frozen.due(tasks)
-
-    def weights_of_losses(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
-        """See `Combiner.weights_of_losses`."""
-        if self._frozen is None or self._frozen.due(tasks):
-            return super().weights_of_losses(losses, tasks)
-        return self._reduced(self._frozen.recall(losses, tasks))
-
-    def weights(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
-        """Solve for the coefficients of the combination, ``gradient = values @ jacobian``.
-
-        Args:
-            gramian: ``[..., K, K]`` symmetric positive semi-definite, any float dtype, any device.
-            losses: ``[..., K]``, for the methods that look at them.
-            tasks: K task ids, where the rows are not those of tasks 0 to K - 1.
-
-        Returns:
-            `Weights`, in float64 on the Gramian's device.
-
-        Raises:
-            ArgumentError: if the Gramian is not square and floating point, or there are several and the method takes
-                one at a time.
-        """
-        check_gramian(gramian)
-        check_task_ids(tasks, gramian.shape[-1])
-        if self._frozen is None:
-            return self._reduced(self.solve(gramian, losses, tasks))
-        if gramian.ndim != 2:
-            raise ArgumentError(f"gramian must be [K, K] with update_every > 1, got shape {tuple(gramian.shape)}")
-        if self._frozen.due(_ids(gramian, tasks)):
-            return self._reduced(self._frozen.keep(self.solve(gramian, losses, tasks), tasks))
-        return self._reduced(self._frozen.recall(gramian[0], tasks))
-
-    @abstractmethod
-    def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
-        """`weights` in the unit of the mean: what a method defines."""
-
-    def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
-        """See `Combiner.combine`."""
-        blocks = blocks_of(jacobian)
-        gramian = gramian_of_blocks(blocks)
-        return _combination(jacobian, blocks, gramian, self.weights(gramian, losses, tasks))
-
-
-class MatrixCombiner(Combiner):
-    """A combiner that works on the Jacobian entry by entry."""
-
-    needs = "matrix"
-
-
-class LossCombiner(Combiner):
-    """A combiner whose weights follow from the K losses; a step needs one backward and no per-task gradients.
-
-    Given a Jacobian all the same, it combines its rows, so that the methods can be compared and diagnosed.
-    """
-
-    needs = "losses"
-    by_columns = True
-
-    def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
-        """False: see `Combiner.needs_jacobian`."""
-        return False
-
-    def weights_of_losses(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
-        """The same as `weights`."""
-        return self.weights(losses, tasks)
-
-    def weights(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
-        """Find the coefficients of the combination. A method with a memory takes this as one step.
-
-        Args:
-            losses: ``[..., K]``, any float dtype, any device; ``[K]`` for a method with a memory.
-            tasks: K task ids, where the losses are not those of tasks 0 to K - 1.
-
-        Returns:
-            `Weights`, in float64 on the losses' device.
-        """
-        check_losses(losses, one_step=bool(self.keeps))
-        check_task_ids(tasks, losses.shape[-1])
-        return self._reduced(self.solve(losses.detach(), tasks))
-
-    @abstractmethod
-    def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
-        """`weights` in the unit of the mean: what a method defines."""
-
-    def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
-        """See `Combiner.combine`.
-
-        Raises:
-            ArgumentError: if the losses are missing.
-        """
-        if losses is None:
-            raise ArgumentError(f"losses must be given: {self.name} finds its weights from them")
-        blocks = blocks_of(jacobian)
-        return _combination(jacobian, blocks, gramian_of_blocks(blocks), self.weights(losses, tasks))
-
-
-def _ids(rows: Tensor, tasks: TaskIds | None) -> TaskIds:
-    """Whose rows they are; those of all tasks are not those of the last step where one was absent then."""
-    return range(rows.shape[0]) if tasks is None else tasks
-
-
-def _combination(jacobian: Jacobian, blocks: Sequence[Tensor], gramian: Tensor, found: Weights) -> Combination:
-    """The linear combination of the rows that the weights stand for; NaN where a gradient is not finite."""
-    combined = combine_blocks(found.values, blocks)
-    finite = torch.isfinite(gramian).all()
-    return Combination(
-        gradient=combined[0] if isinstance(jacobian, Tensor) else combined,
-        weights=found.values,
-        residual=found.residual,
-        status_code=torch.where(finite, found.status_code, int(Status.NON_FINITE)),
-        gramian=gramian,
-        extras=found.extras,
-    )

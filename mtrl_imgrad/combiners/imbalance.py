@@ -58,7 +58,7 @@ def smallest_norm(problem: NormalisedGramian) -> Tensor:
     Returns:
         ``[...]``, 0 where the mean gradient vanishes.
     """
-    smallest, index = torch.where(problem.alive, problem.norms, torch.inf).min(-1, keepdim=True)
+    smallest, index = torch.where(problem.nonzero, problem.norms, torch.inf).min(-1, keepdim=True)
     product = problem.linear.gather(-1, index)[..., 0]
     return _ratio(product, problem.mean_norm * smallest[..., 0], _mean_stands(problem))
 
@@ -72,5 +72,5 @@ def direct(problem: NormalisedGramian) -> Tensor:
     Returns:
         ``[...]`` in (0, 1].
     """
-    smallest = torch.where(problem.alive, problem.norms, torch.inf).amin(-1)
+    smallest = torch.where(problem.nonzero, problem.norms, torch.inf).amin(-1)
     return smallest / problem.norms.amax(-1)

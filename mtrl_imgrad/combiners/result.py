@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
+import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.gramian import gramian_diagnostics
+from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_diagnostics
 from mtrl_imgrad.combiners.printing import as_line, norm_text, numbers_text
 
-__all__ = ["Combination", "Status", "Weights"]
+__all__ = ["Combination", "Status", "Weights", "linear_combination"]
 
 
 class Status(IntEnum):
@@ -57,6 +58,10 @@ class Weights:
     residual: Tensor
     status_code: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def combination(self, gradient: Tensor | list[Tensor]) -> Combination:
+        """``gradient``, made with these coefficients, and their certificate."""
+        return Combination(gradient, self.values, self.residual, self.status_code, extras=self.extras)
 
     @property
     def status(self) -> Status:
@@ -117,3 +122,13 @@ class Combination:
             return as_line("Combination", ["skipped", absent])
         parts = [self.status.name, numbers_text("residual", self.residual), numbers_text("weights", self.weights)]
         return as_line("Combination", [*parts, norm_text(self.gradient), absent])
+
+
+def linear_combination(
+    jacobian: Tensor | Sequence[Tensor], blocks: Sequence[Tensor], gramian: Tensor, weights: Weights
+) -> Combination:
+    """The linear combination of the rows that the weights stand for; NaN where a gradient is not finite."""
+    combined = combine_blocks(weights.values, blocks)
+    status = torch.where(torch.isfinite(gramian).all(), weights.status_code, int(Status.NON_FINITE))
+    whole = weights.combination(combined[0] if isinstance(jacobian, Tensor) else combined)
+    return replace(whole, status_code=status, gramian=gramian)

@@ -15,10 +15,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Combination, Combiner, GramianCombiner, MatrixCombiner, TaskIds
+from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.families.matrix import MatrixCombiner
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks, rows_of
-from mtrl_imgrad.combiners.result import Status
+from mtrl_imgrad.combiners.result import Combination, Status
+from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
 
 try:

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import inspect
-import re
+from dataclasses import dataclass
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
 from mtrl_imgrad.combiners import combiner_class, list_combiners
 from mtrl_imgrad.combiners.base import Combiner
+from mtrl_imgrad.combiners.references import references
 
-__all__ = ["print_combiner", "print_combiners", "short_reference"]
+__all__ = ["Combiners", "print_combiner", "print_combiners"]
 
 COSTS = {
     "losses": "1 backward",
     "gramian": "K gradients",
-    "matrix": "K gradients, entrywise",
+    "matrix": "K gradients, elementwise",
 }
 """What a step costs, by what a method needs, beside K-sized work. Rows of tasks give K gradients in one backward."""
+
+
+@dataclass(frozen=True)
+class Combiners:
+    """Options of ``combiners``."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """A combiner, to be told all of it."""
+
+    def __call__(self) -> None:
+        """Print all of them, or one."""
+        console = Console(highlight=False)
+        if self.name is None:
+            print_combiners(console)
+        else:
+            print_combiner(self.name, console)
 
 
 def print_combiners(console: Console) -> None:
@@ -28,8 +47,8 @@ def print_combiners(console: Console) -> None:
         table.add_column(column, no_wrap=column in ("name", "a step needs"))
     for name in list_combiners():
         combiner = combiner_class(name)
-        kept = ", ".join(part.replace("_", " ") for part in combiner.keeps) or "-"
-        table.add_row(name, COSTS[combiner.needs], kept, short_reference(combiner.paper))
+        kept = ", ".join(part.replace("_", " ") for part in _state_names(combiner)) or "-"
+        table.add_row(name, COSTS[combiner.needs], kept, references()[combiner.citation].short)
     console.print(table)
     console.print("\n`mtrl-imgrad combiners NAME` says more of one: arguments, paper, departures, BibTeX.")
 
@@ -47,27 +66,17 @@ def print_combiner(name: str, console: Console) -> None:
     table.add_row("what it is", summary)
     table.add_row("paper", combiner.paper)
     table.add_row("a step needs", COSTS[combiner.needs])
-    table.add_row("keeps", ", ".join(combiner.keeps) or "nothing")
+    table.add_row("keeps", ", ".join(_state_names(combiner)) or "nothing")
     table.add_row("departures", combiner.departures)
     table.add_row("arguments", _arguments(combiner))
     console.print(table)
-    if combiner.bibtex:
-        console.print(f"\n{combiner.bibtex}", markup=False, soft_wrap=True)
+    console.print(f"\n{combiner.bibtex}", markup=False, soft_wrap=True)
 
 
-def short_reference(paper: str) -> str:
-    """First author and venue of a reference.
-
-    >>> short_reference("Ada One and Bob Two. A Title. NeurIPS 2021. arXiv:2110.14048")
-    'One et al., NeurIPS 2021'
-    """
-    body = re.sub(r"arXiv:[0-9.]+$", "", paper)
-    authors, _, venue = body.strip(" .").rpartition(". ")
-    if not re.search(r"(19|20)[0-9]{2}$", venue):
-        return paper
-    names = re.split(r", | and ", authors.split(". ")[0])
-    surname = names[0].split()[-1]
-    return f"{surname} et al., {venue}" if len(names) > 1 else f"{surname}, {venue}"
+def _state_names(combiner: type[Combiner]) -> list[str]:
+    """The parts of the state with default arguments; none of a method that must be given some."""
+    must_be_given = any(one.default is one.empty for one in inspect.signature(combiner).parameters.values())
+    return [] if must_be_given else list(combiner().state_dict())
 
 
 def _arguments(combiner: type[Combiner]) -> str:

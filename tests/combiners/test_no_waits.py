@@ -80,7 +80,7 @@ def test_a_step_makes_the_host_wait_for_nothing(case):
         waits: list[str] = []
         with Lists(waits), Copies(waits):
             found = combiner.combine(blocks, losses, tasks)
-            if combiner.wants_losses_after:
+            if combiner.needs_losses_after_step:
                 combiner.after_step(losses, tasks)
         assert found.gradient[0].device.type == "meta"
         assert {tensor.device.type for tensor in (found.residual, found.status_code)} == {"meta"}

@@ -96,7 +96,7 @@ def build_agent(
     values = {"policy": "MlpPolicy", **values, **arguments}
     if not set(values) <= (set(inspect.signature(kind).parameters) - NOT_SAVED) | {"policy", *arguments}:
         raise CheckpointError(f"{folder}: member 'state' has arguments that {kind.__name__} does not take")
-    agent = kind(**values, env=env, device=device, _init_setup_model=False)
+    agent = kind(**values, env=env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
     tasks = state["tasks"]
     agent.tasks = TaskLayout(tuple(tasks["names"]), tasks["copies"], tasks["one_hot"])
     observation_space, action_space = (_box(**box) for box in state["spaces"])

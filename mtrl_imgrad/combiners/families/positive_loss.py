@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number, check_numbers
-from mtrl_imgrad.combiners.base import Combination, LossCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, check_jacobian
-from mtrl_imgrad.combiners.families.loss_weights import are_finite, weights_from
+from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
+from mtrl_imgrad.combiners.result import Combination, Status, Weights
+from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["LowerBound", "PositiveLossCombiner", "are_usable", "weights_above"]

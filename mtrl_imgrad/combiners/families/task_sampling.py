@@ -12,14 +12,15 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_count
-from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Status, TaskIds, Weights
-from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.gramian import gramian_of_blocks
+from mtrl_imgrad.combiners.result import Combination, Weights, linear_combination
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["TaskSampler"]
 
@@ -27,7 +28,6 @@ __all__ = ["TaskSampler"]
 class TaskSampler(GramianCombiner):
     """A Gramian method that can be posed on groups of tasks. It takes every task on its own until told otherwise."""
 
-    keeps: ClassVar[tuple[str, ...]] = ("generator",)
     by_columns = True
     _rows: int | None = None
 
@@ -37,9 +37,9 @@ class TaskSampler(GramianCombiner):
         Raises:
             ArgumentError: if ``rows`` is not an integer >= 2, or ``seed`` cannot seed a generator.
         """
-        self._generator = self._seeded(seed, keep=rows is not None)
+        generator = self._seed_generator(seed)
         if rows is not None:
-            self._rows = check_count("tasks_per_step", rows, 2)
+            self._rows, self._generator = check_count("tasks_per_step", rows, 2), generator
 
     @abstractmethod
     def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:
@@ -77,18 +77,13 @@ class TaskSampler(GramianCombiner):
         gramian = gramian_of_blocks(jacobian)
         groups = groups.to(gramian.device, non_blocking=True)
         rows = self.solve_rows(gramian, _shares(groups))
-        factor = groups.shape[-1] if self.reduction == "sum" else 1
-        found = self._of_tasks(dataclasses.replace(rows, values=rows.values * factor), groups)
+        if self.reduction == "sum":
+            rows = dataclasses.replace(rows, values=rows.values * groups.shape[-1])
+        found = self._of_tasks(rows, groups)
         if self._frozen is not None:
             self._frozen.keep(found, tasks)
-        finite = torch.isfinite(gramian).all()
-        return Combination(
-            gradient=combine_blocks(rows.values * factor, jacobian),
-            weights=found.values,
-            residual=found.residual,
-            status_code=torch.where(finite, found.status_code, int(Status.NON_FINITE)),
-            extras=found.extras,
-        )
+        combined = linear_combination(jacobian, jacobian, gramian, rows)
+        return dataclasses.replace(combined, weights=found.values, gramian=None, extras=found.extras)
 
     def _of_tasks(self, found: Weights, groups: Tensor) -> Weights:
         """The tasks' weights, from those of the groups; what is reported of a group is left out."""

@@ -1,7 +1,6 @@
 """AdaTask: an adaptive learning rate a task, by keeping the optimizer's moments of each task apart.
 
-Yang, Pan, Wang, Yu, Shen, Chen, Xiao, Jiang, Guo, "AdaTask: A Task-aware Adaptive Learning Rate Approach to Multi-task
-Learning", AAAI 2023, arXiv 2211.15055.
+Yang et al., AAAI 2023, arXiv 2211.15055.
 
 An adaptive optimizer divides by a running size of the *summed* gradient, in which a task with large gradients drowns
 the others. AdaTask takes an optimizer's step for each task, with moments of its own, and adds the steps up. For Adam,
@@ -27,10 +26,13 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_number
-from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
+from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
-from mtrl_imgrad.combiners.families.matrix import BlockTable, combination, row_norms, scale_rows, wide
-from mtrl_imgrad.combiners.state.tables import TaskTable
+from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
+from mtrl_imgrad.combiners.result import Combination
+from mtrl_imgrad.combiners.state.block_table import BlockTable
+from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
+from mtrl_imgrad.combiners.state.task_adam import adam_step
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["AdaTask"]
@@ -58,12 +60,8 @@ class AdaTask(MatrixCombiner):
 
     name = "adatask"
     returns_step = True
-    keeps = ("first_moments", "second_moments", "steps")
     departures = "Mean in place of the sum of the tasks' steps; a task's steps count only when it is there."
-    paper = (
-        "Enneng Yang, Junwei Pan, Ximei Wang, Haibin Yu, Li Shen, Xihua Chen, Lei Xiao, Jie Jiang and Guibing Guo. "
-        "AdaTask: A Task-aware Adaptive Learning Rate Approach to Multi-task Learning. AAAI 2023. arXiv:2211.15055"
-    )
+    citation = "yang2023adatask"
 
     def __init__(
         self,
@@ -82,10 +80,9 @@ class AdaTask(MatrixCombiner):
         self.betas = (_decay("betas", betas[0]), _decay("betas", betas[1]))
         self.alpha = _decay("alpha", alpha)
         self.eps = None if eps is None else check_number("eps", eps, 0, closed=False)
-        self._first, self._second = BlockTable(), self._keep("second_moments", BlockTable())
-        self._steps = self._keep("steps", TaskTable())
         if algorithm == "adam":
-            self._keep("first_moments", self._first)
+            self._first_moments = BlockTable()
+        self._second_moments, self._steps = BlockTable(), TaskTable()
 
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """See `Combiner.combine`.
@@ -97,39 +94,30 @@ class AdaTask(MatrixCombiner):
         norms = row_norms(blocks)
         finite = torch.isfinite(norms).all()
         steps = self._steps.rows(norms, tasks) + 1
-        adam = self.algorithm == "adam"
-        numerators = self._first_moments(blocks, steps, finite, tasks) if adam else blocks
-        denominators = self._second_moments(blocks, steps, finite, tasks)
         self._steps.write(steps, tasks, finite)
-        eps = _EPS[self.algorithm] if self.eps is None else self.eps
-        total = [(m / (v.sqrt() + eps)).sum(0) for m, v in zip(numerators, denominators, strict=True)]
+        directions = (self._adam if self.algorithm == "adam" else self._scaled)(blocks, steps, finite, tasks)
         factor = 1.0 if self.reduction == "sum" else 1 / len(norms)
-        return combination(jacobian, [factor * part for part in total], finite)
+        return combination(jacobian, [factor * direction.sum(0) for direction in directions], finite)
 
-    def _first_moments(
-        self, blocks: list[Tensor], steps: Tensor, finite: Tensor, tasks: TaskIds | None
-    ) -> list[Tensor]:
-        """Running means, corrected for their start at zero."""
-        beta = self.betas[0]
-        moments = [old.lerp(new, 1 - beta) for old, new in zip(self._first.rows(blocks, tasks), blocks, strict=True)]
-        self._first.write(moments, tasks, finite)
-        return [scale_rows(moment, 1 / (1 - beta**steps)) for moment in moments]
+    def _adam(self, blocks: list[Tensor], steps: Tensor, finite: Tensor, tasks: TaskIds | None) -> list[Tensor]:
+        moments = self._first_moments.rows(blocks, tasks), self._second_moments.rows(blocks, tasks)
+        found = [adam_step(*one, steps, self.betas, self._eps) for one in zip(blocks, *moments, strict=True)]
+        directions, means, squares = map(list, zip(*found, strict=True))
+        self._first_moments.write(means, tasks, finite)
+        self._second_moments.write(squares, tasks, finite)
+        return directions
 
-    def _second_moments(
-        self, blocks: list[Tensor], steps: Tensor, finite: Tensor, tasks: TaskIds | None
-    ) -> list[Tensor]:
-        """Running mean squares, for Adam corrected for their start at zero; for Adagrad sums of squares."""
-        keep, take = {
-            "adam": (self.betas[1], 1 - self.betas[1]),
-            "adagrad": (1.0, 1.0),
-            "rmsprop": (self.alpha, 1 - self.alpha),
-        }[self.algorithm]
-        before = self._second.rows(blocks, tasks)
-        moments = [keep * old + take * new * new for old, new in zip(before, blocks, strict=True)]
-        self._second.write(moments, tasks, finite)
-        if self.algorithm != "adam":
-            return moments
-        return [scale_rows(moment, 1 / (1 - self.betas[1] ** steps)) for moment in moments]
+    def _scaled(self, blocks: list[Tensor], steps: Tensor, finite: Tensor, tasks: TaskIds | None) -> list[Tensor]:
+        """The gradients over the root of their sum of squares (Adagrad) or running mean square (RMSprop)."""
+        keep, take = (1.0, 1.0) if self.algorithm == "adagrad" else (self.alpha, 1 - self.alpha)
+        before = self._second_moments.rows(blocks, tasks)
+        squares = [keep * old + take * new * new for old, new in zip(before, blocks, strict=True)]
+        self._second_moments.write(squares, tasks, finite)
+        return [block / (square.sqrt() + self._eps) for block, square in zip(blocks, squares, strict=True)]
+
+    @property
+    def _eps(self) -> float:
+        return _EPS[self.algorithm] if self.eps is None else self.eps
 
 
 def _decay(argument: str, value: float) -> float:

@@ -1,7 +1,6 @@
 """Aligned-MTL: the task gradients are made orthogonal and equally long, as little changed as possible, then averaged.
 
-Senushkin, Patakin, Kuznetsov, Konushin, "Independent Component Alignment for Multi-Task Learning", CVPR 2023, arXiv
-2305.19000.
+Senushkin et al., CVPR 2023, arXiv 2305.19000.
 
 With ``M = V L V'``, its eigenvalues, and B = ``sqrt(l) V L^(-1/2) V'``, the aligned gradients ``B G`` have the Gramian
 ``l I``: condition number one. ``d = (B G)' 1 / K``, so ``v = B 1 / K`` (the authors sum: ``reduction="sum"``). The
@@ -24,10 +23,13 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_flag
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
+from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["AlignedMTL"]
 
@@ -55,18 +57,7 @@ class AlignedMTL(GramianCombiner):
 
     name = "aligned_mtl"
     departures = "Mean in place of the sum; eigenvalues at the level of rounding are dropped."
-    paper = (
-        "Dmitry Senushkin, Nikolay Patakin, Arseny Kuznetsov and Anton Konushin. Independent Component Alignment for "
-        "Multi-Task Learning. CVPR 2023. arXiv:2305.19000"
-    )
-    bibtex = """@inproceedings{senushkin2023independent,
-  title = {Independent Component Alignment for Multi-Task Learning},
-  author = {Senushkin, Dmitry and Patakin, Nikolay and Kuznetsov, Arseny and Konushin, Anton},
-  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year = {2023},
-  eprint = {2305.19000},
-  archivePrefix = {arXiv}
-}"""
+    citation = "senushkin2023independent"
 
     def __init__(
         self,
@@ -96,7 +87,7 @@ class AlignedMTL(GramianCombiner):
         unknown = problem.num_tasks * 2.0**-52 * spectrum.values[..., -1] / smallest
         residual = torch.maximum(unaligned.abs().amax((-2, -1)), unknown)
         found = problem.weights(
-            torch.where(problem.alive, balance.sum(-1) / problem.num_tasks, 0.0),
+            torch.where(problem.nonzero, balance.sum(-1) / problem.num_tasks, 0.0),
             base=1 / problem.num_tasks,
             residual=residual,
             status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),

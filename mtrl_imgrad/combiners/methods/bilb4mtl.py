@@ -1,7 +1,7 @@
 """BiLB4MTL, also LDC-MTL: weights that are learned to keep the tasks' losses close to each other.
 
-Xiao, Dong, Zou, Ji, "Scalable Bilevel Loss Balancing for Multi-Task Learning", arXiv 2502.08585 (later versions: "LDC-
-MTL: Balancing Multi-Task Learning through Scalable Loss Discrepancy Control").
+Xiao et al., 2025, arXiv 2502.08585 (later versions: "LDC-MTL: Balancing Multi-Task Learning through Scalable Loss
+Discrepancy Control").
 
 Upper level: learned numbers x minimise the discrepancy ``f = sum_i |t_i l_i - t_(i+1) l_(i+1)|`` of neighbouring tasks.
 Lower level: the network minimises ``g = sum_i w_i(x) l_i``. l are the losses L, scaled. The authors' code solves both
@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_number
-from mtrl_imgrad.combiners.base import LossCombiner, Reduction
-from mtrl_imgrad.combiners.families.loss_weights import are_finite
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite
 from mtrl_imgrad.combiners.families.positive_loss import weights_above
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
@@ -77,23 +77,11 @@ class BiLB4MTL(LossCombiner):
     """
 
     name = "bilb4mtl"
-    keeps = ("numbers", "initial")
     departures = (
         "Free numbers that start at 1 in place of a router on the network's features; their rate is not lowered; first "
         "losses are the run's."
     )
-    paper = (
-        "Peiyao Xiao, Chaosheng Dong, Shaofeng Zou and Kaiyi Ji. Scalable Bilevel Loss Balancing for Multi-Task "
-        "Learning. 2025. arXiv:2502.08585"
-    )
-    bibtex = """@article{xiao2025scalable,
-  title = {Scalable Bilevel Loss Balancing for Multi-Task Learning},
-  author = {Xiao, Peiyao and Dong, Chaosheng and Zou, Shaofeng and Ji, Kaiyi},
-  year = {2025},
-  journal = {arXiv:2502.08585},
-  eprint = {2502.08585},
-  archivePrefix = {arXiv}
-}"""
+    citation = "xiao2025scalable"
 
     def __init__(
         self,
@@ -113,8 +101,8 @@ class BiLB4MTL(LossCombiner):
         self.router = router
         self.gap = gap
         self.scale = scale
-        self._numbers = self._keep("numbers", TaskAdam(INITIAL, learning_rate))
-        self._initial = self._keep("initial", TaskTable(torch.nan))
+        self._numbers = TaskAdam(INITIAL, learning_rate)
+        self._initial = TaskTable(torch.nan)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights; see `LossCombiner.weights`. Then moves x.

@@ -1,7 +1,6 @@
 """CAGrad, conflict-averse gradient descent: near the mean gradient, the update that helps the worst-off most.
 
-Liu, Liu, Jin, Stone, Liu, "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, arXiv
-2110.14048.
+Liu et al., NeurIPS 2021, arXiv 2110.14048.
 
 ``max over d of min_i g_i . d  subject to  |d - g0| <= c |g0|``, g0 the mean gradient. Its dual is
 ``min over the simplex of g_w . g0 + c |g0| |g_w|`` with ``g_w = G'w``, and ``d = g0 + c |g0| g_w / |g_w|``.
@@ -23,15 +22,14 @@ point, the projection of g0, which is what is returned.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_flag, check_number
-from mtrl_imgrad.combiners.base import Reduction, Weights
+from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.pareto_safe import projection_status, where
 from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
+from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual
 from mtrl_imgrad.combiners.solvers.dual_cone import correct, relative_length
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
@@ -65,20 +63,8 @@ class CAGrad(TaskSampler):
     """
 
     name = "cagrad"
-    keeps: ClassVar[tuple[str, ...]] = ()
     departures = "Solved exactly on a normalised Gramian; no epsilons; mean in place of the sum."
-    paper = (
-        "Bo Liu, Xingchao Liu, Xiaojie Jin, Peter Stone and Qiang Liu. Conflict-Averse Gradient Descent for "
-        "Multi-task Learning. NeurIPS 2021. arXiv:2110.14048"
-    )
-    bibtex = """@inproceedings{liu2021conflict,
-  title = {Conflict-Averse Gradient Descent for Multi-task Learning},
-  author = {Liu, Bo and Liu, Xingchao and Jin, Xiaojie and Stone, Peter and Liu, Qiang},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year = {2021},
-  eprint = {2110.14048},
-  archivePrefix = {arXiv}
-}"""
+    citation = "liu2021conflict"
 
     def __init__(
         self,
@@ -144,8 +130,8 @@ def _at_safe_radius(problem: NormalisedGramian, found: Weights, c: float, *, res
     added = correction.added[..., 0, :]
     least = relative_length(problem.cosines, mean, added[..., None, :])[..., 0]
     # A mean that is rounding error has no c_min; what CAGrad adds to it is rounding error as well and may do harm.
-    lost = problem.mean_norm <= VANISHING * mean[..., 0, :].sum(-1)
-    harmful = (least > c) | (lost & (added > 0).any(-1))
+    vanishes = problem.mean_norm <= VANISHING * mean[..., 0, :].sum(-1)
+    harmful = (least > c) | (vanishes & (added > 0).any(-1))
     projection = problem.mean + problem.inverse_norms * added
     raised = Weights(
         values=projection / (1 + least * least)[..., None] if rescale else projection,

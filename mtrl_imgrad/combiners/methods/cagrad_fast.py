@@ -1,7 +1,6 @@
 """CAGrad-Fast: CAGrad on a few groups of tasks a step.
 
-Liu, Liu, Jin, Stone, Liu, "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, arXiv 2110.14048,
-the variant that its authors use for MT10 and MT50.
+Liu et al., NeurIPS 2021, arXiv 2110.14048, the variant that its authors use for MT10 and MT50.
 
 n - 1 tasks drawn at random stay single, all others form one group with their mean gradient; the mean gradient of the
 rows, weighted by their number of tasks, is g0. CAGrad's problem is solved for these n rows. A step of
@@ -41,7 +40,6 @@ class CAGradFast(CAGrad):
     """
 
     name = "cagrad_fast"
-    keeps = ("generator",)
     departures = "Every task is in one of the rows, where their code leaves one out at each step; exact solver."
 
     def __init__(

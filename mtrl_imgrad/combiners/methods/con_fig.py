@@ -1,7 +1,6 @@
 """ConFIG, conflict-free inverse gradients: the update has the same cosine with every task gradient.
 
-Liu, Chu, Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", ICLR 2025, arXiv
-2408.11104.
+Liu et al., ICLR 2025, arXiv 2408.11104.
 
 The direction u is that of ``U^+ 1``, U the unit task gradients as rows; with n the norms and C the cosines,
 ``U^+ 1 = U' z`` with ``z = C^+ 1``. The length is the sum of the gradients' projections on it, ``sum_i g_i . u``; here
@@ -21,10 +20,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.spectrum import decompose
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["ConFIG"]
 
@@ -46,23 +47,12 @@ class ConFIG(GramianCombiner):
 
     name = "config"
     departures = "Mean in place of the sum; no momentum variant."
-    paper = (
-        "Qiang Liu, Mengyu Chu and Nils Thuerey. ConFIG: Towards Conflict-free Training of Physics Informed Neural "
-        "Networks. ICLR 2025. arXiv:2408.11104"
-    )
-    bibtex = """@inproceedings{liu2025config,
-  title = {{ConFIG}: Towards Conflict-free Training of Physics Informed Neural Networks},
-  author = {Liu, Qiang and Chu, Mengyu and Thuerey, Nils},
-  booktitle = {International Conference on Learning Representations},
-  year = {2025},
-  eprint = {2408.11104},
-  archivePrefix = {arXiv}
-}"""
+    citation = "liu2025config"
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
-        ones = problem.alive.double()
+        ones = problem.nonzero.double()
         spectrum = decompose(problem.cosines)
         z = spectrum.times(1 / spectrum.values, ones)
         projections = (problem.cosines @ z[..., None])[..., 0]

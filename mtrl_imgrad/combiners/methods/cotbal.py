@@ -1,8 +1,7 @@
 """CoTBal, comprehensive task balancing: fixed weights from validation scores of short training runs.
 
-Dai, You, Jing, Luo, Fei, Yang, Lu, "CoTBal: Comprehensive Task Balancing for Multi-Task Visual Instruction Tuning",
-2024, arXiv 2403.04343 (later versions: "Adaptive Task Balancing for Visual Instruction Tuning via Inter-Task
-Contribution and Intra-Task Difficulty", WWW 2026).
+Dai et al., 2024, arXiv 2403.04343 (later versions: "Adaptive Task Balancing for Visual Instruction Tuning via
+Inter-Task Contribution and Intra-Task Difficulty", WWW 2026).
 
 Let ``V_j(A)`` be task j's validation score (higher is better) after training on A, "mini" a small mix of the data of
 every task, and "i + mini" that mix with all data of task i. Then
@@ -25,8 +24,8 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number, check_numbers
-from mtrl_imgrad.combiners.base import LossCombiner, Reduction
-from mtrl_imgrad.combiners.families.loss_weights import weights_from
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.loss import LossCombiner, weights_from
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
@@ -94,18 +93,7 @@ class CoTBal(LossCombiner):
     name = "cotbal"
     per_task = ("mini", "single")
     departures = "Weighs mean losses of tasks, where the authors weigh tokens; own gains are bounded from below."
-    paper = (
-        "Yanqi Dai, Zebin You, Dong Jing, Yutian Luo, Nanyi Fei, Guoxing Yang and Zhiwu Lu. CoTBal: Comprehensive "
-        "Task Balancing for Multi-Task Visual Instruction Tuning. 2024. arXiv:2403.04343"
-    )
-    bibtex = """@article{dai2024cotbal,
-  title = {CoTBal: Comprehensive Task Balancing for Multi-Task Visual Instruction Tuning},
-  author = {Dai, Yanqi and You, Zebin and Jing, Dong and Luo, Yutian and Fei, Nanyi and Yang, Guoxing and Lu, Zhiwu},
-  year = {2024},
-  journal = {arXiv:2403.04343},
-  eprint = {2403.04343},
-  archivePrefix = {arXiv}
-}"""
+    citation = "dai2024cotbal"
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """DB-MTL, dual balancing: losses balanced by their logarithm, gradients by their norm.
 
-Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok, "Dual-Balancing for Multi-Task Learning", 2023, arXiv 2308.12029.
+Lin et al., 2023, arXiv 2308.12029.
 
 The gradient of ``log(L_i + 1e-8)`` is ``g_i / (L_i + 1e-8)``. Its running average a_i is scaled to the length of the
 longest one:
@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number
-from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
+from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
-from mtrl_imgrad.combiners.families.matrix import BlockTable, combination, row_norms, scale_rows, wide
-from mtrl_imgrad.combiners.gramian import combine_blocks
-from mtrl_imgrad.combiners.state.tables import TaskTable
+from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
+from mtrl_imgrad.combiners.gramian import combine_blocks, scale_rows
+from mtrl_imgrad.combiners.result import Combination
+from mtrl_imgrad.combiners.state.block_table import BlockTable
+from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["DBMTL"]
@@ -49,22 +51,10 @@ class DBMTL(MatrixCombiner):
     """
 
     name = "db_mtl"
-    keeps = ("averages", "steps")
     departures = (
         "The first gradient starts the average; a loss below zero counts by its size; mean in place of the sum."
     )
-    paper = (
-        "Baijiong Lin, Weisen Jiang, Feiyang Ye, Yu Zhang, Pengguang Chen, Ying-Cong Chen, Shu Liu and James T. Kwok. "
-        "Dual-Balancing for Multi-Task Learning. 2023. arXiv:2308.12029"
-    )
-    bibtex = """@misc{lin2023dual,
-  title = {Dual-Balancing for Multi-Task Learning},
-  author = {Lin, Baijiong and Jiang, Weisen and Ye, Feiyang and Zhang, Yu and Chen, Pengguang and Chen, Ying-Cong and
-    Liu, Shu and Kwok, James T.},
-  year = {2023},
-  eprint = {2308.12029},
-  archivePrefix = {arXiv}
-}"""
+    citation = "lin2023dual"
 
     def __init__(self, beta: float = 0.9, *, sigma: float = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
@@ -72,10 +62,8 @@ class DBMTL(MatrixCombiner):
         if beta == 1:
             raise ArgumentError("beta must be below 1: nothing but the first gradient would count")
         self.sigma = check_number("sigma", sigma, 0)
-        self._averages, self._steps = BlockTable(), TaskTable()
         if self.beta > 0:
-            self._keep("averages", self._averages)
-            self._keep("steps", self._steps)
+            self._averages, self._steps = BlockTable(), TaskTable()
 
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """See `Combiner.combine`. The weights are None unless ``beta`` is 0.

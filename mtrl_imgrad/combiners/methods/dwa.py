@@ -1,6 +1,6 @@
 """DWA, dynamic weight average: more weight for the tasks whose loss fell less of late.
 
-Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, arXiv 1803.10704.
+Liu et al., CVPR 2019, arXiv 1803.10704.
 
 With ``r_i`` task i's mean loss over the last epoch, divided by that over the epoch before, ``w = softmax(r / T)``. The
 paper's weights are K times these, for the sum of the losses; ours have sum one, for the mean, and ``reduction="sum"``
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_count, check_number
-from mtrl_imgrad.combiners.base import LossCombiner, Reduction
-from mtrl_imgrad.combiners.families.loss_weights import are_finite, weights_from
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.parts import Parts
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
@@ -42,26 +42,14 @@ class DWA(LossCombiner):
     """
 
     name = "dwa"
-    keeps = ("windows",)
     departures = "Epochs are windows of steps, counted a task; mean in place of the sum."
-    paper = (
-        "Shikun Liu, Edward Johns and Andrew J. Davison. End-to-End Multi-Task Learning with Attention. CVPR 2019. "
-        "arXiv:1803.10704"
-    )
-    bibtex = """@inproceedings{liu2019end,
-  title = {End-to-End Multi-Task Learning with Attention},
-  author = {Liu, Shikun and Johns, Edward and Davison, Andrew J.},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year = {2019},
-  eprint = {1803.10704},
-  archivePrefix = {arXiv}
-}"""
+    citation = "liu2019end"
 
     def __init__(self, window: int = 25, *, temperature: float = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         self.window = check_count("window", window)
         self.temperature = check_number("temperature", temperature, 0, closed=False)
-        self._windows = self._keep("windows", _TwoWindows(self.window))
+        self._windows = _TwoWindows(self.window)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights of sum one; see `LossCombiner.weights`. Then takes the losses in."""
@@ -78,7 +66,6 @@ class _TwoWindows(Parts):
         self.window = window
         self._steps, self._sums = TaskTable(), TaskTable()
         self._earlier, self._later = TaskTable(torch.nan), TaskTable(torch.nan)
-        super().__init__(steps=self._steps, sums=self._sums, earlier=self._earlier, later=self._later)
 
     def ratios(self, like: Tensor, tasks: TaskIds | None) -> Tensor:
         """``[K]``: later mean over earlier one, or 1 where there is none."""

@@ -1,6 +1,6 @@
 """FairGrad: the update is a resource, and its gains are shared out alpha-fairly.
 
-Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", ICML 2024, arXiv 2402.15638.
+Ban and Ji, ICML 2024, arXiv 2402.15638.
 
 ``max over a ball of sum_i (g_i . d)^(1 - alpha) / (1 - alpha)`` has its direction along ``d = G'w`` with w > 0 and
 ``(M w)_i = w_i^(-1/alpha)``. The larger alpha, the more the tasks with the smallest gains count: alpha -> 0 is the
@@ -23,9 +23,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalised import normalise
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["FairGrad"]
 
@@ -43,15 +46,7 @@ class FairGrad(GramianCombiner):
 
     name = "fairgrad"
     departures = "Solved exactly, where the authors' least squares fails on small gradients."
-    paper = "Hao Ban and Kaiyi Ji. Fair Resource Allocation in Multi-Task Learning. ICML 2024. arXiv:2402.15638"
-    bibtex = """@inproceedings{ban2024fair,
-  title = {Fair Resource Allocation in Multi-Task Learning},
-  author = {Ban, Hao and Ji, Kaiyi},
-  booktitle = {International Conference on Machine Learning},
-  year = {2024},
-  eprint = {2402.15638},
-  archivePrefix = {arXiv}
-}"""
+    citation = "ban2024fair"
 
     def __init__(self, alpha: float = 1.0, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)

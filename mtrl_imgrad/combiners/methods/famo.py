@@ -1,6 +1,6 @@
 """FAMO, fast adaptive multitask optimization: all logarithms of the losses shall fall at the same rate.
 
-Liu, Feng, Stone, Liu, "FAMO: Fast Adaptive Multitask Optimization", NeurIPS 2023, arXiv 2306.03792.
+Liu et al., NeurIPS 2023, arXiv 2306.03792.
 
 With logits x, ``z = softmax(x)``, and D the losses less their lower bound, the weights are ``(z_i / D_i) / c`` with
 ``c = sum_j z_j / D_j``. They sum to one, which is the unit of the mean. After the optimizer's step the losses of the
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import check_losses
-from mtrl_imgrad.combiners.families.loss_weights import are_finite
+from mtrl_imgrad.combiners.families.loss import are_finite
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
 from mtrl_imgrad.combiners.replicas.agreement import mean_losses
 from mtrl_imgrad.combiners.result import Weights
@@ -49,21 +49,9 @@ class FAMO(PositiveLossCombiner):
     """
 
     name = "famo"
-    keeps = ("logits", "before")
-    wants_losses_after = True
+    needs_losses_after_step = True
     departures = "Divides by c, as the paper, where the authors' code for MT10 multiplies; clips no gradient by itself."
-    paper = (
-        "Bo Liu, Yihao Feng, Peter Stone and Qiang Liu. FAMO: Fast Adaptive Multitask Optimization. NeurIPS 2023. "
-        "arXiv:2306.03792"
-    )
-    bibtex = """@inproceedings{liu2023famo,
-  title = {FAMO: Fast Adaptive Multitask Optimization},
-  author = {Liu, Bo and Feng, Yihao and Stone, Peter and Liu, Qiang},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year = {2023},
-  eprint = {2306.03792},
-  archivePrefix = {arXiv}
-}"""
+    citation = "liu2023famo"
 
     def __init__(
         self,
@@ -76,8 +64,8 @@ class FAMO(PositiveLossCombiner):
         super().__init__(lower_bound=lower_bound, reduction=reduction)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
-        self._logits = self._keep("logits", TaskAdam(0.0, learning_rate, weight_decay))
-        self._before = self._keep("before", TaskTable(torch.nan))
+        self._logits = TaskAdam(0.0, learning_rate, weight_decay)
+        self._before = TaskTable(torch.nan)
         """log D of the latest step's tasks, until the losses after it are known; NaN for the others."""
 
     def above(self, losses: Tensor, tasks: TaskIds | None) -> Tensor:

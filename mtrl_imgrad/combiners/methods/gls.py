@@ -1,7 +1,6 @@
 """GLS, geometric loss strategy: the geometric mean of the losses.
 
-Chennupati, Sistu, Yogamani, Rawashdeh, "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for
-Multi-Task Learning", CVPR Workshops 2019, arXiv 1904.08492.
+Chennupati et al., CVPR Workshops 2019, arXiv 1904.08492.
 
 The loss ``(prod_i L_i)^(1/K)`` gives task i the weight ``loss / (K L_i)``. It is a mean already: for equal losses all
 weights are 1 / K. The product is taken as the exponential of the mean logarithm, so many tasks do not overflow.
@@ -31,18 +30,7 @@ class GLS(PositiveLossCombiner):
 
     name = "gls"
     departures = "None; the focused variant, which weighs a task twice, is left out."
-    paper = (
-        "Sumanth Chennupati, Ganesh Sistu, Senthil Yogamani and Samir A. Rawashdeh. MultiNet++: Multi-Stream Feature "
-        "Aggregation and Geometric Loss Strategy for Multi-Task Learning. CVPR Workshops 2019. arXiv:1904.08492"
-    )
-    bibtex = """@inproceedings{chennupati2019multinet,
-  title = {MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for Multi-Task Learning},
-  author = {Chennupati, Sumanth and Sistu, Ganesh and Yogamani, Senthil and Rawashdeh, Samir A.},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition Workshops},
-  year = {2019},
-  eprint = {1904.08492},
-  archivePrefix = {arXiv}
-}"""
+    citation = "chennupati2019multinet"
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` weights; see `LossCombiner.weights`."""

@@ -1,7 +1,6 @@
 """GradDrop, gradient sign dropout: every entry of the update takes part only from tasks that agree on its sign.
 
-Chen, Ngiam, Huang, Luong, Kretzschmar, Chai, Anguelov, "Just Pick a Sign: Optimizing Deep Multitask Models with
-Gradient Sign Dropout", NeurIPS 2020, arXiv 2010.06808, algorithm 1.
+Chen et al., NeurIPS 2020, arXiv 2010.06808, algorithm 1.
 
 For each entry, ``P = (1 + sum_i g_i / sum_i |g_i|) / 2`` is the share of positive parts and U is uniform on [0, 1).
 Where ``U < P`` the positive parts are kept, elsewhere the negative ones:
@@ -24,11 +23,14 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number, check_numbers
-from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
+from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.columns import own_columns, with_blocks
-from mtrl_imgrad.combiners.families.matrix import combination, row_norms, scale_rows, wide
+from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
+from mtrl_imgrad.combiners.gramian import scale_rows
+from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.randomness import uniform
+from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["GradDrop"]
@@ -54,28 +56,15 @@ class GradDrop(MatrixCombiner):
     name = "graddrop"
     by_columns = True
     per_task = ("leak",)
-    keeps = ("generator",)
     departures = "Acts on the shared parameters in place of activations; mean in place of the sum."
-    paper = (
-        "Zhao Chen, Jiquan Ngiam, Yanping Huang, Thang Luong, Henrik Kretzschmar, Yuning Chai and Dragomir Anguelov. "
-        "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout. NeurIPS 2020. arXiv:2010.06808"
-    )
-    bibtex = """@inproceedings{chen2020just,
-  title = {Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout},
-  author = {Chen, Zhao and Ngiam, Jiquan and Huang, Yanping and Luong, Thang and Kretzschmar, Henrik and Chai, Yuning
-    and Anguelov, Dragomir},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year = {2020},
-  eprint = {2010.06808},
-  archivePrefix = {arXiv}
-}"""
+    citation = "chen2020just"
 
     def __init__(
         self, leak: float | Sequence[float] = 0.0, *, seed: int | None = None, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
         self.leak: float | tuple[float, ...] = _check_leak(leak)
-        self._generator = self._seeded(seed)
+        self._generator = self._seed_generator(seed)
 
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """See `Combiner.combine`.

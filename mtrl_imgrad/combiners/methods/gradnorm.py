@@ -1,7 +1,6 @@
 """GradNorm: loss weights that bring the norms of the weighted gradients to targets set by the tasks' training rates.
 
-Chen, Badrinarayanan, Lee, Rabinovich, "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask
-Networks", ICML 2018, arXiv 1711.02257.
+Chen et al., ICML 2018, arXiv 1711.02257.
 
 With weights w of sum K, ``G_i = w_i |g_i|``, ``r_i`` the loss of task i beside its first one, divided by the tasks'
 mean of that, and alpha >= 0:
@@ -26,15 +25,16 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_number
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalised import normalise
-from mtrl_imgrad.combiners.state.tables import TaskTable
+from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
+from mtrl_imgrad.combiners.state.task_adam import adam_step
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["GradNorm"]
 
-_BETAS = (0.9, 0.999)
-_EPS = 1e-8
 _SMALLEST_WEIGHT = 1e-3
 _SMALLEST_RATIO = 1e-8
 
@@ -56,20 +56,8 @@ class GradNorm(GramianCombiner):
     """
 
     name = "gradnorm"
-    keeps = ("weights", "first_losses", "first_moments", "second_moments", "steps")
     departures = "Norms of all shared parameters (or at the features) in place of the last shared layer."
-    paper = (
-        "Zhao Chen, Vijay Badrinarayanan, Chen-Yu Lee and Andrew Rabinovich. GradNorm: Gradient Normalization for "
-        "Adaptive Loss Balancing in Deep Multitask Networks. ICML 2018. arXiv:1711.02257"
-    )
-    bibtex = """@inproceedings{chen2018gradnorm,
-  title = {{GradNorm}: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks},
-  author = {Chen, Zhao and Badrinarayanan, Vijay and Lee, Chen-Yu and Rabinovich, Andrew},
-  booktitle = {International Conference on Machine Learning},
-  year = {2018},
-  eprint = {1711.02257},
-  archivePrefix = {arXiv}
-}"""
+    citation = "chen2018gradnorm"
 
     def __init__(
         self,
@@ -84,14 +72,10 @@ class GradNorm(GramianCombiner):
         self.lr = check_number("lr", lr, 0, closed=False)
         check_choice("optimizer", optimizer, ("adam", "sgd"))
         self.optimizer = optimizer
-        self._weights = self._keep("weights", TaskTable(first=1.0))
-        self._first_losses = self._keep("first_losses", TaskTable(first=torch.nan))
-        self._moments = (TaskTable(), TaskTable())
-        self._steps = TaskTable()
+        self._weights = TaskTable(first=1.0)
+        self._first_losses = TaskTable(first=torch.nan)
         if optimizer == "adam":
-            self._keep("first_moments", self._moments[0])
-            self._keep("second_moments", self._moments[1])
-            self._keep("steps", self._steps)
+            self._first_moments, self._second_moments, self._steps = TaskTable(), TaskTable(), TaskTable()
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` coefficients; see `GramianCombiner.weights`. Moves the weights on.
@@ -143,10 +127,9 @@ class GradNorm(GramianCombiner):
         if self.optimizer == "sgd":
             return slope
         steps = self._steps.rows(slope, tasks) + 1
-        moments = []
-        for table, beta, new in zip(self._moments, _BETAS, (slope, slope * slope), strict=True):
-            moment = beta * table.rows(slope, tasks) + (1 - beta) * new
-            table.write(moment, tasks, finite)
-            moments.append(moment / (1 - beta**steps))
+        moments = self._first_moments.rows(slope, tasks), self._second_moments.rows(slope, tasks)
+        direction, mean, square = adam_step(slope, *moments, steps)
+        self._first_moments.write(mean, tasks, finite)
+        self._second_moments.write(square, tasks, finite)
         self._steps.write(steps, tasks, finite)
-        return moments[0] / (moments[1].sqrt() + _EPS)
+        return direction

@@ -1,7 +1,6 @@
 """GradVac, gradient vaccine: task gradients that are less alike than they used to be are turned towards each other.
 
-Wang, Tsvetkov, Firat, Cao, "Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively
-Multilingual Models", ICLR 2021, arXiv 2010.05874.
+Wang et al., ICLR 2021, arXiv 2010.05874.
 
 As PCGrad, but with a target r_ij for the cosine of every pair in place of zero. For each task i start with
 ``d_i = g_i`` and visit the other tasks j in random order; with f the cosine of d_i and g_j, where ``f < r_ij``,
@@ -22,11 +21,13 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_flag, check_number
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
+from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.state.randomness import random_orders
-from mtrl_imgrad.combiners.state.tables import PairTable
+from mtrl_imgrad.combiners.state.tables import PairTable, TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["GradVac"]
@@ -53,20 +54,8 @@ class GradVac(GramianCombiner):
     """
 
     name = "gradvac"
-    keeps = ("generator", "targets")
     departures = "One set of targets for all shared parameters; mean in place of the sum; no epsilons."
-    paper = (
-        "Zirui Wang, Yulia Tsvetkov, Orhan Firat and Yuan Cao. Gradient Vaccine: Investigating and Improving "
-        "Multi-task Optimization in Massively Multilingual Models. ICLR 2021. arXiv:2010.05874"
-    )
-    bibtex = """@inproceedings{wang2021gradient,
-  title = {Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively Multilingual Models},
-  author = {Wang, Zirui and Tsvetkov, Yulia and Firat, Orhan and Cao, Yuan},
-  booktitle = {International Conference on Learning Representations},
-  year = {2021},
-  eprint = {2010.05874},
-  archivePrefix = {arXiv}
-}"""
+    citation = "wang2021gradient"
 
     def __init__(
         self, beta: float = 0.01, *, seed: int | None = None, pareto_safe: bool = False, reduction: Reduction = "mean"
@@ -74,8 +63,8 @@ class GradVac(GramianCombiner):
         super().__init__(reduction=reduction)
         self.beta = check_number("beta", beta, 0, 1)
         self.pareto_safe = check_flag("pareto_safe", pareto_safe)
-        self._generator = self._seeded(seed)
-        self._targets = self._keep("targets", PairTable())
+        self._generator = self._seed_generator(seed)
+        self._targets = PairTable()
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` coefficients; see `GramianCombiner.weights`. Moves the targets on.
@@ -92,7 +81,7 @@ class GradVac(GramianCombiner):
         orders = random_orders(problem.values, self._generator)
         parts, targets, projections = _turned(problem, targets, orders, self.beta)
         self._targets.write(targets, tasks)
-        own = torch.where(problem.alive, 0.0, 1.0)
+        own = torch.where(problem.nonzero, 0.0, 1.0)
         found = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,
@@ -114,7 +103,7 @@ def _turned(problem: NormalisedGramian, targets: Tensor, orders: Tensor, beta: f
         other = orders[:, step : step + 1]
         product = (cosines[other[:, 0]] * parts).sum(-1, keepdim=True)
         length = ((parts @ cosines) * parts).sum(-1, keepdim=True).clamp_min(0).sqrt()
-        meets = (other != tasks) & problem.alive[other] & (length > 0) & usable
+        meets = (other != tasks) & problem.nonzero[other] & (length > 0) & usable
         cosine = torch.where(meets, product / length, 0.0).clamp(-1.0, 1.0)
         current = targets.gather(-1, other)
         target = current.clamp_max(_HIGHEST_TARGET)

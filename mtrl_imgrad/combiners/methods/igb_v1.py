@@ -1,6 +1,6 @@
 """IGBv1, improvable gap balancing: more weight for the tasks that have more left to improve.
 
-Dai, Fei, Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023, arXiv 2307.15429.
+Dai et al., UAI 2023, arXiv 2307.15429.
 
 A task's base loss b_i is its mean loss over the second epoch. From then on ``w = softmax(L / b)``, a larger part of the
 base loss being a larger gap. The authors' code minimises ``sum_i K w_i log L_i``, so the weight of task i is
@@ -39,25 +39,13 @@ class IGBv1(PositiveLossCombiner):
     """
 
     name = "igb_v1"
-    keeps = ("base_losses",)
     departures = "Epochs are windows of steps, counted a task; mean in place of the sum."
-    paper = (
-        "Yanqi Dai, Nanyi Fei and Zhiwu Lu. Improvable Gap Balancing for Multi-Task Learning. UAI 2023. "
-        "arXiv:2307.15429"
-    )
-    bibtex = """@inproceedings{dai2023improvable,
-  title = {Improvable Gap Balancing for Multi-Task Learning},
-  author = {Dai, Yanqi and Fei, Nanyi and Lu, Zhiwu},
-  booktitle = {Conference on Uncertainty in Artificial Intelligence},
-  year = {2023},
-  eprint = {2307.15429},
-  archivePrefix = {arXiv}
-}"""
+    citation = "dai2023improvable"
 
     def __init__(self, window: int = 25, *, lower_bound: LowerBound = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(lower_bound=lower_bound, reduction=reduction)
         self.window = check_count("window", window)
-        self._base_losses = self._keep("base_losses", BaseLosses(skip=self.window, window=self.window))
+        self._base_losses = BaseLosses(skip=self.window, window=self.window)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights; see `LossCombiner.weights`. Then takes the losses in."""

@@ -1,6 +1,6 @@
 """IGBv2, improvable gap balancing by reinforcement learning: a small soft actor-critic chooses the weights.
 
-Dai, Fei, Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023, arXiv 2307.15429.
+Dai et al., UAI 2023, arXiv 2307.15429.
 
 Base losses b and the objective are those of IGBv1; the weights are ``w = softmax(u)`` with u drawn by the agent. Its
 state is the losses L as they are, its action ``K w``, its reward ``min_i (L_i(previous) - L_i) / b_i``. Epochs, as in
@@ -26,7 +26,6 @@ from torch import Tensor
 from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
-from mtrl_imgrad.combiners.methods.igb_v1 import IGBv1
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.base_losses import BaseLosses
 from mtrl_imgrad.combiners.state.igb_agent import CAPACITY, WeightAgent
@@ -61,11 +60,9 @@ class IGBv2(PositiveLossCombiner):
     """
 
     name = "igb_v2"
-    keeps = ("steps", "base_losses", "generator", "agent")
+    citation = "dai2023improvable"
     needs_all_tasks = True
     departures = "Rewards are not scaled by the learning rate; epochs are windows of steps; mean in place of the sum."
-    paper = IGBv1.paper
-    bibtex = IGBv1.bibtex
 
     def __init__(
         self,
@@ -79,10 +76,10 @@ class IGBv2(PositiveLossCombiner):
         super().__init__(lower_bound=lower_bound, reduction=reduction)
         self.window = check_count("window", window)
         self.update_every = check_count("update_every", update_every)
-        self._steps = self._keep("steps", Counter())
-        self._base_losses = self._keep("base_losses", BaseLosses(skip=self.window, window=self.window))
-        self._generator = self._seeded(seed)
-        self._agent = self._keep("agent", WeightAgent(self._generator))
+        self._steps = Counter()
+        self._base_losses = BaseLosses(skip=self.window, window=self.window)
+        self._generator = self._seed_generator(seed)
+        self._agent = WeightAgent(self._generator)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights; see `LossCombiner.weights`. Then takes the losses in.

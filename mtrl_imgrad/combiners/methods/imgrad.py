@@ -1,7 +1,6 @@
 """IMGrad: conflict-averse descent that reacts to imbalance between tasks, not only to conflict.
 
-Zhou, Liu, Zhao, Gong, "Injecting Imbalance Sensitivity for Multi-Task Learning", IJCAI 2025, arXiv
-2503.08006.
+Zhou et al., IJCAI 2025, arXiv 2503.08006.
 
 With g0 the mean gradient, ``g_w = G'w``, and mu in [0, 1] the balance of the tasks (the cosine between g0 and
 the min-norm point of the gradients):
@@ -32,11 +31,12 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_flag, check_number
-from mtrl_imgrad.combiners.base import Reduction, Weights
+from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
 from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
 from mtrl_imgrad.combiners.imbalance import MEASURES, direct, plumb_line, smallest_norm
 from mtrl_imgrad.combiners.methods.cagrad import corrected_mean
+from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual, solve_min_norm
 from mtrl_imgrad.combiners.solvers.nash_imbalance import imbalanced_bargain
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
@@ -82,18 +82,7 @@ class IMGrad(TaskSampler):
 
     name = "imgrad"
     departures = "Exact solvers; any number of tasks; the formula, not the precedence slip of their two-task code."
-    paper = (
-        "Zhipeng Zhou, Liu Liu, Peilin Zhao and Wei Gong. Injecting Imbalance Sensitivity for Multi-Task "
-        "Learning. IJCAI 2025. arXiv:2503.08006"
-    )
-    bibtex = """@inproceedings{zhou2025injecting,
-  title = {Injecting Imbalance Sensitivity for Multi-Task Learning},
-  author = {Zhou, Zhipeng and Liu, Liu and Zhao, Peilin and Gong, Wei},
-  booktitle = {Proceedings of the International Joint Conference on Artificial Intelligence},
-  year = {2025},
-  eprint = {2503.08006},
-  archivePrefix = {arXiv}
-}"""
+    citation = "zhou2025injecting"
 
     def __init__(
         self,

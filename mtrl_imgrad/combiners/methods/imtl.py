@@ -1,6 +1,6 @@
 """IMTL, impartial multi-task learning: IMTL-L's scales on the losses, IMTL-G on the gradients of the scaled losses.
 
-Liu, Li, Kuang, Xue, Chen, Yang, Liao, Zhang, "Towards Impartial Multi-task Learning", ICLR 2021.
+Liu et al., ICLR 2021.
 
 With the scales ``e^s`` of IMTL-L the scaled losses have the Gramian ``diag(e^s) M diag(e^s)``; IMTL-G's weights for it,
 v with sum 1, give the plain gradients the weights ``e^(s_i) v_i``. The s descend ``sum_i e^(s_i) L_i - s_i``, not
@@ -15,8 +15,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction
-from mtrl_imgrad.combiners.families.loss_weights import are_finite
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.families.loss import are_finite
 from mtrl_imgrad.combiners.methods.imtl_g import IMTLG
 from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
@@ -41,15 +42,13 @@ class IMTL(GramianCombiner):
     """
 
     name = "imtl"
-    keeps = ("log_scales",)
+    citation = "liu2021towards"
     departures = "Those of IMTL-G; the combiner steps the scales itself, by Adam at a rate that is ours."
-    paper = IMTLG.paper
-    bibtex = IMTLG.bibtex
 
     def __init__(self, learning_rate: float = 0.025, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         self.learning_rate = learning_rate
-        self._log_scales = self._keep("log_scales", TaskAdam(0.0, learning_rate))
+        self._log_scales = TaskAdam(0.0, learning_rate)
         self._impartial = IMTLG()
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:

@@ -1,6 +1,6 @@
 """IMTL-G, impartial multi-task learning: the update has the same projection on every task's unit gradient.
 
-Liu, Li, Kuang, Xue, Chen, Yang, Liao, Zhang, "Towards Impartial Multi-task Learning", ICLR 2021.
+Liu et al., ICLR 2021.
 
 ``d = G'v`` with ``(g_i / |g_i|) . d`` equal for all i and ``sum_i v_i = 1``. With n the norms and C the cosines,
 ``n v`` is proportional to ``C^-1 1``. Weights may be negative for three tasks or more. The sum of one makes v a
@@ -21,9 +21,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.spectrum import decompose
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["IMTLG"]
 
@@ -47,22 +49,12 @@ class IMTLG(GramianCombiner):
 
     name = "imtl_g"
     departures = "Solved through the cosines' eigenvalues, without epsilons."
-    paper = (
-        "Liyang Liu, Yi Li, Zhanghui Kuang, Jing-Hao Xue, Yimin Chen, Wenming Yang, Qingmin Liao and Wayne Zhang. "
-        "Towards Impartial Multi-task Learning. ICLR 2021"
-    )
-    bibtex = """@inproceedings{liu2021towards,
-  title = {Towards Impartial Multi-task Learning},
-  author = {Liu, Liyang and Li, Yi and Kuang, Zhanghui and Xue, Jing-Hao and Chen, Yimin and Yang, Wenming and
-            Liao, Qingmin and Zhang, Wayne},
-  booktitle = {International Conference on Learning Representations},
-  year = {2021}
-}"""
+    citation = "liu2021towards"
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients of sum 1; see `GramianCombiner.weights`."""
         problem = normalise(gramian)
-        ones = problem.alive.double()
+        ones = problem.nonzero.double()
         spectrum = decompose(problem.cosines)
         regular = spectrum.times(1 / spectrum.values, ones)
         missed = (problem.cosines @ regular[..., None])[..., 0] - ones
@@ -86,6 +78,6 @@ class IMTLG(GramianCombiner):
 def _spread(problem: NormalisedGramian, z: Tensor) -> Tensor:
     """Largest less smallest projection of ``z @ unit gradients``, relative to ``sum_j |z_j|``."""
     projections = (problem.cosines @ z[..., None])[..., 0]
-    highest = torch.where(problem.alive, projections, -torch.inf).amax(-1)
-    lowest = torch.where(problem.alive, projections, torch.inf).amin(-1)
+    highest = torch.where(problem.nonzero, projections, -torch.inf).amax(-1)
+    lowest = torch.where(problem.nonzero, projections, torch.inf).amin(-1)
     return (highest - lowest) / z.abs().sum(-1).clamp_min(1e-300)

@@ -1,6 +1,6 @@
 """IMTL-L, the loss balance of impartial multi-task learning: learned scales that bring every loss to one.
 
-Liu, Li, Kuang, Xue, Chen, Yang, Liao, Zhang, "Towards Impartial Multi-task Learning", ICLR 2021.
+Liu et al., ICLR 2021.
 
 The loss is ``sum_i e^(s_i) L_i - s_i``, which s, too, descends. So the weight of task i is ``e^(s_i)``; ours is that
 over K, in the unit of the mean, and ``reduction="sum"`` is theirs. For constant losses ``e^(s) L`` tends to 1. Where a
@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import LossCombiner, Reduction
-from mtrl_imgrad.combiners.families.loss_weights import are_finite, weights_from
-from mtrl_imgrad.combiners.methods.imtl_g import IMTLG
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
@@ -36,15 +35,13 @@ class IMTLL(LossCombiner):
     """
 
     name = "imtl_l"
-    keeps = ("log_scales",)
+    citation = "liu2021towards"
     departures = "The combiner steps the scales itself, by Adam at a rate that is ours; mean in place of the sum."
-    paper = IMTLG.paper
-    bibtex = IMTLG.bibtex
 
     def __init__(self, learning_rate: float = 0.025, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         self.learning_rate = learning_rate
-        self._log_scales = self._keep("log_scales", TaskAdam(0.0, learning_rate))
+        self._log_scales = TaskAdam(0.0, learning_rate)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights ``e^(s_i) / K``; see `LossCombiner.weights`. Then moves the s."""

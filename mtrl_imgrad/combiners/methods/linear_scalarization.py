@@ -1,5 +1,7 @@
 """Linear scalarization: the (weighted) mean of the task gradients; every method's yardstick.
 
+Folklore, also called equal weighting (EW) or unitary scalarization; see Kurin et al., NeurIPS 2022, arXiv 2201.04122.
+
 ``d = sum_i t_i g_i / K`` with task weights t, 1 for all by default, so that d is exactly the mean. Published vision
 codes minimise the *sum* of the losses instead: ``reduction="sum"``.
 """
@@ -7,15 +9,16 @@ codes minimise the *sum* of the losses instead: ``reduction="sum"``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_numbers
-from mtrl_imgrad.combiners.base import Combination, LossCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian
-from mtrl_imgrad.combiners.families.loss_weights import weights_from
+from mtrl_imgrad.combiners.families.loss import LossCombiner, weights_from
+from mtrl_imgrad.combiners.result import Combination, Weights
+from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["LinearScalarization"]
@@ -37,7 +40,7 @@ class LinearScalarization(LossCombiner):
     by_columns = True
     per_task = ("task_weights",)
     departures = "Mean in place of the sum."
-    paper: ClassVar[str] = "Folklore; also called equal weighting (EW) or unitary scalarization."
+    citation = "kurin2022defense"
 
     def __init__(self, task_weights: Sequence[float] | None = None, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)

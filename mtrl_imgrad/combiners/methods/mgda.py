@@ -1,7 +1,7 @@
 """MGDA, the multiple-gradient descent algorithm: the shortest convex combination of the task gradients.
 
-Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", C. R. Acad. Sci. 2012;
-Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018, arXiv 1810.04650.
+Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization", C. R. Acad. Sci. 2012; Sener
+and Koltun, NeurIPS 2018, arXiv 1810.04650.
 
 ``w = argmin over the simplex of |G'w|^2``, ``d = G'w``. At the optimum ``g_i . d >= |d|^2`` for every task, so d
 improves all tasks or is zero (a Pareto-stationary point).
@@ -23,9 +23,12 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_flag
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
+from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MGDA"]
@@ -53,18 +56,7 @@ class MGDA(GramianCombiner):
 
     name = "mgda"
     departures = "Exact, where the authors' projected gradient may stop early or spin for ever."
-    paper = (
-        "Ozan Sener and Vladlen Koltun. Multi-Task Learning as Multi-Objective Optimization. "
-        "NeurIPS 2018. arXiv:1810.04650"
-    )
-    bibtex = """@inproceedings{sener2018multi,
-  title = {Multi-Task Learning as Multi-Objective Optimization},
-  author = {Sener, Ozan and Koltun, Vladlen},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year = {2018},
-  eprint = {1810.04650},
-  archivePrefix = {arXiv}
-}"""
+    citation = "sener2018multi"
 
     def __init__(
         self,
@@ -101,7 +93,7 @@ class MGDA(GramianCombiner):
 
     def _divisors(self, problem: NormalisedGramian, losses: Tensor | None) -> Tensor:
         """``[..., K]``, positive."""
-        norms = torch.where(problem.alive, problem.norms, 1.0) * problem.scale.sqrt()[..., None]
+        norms = torch.where(problem.nonzero, problem.norms, 1.0) * problem.scale.sqrt()[..., None]
         if self.normalisation == "l2":
             return norms
         if losses is None:

@@ -1,7 +1,6 @@
 """MoCo, multi-objective gradient correction: task gradients tracked over the steps, and weights that follow them.
 
-Fernando, Shen, Liu, Chaudhury, Murugesan, Chen, "Mitigating Gradient Bias in Multi-objective Learning: A Provably
-Convergent Approach", ICLR 2023, arXiv 2210.12624.
+Fernando et al., ICLR 2023, arXiv 2210.12624.
 
 A stochastic gradient that is plugged into MGDA gives a biased direction. MoCo keeps a running average Y [K, P] of the
 task gradients, and moves the weights by one projected gradient step on ``|Y'w|^2 + rho |w|^2``:
@@ -25,12 +24,14 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_choice, check_count, check_number
-from mtrl_imgrad.combiners.base import Combination, MatrixCombiner, Reduction, TaskIds
+from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
-from mtrl_imgrad.combiners.families.matrix import BlockTable, combination, row_norms, scale_rows, wide
-from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
+from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
+from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks, scale_rows
+from mtrl_imgrad.combiners.result import Combination
+from mtrl_imgrad.combiners.state.block_table import BlockTable
 from mtrl_imgrad.combiners.state.simplex_table import SimplexTable, project_simplex
-from mtrl_imgrad.combiners.state.tables import TaskTable
+from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MoCo"]
@@ -60,21 +61,8 @@ class MoCo(MatrixCombiner):
     """
 
     name = "moco"
-    keeps = ("tracked", "weights", "steps")
     departures = "Nothing is started anew in the first epoch; the weights' gradient has its factor 2."
-    paper = (
-        "Heshan Fernando, Han Shen, Miao Liu, Subhajit Chaudhury, Keerthiram Murugesan and Tianyi Chen. Mitigating "
-        "Gradient Bias in Multi-objective Learning: A Provably Convergent Approach. ICLR 2023. arXiv:2210.12624"
-    )
-    bibtex = """@inproceedings{fernando2023mitigating,
-  title = {Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent Approach},
-  author = {Fernando, Heshan and Shen, Han and Liu, Miao and Chaudhury, Subhajit and Murugesan, Keerthiram and
-    Chen, Tianyi},
-  booktitle = {International Conference on Learning Representations},
-  year = {2023},
-  eprint = {2210.12624},
-  archivePrefix = {arXiv}
-}"""
+    citation = "fernando2023mitigating"
 
     def __init__(
         self,
@@ -97,9 +85,9 @@ class MoCo(MatrixCombiner):
         self.rho = check_number("rho", rho, 0)
         check_choice("normalisation", normalisation, ("none", "loss"))
         self.normalisation = normalisation
-        self._tracked = self._keep("tracked", BlockTable())
-        self._weights = self._keep("weights", SimplexTable())
-        self._steps = self._keep("steps", TaskTable())
+        self._tracked = BlockTable()
+        self._weights = SimplexTable()
+        self._steps = TaskTable()
 
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """See `Combiner.combine`. Extras: ``simplex_weights`` [K], w.

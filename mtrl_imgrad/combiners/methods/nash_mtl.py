@@ -1,7 +1,6 @@
 """Nash-MTL: the update that tasks would agree on in a bargaining game, each with its log gain as utility.
 
-Navon, Shamsian, Achituve, Maron, Kawaguchi, Chechik, Fetaya, "Multi-Task Learning as a Bargaining Game", ICML 2022,
-arXiv 2202.01017.
+Navon et al., ICML 2022, arXiv 2202.01017.
 
 ``max sum_i log(g_i . d)`` over a ball has its direction along ``d = G'a`` with a > 0 and ``(M a)_i = 1 / a_i``. This a
 is the minimiser of ``a'Ma / 2 - sum_i log a_i``. It follows that ``g_i . d = 1 / a_i > 0`` for every task, that
@@ -24,9 +23,12 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_bargain
 from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["NashMTL"]
 
@@ -48,19 +50,7 @@ class NashMTL(GramianCombiner):
 
     name = "nash_mtl"
     departures = "Solved exactly by Newton's method; no previous weights are kept where there is no answer."
-    paper = (
-        "Aviv Navon, Aviv Shamsian, Idan Achituve, Haggai Maron, Kenji Kawaguchi, Gal Chechik and Ethan Fetaya. "
-        "Multi-Task Learning as a Bargaining Game. ICML 2022. arXiv:2202.01017"
-    )
-    bibtex = """@inproceedings{navon2022multi,
-  title = {Multi-Task Learning as a Bargaining Game},
-  author = {Navon, Aviv and Shamsian, Aviv and Achituve, Idan and Maron, Haggai and Kawaguchi, Kenji and
-            Chechik, Gal and Fetaya, Ethan},
-  booktitle = {International Conference on Machine Learning},
-  year = {2022},
-  eprint = {2202.01017},
-  archivePrefix = {arXiv}
-}"""
+    citation = "navon2022multi"
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """PCGrad, gradient surgery: from each task gradient take the part that points against another one, in random order.
 
-Yu, Kumar, Gupta, Levine, Hausman, Finn, "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, arXiv 2001.06782.
+Yu et al., NeurIPS 2020, arXiv 2001.06782.
 
 For each task i start with ``d_i = g_i`` and visit the other tasks j in random order: where ``d_i . g_j < 0``,
 ``d_i <- d_i - (d_i . g_j) / |g_j|^2 g_j`` with the original g_j. Then ``d = sum_i d_i / K``. Every d_i is a combination
@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_flag
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
+from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.state.randomness import in_order, random_orders
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["PCGrad"]
 
@@ -45,20 +48,8 @@ class PCGrad(GramianCombiner):
     """
 
     name = "pcgrad"
-    keeps = ("generator",)
     departures = "Mean in place of the sum; the order is really random; a task does not meet itself."
-    paper = (
-        "Tianhe Yu, Saurabh Kumar, Abhishek Gupta, Sergey Levine, Karol Hausman and Chelsea Finn. Gradient Surgery "
-        "for Multi-Task Learning. NeurIPS 2020. arXiv:2001.06782"
-    )
-    bibtex = """@inproceedings{yu2020gradient,
-  title = {Gradient Surgery for Multi-Task Learning},
-  author = {Yu, Tianhe and Kumar, Saurabh and Gupta, Abhishek and Levine, Sergey and Hausman, Karol and Finn, Chelsea},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year = {2020},
-  eprint = {2001.06782},
-  archivePrefix = {arXiv}
-}"""
+    citation = "yu2020gradient"
 
     def __init__(
         self, shuffle: bool = True, *, seed: int | None = None, pareto_safe: bool = False, reduction: Reduction = "mean"
@@ -66,7 +57,9 @@ class PCGrad(GramianCombiner):
         super().__init__(reduction=reduction)
         self.shuffle = check_flag("shuffle", shuffle)
         self.pareto_safe = check_flag("pareto_safe", pareto_safe)
-        self._generator = self._seeded(seed, keep=self.shuffle)
+        generator = self._seed_generator(seed)
+        if self.shuffle:
+            self._generator = generator
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.
@@ -76,7 +69,7 @@ class PCGrad(GramianCombiner):
         problem = normalise(gramian)
         orders = random_orders(problem.values, self._generator) if self.shuffle else in_order(problem.values)
         parts, projections = _projected(problem, orders)
-        own = torch.where(problem.alive, 0.0, 1.0)
+        own = torch.where(problem.nonzero, 0.0, 1.0)
         found = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,

@@ -1,7 +1,6 @@
 """RLW, random loss weighting: new random weights at every step.
 
-Lin, Ye, Zhang, Tsang, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning", TMLR 2022,
-arXiv 2111.10603.
+Lin et al., TMLR 2022, arXiv 2111.10603.
 
 ``w = softmax(z)`` with z standard normal, the first of the paper's distributions and the one of its code. The weights
 sum to one, which is the unit of the mean: on average each is 1 / K.
@@ -12,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import LossCombiner, Reduction
-from mtrl_imgrad.combiners.families.loss_weights import weights_from
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.loss import LossCombiner, weights_from
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
@@ -34,24 +33,12 @@ class RLW(LossCombiner):
     """
 
     name = "rlw"
-    keeps = ("generator",)
     departures = "Only the paper's standard normal distribution, not its five others."
-    paper = (
-        "Baijiong Lin, Feiyang Ye, Yu Zhang and Ivor W. Tsang. Reasonable Effectiveness of Random Weighting: A Litmus "
-        "Test for Multi-Task Learning. TMLR 2022. arXiv:2111.10603"
-    )
-    bibtex = """@article{lin2022reasonable,
-  title = {Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning},
-  author = {Lin, Baijiong and Ye, Feiyang and Zhang, Yu and Tsang, Ivor W.},
-  journal = {Transactions on Machine Learning Research},
-  year = {2022},
-  eprint = {2111.10603},
-  archivePrefix = {arXiv}
-}"""
+    citation = "lin2022reasonable"
 
     def __init__(self, *, seed: int | None = None, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        self._generator = self._seeded(seed)
+        self._generator = self._seed_generator(seed)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights; see `LossCombiner.weights`."""

@@ -1,7 +1,6 @@
 """SDMGrad: the min-norm point, drawn towards the mean gradient.
 
-Xiao, Ban, Ji, "Direction-oriented Multi-objective Learning: Simple and Provable Stochastic Algorithms", NeurIPS 2023,
-arXiv 2305.18409.
+Xiao et al., NeurIPS 2023, arXiv 2305.18409.
 
 ``max over d of min_i g_i . d - |d|^2 / 2 + lam g0 . d``, g0 the mean gradient. Its solution is ``d = g_w + lam g0``
 with w the minimiser of ``|g_w + lam g0|^2`` over the simplex; it is divided by ``1 + lam``. lam = 0 is MGDA, a large
@@ -27,10 +26,13 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_flag, check_number
-from mtrl_imgrad.combiners.base import GramianCombiner, Reduction, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, min_norm_point
 from mtrl_imgrad.combiners.state.simplex_table import SimplexTable, project_simplex
+from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["SDMGrad", "direction_oriented", "drawn_to_mean"]
@@ -65,20 +67,8 @@ class SDMGrad(GramianCombiner):
     """
 
     name = "sdmgrad"
-    keeps = ("weights",)
     departures = "Exact on one batch; with halves the update is taken along both, without a third batch."
-    paper = (
-        "Peiyao Xiao, Hao Ban and Kaiyi Ji. Direction-oriented Multi-objective Learning: Simple and Provable "
-        "Stochastic Algorithms. NeurIPS 2023. arXiv:2305.18409"
-    )
-    bibtex = """@inproceedings{xiao2023direction,
-  title = {Direction-oriented Multi-objective Learning: Simple and Provable Stochastic Algorithms},
-  author = {Xiao, Peiyao and Ban, Hao and Ji, Kaiyi},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year = {2023},
-  eprint = {2305.18409},
-  archivePrefix = {arXiv}
-}"""
+    citation = "xiao2023direction"
 
     def __init__(
         self, lam: float = 0.3, *, halves: bool = False, update_every: int = 1, reduction: Reduction = "mean"
@@ -86,10 +76,9 @@ class SDMGrad(GramianCombiner):
         super().__init__(update_every=update_every, reduction=reduction)
         self.lam = check_number("lam", lam, 0)
         self.halves = check_flag("halves", halves)
-        self._weights = SimplexTable()
         if self.halves:
             self.rows_per_task = 2
-            self._keep("weights", self._weights)
+            self._weights = SimplexTable()
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients of sum 1; see `GramianCombiner.weights`. With ``halves`` ``[2 K]``.
@@ -142,11 +131,11 @@ def direction_oriented(problem: NormalisedGramian, lam: float) -> SimplexSolutio
     linear = problem.linear
     shifted = keep * keep * problem.values + keep * share * (linear[..., :, None] + linear[..., None, :])
     shifted = shifted + share * share * (problem.mean_norm**2)[..., None, None]
-    alive = problem.alive
-    shifted_problem = normalise(torch.where(alive[..., :, None] & alive[..., None, :], shifted, 0.0))
+    nonzero = problem.nonzero
+    shifted_problem = normalise(torch.where(nonzero[..., :, None] & nonzero[..., None, :], shifted, 0.0))
     found = min_norm_point(shifted_problem)
     # A task whose shifted gradient vanishes is the answer, where the solver would leave it out.
-    vanishing = alive & ~shifted_problem.alive
+    vanishing = nonzero & ~shifted_problem.nonzero
     first = vanishing.to(torch.float64) * (vanishing.cumsum(-1) == 1)
     some = vanishing.any(-1)
     return SimplexSolution(

@@ -1,7 +1,6 @@
 """SDMGrad-OS, objective sampling: SDMGrad on a few tasks, drawn anew for each step.
 
-Xiao, Ban, Ji, "Direction-oriented Multi-objective Learning: Simple and Provable Stochastic Algorithms", NeurIPS 2023,
-arXiv 2305.18409.
+Xiao et al., NeurIPS 2023, arXiv 2305.18409.
 
 Each of K tasks is drawn with probability n / K, and the whole draw is repeated if it is empty. SDMGrad is applied to
 the tasks drawn alone: g0 is their mean, and the others have weight 0. `Combiner.backward` then takes about n backwards
@@ -20,10 +19,13 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number
-from mtrl_imgrad.combiners.base import Combination, GramianCombiner, Reduction, TaskIds, Weights
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
-from mtrl_imgrad.combiners.methods.sdmgrad import SDMGrad, direction_oriented, drawn_to_mean
+from mtrl_imgrad.combiners.methods.sdmgrad import direction_oriented, drawn_to_mean
+from mtrl_imgrad.combiners.result import Combination, Weights
 from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["SDMGradOS"]
 
@@ -46,11 +48,9 @@ class SDMGradOS(GramianCombiner):
     """
 
     name = "sdmgrad_os"
+    citation = "xiao2023direction"
     by_columns = True
-    keeps = ("generator",)
     departures = "Exact; the form of the authors' first repository, without the successor's rows of zeros and K / n."
-    paper = SDMGrad.paper
-    bibtex = SDMGrad.bibtex
 
     def __init__(
         self, num_sampled: float = 4, lam: float = 0.6, *, seed: int | None = None, reduction: Reduction = "mean"
@@ -58,7 +58,7 @@ class SDMGradOS(GramianCombiner):
         super().__init__(reduction=reduction)
         self.num_sampled = check_number("num_sampled", num_sampled, 0, closed=False)
         self.lam = check_number("lam", lam, 0)
-        self._generator = self._seeded(seed)
+        self._generator = self._seed_generator(seed)
 
     def draw_groups(self, num_tasks: int) -> Tensor:
         """One row a task drawn; see `Combiner.draw_groups`."""

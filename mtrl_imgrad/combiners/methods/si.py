@@ -1,8 +1,7 @@
 """SI, scale-invariant: the sum of the logarithms of the losses, which no unit of a loss can change.
 
-A baseline of Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022, arXiv 2202.01017; it has no paper of
-its own. The loss ``sum_i log L_i`` gives task i the weight ``1 / L_i``; ours is ``1 / (K L_i)``, in the unit of the
-mean, and ``reduction="sum"`` is theirs.
+A baseline of Navon et al., ICML 2022, arXiv 2202.01017; it has no paper of its own. The loss ``sum_i log L_i`` gives
+task i the weight ``1 / L_i``; ours is ``1 / (K L_i)``, in the unit of the mean, and ``reduction="sum"`` is theirs.
 """
 
 from __future__ import annotations
@@ -29,10 +28,7 @@ class SI(PositiveLossCombiner):
 
     name = "si"
     departures = "No epsilon under the logarithm; mean in place of the sum."
-    paper = (
-        "Baseline of Aviv Navon, Aviv Shamsian, Idan Achituve, Haggai Maron, Kenji Kawaguchi, Gal Chechik and Ethan "
-        "Fetaya. Multi-Task Learning as a Bargaining Game. ICML 2022. arXiv:2202.01017"
-    )
+    citation = "navon2022multi"
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` weights ``1 / (K L_i)``; see `LossCombiner.weights`."""

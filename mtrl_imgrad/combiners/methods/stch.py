@@ -1,7 +1,6 @@
 """STCH, smooth Tchebycheff scalarization: a smooth maximum of the losses' logarithms.
 
-Lin, Zhang, Yang, Liu, Wang, Zhang, "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML 2024,
-arXiv 2402.19078.
+Lin et al., ICML 2024, arXiv 2402.19078.
 
 With z_i task i's mean loss over one early epoch and ``l_i = log(L_i / z_i)`` the loss is
 ``K mu logsumexp(l / mu)``. So the weight of task i is ``K softmax(l / mu)_i / L_i``; ours is ``softmax(l / mu)_i /
@@ -43,20 +42,8 @@ class STCH(PositiveLossCombiner):
     """
 
     name = "stch"
-    keeps = ("base_losses",)
     departures = "Epochs are windows of steps, counted a task; mean in place of the sum."
-    paper = (
-        "Xi Lin, Xiaoyuan Zhang, Zhiyuan Yang, Fei Liu, Zhenkun Wang and Qingfu Zhang. Smooth Tchebycheff "
-        "Scalarization for Multi-Objective Optimization. ICML 2024. arXiv:2402.19078"
-    )
-    bibtex = """@inproceedings{lin2024smooth,
-  title = {Smooth Tchebycheff Scalarization for Multi-Objective Optimization},
-  author = {Lin, Xi and Zhang, Xiaoyuan and Yang, Zhiyuan and Liu, Fei and Wang, Zhenkun and Zhang, Qingfu},
-  booktitle = {International Conference on Machine Learning},
-  year = {2024},
-  eprint = {2402.19078},
-  archivePrefix = {arXiv}
-}"""
+    citation = "lin2024smooth"
 
     def __init__(
         self,
@@ -72,7 +59,7 @@ class STCH(PositiveLossCombiner):
         self.warm_up = check_count("warm_up", warm_up, 0)
         self.mu = check_number("mu", mu, 0, closed=False)
         early = BaseLosses(skip=self.warm_up * self.window, window=self.window)
-        self._base_losses = self._keep("base_losses", early)
+        self._base_losses = early
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights; see `LossCombiner.weights`. Then takes the losses in."""

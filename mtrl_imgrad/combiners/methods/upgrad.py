@@ -1,6 +1,6 @@
 """UPGrad, Jacobian descent: every task gradient is moved to the nearest update that harms no task, then averaged.
 
-Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", 2024, arXiv 2406.16232.
+Quinton and Rey, 2024, arXiv 2406.16232.
 
 ``d = sum_k P(g_k) / K`` with P the projection onto the cone ``{d: g_i . d >= 0 for all i}``. ``P(g_k) = g_k + G'y``
 with ``y = argmin over y >= 0 of |g_k + G'y|^2``: K non-negative quadratic programs that share one Gramian. The cone is
@@ -18,9 +18,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import GramianCombiner, Status, TaskIds, Weights
+from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.dual_cone import correct
 from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["UPGrad"]
 
@@ -43,14 +45,7 @@ class UPGrad(GramianCombiner):
 
     name = "upgrad"
     departures = "No ridge on the Gramian, and no threshold below which it counts as zero."
-    paper = "Pierre Quinton and Valérian Rey. Jacobian Descent for Multi-Objective Optimization. 2024. arXiv:2406.16232"
-    bibtex = """@misc{quinton2024jacobian,
-  title = {Jacobian Descent for Multi-Objective Optimization},
-  author = {Quinton, Pierre and Rey, Valérian},
-  year = {2024},
-  eprint = {2406.16232},
-  archivePrefix = {arXiv}
-}"""
+    citation = "quinton2024jacobian"
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients, each at least 1 / K; see `GramianCombiner.weights`."""

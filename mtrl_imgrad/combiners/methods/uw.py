@@ -1,7 +1,6 @@
 """UW, uncertainty weighting: a learned variance a task, by which its loss is divided.
 
-Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", CVPR
-2018, arXiv 1705.07115.
+Kendall et al., CVPR 2018, arXiv 1705.07115.
 
 With ``s_i = log sigma_i^2`` the loss is ``sum_i e^(-s_i) L_i / 2 + s_i / 2``, the paper's form for regression, which
 its ports use for every task. So the weight of task i is ``e^(-s_i) / 2``; ours is that over K, in the unit of the
@@ -18,8 +17,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number
-from mtrl_imgrad.combiners.base import LossCombiner, Reduction
-from mtrl_imgrad.combiners.families.loss_weights import are_finite, weights_from
+from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
@@ -40,26 +39,14 @@ class UW(LossCombiner):
     """
 
     name = "uw"
-    keeps = ("log_variances",)
     departures = "The combiner steps the log variances itself, without weight decay; mean in place of the sum."
-    paper = (
-        "Alex Kendall, Yarin Gal and Roberto Cipolla. Multi-Task Learning Using Uncertainty to Weigh Losses for Scene "
-        "Geometry and Semantics. CVPR 2018. arXiv:1705.07115"
-    )
-    bibtex = """@inproceedings{kendall2018multi,
-  title = {Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics},
-  author = {Kendall, Alex and Gal, Yarin and Cipolla, Roberto},
-  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
-  year = {2018},
-  eprint = {1705.07115},
-  archivePrefix = {arXiv}
-}"""
+    citation = "kendall2018multi"
 
     def __init__(self, learning_rate: float = 0.025, *, initial: float = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         self.learning_rate = learning_rate
         self.initial = check_number("initial", initial)
-        self._log_variances = self._keep("log_variances", TaskAdam(self.initial, learning_rate))
+        self._log_variances = TaskAdam(self.initial, learning_rate)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights ``e^(-s_i) / 2K``; see `LossCombiner.weights`. Then moves the s."""

@@ -85,8 +85,8 @@ def conflict_averse_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, ra
     scaled = linear * problem.inverse_norms
     found = minimise(problem.cosines, problem.inverse_norms, scaled, radius)
     # Unproven and of length zero: the direction of the weighted gradient is rounding error, so none is followed.
-    lost = ~found.done & (found.y.sum(-1) * VANISHING >= radius * (1 - VANISHING))
-    found = found._replace(y=torch.where(lost[..., None], 0.0, found.y))
+    vanishes = ~found.done & (found.y.sum(-1) * VANISHING >= radius * (1 - VANISHING))
+    found = found._replace(y=torch.where(vanishes[..., None], 0.0, found.y))
     return _solution(problem, found, found.violation, TOLERANCE)
 
 

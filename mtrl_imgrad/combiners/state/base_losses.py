@@ -22,7 +22,6 @@ class BaseLosses(Parts):
     def __init__(self, skip: int, window: int) -> None:
         self.skip, self.window = skip, window
         self._steps, self._sums = TaskTable(), TaskTable()
-        super().__init__(steps=self._steps, sums=self._sums)
 
     def means(self, like: Tensor, tasks: TaskIds | None) -> Tensor:
         """``[K]`` float64 on the device of ``like`` [K]; NaN where a task's window is not over."""

@@ -1,43 +1,23 @@
-"""What a combiner keeps from step to step, in parts that can be saved, loaded and compared.
+"""Tables of numbers by task, and counters: parts of a combiner's state, see `mtrl_imgrad.combiners.state.parts`.
 
-Numbers a task lie in a `TaskTable`, which knows tasks by their id, so that a task may be absent from a step. Step
-counts lie in a `Counter`, randomness in a `torch.Generator`. All three have ``get_state`` and ``set_state``, which is
-all that `mtrl_imgrad.combiners.base.Combiner` needs for its ``state_dict``.
+Tasks are known by their id, so that a task may be absent from a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Counter", "Kept", "PairTable", "Restorable", "TaskIds", "TaskTable", "check_task_ids", "index_of"]
+__all__ = ["Counter", "PairTable", "TaskIds", "TaskTable", "check_task_ids", "index_of"]
 
 TaskIds = Sequence[int]
 """Which task each row is of; numbers from 0 on, no number twice."""
-
-
-class Kept(Protocol):
-    """A part of a combiner's state; `torch.Generator` is one."""
-
-    def get_state(self) -> Any:
-        """What continues this part bit for bit."""
-
-    def set_state(self, new_state: Any, /) -> Any:
-        """Restore `get_state`."""
-
-
-@runtime_checkable
-class Restorable(Protocol):
-    """A part of a combiner's state that can take one step back for less than a copy of itself."""
-
-    def restore_point(self) -> Callable[[], None]:
-        """What takes the next step back."""
 
 
 class Counter:

@@ -1,23 +1,48 @@
-"""Adam on one learnable number a task, for gradients that a method has in closed form.
+"""Adam by task, and on one learnable number a task.
 
 Every task has its own moments and its own count of steps, so the number of a task that is absent from a step does not
 move, and bias corrections count the steps that the task was present for. With all tasks present the numbers are those
-of ``torch.optim.Adam`` (tested). It works on the device of the losses, without a look from the host.
+of ``torch.optim.Adam`` (tested). No device sync.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_number
+from mtrl_imgrad.combiners.gramian import scale_rows
 from mtrl_imgrad.combiners.state.parts import Parts
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 
-__all__ = ["TaskAdam"]
+__all__ = ["TaskAdam", "adam_step"]
 
+# PyTorch's.
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+
+
+def adam_step(
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    steps: Tensor,
+    betas: tuple[float, float] = BETAS,
+    eps: float = EPSILON,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's direction and its moments after a gradient, all ``[K, *shape]``.
+
+    Args:
+        gradient: of K tasks.
+        mean: first moment before it.
+        square: second moment before it.
+        steps: ``[K]`` float64, how many gradients each task has had with this one.
+        betas: decay of the moments.
+        eps: added to the root of the second moment.
+    """
+    mean = mean.lerp(gradient, 1 - betas[0])
+    square = betas[1] * square + (1 - betas[1]) * gradient * gradient
+    size = scale_rows(square, 1 / (1 - betas[1] ** steps)).sqrt() + eps
+    return scale_rows(mean, 1 / (1 - betas[0] ** steps)) / size, mean, square
 
 
 class TaskAdam(Parts):
@@ -37,7 +62,6 @@ class TaskAdam(Parts):
         self.weight_decay = check_number("weight_decay", weight_decay, 0)
         self._numbers = TaskTable(first)
         self._means, self._squares, self._steps = TaskTable(), TaskTable(), TaskTable()
-        super().__init__(numbers=self._numbers, means=self._means, squares=self._squares, steps=self._steps)
 
     def numbers(self, like: Tensor, tasks: TaskIds | None) -> Tensor:
         """``[K]`` float64: the numbers of ``tasks``, on the device of ``like`` [K]."""
@@ -54,12 +78,10 @@ class TaskAdam(Parts):
         numbers = self._numbers.rows(gradient, tasks)
         gradient = gradient + self.weight_decay * numbers
         steps = self._steps.rows(gradient, tasks) + 1
-        means = torch.lerp(self._means.rows(gradient, tasks), gradient, 1 - BETAS[0])
-        squares = BETAS[1] * self._squares.rows(gradient, tasks) + (1 - BETAS[1]) * gradient.square()
-        length = squares.sqrt() / (1 - BETAS[1] ** steps).sqrt() + EPSILON
-        moved = numbers - self.learning_rate / (1 - BETAS[0] ** steps) * means / length
+        moments = self._means.rows(gradient, tasks), self._squares.rows(gradient, tasks)
+        direction, means, squares = adam_step(gradient, *moments, steps)
         for table, rows in (
-            (self._numbers, moved),
+            (self._numbers, numbers - self.learning_rate * direction),
             (self._means, means),
             (self._squares, squares),
             (self._steps, steps),

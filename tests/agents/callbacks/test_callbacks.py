@@ -22,7 +22,7 @@ from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
 from mtrl_imgrad.agents.callbacks.progress import MTProgressBarCallback
 from mtrl_imgrad.agents.common.task_log import record_per_task
-from mtrl_imgrad.combiners.base import Combination, Status
+from mtrl_imgrad.combiners import Combination, Status
 from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.evaluation.history import EvaluationHistory

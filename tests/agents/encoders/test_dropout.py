@@ -99,7 +99,7 @@ def test_gradients_by_rows_are_those_of_a_loop_over_tasks_with_the_same_masks(na
     for i, key in enumerate(trainable):
         for k in range(K):
             mine = expected[k][i] if key in found.shared else expected[k][i][k]
-            gradient = found.shared[key][k] if key in found.shared else found.own[key][k]
+            gradient = found.shared[key][k] if key in found.shared else found.task_specific[key][k]
             torch.testing.assert_close(gradient, mine, rtol=1e-10, atol=1e-12)
     assert not all(torch.equal(a, b) for a, b in zip(expected[0], without[0], strict=True)), "nothing was dropped"
 
@@ -281,7 +281,7 @@ def test_a_sac_update_is_that_of_plain_modules_that_drop_the_same_units(encoder,
     torch.testing.assert_close(report.critic_losses, losses[agent.critic].detach(), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(report.actor_losses, losses[agent.actor].detach(), rtol=1e-10, atol=1e-12)
     for network, gradients in expected.items():
-        own = split_parameters(network).own
+        own = split_parameters(network).task_specific
         for (name, parameter), gradient in zip(network.named_parameters(), gradients, strict=True):
             factor = agent.num_tasks if name in own else 1  # its task's plain gradient, not the mean
             torch.testing.assert_close(parameter.grad, factor * gradient, rtol=1e-8, atol=1e-11)
@@ -290,7 +290,7 @@ def test_a_sac_update_is_that_of_plain_modules_that_drop_the_same_units(encoder,
 
 
 class _Listener(LinearScalarization):
-    wants_losses_after = True
+    needs_losses_after_step = True
 
     def after_step(self, losses, tasks=None):
         self.after = losses

@@ -113,7 +113,7 @@ def test_an_update_is_the_combination_of_one_backward_a_task(encoder, popart):
         for name, parameter in network.named_parameters():
             moved = (old[name] - parameter).detach().flatten()
             torch.testing.assert_close(moved, gradients[name].flatten(), rtol=1e-6, atol=1e-8, msg=name)
-    assert {"log_std.weight"} <= set(split_parameters(agent.actor).own)
+    assert {"log_std.weight"} <= set(split_parameters(agent.actor).task_specific)
 
 
 @pytest.mark.parametrize("combiner", ["linear_scalarization", "gramian_mean"])

@@ -14,7 +14,7 @@ from tests.support.combiners.examples import make_example
 
 LOSS_METHODS = [name for name in list_combiners() if combiner_class(name).needs == "losses"]
 METHODS = [*LOSS_METHODS, "imtl"]
-WITH_MEMORY = [name for name in METHODS if combiner_class(name).keeps]
+WITH_MEMORY = [name for name in METHODS if make_example(name, 3).state_dict()]
 POSITIVE = ["si", "gls", "famo", "igb_v1", "igb_v2", "stch"]
 ROWS = torch.randn(5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
@@ -85,7 +85,7 @@ def test_a_wrong_state_is_refused_and_nothing_is_lost(name):
     for losses in losses_of(12):
         step(combiner, losses)
     before = tensors(combiner.state_dict())
-    for part in combiner.keeps:
+    for part in combiner.state_dict():
         with pytest.raises(ArgumentError, match=f"wrong part '{part}'"):
             combiner.load_state_dict({**combiner.state_dict(), part: {"something": "else"}})
     assert same(combiner.state_dict(), before)
@@ -106,7 +106,7 @@ def test_a_step_with_unusable_losses_gives_nan_and_changes_nothing(name, bad):
     assert found.weights.isnan().all()
     assert found.residual.isnan()
     assert same(combiner.state_dict(), {path: old for path, old in before.items() if path != "/generator"})
-    if combiner.wants_losses_after:
+    if combiner.needs_losses_after_step:
         step(combiner, losses_of(1)[0], after=False)
         before = tensors(combiner.state_dict())
         combiner.after_step(torch.tensor([0.7, torch.nan, 1.1], dtype=torch.float64))

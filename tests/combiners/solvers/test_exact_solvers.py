@@ -64,7 +64,7 @@ def test_primal_and_dual_objective_meet(family, c):
         found = conflict_averse_dual(problem, linear, radius)
         shorten = (radius / lengths(problem, found.multipliers).clamp_min(1e-300)).clamp_max(1.0)
         slope = (problem.values @ (found.multipliers * shorten[..., None])[..., None])[..., 0]
-        primal = torch.where(problem.alive, slope + linear, torch.inf).amin(-1)
+        primal = torch.where(problem.nonzero, slope + linear, torch.inf).amin(-1)
         dual = (linear * found.weights).sum(-1) + radius * lengths(problem, found.weights)
         size = dual.abs() + radius * (found.weights * problem.norms).sum(-1)
         solved = found.status_code == Status.SOLVED

@@ -17,17 +17,18 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import CSVOutputFormat, Logger
 
-from mtrl_imgrad.agents import MTPPO, MTSAC, GradientDiagnosticsCallback, MTCheckpointCallback
+from mtrl_imgrad.agents import GradientDiagnosticsCallback, MTCheckpointCallback
+from mtrl_imgrad.agents.registry import AGENTS
 from mtrl_imgrad.checkpoints.format import read_checkpoint
 from mtrl_imgrad.envs import make_vec_env
 from tests.support.paths import ROOT
 
-AGENTS = {"mtsac": MTSAC, "mtppo": MTPPO}
 HORIZON = 7
 STEPS = 16
 """Of every environment before the break, and as many after it: within an episode, between two rollouts of MTPPO."""
 OPTIONS = {
     "mtsac": {"learning_starts": 40, "batch_size": 16, "buffer_size": 80},
+    "mttd3": {"learning_starts": 40, "batch_size": 16, "buffer_size": 80, "policy_delay": 3},
     "mtppo": {"n_steps": 8, "batch_size": 16, "n_epochs": 1, "value_normalization": "popart"},
 }
 COMMON = {"policy_kwargs": {"net_arch": [8]}, "seed": 3, "device": "cpu"}
