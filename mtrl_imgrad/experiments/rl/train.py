@@ -124,13 +124,16 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
     With the same versions on the same machine and a back-end that restores its episodes (all of ours do), the agent
     that comes out is bit for bit that of the run without a break. Logs go on in a ``progress_<timesteps>.csv``.
 
+    A run that ended before its first checkpoint, for instance by Ctrl-C in the first evaluation, starts anew: its seed
+    determines it.
+
     Args:
         folder: run folder of `train`.
         console: where to print.
         progress_bar: show progress while learning.
 
     Raises:
-        ArgumentError: if the folder holds no run, no checkpoint, or a run that is at its end.
+        ArgumentError: if the folder holds no run, a run that is at its end, or models but no checkpoint.
         CheckpointError: if the latest checkpoint is damaged; remove it to go on from the one before.
         LearningInterruptedError: as `train`.
     """
@@ -141,7 +144,11 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
             raise ArgumentError(f"run {folder} is at its end: there is nothing to resume")
         agent = agent_class(config.agent.name).load(folder / "model", device=config.agent.device)
         return _conclude(config, folder, agent, console)
-    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    checkpoint = None
+    if list_checkpoints(folder / CHECKPOINTS) or list(folder.glob("*.zip")):  # models without a checkpoint: an error
+        checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    else:
+        console.print(escape(f"{folder} holds no checkpoint yet: the run starts anew"))
     return _run(config, folder, checkpoint, console, progress_bar)
 
 
@@ -163,6 +170,7 @@ def _run(
             kind, noise = agent_class(config.agent.name), _action_noise(config, env)
             agent = kind.load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env, **noise)
             console.print(escape(f"resumed from {checkpoint}"))
+        stack.enter_context(_failure_says_how_to_go_on(folder, console))
         agent.set_logger(run_logger(folder, agent.num_timesteps))
         stack.callback(agent.logger.close)
         _introduce(console, config, folder, agent, env, eval_env)
@@ -178,9 +186,8 @@ def _run(
             evaluation.record(before)
             evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
         checkpoints = _checkpoint_callback(config, folder, agent.n_envs, eval_env)
-        with _failure_says_how_to_go_on(folder):
-            _learn(agent, config, folder, evaluation, checkpoints, console, progress_bar)
-            after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
+        _learn(agent, config, folder, evaluation, checkpoints, console, progress_bar)
+        after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
         evaluation.record(after)
         evaluation.evaluations.save(folder / "evaluations.npz")  # without what a break threw away
         after.save(folder / "evaluation_after")  # from here on, resuming only concludes
@@ -201,11 +208,14 @@ def _conclude(config: TrainConfig, folder: Path, agent: Agent, console: Console)
 
 
 @contextlib.contextmanager
-def _failure_says_how_to_go_on(folder: Path) -> Iterator[None]:
-    """Whatever ends a run before its time, its error names the command that goes on from the latest checkpoint."""
+def _failure_says_how_to_go_on(folder: Path, console: Console) -> Iterator[None]:
+    """Name the command that resumes the run, in a note on the error, or on the console for Ctrl-C."""
     try:
         yield
     except LearningInterruptedError:  # which says so itself
+        raise
+    except KeyboardInterrupt:
+        console.print(escape(f"interrupted; to go on: mtrl-imgrad train --resume {folder}"), soft_wrap=True)
         raise
     except Exception as error:
         for latest in list_checkpoints(folder / CHECKPOINTS)[-1:]:

@@ -14,6 +14,7 @@ import torch
 from mtrl_imgrad.agents import MTSAC, latest_checkpoint
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
+from mtrl_imgrad.experiments.rl import train as train_module
 
 pytestmark = pytest.mark.faults
 
@@ -92,6 +93,31 @@ def test_a_run_stopped_between_its_last_evaluation_and_its_figures_is_finished(r
     assert (run / "success_curve.png").read_bytes() == curve
     assert (run / "success_per_task.png").exists()
     assert main(["train", "--resume", str(run)]) == 2
+
+
+def test_ctrl_c_in_the_first_evaluation_leaves_a_run_that_resumes(runs, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "evaluate_success", lambda *args, **options: signal.raise_signal(signal.SIGINT))
+        assert main(["train", *SMALL, "--run-dir", str(run)]) == 130
+    assert f"mtrl-imgrad train --resume {run}" in capsys.readouterr().out
+    assert (run / "config.yaml").exists()
+    assert not list(run.glob("*.zip"))
+    assert main(["train", "--resume", str(run), "--no-progress-bar"]) == 0
+    assert "the run starts anew" in capsys.readouterr().out.replace("\n", " ")
+    found, expected = (SuccessReport.load(folder / "evaluation_after") for folder in (run, runs / "whole"))
+    assert np.array_equal(found.returns, expected.returns)
+    assert _records(run / "progress.csv") == _records(runs / "whole" / "progress.csv")
+
+
+def test_models_without_a_checkpoint_are_not_overwritten(tmp_path, capsys):
+    options = ["--total-timesteps", "400", "--checkpoint-every", "0", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", *SMALL, *options]) == 0
+    (tmp_path / "run" / "evaluation_after.npz").unlink()
+    model = (tmp_path / "run" / "model.zip").read_bytes()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 1
+    assert "holds no checkpoint" in capsys.readouterr().err.replace("\n", " ")
+    assert (tmp_path / "run" / "model.zip").read_bytes() == model
 
 
 def test_what_cannot_be_resumed_is_said(runs, tmp_path, capsys):
