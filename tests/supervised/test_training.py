@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl_imgrad.checkpoints.format import read_checkpoint
+from mtrl_imgrad.checkpoints.format import read_checkpoint, write_checkpoint
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
@@ -549,6 +549,20 @@ def test_a_damaged_checkpoint_of_a_run_is_named(run, part, tmp_path):
     data = load_splits(load_config(folder / "config.yaml").data)
     with pytest.raises(CheckpointError, match=rf"{part}: member 'tensors' is damaged"):
         load_model(folder, data) if part == "model" else resume(folder, progress=False)
+
+
+@pytest.mark.parametrize("change", [{"history": [{"epoch": 1}]}, {"history": None}, {"model": {}}, {"optimizer": []}])
+def test_a_forged_checkpoint_of_a_run_is_refused(run, change, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    (folder / "result.json").unlink()
+    write_checkpoint(folder / "checkpoint", {**read_checkpoint(folder / "checkpoint"), **change})
+    with pytest.raises(CheckpointError, match=f"{folder}/checkpoint cannot be restored"):
+        resume(folder, progress=False)
+    write_checkpoint(folder / "model", change)
+    data = load_splits(load_config(folder / "config.yaml").data)
+    with pytest.raises(CheckpointError, match=f"{folder}/model does not fit"):
+        load_model(folder, data)
 
 
 def test_a_run_of_an_earlier_version_is_not_begun_again(run, tmp_path):
