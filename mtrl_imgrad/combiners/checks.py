@@ -1,4 +1,4 @@
-"""Checks of what users hand to a combiner."""
+"""Checks of Jacobians, losses and task ids."""
 
 from __future__ import annotations
 

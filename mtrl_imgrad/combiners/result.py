@@ -1,4 +1,4 @@
-"""What a combiner answers: coefficients or an update, and how they came about."""
+"""Results of a combiner: coefficients or an update, with status and residual."""
 
 from __future__ import annotations
 

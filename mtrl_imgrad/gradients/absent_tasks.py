@@ -1,11 +1,11 @@
-"""What becomes of a step in which some task's loss or gradient is NaN or infinite.
+"""NaN and inf in a task's loss or gradient: ``on_nonfinite``, for both engines.
 
 * ``"raise"`` (the default everywhere): an error, and nothing moves.
 * ``"skip"``: the step is left out, as if its batch had never been drawn; the combiner does not hear of it.
 * ``"drop_task"``: the tasks concerned are absent from the step (`Combiner` keeps what it remembers of a task by the
   task's id), the others are combined as if there were no more of them. Where none is left, the step is skipped.
 
-The last two look at the gradients before the combiner does, which waits for the device once a network and step.
+The last two cost one device sync for each network and step.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
 from mtrl_imgrad.combiners.result import Status, Weights
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
@@ -76,7 +76,7 @@ class AlignedMTL(GramianCombiner):
 
         Extras: ``condition`` [...], largest over smallest kept singular value of the task gradients.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         spectrum = decompose(problem.values)
         square = self._square(spectrum)[..., None]
         balance = spectrum.apply((square / spectrum.values).sqrt())

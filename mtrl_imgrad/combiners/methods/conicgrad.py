@@ -45,7 +45,7 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.dual_cone import lift
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.state.tables import TaskIds
@@ -88,7 +88,7 @@ class ConicGrad(GramianCombiner):
 
         Extras: ``simplex_weights`` [..., K], w, and ``inside`` [...], whether the min-norm point lies in the cone.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         nearest = min_norm_point(problem)
         along, length = _coordinates(problem, nearest.weights)
         real = length > VANISHING * (nearest.weights * problem.norms).sum(-1)
@@ -113,8 +113,8 @@ class ConicGrad(GramianCombiner):
 
 
 def _side(
-    problem: NormalisedGramian,
-    across: NormalisedGramian,
+    problem: NormalizedGramian,
+    across: NormalizedGramian,
     linear: Tensor,
     radius: float,
     found: SimplexSolution,
@@ -152,24 +152,24 @@ def _side(
     )
 
 
-def _cancel(problem: NormalisedGramian, multipliers: Tensor) -> Tensor:
+def _cancel(problem: NormalizedGramian, multipliers: Tensor) -> Tensor:
     """``[...]``: whether u is what rounding leaves of gradients that cancel."""
     return (multipliers * problem.norms).sum(-1) > _LARGEST_MULTIPLIERS
 
 
-def _along(problem: NormalisedGramian) -> Tensor:
+def _along(problem: NormalizedGramian) -> Tensor:
     """``[..., K]`` parts of the gradients along the mean gradient; 0 where that is rounding error."""
     inverse = torch.where(problem.mean_norm > VANISHING, 1 / problem.mean_norm, 0.0)
     return problem.linear * inverse[..., None]
 
 
-def _coordinates(problem: NormalisedGramian, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _coordinates(problem: NormalizedGramian, weights: Tensor) -> tuple[Tensor, Tensor]:
     """``[...]`` a and N, the part of g_w along the mean gradient and its length."""
     products = (problem.values @ weights[..., None])[..., 0]
     return (weights * _along(problem)).sum(-1), (weights * products).sum(-1).clamp_min(0).sqrt()
 
 
-def _across(problem: NormalisedGramian) -> NormalisedGramian:
+def _across(problem: NormalizedGramian) -> NormalizedGramian:
     """The Gramian of the parts of the gradients across the mean gradient; gradients along it are not ``nonzero``."""
     along = _along(problem)
     values = problem.values - along[..., :, None] * along[..., None, :]
@@ -186,13 +186,13 @@ def _across(problem: NormalisedGramian) -> NormalisedGramian:
     )
 
 
-def _on_the_cone(problem: NormalisedGramian, multipliers: Tensor, c: float) -> Tensor:
+def _on_the_cone(problem: NormalizedGramian, multipliers: Tensor, c: float) -> Tensor:
     """Coefficients of ``|g0| (c g0 / |g0| + u)``, u the part across g0 of what the multipliers combine."""
     along = (multipliers * _along(problem)).sum(-1)
     return problem.mean_norm[..., None] * multipliers + ((c - along) / problem.num_tasks)[..., None]
 
 
-def _best(problem: NormalisedGramian, across: NormalisedGramian, c: float, *found: Tensor) -> Tensor:
+def _best(problem: NormalizedGramian, across: NormalizedGramian, c: float, *found: Tensor) -> Tensor:
     """The least s among the weights ``found`` and the gradient along g0 that gains least, ``[..., K]``."""
     gains = torch.where(problem.nonzero & ~across.nonzero, _along(problem), torch.inf)
     vertex = torch.zeros_like(gains).scatter(-1, gains.argmin(-1, keepdim=True), 1.0)

@@ -25,7 +25,7 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
 from mtrl_imgrad.combiners.result import Weights
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.state.randomness import random_orders
 from mtrl_imgrad.combiners.state.tables import PairTable, TaskIds
 from mtrl_imgrad.errors import ArgumentError
@@ -74,7 +74,7 @@ class GradVac(GramianCombiner):
         Raises:
             ArgumentError: if there are batch dimensions.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         if gramian.ndim != 2:
             raise ArgumentError(f"gramian must be [K, K] for {self.name}, got shape {tuple(gramian.shape)}")
         targets = self._targets.block(problem.values, tasks)
@@ -92,7 +92,7 @@ class GradVac(GramianCombiner):
         return harmless(problem, found) if self.pareto_safe else found
 
 
-def _turned(problem: NormalisedGramian, targets: Tensor, orders: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+def _turned(problem: NormalizedGramian, targets: Tensor, orders: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     """Coefficients ``[K, K]`` of all d_i on the unit gradients, the next targets, and how many turns were made."""
     cosines = problem.cosines
     usable = problem.finite & ~problem.zero

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.spectrum import decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
@@ -53,7 +53,7 @@ class IMTLG(GramianCombiner):
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients of sum 1; see `GramianCombiner.weights`."""
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         ones = problem.nonzero.double()
         spectrum = decompose(problem.cosines)
         regular = spectrum.times(1 / spectrum.values, ones)
@@ -75,7 +75,7 @@ class IMTLG(GramianCombiner):
         )
 
 
-def _spread(problem: NormalisedGramian, z: Tensor) -> Tensor:
+def _spread(problem: NormalizedGramian, z: Tensor) -> Tensor:
     """Largest less smallest projection of ``z @ unit gradients``, relative to ``sum_j |z_j|``."""
     projections = (problem.cosines @ z[..., None])[..., 0]
     highest = torch.where(problem.nonzero, projections, -torch.inf).amax(-1)

@@ -1,4 +1,4 @@
-"""The published programs, handed to a general conic solver: a reference to hold the exact solvers against.
+"""The published programs by a general conic solver: the reference of the exact solvers.
 
 cvxpy is an optional dependency and is imported on first use. The problems are copied to the host and solved
 one by one, so this is for checks, not for training.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.result import Status
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, check_balance
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, check_dual
 from mtrl_imgrad.errors import MissingDependencyError
@@ -38,7 +38,7 @@ def require_cvxpy() -> ModuleType:
     return cvxpy
 
 
-def cvxpy_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
+def cvxpy_dual(problem: NormalizedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
     """``min b'w + q sqrt(w'Mw)`` over the simplex by CLARABEL; arguments as `conflict_averse_dual`.
 
     Returns:
@@ -57,7 +57,7 @@ def cvxpy_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor) -> Si
     return replace(found, status_code=problem.status_code(status))
 
 
-def cvxpy_bargain(problem: NormalisedGramian) -> PowerFairSolution:
+def cvxpy_bargain(problem: NormalizedGramian) -> PowerFairSolution:
     """Nash-MTL's ``M a = 1 / a`` as ``min a'Ma / 2 - sum log a`` by CLARABEL, in ``z = norms * a``.
 
     Returns:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 
 __all__ = ["ImbalancedBargain", "imbalanced_bargain"]
@@ -66,7 +66,7 @@ class _Point(NamedTuple):
     residual: Tensor
 
 
-def imbalanced_bargain(problem: NormalisedGramian, mu: Tensor, offset: float) -> ImbalancedBargain:
+def imbalanced_bargain(problem: NormalizedGramian, mu: Tensor, offset: float) -> ImbalancedBargain:
     """Solve the program of the module.
 
     Args:

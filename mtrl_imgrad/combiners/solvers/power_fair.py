@@ -22,7 +22,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
 from mtrl_imgrad.combiners.solvers.candidates import balance_candidate, find_candidate
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.optimality import ROUNDING
 
 __all__ = ["PowerFairSolution", "check_balance", "power_fair"]
@@ -52,7 +52,7 @@ class PowerFairSolution:
     status_code: Tensor
 
 
-def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
+def power_fair(problem: NormalizedGramian, alpha: float) -> PowerFairSolution:
     """Solve ``M w = w^(-1/alpha)`` for the tasks whose gradient is not zero.
 
     On a CPU the loop ends when all problems of the batch are solved, and for one problem alone it starts from where a
@@ -93,7 +93,7 @@ def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
     return _solution(problem, alpha, z, residual, keep[..., 0])
 
 
-def check_balance(problem: NormalisedGramian, z: Tensor) -> PowerFairSolution:
+def check_balance(problem: NormalizedGramian, z: Tensor) -> PowerFairSolution:
     """Any ``z = norms * w`` [..., K], positive, with its residual as an answer to `power_fair` for alpha = 1."""
     balance = z * (problem.cosines @ z[..., None])[..., 0]
     residual = torch.where(problem.nonzero, (balance - 1).abs(), 0.0).amax(-1)
@@ -101,7 +101,7 @@ def check_balance(problem: NormalisedGramian, z: Tensor) -> PowerFairSolution:
 
 
 def _solution(
-    problem: NormalisedGramian, alpha: float, z: Tensor, residual: Tensor, solved: Tensor
+    problem: NormalizedGramian, alpha: float, z: Tensor, residual: Tensor, solved: Tensor
 ) -> PowerFairSolution:
     w = problem.inverse_norms * z
     length = (w * (problem.values @ w[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()

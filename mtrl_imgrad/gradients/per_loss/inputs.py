@@ -1,4 +1,4 @@
-"""What users hand to `Combiner.backward`: parameters, losses, features, options."""
+"""Arguments of `Combiner.backward`, checked: parameters, losses, features, options."""
 
 from __future__ import annotations
 

@@ -309,6 +309,7 @@ CALLS: dict[str, Call] = {
         "loss": task_loss,
         "settings": StepSettings(),
     },
+    "reporting.atomic_files.write_text": lambda folder: {"target": folder / "file", "text": "some"},
     "reporting.atomic_files.write_atomically": lambda folder: {
         "target": folder / "file",
         "write": lambda file: file.write(b""),

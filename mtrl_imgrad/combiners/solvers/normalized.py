@@ -20,14 +20,14 @@ from torch import Tensor
 from mtrl_imgrad.combiners.gramian import ZERO_NORM, check_gramian
 from mtrl_imgrad.combiners.result import Status, Weights
 
-__all__ = ["NormalisedGramian", "normalise"]
+__all__ = ["NormalizedGramian", "normalize"]
 
 _SMALLEST_SCALE = 1e-300
 """Squared norms below this are denormal numbers and hold no digits; such gradients count as zero."""
 
 
 @dataclass(frozen=True)
-class NormalisedGramian:
+class NormalizedGramian:
     """A Gramian ready for the solvers. Batch dimensions lead; everything is on the Gramian's device.
 
     Attributes:
@@ -100,8 +100,8 @@ class NormalisedGramian:
         return torch.where(finite, values, torch.nan)
 
 
-def normalise(gramian: Tensor, mean: Tensor | None = None) -> NormalisedGramian:
-    """Check the shape and normalise; see `NormalisedGramian`.
+def normalize(gramian: Tensor, mean: Tensor | None = None) -> NormalizedGramian:
+    """Check the shape and normalize; see `NormalizedGramian`.
 
     Args:
         gramian: ``[..., K, K]``, any floating dtype.
@@ -125,7 +125,7 @@ def normalise(gramian: Tensor, mean: Tensor | None = None) -> NormalisedGramian:
     if mean is None:
         mean = torch.full_like(values[..., 0], 1 / gramian.shape[-1])
     linear = (values * mean[..., None, :]).sum(-1)
-    return NormalisedGramian(
+    return NormalizedGramian(
         values=values,
         scale=scale,
         norms=norms,
