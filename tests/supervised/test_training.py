@@ -571,6 +571,10 @@ def test_a_run_of_an_earlier_version_is_not_begun_again(run, tmp_path):
     (tmp_path / "run" / "result.json").unlink()
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt is of an earlier version"):
         resume(tmp_path / "run", progress=False)
+    (tmp_path / "run" / "model").rename(tmp_path / "run" / "model.pt")
+    data = load_splits(load_config(run[0] / "config.yaml").data)
+    with pytest.raises(CheckpointError, match=r"model\.pt is of an earlier version"):
+        load_model(tmp_path / "run", data)
 
 
 def test_a_checkpoint_of_another_network_is_refused(root):

@@ -95,8 +95,7 @@ def resume(folder: Path, *, group: Any = None, console: Console | None = None, p
         raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
-    if (folder / "checkpoint.pt").exists():
-        raise CheckpointError(f"{folder}/checkpoint.pt is of an earlier version, which has to finish the run")
+    _refuse_earlier_version(folder / "checkpoint.pt")
     return _Run(load_config(folder / "config.yaml"), folder, Replica(group), console, progress).finish()
 
 
@@ -150,7 +149,13 @@ def load_model(folder: Path, data: Splits) -> TaskModel:
     return model
 
 
+def _refuse_earlier_version(path: Path) -> None:
+    if path.exists():
+        raise CheckpointError(f"{path} is of an earlier version of mtrl-imgrad; only that version reads it")
+
+
 def _load_parameters(model: TaskModel, folder: Path) -> None:
+    _refuse_earlier_version(folder / "model.pt")
     state = read_checkpoint(folder / "model")
     try:
         model.load_state_dict(state["model"])
