@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl_imgrad.checkpoints.format import read_checkpoint
+from mtrl_imgrad.checkpoints.format import read_checkpoint, write_checkpoint
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
@@ -551,12 +551,30 @@ def test_a_damaged_checkpoint_of_a_run_is_named(run, part, tmp_path):
         load_model(folder, data) if part == "model" else resume(folder, progress=False)
 
 
+@pytest.mark.parametrize("change", [{"history": [{"epoch": 1}]}, {"history": None}, {"model": {}}, {"optimizer": []}])
+def test_a_forged_checkpoint_of_a_run_is_refused(run, change, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    (folder / "result.json").unlink()
+    write_checkpoint(folder / "checkpoint", {**read_checkpoint(folder / "checkpoint"), **change})
+    with pytest.raises(CheckpointError, match=f"{folder}/checkpoint cannot be restored"):
+        resume(folder, progress=False)
+    write_checkpoint(folder / "model", change)
+    data = load_splits(load_config(folder / "config.yaml").data)
+    with pytest.raises(CheckpointError, match=f"{folder}/model does not fit"):
+        load_model(folder, data)
+
+
 def test_a_run_of_an_earlier_version_is_not_begun_again(run, tmp_path):
     shutil.copytree(run[0], tmp_path / "run")
     (tmp_path / "run" / "checkpoint").rename(tmp_path / "run" / "checkpoint.pt")
     (tmp_path / "run" / "result.json").unlink()
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt is of an earlier version"):
         resume(tmp_path / "run", progress=False)
+    (tmp_path / "run" / "model").rename(tmp_path / "run" / "model.pt")
+    data = load_splits(load_config(run[0] / "config.yaml").data)
+    with pytest.raises(CheckpointError, match=r"model\.pt is of an earlier version"):
+        load_model(tmp_path / "run", data)
 
 
 def test_a_checkpoint_of_another_network_is_refused(root):

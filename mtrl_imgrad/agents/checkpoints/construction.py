@@ -37,7 +37,7 @@ def construction_state(agent: MultiTaskAlgorithm) -> dict[str, Any]:
         "agent": type(agent).__name__,
         "arguments": _arguments(agent),
         "tasks": {"names": agent.tasks.names, "copies": agent.tasks.envs_per_task, "one_hot": agent.tasks.one_hot},
-        "spaces": [{"low": space.low, "high": space.high} for space in _boxes(agent)],
+        "spaces": [_bounds(agent.observation_space), _bounds(agent.action_space)],
     }
 
 
@@ -58,10 +58,9 @@ def _arguments(agent: MultiTaskAlgorithm) -> dict[str, Any]:
     return {"values": values, "unknown": unknown}
 
 
-def _boxes(agent: MultiTaskAlgorithm) -> list[spaces.Box]:
-    boxes = [agent.observation_space, agent.action_space]
-    assert all(isinstance(box, spaces.Box) for box in boxes), "the only spaces that the agents take"
-    return boxes  # type: ignore[return-value]
+def _bounds(space: spaces.Space) -> dict[str, np.ndarray]:
+    assert isinstance(space, spaces.Box), "the only space that the agents take"
+    return {"low": space.low, "high": space.high}
 
 
 def build_agent(

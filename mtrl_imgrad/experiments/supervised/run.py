@@ -95,8 +95,7 @@ def resume(folder: Path, *, group: Any = None, console: Console | None = None, p
         raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
-    if (folder / "checkpoint.pt").exists():
-        raise CheckpointError(f"{folder}/checkpoint.pt is of an earlier version, which has to finish the run")
+    _refuse_earlier_version(folder / "checkpoint.pt")
     return _Run(load_config(folder / "config.yaml"), folder, Replica(group), console, progress).finish()
 
 
@@ -146,8 +145,22 @@ def load_model(folder: Path, data: Splits) -> TaskModel:
         CheckpointError: if the file cannot be read.
     """
     model = build_model(load_config(folder / "config.yaml"), data)
-    model.load_state_dict(read_checkpoint(folder / "model")["model"])
+    _load_parameters(model, folder)
     return model
+
+
+def _refuse_earlier_version(path: Path) -> None:
+    if path.exists():
+        raise CheckpointError(f"{path} is of an earlier version of mtrl-imgrad; only that version reads it")
+
+
+def _load_parameters(model: TaskModel, folder: Path) -> None:
+    _refuse_earlier_version(folder / "model.pt")
+    state = read_checkpoint(folder / "model")
+    try:
+        model.load_state_dict(state["model"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}/model does not fit the run's network: {error}") from error
 
 
 @checked
@@ -217,7 +230,7 @@ class _Run:
         if not self.writes:
             return result
         if self.config.reporting.report == "best":
-            self.trainer.model.load_state_dict(read_checkpoint(self.folder / "model")["model"])
+            _load_parameters(self.trainer.model, self.folder)
         else:
             self._save_model()
         draw_run_panel(self.trainer, self.folder / "panel.png", self.config.reporting.panel_images)
@@ -271,8 +284,11 @@ class _Run:
 
     def _restore(self) -> None:
         state = read_checkpoint(self.folder / "checkpoint")
-        self.trainer.load_state_dict(state)
-        self.records = [record_from_state(record) for record in state["history"]]
+        try:
+            self.trainer.load_state_dict(state)
+            self.records = [record_from_state(record) for record in state["history"]]
+        except (KeyError, TypeError, AttributeError, CheckpointError) as error:
+            raise CheckpointError(f"{self.folder}/checkpoint cannot be restored: {error}") from error
         # A crash may have come between the table and the checkpoint.
         rows = read_rows(self.folder / "diagnostics.csv")
         self.rows = [row for row in rows if row["epoch"] < self.trainer.epoch]

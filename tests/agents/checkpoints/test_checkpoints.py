@@ -146,6 +146,11 @@ def test_vec_normalize_goes_on_with_its_statistics(kind, options, tmp_path):
     loaded.learn(160, reset_num_timesteps=False).save_checkpoint(tmp_path / "b")
     assert agent.get_vec_normalize_env().obs_rms.count > 300
     assert_equal_states(tmp_path / "a", tmp_path / "b")
+    state = read_checkpoint(tmp_path / "it")
+    state["normalization"]["moments"]["obs_rms"][0] = np.zeros(1)
+    write_checkpoint(tmp_path / "forged", state)
+    with pytest.raises(CheckpointError, match="obs_rms of VecNormalize has shape"):
+        kind.load_checkpoint(tmp_path / "forged", make(), device="cpu")
     with pytest.warns(UserWarning, match="saved with a VecNormalize around the environment, and there is none now"):
         kind.load_checkpoint(tmp_path / "it", make_plain(), device="cpu")
     agent = kind("MlpPolicy", make_plain(), trace=False, **options)
