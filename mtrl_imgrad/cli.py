@@ -175,6 +175,9 @@ def _run(arguments: list[str]) -> None:
     if not words:
         _help_of_all(arguments or ["--help"])
     name, rest = " ".join(arguments[:words]), arguments[words:]
+    if name == "supervised" and rest and not rest[0].startswith("-"):
+        below = [known.split()[1] for known in COMMANDS if " " in known]
+        raise UnknownNameError("command below supervised", rest[0], below)
     if name != "supervised":
         refuse_torchrun(name)
     options = _options(name)

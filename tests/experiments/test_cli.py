@@ -216,7 +216,7 @@ def test_version(capsys):
         (["train", "--total-timesteps", "1e17"], "expected an integer"),
         (["supervised"], "--data NAME"),
         (["supervised", "--data", "nyuv3"], "Did you mean 'nyuv2'"),
-        (["supervised", "comapre"], "comapre"),
+        (["supervised", "comapre"], "Did you mean 'compare'"),
         (["supervised", "analyse"], "one folder or more"),
         (["supervised", "make-data", "photographs"], "primitives"),
     ],
@@ -241,7 +241,7 @@ def test_integers_may_have_an_exponent():
 def test_help_shows_the_options_and_defaults_of_what_was_chosen(options, capsys):
     with pytest.raises(SystemExit):
         main(["train", *options.split(), "--help"])
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--gae-lambda" in out
     assert "--tau" not in out
     assert f"(default: {options.split()[1]})" in out
@@ -268,7 +268,7 @@ done
 def test_completion_knows_commands_options_and_presets(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["completion", "bash"])
-    assert stop.value.code == 0
+    assert not stop.value.code
     (tmp_path / "completion.bash").write_text(capsys.readouterr().out)
     expected = {
         "tra": {"train"},
