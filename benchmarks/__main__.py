@@ -8,7 +8,7 @@ import platform
 
 import torch
 
-from benchmarks import dropout, encoders, gradients, simulators, solvers, supervised, training
+from benchmarks import checks, dropout, encoders, gradients, simulators, solvers, supervised, training
 from mtrl_imgrad.experiments.versions import installed_versions
 
 PARTS = {
@@ -16,6 +16,7 @@ PARTS = {
     "gradients": gradients.run,
     "encoders": encoders.run,
     "dropout": dropout.run,
+    "checks": checks.run,
     "solvers": solvers.run,
     "simulators": simulators.run,
     "supervised": supervised.run,

@@ -92,7 +92,7 @@ def check(argument: str, value: Any, annotation: Any) -> Any:
     """
     try:
         return _read(value, annotation)
-    except _Unfit:
+    except _UnfitError:
         message = f"{argument} must be {_words(annotation)}, got {_shown(value)}{_hint(value, annotation)}"
     raise ArgumentError(message)
 
@@ -127,17 +127,17 @@ class _Names(dict[str, Any]):
         return getattr(builtins, name, Any)
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     """A value is not what an annotation says."""
 
 
 def _require(fits: bool) -> None:
     if not fits:
-        raise _Unfit
+        raise _UnfitError
 
 
 def _read(value: Any, annotation: Any) -> Any:
-    """``value``, its numbers Python's and its lists tuples where the annotation says so; raises `_Unfit`."""
+    """``value``, its numbers Python's and its lists tuples where the annotation says so; raises `_UnfitError`."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return _read_union(value, inner)
@@ -160,9 +160,9 @@ def _read_union(value: Any, inner: tuple[Any, ...]) -> Any:
     for one in inner:
         try:
             return _read(value, one)
-        except _Unfit:
+        except _UnfitError:
             continue
-    raise _Unfit
+    raise _UnfitError
 
 
 def _read_container(value: Any, origin: Any, inner: tuple[Any, ...]) -> Any:
@@ -214,7 +214,7 @@ def _read_number(value: Any, kind: type[int] | type[float]) -> float:
     try:
         number = kind(value)
     except OverflowError:  # an integer beyond the largest float
-        raise _Unfit from None
+        raise _UnfitError from None
     _require(-_LIMIT <= number < _LIMIT if kind is int else not math.isnan(number))
     return number
 

@@ -3,7 +3,8 @@
 Public is what a package of ours exports (``__all__`` of its ``__init__``), what the modules of rooms without exports
 list (`ROOMS`), and every registered combiner and encoder. Not asked are abstract classes, which nobody can make, and
 records: named tuples and dataclasses without checks, which functions return. Whole runs (`experiments.train` and the
-like) are asked through their configurations and the command line.
+like) are asked through their configurations and the command line, and what runs at each step (`HOT_PATH`) through the
+entry point that checks for it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from mtrl_imgrad.agents.encoders import ENCODERS
 from mtrl_imgrad.combiners import combiner_class, list_combiners
 from mtrl_imgrad.errors import MtrlImgradError, UnknownNameError
 from tests.support.inputs.bad_values import bad_values, must_refuse
+from tests.support.inputs.hot_path import HOT_PATH
 from tests.support.inputs.public_calls import CALLS, METHODS, SLOW
+from tests.support.registries import forget_registrations
 
 pytestmark = pytest.mark.faults
 
@@ -62,11 +65,12 @@ def public_callables() -> dict[str, Any]:
         for name in getattr(module, "__all__", ())
     ]
     found += [combiner_class(name) for name in list_combiners()] + list(ENCODERS.values())
-    return {
+    named = {
         f"{one.__module__.removeprefix('mtrl_imgrad.')}.{one.__name__}": one
         for one in found
         if (inspect.isclass(one) or inspect.isfunction(one)) and takes_arguments(one) and not is_record(one)
     }
+    return {name: one for name, one in named.items() if name not in HOT_PATH}
 
 
 def takes_arguments(one: Any) -> bool:
@@ -90,6 +94,13 @@ Make = Callable[[], tuple[Callable[..., Any], Mapping[str, Any]]]
 def test_every_public_callable_has_a_valid_call():
     assert set(PUBLIC) - set(CALLS) == set(), "add a valid call to public_calls.py"
     assert set(CALLS) - set(PUBLIC) == set(), "not public any more"
+
+
+@pytest.mark.parametrize("name", HOT_PATH)
+def test_the_hot_path_carries_no_checks(name):
+    function = pkgutil.resolve_name(f"mtrl_imgrad.{name}")
+    function = function.__init__ if inspect.isclass(function) else function
+    assert inspect.unwrap(function) is function
 
 
 def says_which(error: BaseException, name: str, value: Any) -> bool:
@@ -147,8 +158,9 @@ def ask(make: Make) -> None:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Wrong paths are written to a folder that nobody misses."""
+    """Wrong paths are written to a folder that nobody misses, and registrations are forgotten."""
     monkeypatch.chdir(tmp_path)
+    forget_registrations(monkeypatch)
 
 
 def cases(table: Mapping[str, Any]) -> list:

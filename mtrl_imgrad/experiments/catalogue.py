@@ -19,7 +19,7 @@ __all__ = ["Combiners", "print_combiner", "print_combiners"]
 COSTS = {
     "losses": "1 backward",
     "gramian": "K gradients",
-    "matrix": "K gradients, entrywise",
+    "matrix": "K gradients, elementwise",
 }
 """What a step costs, by what a method needs, beside K-sized work. Rows of tasks give K gradients in one backward."""
 

@@ -46,7 +46,6 @@ def make_loss(task: TaskSpec, protocol: Protocol = "fixed") -> Loss:
     return losses[task.kind]
 
 
-@checked
 def segmentation_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-likelihood of the labelled pixels.
 
@@ -63,7 +62,6 @@ def segmentation_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORED_LABEL).sum().clamp_min(1)
 
 
-@checked
 def depth_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed") -> Tensor:
     """Mean absolute error over the measured pixels.
 
@@ -76,7 +74,6 @@ def depth_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed")
     return _masked_mean((prediction - target).abs().squeeze(1), measured_pixels(target, protocol))
 
 
-@checked
 def normal_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed") -> Tensor:
     """One minus the mean cosine, over the measured pixels.
 
@@ -89,7 +86,6 @@ def normal_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed"
     return _masked_mean(1 - (prediction * target).sum(dim=1), measured_pixels(target, protocol))
 
 
-@checked
 def attribute_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean binary cross-entropy.
 

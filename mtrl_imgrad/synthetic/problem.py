@@ -39,7 +39,6 @@ _CLAMP = 5e-6
 _CENTRE = 7.0
 
 
-@checked
 def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
     """Both losses and their gradients.
 

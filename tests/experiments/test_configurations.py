@@ -18,8 +18,9 @@ pytestmark = pytest.mark.faults
 
 WRONG = ["no such thing", float("nan"), [[]], {"no such thing": 1}, None, True, -1e308]
 CONFIGURATIONS = [
-    (agents.MTSACTrainConfig, agents.load_config),
-    (agents.MTPPOTrainConfig, agents.load_config),
+    (agents.train_config_class("mtsac"), agents.load_config),
+    (agents.train_config_class("mtppo"), agents.load_config),
+    (agents.train_config_class("mttd3"), agents.load_config),
     (supervised.SupervisedConfig, supervised.load_config),
 ]
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import MinLen
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import BaseBuffer
@@ -28,10 +29,9 @@ from mtrl_imgrad.agents.common.unsupported import SAC_ARGUMENTS, refuse
 from mtrl_imgrad.agents.off_policy.columns import StoredColumns
 from mtrl_imgrad.agents.off_policy.n_step import CUT_OFF, TERMINATED, n_step_transitions
 from mtrl_imgrad.agents.off_policy.reward_moments import RewardMoments
-from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, Probability, Seed, checked
 
 __all__ = ["TaskBatch", "TaskReplayBuffer"]
 
@@ -90,38 +90,28 @@ class TaskReplayBuffer(StoredColumns):
 
     def __init__(
         self,
-        buffer_size: int,
+        buffer_size: Count,
         observation_space: spaces.Space,
         action_space: spaces.Space,
         device: torch.device | str = "auto",
-        n_envs: int = 1,
+        n_envs: Count = 1,
         optimize_memory_usage: bool = False,
         handle_timeout_termination: bool = True,
-        task_names: Sequence[str] = ("task",),
+        task_names: Annotated[Sequence[str], MinLen(1)] = ("task",),
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
-        n_steps: int = 1,
-        gamma: float = 0.99,
-        seed: int | None = None,
+        n_steps: Count = 1,
+        gamma: Probability = 0.99,
+        seed: Seed | None = None,
     ) -> None:
         refuse(type(self).__name__, {"optimize_memory_usage": optimize_memory_usage}, SAC_ARGUMENTS)
         check_device(device)
-        if seed is not None:
-            check_seed(seed)
-        if not task_names or n_envs < 1 or n_envs % len(task_names):
+        if n_envs % len(task_names):
             raise ArgumentError(f"n_envs must be a multiple of the {len(task_names)} task_names, got {n_envs}")
         if buffer_size < n_envs:
             raise ArgumentError(
                 f"buffer_size must hold at least one transition for each of {n_envs} envs, got {buffer_size}"
             )
-        if sampling not in ("balanced", "uniform"):
-            raise ArgumentError(f"sampling must be 'balanced' or 'uniform', got {sampling!r}")
-        if reward_normalization not in (None, "std"):
-            raise ArgumentError(f"reward_normalization must be None or 'std', got {reward_normalization!r}")
-        if n_steps < 1:
-            raise ArgumentError(f"n_steps must be a positive integer, got {n_steps}")
-        if not 0 <= gamma <= 1:
-            raise ArgumentError(f"gamma must be a number in [0, 1], got {gamma}")
         # Not ReplayBuffer's own constructor: it allocates the NumPy arrays that the rows replace.
         BaseBuffer.__init__(self, buffer_size // n_envs, observation_space, action_space, device, n_envs)
         self.optimize_memory_usage = False
@@ -137,7 +127,6 @@ class TaskReplayBuffer(StoredColumns):
         self._moments = RewardMoments(self.num_tasks, self.device)
         self.generator = torch_generator(seed, Stream.REPLAY, device=self.device)
 
-    @checked
     def add(
         self,
         obs: np.ndarray,
@@ -161,9 +150,11 @@ class TaskReplayBuffer(StoredColumns):
         Raises:
             NonFiniteError: if an entry is NaN or infinite, naming the field, the environment and the position.
         """
-        if np.shape(action) == (self.n_envs, *(self.action_space.shape or ())):
+        if action.shape == (self.n_envs, *(self.action_space.shape or ())):
             action = action.reshape(self.n_envs, -1)
-        self._check_shapes(obs=obs, next_obs=next_obs, action=action, reward=reward, done=done, infos=infos)
+        self._check_shapes(obs=obs, next_obs=next_obs, action=action, reward=reward, done=done)
+        if len(infos) != self.n_envs:
+            raise ArgumentError(f"infos must be {self.n_envs} dicts, got {len(infos)}")
         ends = np.where(done, TERMINATED, 0.0)
         if self.handle_timeout_termination:
             cut = np.fromiter((info.get("TimeLimit.truncated", False) for info in infos), bool, self.n_envs)
@@ -193,14 +184,14 @@ class TaskReplayBuffer(StoredColumns):
             ends = self._rows[self.pos - 1, :, -1]
             ends[ends == 0] = CUT_OFF
 
-    def _check_shapes(self, **fields: Any) -> None:
+    def _check_shapes(self, **fields: np.ndarray) -> None:
         """Refuse what is not of every environment, or of another width than observations and actions have."""
         observation, action = (self.n_envs, *self.obs_shape), (self.n_envs, self.action_dim)
         expected = {"obs": observation, "next_obs": observation, "action": action}
         for name, value in fields.items():
-            shape = np.shape(value)
-            if shape != expected.get(name, (self.n_envs,)):
-                raise ArgumentError(f"{name} must be {list(expected.get(name, (self.n_envs,)))}, got {list(shape)}")
+            shape = expected.get(name, (self.n_envs,))
+            if value.shape != shape:
+                raise ArgumentError(f"{name} must be {list(shape)}, got {list(value.shape)}")
 
     def _check_finite(self, row: np.ndarray) -> None:
         if np.isfinite(row).all():
@@ -212,7 +203,6 @@ class TaskReplayBuffer(StoredColumns):
             f" is {row[env_index, column]} in the transition for replay position {self.pos}; nothing was stored"
         )
 
-    @checked
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> TaskBatch:  # type: ignore[override]
         """Draw ``batch_size`` rows over all tasks, with replacement.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.validation import checked
-
 __all__ = ["RewardMoments"]
 
 
@@ -22,7 +20,6 @@ class RewardMoments:
         """Move to another device."""
         self.mean, self.sum_of_squares = self.mean.to(device), self.sum_of_squares.to(device)
 
-    @checked
     def add(self, rewards: Tensor) -> None:
         """Take in ``[K, n]`` rewards."""
         rewards = rewards.double()

@@ -11,7 +11,8 @@ import tyro
 
 from mtrl_imgrad.experiments.options import Flat, given_options, without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
-from mtrl_imgrad.experiments.rl.config import MTSACTrainConfig, TrainConfig, load_config, train_config_class
+from mtrl_imgrad.experiments.rl.backend_option import BackendName
+from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
 
 __all__ = ["Evaluate", "Train"]
 
@@ -53,7 +54,7 @@ class Train:
     """Options of ``train``."""
 
     start: Annotated[Start, Flat] = field(default_factory=Start)
-    config: Annotated[TrainConfig, Flat] = field(default_factory=MTSACTrainConfig)
+    config: Annotated[TrainConfig, Flat] = field(default_factory=train_config_class("mtsac"))
     progress_bar: bool = True
     """Show progress."""
 
@@ -104,7 +105,7 @@ class Evaluate:
     """The model at the end, or the best by success while training."""
     seed: int | None = None
     """Seed of the evaluation's goals; None takes new ones for best_model, the run's own for model."""
-    backend: Literal["metaworld", "envpool", "toy", "auto"] | None = None
+    backend: BackendName | None = None
     """Simulator back-end; None takes that of the run's own evaluations."""
     stochastic: bool = False
     """Sample actions in place of taking the mean."""

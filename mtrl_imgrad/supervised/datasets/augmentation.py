@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.validation import checked
 
 __all__ = ["SCALES", "Protocol", "View", "apply_view", "check_protocol", "draw_view"]
 
@@ -58,7 +57,6 @@ def check_protocol(protocol: str) -> None:
         raise UnknownNameError("protocol", protocol, get_args(Protocol))
 
 
-@checked
 def draw_view(height: int, width: int, generator: torch.Generator) -> View:
     """Draw a view of an image: scale from `SCALES`, the crop's place uniformly, a mirror image with probability 1/2."""
     if min(height, width) < 1:
@@ -72,7 +70,6 @@ def draw_view(height: int, width: int, generator: torch.Generator) -> View:
     return View(scale, below(height - rows + 1), below(width - columns + 1), rows, columns, below(2) == 1)
 
 
-@checked
 def apply_view(
     layers: Mapping[str, Tensor], view: View, *, inverse_depth: bool = False, protocol: Protocol = "fixed"
 ) -> dict[str, Tensor]:

@@ -13,21 +13,19 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from mtrl_imgrad.agents import MTSAC, TaskReplayBuffer
+from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.encoders import ENCODERS, NetworkSpec, make_encoder
-from mtrl_imgrad.agents.encoders.layers import TaskLinear
 from mtrl_imgrad.combiners import combiner_class, list_combiners, make_combiner
-from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.envs import Backend, make_vec_env
 from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
 from mtrl_imgrad.experiments.presets import preset_path
-from mtrl_imgrad.experiments.rl import config as agents
 from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, SupervisedConfig
 from mtrl_imgrad.experiments.supervised.data import load_splits
-from mtrl_imgrad.gradients import Parameters, by_rows, split_parameters
+from mtrl_imgrad.gradients import StepSettings
 from mtrl_imgrad.supervised.datasets import (
     AttributeSample,
+    DataFormat,
     DenseSample,
-    View,
     write_celeba,
     write_cityscapes,
     write_nyuv2,
@@ -146,10 +144,6 @@ def module() -> nn.Module:
     return nn.Linear(2, 1)
 
 
-def task_parameters() -> Parameters:
-    return split_parameters(TaskLinear(2, 2, 1))
-
-
 def task_loss(parameters: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
     return sum(value.square().sum() for value in parameters.values()), ()
 
@@ -166,24 +160,6 @@ def optimization_step(folder: Path) -> dict[str, Any]:
         "max_grad_norm": 1.0,
         "tasks": [0, 1],
     }
-
-
-def transition() -> dict[str, Any]:
-    n = env().num_envs
-    return {
-        "obs": np.zeros((n, 6), np.float32),
-        "next_obs": np.zeros((n, 6), np.float32),
-        "action": np.zeros((n, 2), np.float32),
-        "reward": np.zeros(n, np.float32),
-        "done": np.zeros(n, bool),
-        "infos": [{} for _ in range(n)],
-    }
-
-
-def filled_buffer() -> TaskReplayBuffer:
-    buffer = TaskReplayBuffer(40, STATE, ACTION, "cpu", 4, task_names=("a", "b", "c", "d"))
-    buffer.add(**transition())
-    return buffer
 
 
 def policy_arguments(folder: Path) -> dict[str, Any]:
@@ -252,7 +228,9 @@ CALLS: dict[str, Call] = {
     "combiners.solvers.simplex_problems.min_norm_point": lambda folder: {"gramian": gramian()},
     "agents.sac.agent.MTSAC": lambda folder: agent_arguments(buffer_size=400),
     "agents.ppo.agent.MTPPO": lambda folder: agent_arguments(n_steps=4, batch_size=8),
+    "agents.td3.agent.MTTD3": lambda folder: agent_arguments(buffer_size=400),
     "agents.sac.policy.MTSACPolicy": policy_arguments,
+    "agents.td3.policy.MTTD3Policy": policy_arguments,
     "agents.ppo.policy.MTPPOPolicy": policy_arguments,
     "agents.off_policy.buffer.TaskReplayBuffer": lambda folder: {
         "buffer_size": 8,
@@ -272,9 +250,13 @@ CALLS: dict[str, Call] = {
         "initialization": "orthogonal",
         "critic": True,
     },
+    "agents.encoders.base.NetworkSpec": lambda folder: vars(SPEC),
     "agents.encoders.make_encoder": lambda folder: {"encoder": "one_hot", "spec": SPEC},
-    "envs.registry.make_vec_env": lambda folder: {"tasks": "toy-reach"},
-    "envs.task_sets.list_tasks": lambda folder: {"task_set": "MT10"},
+    "envs.make.make_vec_env": lambda folder: {"tasks": "toy-reach"},
+    "envs.registry.Backend": lambda folder: {"name": "mine", "vec_env": "module:Class", "task_sets": {"a": ("b", "c")}},
+    "envs.registry.register_backend": lambda folder: {"backend": Backend("mine", "module:Class", {"a": ("b", "c")})},
+    "envs.registry.list_tasks": lambda folder: {"task_set": "MT10"},
+    "evaluation.protocol.EvaluationProtocol": lambda folder: {},
     "evaluation.history.EvaluationHistory": lambda folder: {"task_names": ("a", "b")},
     "evaluation.report.SuccessReport": lambda folder: {
         "task_names": ("a", "b"),
@@ -304,7 +286,6 @@ CALLS: dict[str, Call] = {
     "synthetic.optima.minimiser": lambda folder: {"shares": torch.tensor([0.5])},
     "synthetic.problem.check_shares": lambda folder: {"shares": (0.5,)},
     "synthetic.problem.check_starts": lambda folder: {"starts": "five"},
-    "synthetic.problem.evaluate": lambda folder: {"points": torch.zeros(3, 2)},
     "synthetic.problem.task_weights": lambda folder: {"shares": (0.5,)},
     "synthetic.results.save_outcomes": lambda folder: {"outcomes": outcomes(run()), "settings": {}, "folder": folder},
     "synthetic.results.save_tables": lambda folder: {"tables": [], "folder": folder},
@@ -320,18 +301,20 @@ CALLS: dict[str, Call] = {
         "scenario": 0,
         "path": folder / "a.png",
     },
-    "gradients.ParameterIndex": lambda folder: {"module": module()},
-    "gradients.split_parameters": lambda folder: {"module": module()},
-    "gradients.by_rows": lambda folder: {"loss": task_loss, "parameters": task_parameters()},
-    "gradients.over_tasks": lambda folder: {"function": task_loss, "parameters": task_parameters()},
-    "gradients.combine_rows": lambda folder: {
+    "gradients.parameters.ParameterIndex": lambda folder: {"module": module()},
+    "gradients.parameters.split_parameters": lambda folder: {"module": module()},
+    "gradients.network_update.NetworkUpdate": lambda folder: {
+        "network": module(),
         "combiner": make_combiner("mgda"),
-        "jacobian": by_rows(task_loss, task_parameters()),
+        "loss": task_loss,
+        "settings": StepSettings(),
     },
+    "reporting.atomic_files.write_text": lambda folder: {"target": folder / "file", "text": "some"},
     "reporting.atomic_files.write_atomically": lambda folder: {
         "target": folder / "file",
         "write": lambda file: file.write(b""),
     },
+    "reporting.atomic_files.write_text": lambda folder: {"target": folder / "text", "text": "x"},
     "reporting.atomic_files.sync_folder": lambda folder: {"folder": folder},
     "experiments.supervised.comparison.delta_m": lambda folder: {
         "results": PAIR,
@@ -345,10 +328,6 @@ CALLS: dict[str, Call] = {
     },
     "experiments.supervised.comparison.mean_rank": lambda folder: {"rows": {"one": PAIR}, "higher_is_better": SIGNS},
     "supervised.losses.make_loss": lambda folder: {"task": TASKS[0]},
-    "supervised.losses.depth_loss": lambda folder: {"prediction": image_batch(1), "target": image_batch(1)},
-    "supervised.losses.normal_loss": lambda folder: {"prediction": image_batch(3), "target": image_batch(3)},
-    "supervised.losses.attribute_loss": lambda folder: {"logits": torch.zeros(2, 1), "target": torch.ones(2, 1)},
-    "supervised.losses.segmentation_loss": lambda folder: {"log_probabilities": image_batch(3), "labels": labels()},
     "experiments.supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.tasks.TaskSpec": lambda folder: {"name": "a", "kind": "depth", "channels": 1},
     "supervised.models.registry.make_model": lambda folder: {"name": "segnet", "tasks": TASKS, "width": 1 / 32},
@@ -359,6 +338,10 @@ CALLS: dict[str, Call] = {
     "supervised.metrics.segmentation.SegmentationMetric": lambda folder: {"num_classes": 3},
     "supervised.metrics.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
     "supervised.metrics.metric_set.make_metric": lambda folder: {"task": TASKS[0]},
+    "supervised.datasets.registry.DataFormat": lambda folder: {"name": "mine", "reader": "module:Class"},
+    "supervised.datasets.registry.data_format": lambda folder: {"name": "nyuv2"},
+    "supervised.datasets.registry.register_format": lambda folder: {"record": DataFormat("mine", "module:Class")},
+    "experiments.supervised.published.has_published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.datasets.dense.DenseDataset": lambda folder: {
         "root": nyuv2(folder),
         "split": "train",
@@ -376,15 +359,6 @@ CALLS: dict[str, Call] = {
         "num_classes": 3,
     },
     "supervised.datasets.celeba.CelebA": lambda folder: {"root": faces(folder), "split": "train"},
-    "supervised.datasets.augmentation.apply_view": lambda folder: {
-        "layers": {"depth": torch.ones(1, 8, 8)},
-        "view": View(1.0, 0, 0, 8, 8, False),
-    },
-    "supervised.datasets.augmentation.draw_view": lambda folder: {
-        "height": 8,
-        "width": 8,
-        "generator": torch.Generator().manual_seed(0),
-    },
     "scenes.make.make_scenes": lambda folder: {
         "kind": "primitives",
         "root": folder / "scenes",
@@ -420,11 +394,6 @@ CALLS: dict[str, Call] = {
     "experiments.presets.list_presets": lambda folder: {"kind": "rl"},
     "experiments.presets.preset_path": lambda folder: {"kind": "rl", "name": "mt10"},
     "experiments.rl.config.train_config_class": lambda folder: {"agent": "mtsac"},
-    "experiments.config_files.save_config": lambda folder: {
-        "config": agents.MTSACTrainConfig(),
-        "path": folder / "config.yaml",
-        "ran_with": {},
-    },
 }
 SLOW: set[str] = set()
 METHODS: dict[str, Callable[[Path], tuple[Any, dict[str, Any]]]] = {
@@ -443,8 +412,6 @@ METHODS: dict[str, Callable[[Path], tuple[Any, dict[str, Any]]]] = {
     "imgrad.backward": lambda folder: (make_combiner("imgrad").backward, optimization_step(folder)),
     "rlw.backward": lambda folder: (make_combiner("rlw").backward, optimization_step(folder)),
     "famo.load_state_dict": lambda folder: (famo().load_state_dict, {"state": famo().state_dict()}),
-    "buffer.add": lambda folder: (filled_buffer().add, transition()),
-    "buffer.sample": lambda folder: (filled_buffer().sample, {"batch_size": 4}),
     "agent.learn": lambda folder: (fresh_agent().learn, {"total_timesteps": 4}),
     "report.save": lambda folder: (report().save, {"path": folder / "report"}),
     "history.append": lambda folder: (fresh_history().append, {"timesteps": 1, "report": report()}),
