@@ -12,12 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mtrl_imgrad import __version__
 from mtrl_imgrad.agents import MTPPO, MTSAC
-from mtrl_imgrad.cli import COMMANDS, _parse, main
+from mtrl_imgrad.cli import COMMANDS, main, read
 from mtrl_imgrad.combiners import list_combiners
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.evaluation import EvaluationHistory, EvaluationProtocol, SuccessReport
 from mtrl_imgrad.experiments.presets import list_presets
-from mtrl_imgrad.experiments.rl.commands import Train
 from mtrl_imgrad.experiments.rl.config import load_config
 
 SMALL = (
@@ -232,7 +231,7 @@ def test_wrong_arguments_end_with_2_and_a_hint(arguments, says, capsys):
 
 
 def test_integers_may_have_an_exponent():
-    options = _parse(Train, "train", ["--total-timesteps", "1e6", "--eval-every", "5_000", "--horizon", "2E2"], None)
+    options = read(["train", "--total-timesteps", "1e6", "--eval-every", "5_000", "--horizon", "2E2"])
     assert (options.config.total_timesteps, options.config.evaluation.eval_every) == (1_000_000, 5000)
     assert options.config.env.horizon == 200
 
