@@ -19,10 +19,11 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from mtrl_imgrad import __version__
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, MtrlImgradError, UnknownNameError
 from mtrl_imgrad.experiments.torchrun import refuse_torchrun
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "read"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     1 for all others. Any other exception is a bug and keeps its traceback.
     """
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
+        arguments = list(sys.argv[1:] if arguments is None else arguments)
+        if arguments[:1] == ["--version"]:
+            print(f"mtrl-imgrad {__version__}")
+        else:
+            read(arguments)()
         sys.stdout.flush()
     except LearningInterruptedError as error:
         print(error, file=sys.stderr)
@@ -164,30 +169,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(arguments: list[str]) -> None:
-    """Read the arguments and run their command."""
-    if arguments[:1] == ["--version"]:
-        from mtrl_imgrad import __version__
+def read(arguments: list[str]) -> Callable[[], None]:
+    """The options of the command that ``arguments`` name, ready to be called.
 
-        print(f"mtrl-imgrad {__version__}")
-        return
+    Raises:
+        ArgumentError: if a name does not exist.
+        SystemExit: after help (0), or a message about other wrong arguments (2).
+    """
     words = next((count for count in (2, 1) if " ".join(arguments[:count]) in COMMANDS), 0)
     if not words:
         _help_of_all(arguments or ["--help"])
     name, rest = " ".join(arguments[:words]), arguments[words:]
+    if name == "supervised" and rest and not rest[0].startswith("-"):
+        below = [known.split()[1] for known in COMMANDS if " " in known]
+        raise UnknownNameError("command below supervised", rest[0], below)
     if name != "supervised":
         refuse_torchrun(name)
     options = _options(name)
     default = options.defaults(rest) if hasattr(options, "defaults") else None
-    _parse(options if default is None else type(default), name, rest, default)()
-
-
-def _parse(options: Any, name: str, arguments: list[str], default: Any) -> Callable[[], None]:
     return tyro.cli(
-        options,
+        options if default is None else type(default),
         prog=f"mtrl-imgrad {name}",
         description=COMMANDS[name].summary,
-        args=arguments,
+        args=rest,
         default=tyro.MISSING_NONPROP if default is None else default,
         registry=NUMBERS,
     )

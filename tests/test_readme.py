@@ -1,11 +1,15 @@
 """The README's Python runs as it stands there, on the toy set and for a moment."""
 
 import re
+import shlex
 
 import pytest
 import torch
 
-from mtrl_imgrad import make_combiner
+from mtrl_imgrad import cli, make_combiner
+from mtrl_imgrad.experiments.config_files import save_config
+from mtrl_imgrad.experiments.rl.config import train_config_class
+from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
 from tests.support.paths import ROOT
 
 README = ROOT / "README.md"
@@ -50,3 +54,21 @@ def test_combiner_lines():
     exec(compile(_blocks()[2], "README.md", "exec"), found)
     assert found["out"].status.name == "SOLVED"
     assert found["out"].weights.tolist() == pytest.approx([0.496080, 0.287356, 0.494504], abs=1e-4)
+
+
+def _documented_commands():
+    """Commands of the README's and the pages' shell blocks; lines that end with a backslash go on."""
+    for page in (README, *sorted((README.parent / "docs").rglob("*.md"))):
+        for block in re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith("mtrl-imgrad ") and not re.search(r"[$|]|--help", line):
+                    yield shlex.split(line, comments=True)[1:]
+
+
+@pytest.mark.parametrize("arguments", list(_documented_commands()), ids=" ".join)
+def test_documented_commands_are_read(arguments, tmp_path):
+    if "--config" in arguments:
+        kind = SupervisedConfig() if arguments[0] == "supervised" else train_config_class("mtsac")()
+        save_config(kind, tmp_path / "config.yaml", {})
+        arguments[arguments.index("--config") + 1] = str(tmp_path / "config.yaml")
+    assert callable(cli.read(arguments))

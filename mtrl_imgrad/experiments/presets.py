@@ -34,6 +34,7 @@ class Presets:
                 console.print(f"{option} [bold]{name}[/]  {escape(summary)}\n    {escape(str(path))}", soft_wrap=True)
 
 
+@checked
 def list_presets(kind: RunKind) -> list[str]:
     """Names of the presets for one kind of run.
 

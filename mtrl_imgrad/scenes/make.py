@@ -44,7 +44,7 @@ def make_scenes(
     width: int | None = None,
     seed: int = 0,
     colour: str = "auto",
-    progress: bool = True,
+    progress_bar: bool = True,
 ) -> Path:
     """Write a folder of simulated scenes with true labels; at once if it is there already.
 
@@ -59,7 +59,7 @@ def make_scenes(
         width: Pixels; 128 by default (``"attributes"``: 178, CelebA's).
         seed: That everything is drawn from.
         colour: ``"gl"`` draws with OpenGL, ``"rays"`` shades the labels' rays, ``"auto"`` takes the first that works.
-        progress: Whether to show how far it is.
+        progress_bar: Whether to show how far it is.
 
     Returns:
         ``root``.
@@ -91,7 +91,7 @@ def make_scenes(
     except OSError as error:
         raise DatasetError(f"{root}: cannot be made ({error}); take another folder") from error
     try:
-        _write(place / root.name, recipe, progress)
+        _write(place / root.name, recipe, progress_bar)
         (place / root.name).rename(root)
     finally:
         shutil.rmtree(place)
@@ -128,7 +128,7 @@ def _is_made(root: Path, recipe: Mapping[str, Any], colour: str) -> bool:
     return True
 
 
-def _write(root: Path, recipe: Mapping[str, Any], progress: bool) -> None:
+def _write(root: Path, recipe: Mapping[str, Any], progress_bar: bool) -> None:
     # MuJoCo is imported here, after choose_colour has set the back-end that it takes at its first import.
     from mtrl_imgrad.scenes import primitives, robot, sources
     from mtrl_imgrad.supervised.datasets.writers import write_celeba, write_nyuv2
@@ -138,7 +138,7 @@ def _write(root: Path, recipe: Mapping[str, Any], progress: bool) -> None:
     config = sources.SourceConfig(recipe["height"], recipe["width"], recipe["seed"], recipe["colour"])
     source = sources.RobotSource(config) if kind == "mt10" else sources.PrimitiveSource(config)
     try:
-        with counting_bar(f"{kind}, colour from {recipe['colour']}", sum(counts.values()), progress) as advance:
+        with counting_bar(f"{kind}, colour from {recipe['colour']}", sum(counts.values()), progress_bar) as advance:
             if isinstance(source, sources.PrimitiveSource) and kind == "attributes":
                 attribute_splits = {split: _each(source.attributes, split, counts[split], advance) for split in counts}
                 write_celeba(root, attribute_splits, primitives.ATTRIBUTES, meta=meta)

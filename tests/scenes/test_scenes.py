@@ -232,8 +232,8 @@ def _bytes(root):
 
 
 def _make(kind, root, **changed):
-    options = {"counts": {"train": 3, "val": 2}, "height": HEIGHT, "width": WIDTH, "colour": "rays", "progress": False}
-    return make_scenes(kind, root, **{**options, **changed})
+    options = {"counts": {"train": 3, "val": 2}, "height": HEIGHT, "width": WIDTH, "colour": "rays"}
+    return make_scenes(kind, root, **{**options, "progress_bar": False, **changed})
 
 
 def test_primitives_are_determined_by_the_seed(tmp_path):
@@ -358,7 +358,7 @@ def test_arguments_are_checked(tmp_path, changed, message):
 
 
 def test_progress_says_what_is_made(tmp_path, capsys):
-    _make("primitives", tmp_path / "set", progress=True)
+    _make("primitives", tmp_path / "set", progress_bar=True)
     printed = capsys.readouterr().out
     assert "primitives, colour from rays" in printed
     assert "5/5" in printed

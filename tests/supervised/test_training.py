@@ -446,7 +446,7 @@ def test_official_slip_is_kept_under_paper_only(root):
 @pytest.fixture(scope="module")
 def run(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "one"
-    return folder, train(config_for(root, folder, combiner="pcgrad"), progress=False)
+    return folder, train(config_for(root, folder, combiner="pcgrad"), progress_bar=False)
 
 
 def test_a_run_leaves_its_result_and_everything_behind_it(run, root):
@@ -475,7 +475,9 @@ def test_a_run_leaves_its_result_and_everything_behind_it(run, root):
 def test_a_stopped_run_continues_bit_for_bit(root, tmp_path, monkeypatch, combiner):
     """Stopped after an epoch, continued by another process."""
     kwargs = {"update_every": 2} if combiner == "imgrad" else {}
-    straight = train(config_for(root, tmp_path / "straight", combiner=combiner, combiner_kwargs=kwargs), progress=False)
+    straight = train(
+        config_for(root, tmp_path / "straight", combiner=combiner, combiner_kwargs=kwargs), progress_bar=False
+    )
 
     class StoppedError(Exception):
         pass
@@ -488,10 +490,10 @@ def test_a_stopped_run_continues_bit_for_bit(root, tmp_path, monkeypatch, combin
     original = MultiTaskTrainer._run_epoch
     monkeypatch.setattr(MultiTaskTrainer, "_run_epoch", stop)
     with pytest.raises(StoppedError):
-        train(config_for(root, tmp_path / "stopped", combiner=combiner, combiner_kwargs=kwargs), progress=False)
+        train(config_for(root, tmp_path / "stopped", combiner=combiner, combiner_kwargs=kwargs), progress_bar=False)
     monkeypatch.undo()
     if combiner == "imgrad":
-        continued = resume(tmp_path / "stopped", progress=False)
+        continued = resume(tmp_path / "stopped", progress_bar=False)
     else:
         command = [sys.executable, "-m", "mtrl_imgrad.cli", "supervised", "--no-progress-bar", "--resume"]
         subprocess.run([*command, str(tmp_path / "stopped")], check=True, capture_output=True)
@@ -515,7 +517,7 @@ def test_the_best_epoch_in_validation_is_reported_on_test(faces, tmp_path):
         device="cpu",
         run_dir=tmp_path / "run",
     )
-    result = train(config, progress=False)
+    result = train(config, progress_bar=False)
     rows = read_rows(tmp_path / "run/epochs.csv")
     scores = [np.mean([row["val/Red/f1"], row["val/Green/f1"]]) for row in rows]
     best = int(np.argmax(scores))
@@ -548,7 +550,7 @@ def test_a_damaged_checkpoint_of_a_run_is_named(run, part, tmp_path):
     tensors.write_bytes(tensors.read_bytes()[:-1])
     data = load_splits(load_config(folder / "config.yaml").data)
     with pytest.raises(CheckpointError, match=rf"{part}: member 'tensors' is damaged"):
-        load_model(folder, data) if part == "model" else resume(folder, progress=False)
+        load_model(folder, data) if part == "model" else resume(folder, progress_bar=False)
 
 
 @pytest.mark.parametrize("change", [{"history": [{"epoch": 1}]}, {"history": None}, {"model": {}}, {"optimizer": []}])
@@ -558,7 +560,7 @@ def test_a_forged_checkpoint_of_a_run_is_refused(run, change, tmp_path):
     (folder / "result.json").unlink()
     write_checkpoint(folder / "checkpoint", {**read_checkpoint(folder / "checkpoint"), **change})
     with pytest.raises(CheckpointError, match=f"{folder}/checkpoint cannot be restored"):
-        resume(folder, progress=False)
+        resume(folder, progress_bar=False)
     write_checkpoint(folder / "model", change)
     data = load_splits(load_config(folder / "config.yaml").data)
     with pytest.raises(CheckpointError, match=f"{folder}/model does not fit"):
@@ -570,7 +572,7 @@ def test_a_run_of_an_earlier_version_is_not_begun_again(run, tmp_path):
     (tmp_path / "run" / "checkpoint").rename(tmp_path / "run" / "checkpoint.pt")
     (tmp_path / "run" / "result.json").unlink()
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt is of an earlier version"):
-        resume(tmp_path / "run", progress=False)
+        resume(tmp_path / "run", progress_bar=False)
     (tmp_path / "run" / "model").rename(tmp_path / "run" / "model.pt")
     data = load_splits(load_config(run[0] / "config.yaml").data)
     with pytest.raises(CheckpointError, match=r"model\.pt is of an earlier version"):

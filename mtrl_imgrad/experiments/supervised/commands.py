@@ -105,7 +105,7 @@ class Train(_Configured):
 
         config = self.chosen()
         with torchrun_group() as group:
-            result = train(config, group=group, progress=self.progress_bar)
+            result = train(config, group=group, progress_bar=self.progress_bar)
         _print_result(result)
 
 
@@ -123,7 +123,7 @@ class Resume:
         from mtrl_imgrad.experiments.supervised.run import resume
 
         with torchrun_group() as group:
-            result = resume(self.resume, group=group, progress=self.progress_bar)
+            result = resume(self.resume, group=group, progress_bar=self.progress_bar)
         _print_result(result)
 
 
@@ -152,7 +152,7 @@ class Compare(_Configured):
         from mtrl_imgrad.experiments.supervised.compare import compare
 
         folder = self.folder("comparisons", self.out)
-        compare(self.chosen(), self.methods, self.seeds, folder, progress=self.progress_bar)
+        compare(self.chosen(), self.methods, self.seeds, folder, progress_bar=self.progress_bar)
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ class CoTBal(_Configured):
         """Make the runs that are missing, then the tables."""
         from mtrl_imgrad.experiments.supervised.cotbal import measure_cotbal
 
-        folder, progress = self.folder("cotbal", self.out), self.progress_bar
-        measure_cotbal(self.chosen(), folder, mini=self.mini, temperature=self.temperature, progress=progress)
+        folder, progress_bar = self.folder("cotbal", self.out), self.progress_bar
+        measure_cotbal(self.chosen(), folder, mini=self.mini, temperature=self.temperature, progress_bar=progress_bar)
 
 
 @dataclass(frozen=True)

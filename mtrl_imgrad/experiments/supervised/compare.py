@@ -41,7 +41,7 @@ def compare(
     folder: Path,
     *,
     console: Console | None = None,
-    progress: bool = True,
+    progress_bar: bool = True,
 ) -> ComparisonReport:
     """Run every method with every seed and report them side by side.
 
@@ -55,7 +55,7 @@ def compare(
         seeds: different ones.
         folder: of the comparison.
         console: where to print.
-        progress: whether to show how far it is.
+        progress_bar: whether to show how far it is.
 
     Raises:
         ArgumentError: for a wrong method or seed, or a run in the folder that was made with other settings.
@@ -67,7 +67,7 @@ def compare(
     for name, given in (("methods", [spec.label for spec in specs]), ("seeds", seeds)):
         if not given or len(set(given)) != len(given):
             raise ArgumentError(f"{name} must be one or more different ones, got {list(given)}")
-    data = load_splits(config.data, protocol=config.protocol, progress=progress)
+    data = load_splits(config.data, protocol=config.protocol, progress_bar=progress_bar)
     jobs = {spec.label: {seed: _jobs(config, spec, seed, data, folder) for seed in seeds} for spec in specs}
     for by_seed in jobs.values():  # all of them before the first hour is spent
         for runs in by_seed.values():
@@ -77,7 +77,7 @@ def compare(
     found: list[MethodRuns] = []
     for label, by_seed in jobs.items():
         results = {
-            seed: [train_or_resume(run, console=console, progress=progress) for run in runs]
+            seed: [train_or_resume(run, console=console, progress_bar=progress_bar) for run in runs]
             for seed, runs in by_seed.items()
         }
         found.append(_gather(label, results))

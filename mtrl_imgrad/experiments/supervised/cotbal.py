@@ -81,7 +81,7 @@ def measure_cotbal(
     mini: float = 1 / 32,
     temperature: float = 1.0,
     console: Console | None = None,
-    progress: bool = True,
+    progress_bar: bool = True,
 ) -> CoTBalTables:
     """Make the runs that are missing in ``folder/runs``, and from their scores tables and weights.
 
@@ -94,7 +94,7 @@ def measure_cotbal(
         mini: share of the training images in "mini", above 0 and below 1; the paper's is 1/32.
         temperature: of the weights' softmaxes; 1 or 0.5 in the paper.
         console: where to print.
-        progress: whether to show how far it is.
+        progress_bar: whether to show how far it is.
 
     Raises:
         ArgumentError: if an argument is wrong, the folder holds other runs, or a score cannot be used.
@@ -105,13 +105,13 @@ def measure_cotbal(
         raise ArgumentError("mini must be below 1: the runs would all be the same, got 1")
     console = console or Console(file=sys.stdout, highlight=False)
     folder = folder.expanduser()
-    tasks = load_splits(config.data, protocol=config.protocol, progress=progress).tasks
+    tasks = load_splits(config.data, protocol=config.protocol, progress_bar=progress_bar).tasks
     if len(tasks) < 2:
         raise ArgumentError(f"tasks must be two or more for CoTBal, got {[task.name for task in tasks]}")
     runs = [_run(config, folder, mini, ()), *(_run(config, folder, mini, (task.name,)) for task in tasks)]
     for run in runs:  # all of them before the first hour is spent
         check_settings(run)
-    rows = [_scores(run, train_or_resume(run, console=console, progress=progress), tasks) for run in runs]
+    rows = [_scores(run, train_or_resume(run, console=console, progress_bar=progress_bar), tasks) for run in runs]
     tables = CoTBalTables(
         tasks=[task.name for task in tasks],
         scores={task.name: _described(task) for task in tasks},

@@ -20,14 +20,16 @@ __all__ = ["load_splits"]
 
 
 @checked
-def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int = 0, progress: bool = True) -> Splits:
+def load_splits(
+    config: DataConfig, *, protocol: Protocol = "fixed", seed: int = 0, progress_bar: bool = True
+) -> Splits:
     """Open the data set of a configuration, after making it where it is simulated and not there.
 
     Args:
         config: which data.
         protocol: of the augmentation.
         seed: of the augmentation.
-        progress: whether to show how far the making of scenes is.
+        progress_bar: whether to show how far the making of scenes is.
 
     Raises:
         ArgumentError: if no folder is named, or a task is unknown.
@@ -35,7 +37,7 @@ def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int =
     """
     if config.root is None:
         raise ArgumentError("root must name the folder of the data set (--root FOLDER), got none")
-    root = _prepare(config, config.root.expanduser(), progress)
+    root = _prepare(config, config.root.expanduser(), progress_bar)
     record = data_format(config.format)
     reader = record.load()
     options = {name: getattr(config, option) for option, name in record.options.items()} | config.reader_kwargs
@@ -55,7 +57,7 @@ def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int =
     return dataclasses.replace(splits, train=partly)
 
 
-def _prepare(config: DataConfig, root: Path, progress: bool) -> Path:
+def _prepare(config: DataConfig, root: Path, progress_bar: bool) -> Path:
     """Make the folder's scenes where the configuration asks for it; at once if they are there."""
     if config.simulate is None:
         return root
@@ -64,4 +66,4 @@ def _prepare(config: DataConfig, root: Path, progress: bool) -> Path:
         raise ArgumentError(f"simulate_counts must give {', '.join(names)}, got {list(config.simulate_counts)}")
     height, width = config.simulate_size
     counts = dict(zip(names, config.simulate_counts, strict=True))
-    return make_scenes(config.simulate, root, counts=counts, height=height, width=width, progress=progress)
+    return make_scenes(config.simulate, root, counts=counts, height=height, width=width, progress_bar=progress_bar)

@@ -50,7 +50,7 @@ LINE_EVERY = 20.0
 
 @checked
 def train(
-    config: SupervisedConfig, *, group: Any = None, console: Console | None = None, progress: bool = True
+    config: SupervisedConfig, *, group: Any = None, console: Console | None = None, progress_bar: bool = True
 ) -> RunResult:
     """Run a configuration from start to end, in a folder of its own.
 
@@ -63,7 +63,7 @@ def train(
         config: what to run.
         group: a ``torch.distributed`` process group whose ranks train together; the first of them writes the folder.
         console: where to print.
-        progress: whether to show how far it is.
+        progress_bar: whether to show how far it is.
 
     Raises:
         ArgumentError: if the run folder holds a run already, or the configuration is wrong.
@@ -73,18 +73,18 @@ def train(
     method = config.data.tasks[0] if len(config.data.tasks) == 1 else config.method.combiner
     name = f"{_data_name(config)}-{method}-seed{config.seed}"
     folder = replica.of_first(lambda: new_run_dir(config.run_dir, name))
-    return _Run(config, folder, replica, console, progress).finish()
+    return _Run(config, folder, replica, console, progress_bar).finish()
 
 
 @checked
-def resume(folder: Path, *, group: Any = None, console: Console | None = None, progress: bool = True) -> RunResult:
+def resume(folder: Path, *, group: Any = None, console: Console | None = None, progress_bar: bool = True) -> RunResult:
     """Continue a run from its last checkpoint, as if it had never stopped; at once if it is finished.
 
     Args:
         folder: of a run that `train` began.
         group: as in `train`. Another number of ranks changes the rounding, and what dropout draws.
         console: where to print.
-        progress: whether to show how far it is.
+        progress_bar: whether to show how far it is.
 
     Raises:
         ArgumentError: if there is no run in the folder.
@@ -96,7 +96,7 @@ def resume(folder: Path, *, group: Any = None, console: Console | None = None, p
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
     _refuse_earlier_version(folder / "checkpoint.pt")
-    return _Run(load_config(folder / "config.yaml"), folder, Replica(group), console, progress).finish()
+    return _Run(load_config(folder / "config.yaml"), folder, Replica(group), console, progress_bar).finish()
 
 
 @checked
@@ -114,13 +114,15 @@ def check_settings(config: SupervisedConfig) -> None:
 
 
 @checked
-def train_or_resume(config: SupervisedConfig, *, console: Console | None = None, progress: bool = True) -> RunResult:
+def train_or_resume(
+    config: SupervisedConfig, *, console: Console | None = None, progress_bar: bool = True
+) -> RunResult:
     """`train` where the run folder is free, else `resume`; see `check_settings`."""
     check_settings(config)
     assert config.run_dir is not None, "check_settings"
     if (config.run_dir / "config.yaml").exists():
-        return resume(config.run_dir, console=console, progress=progress)
-    return train(config, console=console, progress=progress)
+        return resume(config.run_dir, console=console, progress_bar=progress_bar)
+    return train(config, console=console, progress_bar=progress_bar)
 
 
 @checked
@@ -198,18 +200,20 @@ class _Run:
     """A run on its way: the trainer, what it has recorded, and the folder."""
 
     def __init__(
-        self, config: SupervisedConfig, folder: Path, replica: Replica, console: Console | None, progress: bool
+        self, config: SupervisedConfig, folder: Path, replica: Replica, console: Console | None, progress_bar: bool
     ) -> None:
         self.config, self.folder, self.replica = config, folder, replica
         self.writes = replica.rank == 0
         """Whether this process keeps the folder and the console."""
-        self.progress = progress and self.writes
+        self.progress_bar = progress_bar and self.writes
         self.console = console or Console(file=sys.stdout, highlight=False, quiet=not self.writes)
         if config.torch_threads is not None:
             torch.set_num_threads(config.torch_threads)
         # The first makes simulated scenes, the others find them.
         with replica.first_alone():
-            self.data = load_splits(config.data, protocol=config.protocol, seed=config.seed, progress=self.progress)
+            self.data = load_splits(
+                config.data, protocol=config.protocol, seed=config.seed, progress_bar=self.progress_bar
+            )
         self.trainer = make_trainer(config, self.data, replica.group)
         self.records: list[EpochRecord] = []
         self.rows: list[dict[str, float]] = []
@@ -239,7 +243,7 @@ class _Run:
 
     def _train(self, writer: SummaryWriter | None) -> None:
         left = self.config.optimization.epochs - self.trainer.epoch
-        live = self.progress and self.console.is_terminal
+        live = self.progress_bar and self.console.is_terminal
         columns = (
             *Progress.get_default_columns()[:2],
             MofNCompleteColumn(),
@@ -253,7 +257,7 @@ class _Run:
                 self._keep(record, writer)
                 news = _news(record, self.config.optimization.epochs)
                 bar.update(task, news=news)
-                if self.progress and not live and time.monotonic() - said > LINE_EVERY:
+                if self.progress_bar and not live and time.monotonic() - said > LINE_EVERY:
                     self.console.print(f"  {_name(self.config)}: {news}", soft_wrap=True)
                     said = time.monotonic()
 

@@ -21,7 +21,7 @@ from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from tests.supervised.test_run_combiner import TASKS, Faces
 
-QUIET = {"console": Console(quiet=True), "progress": False}
+QUIET = {"console": Console(quiet=True), "progress_bar": False}
 
 
 class Maps(torch.utils.data.Dataset):
@@ -80,7 +80,7 @@ def small(tmp_path_factory):
         reporting=ReportConfig(last_epochs=1, log_every=0, panel_images=1),
         device="cpu",
     )
-    load_splits(config.data, progress=False)
+    load_splits(config.data, progress_bar=False)
     return config
 
 
@@ -96,7 +96,7 @@ def test_the_tables_are_the_runs_validation_scores_and_train_with_one_command(sm
     assert sum(tables.weights) == pytest.approx(3)
     assert json.loads((tmp_path / "cotbal.json").read_text())["weights"] == tables.weights
     config = load_config(tmp_path / "config.yaml")
-    trainer = make_trainer(config, load_splits(config.data, progress=False))
+    trainer = make_trainer(config, load_splits(config.data, progress_bar=False))
     assert isinstance(trainer.combiner, CoTBal)
     assert trainer.combiner.task_weights == pytest.approx(tables.weights)
     assert trainer.heads == "unweighted"

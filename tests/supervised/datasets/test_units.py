@@ -134,7 +134,7 @@ def test_a_validation_split_of_training_pictures_is_refused(nyuv2, how):
     else:
         (nyuv2 / "val").symlink_to(nyuv2 / "train")
     with pytest.raises(DatasetError, match=r"val/image/0.npy: the same file as .*train/image/0.npy"):
-        load_splits(DataConfig(root=nyuv2), progress=False)
+        load_splits(DataConfig(root=nyuv2), progress_bar=False)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_layouts_that_are_not_read_are_told_with_the_remedy(nyuv2, make, choose,
 def test_a_tilde_is_the_home_folder(nyuv2, monkeypatch):
     monkeypatch.setenv("HOME", str(nyuv2.parent))
     assert len(NYUv2("~/nyuv2", "train")) == 5
-    assert load_splits(DataConfig(root=Path("~/nyuv2")), progress=False).tasks[0].name == "segmentation"
+    assert load_splits(DataConfig(root=Path("~/nyuv2")), progress_bar=False).tasks[0].name == "segmentation"
 
 
 # CelebA

@@ -364,7 +364,7 @@ CALLS: dict[str, Call] = {
         "counts": {"train": 1, "val": 1},
         "height": 32,
         "width": 32,
-        "progress": False,
+        "progress_bar": False,
     },
     "supervised.datasets.writers.write_celeba": lambda folder: {
         "root": folder / f"written {next(NUMBERS)}",
