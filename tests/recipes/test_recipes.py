@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mtrl_imgrad import make_vec_env
+from mtrl_imgrad.agents import MTTD3
 from tests.support.paths import DOCS
 from tests.support.registries import forget_registrations
 
@@ -72,6 +73,25 @@ def test_an_encoder() -> None:
     (table,) = scales.parameters()
     assert table.grad[1].abs().min() > 0
     assert table.grad[[0, 2, 3]].abs().max() == 0, "a task's loss reaches its own row alone"
+
+
+def test_an_agent() -> None:
+    names = follow("An agent")
+    ours, arguments = names["agent"], names["arguments"]
+    assert names["config"].agent.name == "mtmeantd3"
+    theirs = MTTD3("MlpPolicy", names["env"], **arguments).learn(40)
+    assert ours._n_updates == theirs._n_updates > 2
+    before = MTTD3("MlpPolicy", names["env"], **arguments)
+    for agent in (ours, theirs):
+        assert not torch.equal(*(flat(one.policy.actor) for one in (agent, before))), "the actor has learned"
+    assert not torch.equal(flat(ours.policy.actor), flat(theirs.policy.actor)), "by another loss"
+    ours.save_checkpoint("checkpoint")
+    loaded = type(ours).load_checkpoint("checkpoint", names["env"], device="cpu")
+    assert torch.equal(flat(loaded.policy), flat(ours.policy))
+
+
+def flat(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
 
 def test_a_simulator() -> None:
