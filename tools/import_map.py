@@ -35,7 +35,7 @@ FLOORS: tuple[dict[str, str], ...] = (
         "evaluation": "success by task: episodes, reports, statistics, tables, plots",
     },
     {
-        "agents": "MTSAC and MTPPO: policies, replay and rollouts, updates, encoders, callbacks, checkpoints",
+        "agents": "MTSAC, MTPPO and MTTD3: policies, replay and rollouts, updates, encoders, callbacks, checkpoints",
         "supervised": "NYUv2, CityScapes, CelebA: data sets, networks, losses, metrics, trainer",
         "synthetic": "the two-objective problem of the papers: descent, optima, plots",
     },

@@ -15,6 +15,6 @@ __all__ = ["forget_registrations"]
 
 def forget_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Agents, back-ends and formats that are registered from now on are gone after the test."""
-    monkeypatch.setattr(agents, "AGENTS", dict(agents.AGENTS))
     monkeypatch.setattr(backends, "_registry", functools.cache(backends._registry.__wrapped__))
     monkeypatch.setattr(formats, "_FORMATS", dict(formats._FORMATS))
+    monkeypatch.setattr(agents, "AGENTS", dict(agents.AGENTS))

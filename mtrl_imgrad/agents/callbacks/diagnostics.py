@@ -59,7 +59,7 @@ class GradientDiagnosticsCallback(BaseCallback):
 
     def _awaited(self) -> bool:
         """Whether a training is still to measure, as where an actor is updated with a delay."""
-        return getattr(self.model, "wants_jacobian", False) and self.model._n_updates > 0  # type: ignore[attr-defined]
+        return getattr(self.model, "wants_jacobian", False) and self.model._n_updates > 0
 
     def _on_training_start(self) -> None:
         self._due = self._awaited()

@@ -76,7 +76,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     """Set to make the next training compute per-task gradients even where its combiner does without."""
     last_report: CombinedUpdate | None
     heads: Heads
-    max_grad_norm: Any  # a number or None; SB3 has annotations of its own
+    batch_size: Any  # as `max_grad_norm` annotated by SB3's algorithms, each in its own way
+    max_grad_norm: Any  # a number or None
     on_nonfinite: OnNonFinite
     non_finite: NonFiniteCounts
     """What `on_nonfinite` left out so far."""

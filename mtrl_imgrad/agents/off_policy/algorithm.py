@@ -129,7 +129,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
             ``finite``; None for what belongs to an actor that was not updated.
         """
 
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
+    def _optimizers(self) -> list[Any]:
         """Those whose learning rate follows the schedule."""
         return [self.actor.optimizer, self.critic.optimizer]
 

@@ -177,7 +177,7 @@ def agent_config(name: str) -> type[AgentConfig]:
     agent = agent_class(name)
     which = tyro.conf.arg(name="agent", help=f"Which agent: {', '.join(AGENTS)}. The options below are this one's.")
     fields = _fields(agent, AgentConfig, NOT_OPTIONS)
-    fields = [("name", Annotated[Literal[name], which], field(default=name)), *fields]  # type: ignore[valid-type]
+    fields = [("name", Annotated[Literal[name], which], field(default=name)), *fields]
     namespace = {"__doc__": f"Arguments of `{agent.__name__}`, see there.", "__module__": __name__}
     return dataclasses.make_dataclass(
         f"{agent.__name__}Config", fields, bases=(AgentConfig,), namespace=namespace, frozen=True

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
+from stable_baselines3.common.noise import NormalActionNoise
 
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint, list_checkpoints
 from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
@@ -167,8 +167,8 @@ def _run(
             make_run_dir(folder)
             save_config(config, folder / "config.yaml", _ran_with(agent, env, eval_env))
         else:
-            kind, noise = agent_class(config.agent.name), _action_noise(config, env)
-            agent = kind.load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env, **noise)
+            kind, options = agent_class(config.agent.name), _action_noise(config, env)
+            agent = kind.load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env, **options)
             console.print(escape(f"resumed from {checkpoint}"))
         stack.enter_context(_failure_says_how_to_go_on(folder, console))
         agent.set_logger(run_logger(folder, agent.num_timesteps))
@@ -236,12 +236,12 @@ def make_agent(config: TrainConfig, env: MultiTaskVecEnv) -> Agent:
     )
 
 
-def _action_noise(config: TrainConfig, env: MultiTaskVecEnv) -> dict[str, ActionNoise]:
+def _action_noise(config: TrainConfig, env: MultiTaskVecEnv) -> dict[str, Any]:
     """The argument ``action_noise`` of an agent that is to have one; a checkpoint does not hold it."""
     deviation = getattr(config.agent, "action_noise", 0.0)
     if not deviation:
         return {}
-    shape = env.action_space.shape
+    shape = env.action_space.shape or ()
     return {"action_noise": NormalActionNoise(np.zeros(shape), np.full(shape, deviation))}
 
 

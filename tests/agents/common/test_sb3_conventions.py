@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import PPO, SAC, HerReplayBuffer
+from stable_baselines3 import PPO, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from mtrl_imgrad import MTPPO, MTSAC, make_vec_env
+from mtrl_imgrad import MTPPO, MTSAC, MTTD3, make_vec_env
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError, UnsupportedError
 from tests.support.paths import DOCS
 
 SMALL = {"net_arch": [8]}
 PAGE = DOCS / "sb3.md"
-AGENTS = pytest.mark.parametrize("agent", [MTSAC, MTPPO])
+AGENTS = pytest.mark.parametrize("agent", [MTSAC, MTPPO, MTTD3])
 
 
 class Dummy(gym.Env):
@@ -42,7 +42,7 @@ def _agent(agent, env=None, **kwargs):
     return agent("MlpPolicy", env or Dummy(), **kwargs)
 
 
-@pytest.mark.parametrize(("agent", "theirs"), [(MTSAC, SAC), (MTPPO, PPO)])
+@pytest.mark.parametrize(("agent", "theirs"), [(MTSAC, SAC), (MTPPO, PPO), (MTTD3, TD3)])
 def test_their_arguments_come_first_in_their_order(agent, theirs):
     ours, names = inspect.signature(agent).parameters, list(inspect.signature(theirs).parameters)
     assert list(ours)[: len(names)] == names
@@ -81,15 +81,18 @@ REFUSED = [
     (MTSAC, {"use_sde_at_warmup": True}),
     (MTSAC, {"optimize_memory_usage": True}),
     (MTSAC, {"replay_buffer_class": HerReplayBuffer}),
+    (MTTD3, {"optimize_memory_usage": True}),
+    (MTTD3, {"replay_buffer_class": HerReplayBuffer}),
+    (MTTD3, {"policy": TD3.policy_aliases["MlpPolicy"]}),
     (MTPPO, {"use_sde": True}),
     (MTPPO, {"sde_sample_freq": 4}),
     (MTPPO, {"rollout_buffer_class": RolloutBuffer}),
     (MTPPO, {"rollout_buffer_kwargs": {"a": 1}}),
-    *((agent, {"policy": name}) for agent in (MTSAC, MTPPO) for name in ("CnnPolicy", "MultiInputPolicy")),
+    *((agent, {"policy": name}) for agent in (MTSAC, MTPPO, MTTD3) for name in ("CnnPolicy", "MultiInputPolicy")),
     (MTSAC, {"policy": SAC.policy_aliases["MlpPolicy"]}),
     (MTPPO, {"policy": PPO.policy_aliases["MlpPolicy"]}),
     *((agent, {"policy_kwargs": {"use_expln": True}}) for agent in (MTSAC, MTPPO)),
-    *((agent, {"policy_kwargs": {"features_extractor_class": Extractor}}) for agent in (MTSAC, MTPPO)),
+    *((agent, {"policy_kwargs": {"features_extractor_class": Extractor}}) for agent in (MTSAC, MTPPO, MTTD3)),
     *((agent, {"policy_kwargs": {"features_extractor_kwargs": {"a": 1}}}) for agent in (MTSAC, MTPPO)),
     (MTPPO, {"policy_kwargs": {"ortho_init": True}}),
     (MTSAC, {"policy_kwargs": {"log_std_init": -2}}),
