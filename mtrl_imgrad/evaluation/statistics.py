@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+from annotated_types import Interval as Bounds
 from numpy.typing import ArrayLike, NDArray
 
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, Seed, checked
 
 __all__ = [
     "Aggregate",
@@ -36,6 +37,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 Resample = Literal["within_task", "runs"]
+Confidence = Annotated[float, Bounds(gt=0, lt=1)]
 
 CHUNK = 2_000_000
 """Scores resampled at a time: bounds the memory of a bootstrap to some tens of megabytes."""
@@ -49,7 +51,7 @@ class Interval(NamedTuple):
 
 
 @checked
-def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> Floats:
+def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: Confidence = 0.95) -> Floats:
     """Wilson's score interval for a binomial proportion, without continuity correction.
 
     Unlike the textbook interval it stays inside [0, 1] and does not collapse at 0 or n successes, which is
@@ -70,7 +72,6 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float =
     >>> wilson_interval(10, 10).round(4).tolist()
     [0.7225, 1.0]
     """
-    _check_confidence(confidence)
     pair = as_array("successes", successes), as_array("trials", trials)
     try:
         hits, n = np.broadcast_arrays(*pair)
@@ -85,7 +86,7 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float =
 
 
 @checked
-def success_interval(successes: ArrayLike, confidence: float = 0.95) -> Interval:
+def success_interval(successes: ArrayLike, confidence: Confidence = 0.95) -> Interval:
     """Interval of the mean success of one agent over its tasks: Wilson's, less the variance between tasks.
 
     The mean m of N = K n episodes, n of each of K tasks, varies by ``(m (1 - m) - v) / N``, where v is the
@@ -114,7 +115,6 @@ def success_interval(successes: ArrayLike, confidence: float = 0.95) -> Interval
     >>> [round(end, 3) for end in success_interval(np.zeros((10, 5), bool))]
     [0.0, 0.071]
     """
-    _check_confidence(confidence)
     hits = np.asarray(successes)
     if hits.ndim != 2 or hits.size == 0 or hits.dtype != np.bool_:
         raise ArgumentError(f"successes must be bool [tasks, episodes], got {hits.dtype} {hits.shape}")
@@ -160,10 +160,10 @@ def stratified_bootstrap(
     scores: ArrayLike,
     statistic: Statistic | None = None,
     *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
+    confidence: Confidence = 0.95,
+    resamples: Count = 2000,
     resample: Resample = "within_task",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Interval:
     """Percentile bootstrap interval of a statistic of a run x task matrix.
 
@@ -186,9 +186,6 @@ def stratified_bootstrap(
         NonFiniteError: if a score is NaN or infinite; names run and task.
     """
     matrix = _score_matrix(scores)
-    _check_bootstrap(confidence, resamples, seed)
-    if resample not in ("within_task", "runs"):
-        raise ArgumentError(f"resample must be 'within_task' or 'runs', got {resample!r}")
     runs, tasks = matrix.shape
     if runs == 1:
         return Interval(np.nan, np.nan)
@@ -235,10 +232,10 @@ class Aggregate:
 def aggregate_runs(
     scores: ArrayLike,
     *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
+    confidence: Confidence = 0.95,
+    resamples: Count = 2000,
     resample: Resample = "within_task",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Aggregate:
     """Mean and interquartile mean over runs and tasks with bootstrap intervals, as Meta-World+ reports them.
 
@@ -323,16 +320,3 @@ def _score_matrix(scores: ArrayLike) -> Floats:
         run, task = np.argwhere(~np.isfinite(matrix))[0]
         raise NonFiniteError(f"scores must be finite: the score of run {run} on task {task} is {matrix[run, task]}")
     return matrix
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ArgumentError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
-
-
-def _check_bootstrap(confidence: float, resamples: int, seed: int) -> None:
-    _check_confidence(confidence)
-    if seed < 0:
-        raise ArgumentError(f"seed must not be negative, got {seed}")
-    if resamples < 1:
-        raise ArgumentError(f"resamples must be at least 1, got {resamples!r}")

@@ -24,8 +24,9 @@ from mtrl_imgrad.errors import (
 )
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.report import SuccessReport
+from mtrl_imgrad.evaluation.statistics import Confidence
 from mtrl_imgrad.reporting.progress import counting_bar
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["check_evaluation_env", "evaluate_success"]
 
@@ -41,9 +42,9 @@ class Predictor(Protocol):
 def evaluate_success(
     agent: Predictor,
     env: VecEnv,
-    n_episodes: int = 50,
+    n_episodes: Count = 50,
     deterministic: bool = True,
-    confidence: float = 0.95,
+    confidence: Confidence = 0.95,
     progress_bar: bool = False,
 ) -> SuccessReport:
     """Run ``n_episodes`` episodes of every task and report what came of them.
@@ -78,10 +79,6 @@ def evaluate_success(
     """
     if not callable(getattr(agent, "predict", None)):
         raise ArgumentError(f"agent must have a method predict, got {type(agent).__name__}")
-    if n_episodes < 1:
-        raise ArgumentError(f"n_episodes must be at least 1, got {n_episodes!r}")
-    if not 0 < confidence < 1:
-        raise ArgumentError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
     check_evaluation_env(agent, env)
     tally = _Tally(env, n_episodes)
     with _generators_untouched(agent), counting_bar("episodes", int(tally.quota.sum()), progress_bar) as advance:

@@ -148,7 +148,7 @@ class TestBootstrap:
             (np.zeros((0, 3)), {}, "not empty"),
             (np.eye(2), {"resamples": 0}, "resamples"),
             (np.eye(2), {"confidence": 1.5}, "confidence"),
-            (np.eye(2), {"resample": "rows"}, "'within_task' or 'runs'"),
+            (np.eye(2), {"resample": "rows"}, "one of 'within_task', 'runs'"),
         ],
     )
     def test_refuses_wrong_arguments(self, scores, options, match):
