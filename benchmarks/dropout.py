@@ -34,7 +34,7 @@ def _trainer(dropout: dict[str, float], net_arch: list[int], rows: int) -> Calla
 
 
 def run() -> str:
-    """Default encoder and combiner (multi_head, IMGrad), critics with layer normalisation, as in DroQ."""
+    """Default encoder and combiner (multi_head, IMGrad), critics with layer normalization, as in DroQ."""
     parts = []
     for net_arch, rows, calls in (([400, 400, 400], 128, 2), ([256, 256], 32, 10)):
         trainers = {name: _trainer(dropout, net_arch, rows) for name, dropout in RATES.items()}

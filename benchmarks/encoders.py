@@ -47,7 +47,7 @@ def run() -> str:
 def _sizes(encoder: Encoder) -> tuple[str, str]:
     """Trainable parameters, and how many of them one task owns."""
     found = split_parameters(encoder)
-    shared, own = (sum(value.numel() for value in part.values()) for part in (found.shared, found.own))
+    shared, own = (sum(value.numel() for value in part.values()) for part in (found.shared, found.task_specific))
     return f"{shared + own:,}", f"{own // len(NAMES):,}"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mtrl_imgrad import errors
 
 if TYPE_CHECKING:
-    from mtrl_imgrad.agents import MTPPO, MTSAC
+    from mtrl_imgrad.agents import MTPPO, MTSAC, MTTD3
     from mtrl_imgrad.combiners import Combiner, list_combiners, make_combiner
     from mtrl_imgrad.envs import make_vec_env
     from mtrl_imgrad.evaluation import evaluate_success
@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MTPPO",
     "MTSAC",
+    "MTTD3",
     "Combiner",
     "__version__",
     "errors",
@@ -34,6 +35,7 @@ __all__ = [
 _LAZY = {
     "MTPPO": "mtrl_imgrad.agents",
     "MTSAC": "mtrl_imgrad.agents",
+    "MTTD3": "mtrl_imgrad.agents",
     "Combiner": "mtrl_imgrad.combiners",
     "list_combiners": "mtrl_imgrad.combiners",
     "make_combiner": "mtrl_imgrad.combiners",

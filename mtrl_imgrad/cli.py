@@ -1,45 +1,151 @@
-"""The command line: ``mtrl-imgrad train | evaluate | supervised | toy | combiners | presets | doctor``."""
+"""The command line, ``mtrl-imgrad COMMAND``: a dataclass of options for each command, read by tyro.
+
+A command's module is imported when the command is called, so that help costs neither torch nor a simulator.
+"""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
+import importlib
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from dataclasses import dataclass, make_dataclass
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, MtrlImgradError
+from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, MtrlImgradError, UnknownNameError
 from mtrl_imgrad.experiments.torchrun import refuse_torchrun
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Print a script that completes this command line, to be read by the shell."""
+
+    shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]
+    """Which shell."""
+
+    def __call__(self) -> None:
+        """Let tyro print the script for all commands with all their options."""
+        below = [_subcommand(name.split()[1], name) for name in COMMANDS if " " in name]
+        flat = tyro.conf.arg(name="")
+        supervised = make_dataclass(
+            "Supervised",
+            [
+                ("training", Annotated[_options("supervised"), flat]),
+                ("command", Annotated[reduce(or_, [*below, None]), flat], None),
+            ],
+        )
+        commands = [_subcommand(name, name) for name in COMMANDS if " " not in name and name != "supervised"]
+        tyro.cli(
+            reduce(or_, [*commands, Annotated[supervised, tyro.conf.subcommand("supervised")]]),
+            prog="mtrl-imgrad",
+            args=["--tyro-print-completion", self.shell],
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+            registry=NUMBERS,
+        )
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command is, and what it does in a line.
+
+    Attributes:
+        options: module within `mtrl_imgrad.experiments`, and the class of options, which is called to run. Its
+            ``defaults(arguments)``, where it has one, gives the values that options start from.
+        summary: for help.
+    """
+
+    options: str
+    summary: str
+
+
+COMMANDS = {
+    "train": Command(
+        "rl.commands:Train",
+        "Train an agent. --preset or --config sets the defaults of all other options; --resume goes on with a run that "
+        "was interrupted, from its latest checkpoint.",
+    ),
+    "evaluate": Command("rl.commands:Evaluate", "Evaluate the agent of a run folder, per task; keep the report there."),
+    "supervised": Command(
+        "supervised.commands:Train",
+        "Train on images: NYUv2, CityScapes, CelebA, simulated scenes. --data or --config sets the defaults of all "
+        "other options; --resume goes on with a run. Commands below it: compare, cotbal, analyse, make-data.",
+    ),
+    "supervised compare": Command(
+        "supervised.commands:Compare",
+        "Run methods by seeds, each run only once, and print a table with standard errors beside the published rows.",
+    ),
+    "supervised cotbal": Command(
+        "supervised.commands:CoTBal",
+        "Make CoTBal's K + 1 runs (mini, and each task + mini), each only once, and its tables for the combiner.",
+    ),
+    "supervised analyse": Command(
+        "supervised.commands:Analyse",
+        "Draw imbalance, cos theta, Pareto failures and the tasks' progress of finished runs.",
+    ),
+    "supervised make-data": Command(
+        "supervised.commands:MakeData", "Make a folder of simulated scenes with true labels."
+    ),
+    "toy": Command(
+        "synthetic:ToyConfig",
+        "Follow methods over the two-objective landscape of CAGrad, Nash-MTL and IMGrad; draw and count.",
+    ),
+    "combiners": Command(
+        "catalogue:Combiners", "List the combiners: what a step needs and keeps, and the paper; or say all of one."
+    ),
+    "presets": Command("presets:Presets", "List the presets and where they lie."),
+    "doctor": Command(
+        "doctor:Doctor",
+        "Say what is installed, which simulator, device and renderer work, and what to do about the rest.",
+    ),
+    "completion": Command(
+        "", 'Print a completion script for a shell: eval "$(mtrl-imgrad completion bash)", for instance in ~/.bashrc.'
+    ),
+}
+
+NUMBERS = tyro.constructors.ConstructorRegistry()
+"""Integers may be written as 1e6."""
+
+
+@NUMBERS.primitive_rule
+def _integer(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda texts: _read_integer(texts[0]),
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _read_integer(text: str) -> int:
+    if "e" not in text.lower():
+        return int(text)
+    number = float(text)
+    if not number.is_integer() or abs(number) > 2**53:  # beyond it floats skip integers
+        raise ValueError(f"expected an integer, got {text}")
+    return int(number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``mtrl-imgrad``; returns the exit status.
 
-    An error of the library's own is printed as one line and exits with 1; anything else is a bug and keeps its
-    traceback.
+    An error of the library's own is printed as one line: 2 for a wrong argument, as of options that do not exist, and
+    1 for all others. Any other exception is a bug and keeps its traceback.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    summaries = (f"  {name:<10} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
-    parser = argparse.ArgumentParser(
-        prog="mtrl-imgrad",
-        description="Train one agent on many tasks. `mtrl-imgrad COMMAND --help` lists a command's options.",
-        epilog="\n".join(summaries),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
-    command = parser.parse_args(arguments[:1]).command
     try:
-        if command != "supervised":
-            refuse_torchrun(command)
-        COMMANDS[command](arguments[1:])
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except LearningInterruptedError as error:
         print(error, file=sys.stderr)
         return 128 + error.number
@@ -48,143 +154,82 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", soft_wrap=True)
         for note in getattr(error, "__notes__", []):
             console.print(escape(note), soft_wrap=True)
-        return 1
+        return 2 if isinstance(error, ArgumentError) else 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        return 1  # as rich
     return 0
 
 
-def _train(arguments: list[str]) -> None:
-    """Train an agent (--preset NAME or --config FILE set the defaults of all other options)."""
-    from mtrl_imgrad.experiments.options import without_stale_kwargs
-    from mtrl_imgrad.experiments.presets import list_presets, preset_path
-    from mtrl_imgrad.experiments.rl.config import load_config, train_config_class
-    from mtrl_imgrad.experiments.rl.train import resume, train
+def _run(arguments: list[str]) -> None:
+    """Read the arguments and run their command."""
+    if arguments[:1] == ["--version"]:
+        from mtrl_imgrad import __version__
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--preset")
-    source.add_argument("--config")
-    source.add_argument("--resume", type=Path)
-    parser.add_argument("--no-progress-bar", action="store_true")
-    parser.add_argument("--agent")
-    given, rest = parser.parse_known_args(arguments)
-    if given.resume is not None:
-        if rest or given.agent is not None:
-            raise ArgumentError(f"a run goes on as it began: --resume RUN takes no other options, got {' '.join(rest)}")
-        resume(given.resume, progress_bar=not given.no_progress_bar)
+        print(f"mtrl-imgrad {__version__}")
         return
-    default = train_config_class(given.agent or "mtsac")()
-    if given.preset is not None:
-        default = load_config(preset_path("rl", given.preset))
-    elif given.config is not None:
-        default = load_config(given.config)
-    if given.agent is not None:
-        rest = [*rest, "--agent", given.agent]  # refused by tyro where the preset is another agent's
-    config = tyro.cli(
-        type(default),
-        prog="mtrl-imgrad train",
-        description=(
-            f"Train an agent. --preset NAME ({', '.join(list_presets('rl'))}) or --config FILE (a run's config.yaml) "
-            "sets the defaults of all options below; --resume RUN goes on with a run that was interrupted, from its "
-            "latest checkpoint; --no-progress-bar prints no progress; "
-            "--agent mtppo lists the options of the other agent."
-        ),
-        default=default,
-        args=rest,
-    )
-    agent = without_stale_kwargs(config.agent, default.agent)
-    train(dataclasses.replace(config, agent=agent), progress_bar=not given.no_progress_bar)
+    words = next((count for count in (2, 1) if " ".join(arguments[:count]) in COMMANDS), 0)
+    if not words:
+        _help_of_all(arguments or ["--help"])
+    name, rest = " ".join(arguments[:words]), arguments[words:]
+    if name != "supervised":
+        refuse_torchrun(name)
+    options = _options(name)
+    default = options.defaults(rest) if hasattr(options, "defaults") else None
+    _parse(options if default is None else type(default), name, rest, default)()
 
 
-@dataclass(frozen=True)
-class _Evaluate:
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run folder."""
-    episodes: int = 50
-    """Episodes of each task."""
-    model: Literal["model", "best_model"] = "model"
-    """The model at the end, or the best by success while training."""
-    seed: int | None = None
-    """Seed of the evaluation's goals; None takes new ones for best_model, the run's own for model."""
-    backend: Literal["metaworld", "envpool", "toy", "auto"] | None = None
-    """Simulator back-end; None takes that of the run's own evaluations."""
-    stochastic: bool = False
-    """Sample actions in place of taking the mean."""
-
-
-def _evaluate(arguments: list[str]) -> None:
-    """Evaluate the agent of a run folder, per task, and keep the report there."""
-    from mtrl_imgrad.experiments.rl.evaluate import evaluate_run
-
-    options = tyro.cli(_Evaluate, prog="mtrl-imgrad evaluate", description=_evaluate.__doc__, args=arguments)
-    evaluate_run(
-        options.run,
-        episodes=options.episodes,
-        model=options.model,
-        seed=options.seed,
-        backend=options.backend,
-        deterministic=not options.stochastic,
+def _parse(options: Any, name: str, arguments: list[str], default: Any) -> Callable[[], None]:
+    return tyro.cli(
+        options,
+        prog=f"mtrl-imgrad {name}",
+        description=COMMANDS[name].summary,
+        args=arguments,
+        default=tyro.MISSING_NONPROP if default is None else default,
+        registry=NUMBERS,
     )
 
 
-def _supervised(arguments: list[str]) -> None:
-    """Train on images, compare methods, draw analyses (mtrl-imgrad supervised --help)."""
-    from mtrl_imgrad.experiments.supervised.commands import supervised
-
-    supervised(arguments)
-
-
-def _toy(arguments: list[str]) -> None:
-    """Follow methods over the two-objective landscape of CAGrad, Nash-MTL and IMGrad; draw and count."""
-    from mtrl_imgrad.experiments.synthetic import ToyConfig, run_toy
-
-    run_toy(tyro.cli(ToyConfig, prog="mtrl-imgrad toy", description=_toy.__doc__, args=arguments))
-
-
-def _combiners(arguments: list[str]) -> None:
-    """List the combiners: what a step needs and keeps, and the paper; or say all of one (combiners NAME)."""
-    from mtrl_imgrad.experiments.catalogue import print_combiner, print_combiners
-
-    parser = argparse.ArgumentParser(prog="mtrl-imgrad combiners", description=_combiners.__doc__)
-    parser.add_argument("name", nargs="?", help="a combiner, to be told all of it")
-    name = parser.parse_args(arguments).name
-    console = Console(highlight=False)
-    if name is None:
-        print_combiners(console)
-    else:
-        print_combiner(name, console)
+def _help_of_all(arguments: list[str]) -> None:
+    """Exit with the list of commands, or with what is wrong with ``arguments``, which name none."""
+    if arguments[0] and not arguments[0].startswith("-"):
+        raise UnknownNameError("command", arguments[0], [name for name in COMMANDS if " " not in name])
+    commands: list[Any] = [
+        Annotated[make_dataclass(name, []), tyro.conf.subcommand(name, description=command.summary)]
+        for name, command in COMMANDS.items()
+        if " " not in name
+    ]
+    tyro.cli(
+        reduce(or_, commands),
+        prog="mtrl-imgrad",
+        description="Train one agent on many tasks. `mtrl-imgrad COMMAND --help` lists a command's options, "
+        "`mtrl-imgrad --version` the version.",
+        args=arguments,
+    )
 
 
-def _presets(arguments: list[str]) -> None:
-    """List the shipped configurations and where they lie."""
-    from mtrl_imgrad.experiments.presets import list_presets, preset_path
-
-    argparse.ArgumentParser(prog="mtrl-imgrad presets", description=_presets.__doc__).parse_args(arguments)
-    console = Console(highlight=False)
-    for name in list_presets("rl"):
-        path = preset_path("rl", name)
-        summary = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        console.print(f"[bold]{name}[/]  {summary}\n    {path}", soft_wrap=True)
+def _options(name: str) -> Any:
+    """The class of a command's options."""
+    module, _, kind = COMMANDS[name].options.partition(":")
+    return getattr(importlib.import_module(f"mtrl_imgrad.experiments.{module}"), kind) if module else Completion
 
 
-def _doctor(arguments: list[str]) -> None:
-    """Say what is installed, which simulator, device and renderer work, and what to do about the rest."""
-    from mtrl_imgrad.experiments.doctor import print_diagnosis
-
-    argparse.ArgumentParser(prog="mtrl-imgrad doctor", description=_doctor.__doc__).parse_args(arguments)
-    print_diagnosis()
+def _subcommand(name: str, command: str) -> Any:
+    return Annotated[_options(command), tyro.conf.subcommand(name, description=COMMANDS[command].summary)]
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "train": _train,
-    "evaluate": _evaluate,
-    "supervised": _supervised,
-    "toy": _toy,
-    "combiners": _combiners,
-    "presets": _presets,
-    "doctor": _doctor,
-}
+def _reader_left() -> bool:
+    """Whether the other end of standard output is closed, as by ``| head``."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # errors are always reported
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
+    return True
+
 
 if __name__ == "__main__":
     sys.exit(main())

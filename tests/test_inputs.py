@@ -27,6 +27,7 @@ from mtrl_imgrad.errors import MtrlImgradError, UnknownNameError
 from tests.support.inputs.bad_values import bad_values, must_refuse
 from tests.support.inputs.hot_path import HOT_PATH
 from tests.support.inputs.public_calls import CALLS, METHODS, SLOW
+from tests.support.registries import forget_registrations
 
 pytestmark = pytest.mark.faults
 
@@ -157,8 +158,9 @@ def ask(make: Make) -> None:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Wrong paths are written to a folder that nobody misses."""
+    """Wrong paths are written to a folder that nobody misses, and registrations are forgotten."""
     monkeypatch.chdir(tmp_path)
+    forget_registrations(monkeypatch)
 
 
 def cases(table: Mapping[str, Any]) -> list:

@@ -1,7 +1,7 @@
 """The map of the package: which room imports which, read from the source, held against the floors below.
 
 python tools/import_map.py          # checks, and says what is wrong
-python tools/import_map.py --write  # and writes the picture and the table into docs/architecture.md
+python tools/import_map.py --write  # writes the picture and the table into docs/architecture.md, too
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     },
     {
         "gradients": "how K gradients are taken and applied, for RL and vision alike",
+        "checkpoints": "the checkpoint format of agents and supervised runs; reading one runs no code",
         "evaluation": "success by task: episodes, reports, statistics, tables, plots",
     },
     {
@@ -156,8 +157,9 @@ def room_arrows(arrows: Mapping[str, Mapping[str, bool]]) -> dict[Arrow, list[st
 def faults(arrows: Mapping[str, Mapping[str, bool]] | None = None) -> list[str]:
     """Whatever breaks the map, a line each: cycles, arrows that run up or sideways, rooms without a floor."""
     arrows = graph() if arrows is None else arrows
-    floor = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+    floor = _floors()
     wrong = [f"cycle of modules: {', '.join(group)}" for group in cycles(_without_exceptions(arrows))]
+    wrong += [f"cycle of folders: {', '.join(group)}" for group in cycles(_folders(arrows))]
     wrong += [f"room without a floor: {room}" for room in sorted({room_of(m) for m in arrows} - set(floor) - {""})]
     for (source, target), where in sorted(room_arrows(arrows).items()):
         if source not in floor or target not in floor or floor[target] < floor[source]:
@@ -170,6 +172,22 @@ def faults(arrows: Mapping[str, Mapping[str, bool]] | None = None) -> list[str]:
     return wrong
 
 
+def _floors() -> dict[str, int]:
+    return {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def _folders(arrows: Mapping[str, Mapping[str, bool]]) -> dict[str, set[str]]:
+    """Arrows between the folders of a room, for instance ``agents.sac`` to ``agents.common``."""
+    folder = {name: ".".join(name.split(".")[:2]) for name in arrows if name.count(".") >= 2}
+    folder |= {name: name for name in folder.values()}  # a folder's own __init__
+    found: dict[str, set[str]] = {}
+    for source, targets in arrows.items():
+        inside = {folder[target] for target in targets if target in folder and room_of(target) == room_of(source)}
+        if source in folder:
+            found.setdefault(folder[source], set()).update(inside - {folder[source]})
+    return found
+
+
 def _without_exceptions(arrows: Mapping[str, Mapping[str, bool]]) -> dict[str, list[str]]:
     return {
         source: [target for target in targets if (room_of(source), room_of(target)) not in EXCEPTIONS]
@@ -179,14 +197,14 @@ def _without_exceptions(arrows: Mapping[str, Mapping[str, bool]]) -> dict[str, l
 
 def picture() -> str:
     """The map as the page shows it: a mermaid diagram and a table of rooms."""
-    between = room_arrows(graph())
-    direct = _without_detours(set(between))
+    floor = _floors()
+    between = {(a, b) for a, b in room_arrows(graph()) if floor[b] < floor[a]}
     lines = ["```mermaid", "flowchart BT"]
     for i, rooms in enumerate(FLOORS):
         lines.append(f'  subgraph floor{i}[" "]')
         lines += [f'    {room}["{room}"]' for room in rooms]
         lines.append("  end")
-    lines += [f"  {target} --> {source}" for source, target in sorted(direct - set(EXCEPTIONS))]
+    lines += [f"  {target} --> {source}" for source, target in sorted(_without_detours(between))]
     lines += [f"  {source} -. when called .-> {target}" for source, target in sorted(EXCEPTIONS)]
     lines += ["```", "", "| room | what it holds | imports |", "| :-- | :-- | :-- |"]
     for rooms in reversed(FLOORS):
@@ -201,7 +219,6 @@ def picture() -> str:
 
 def _without_detours(arrows: set[Arrow]) -> set[Arrow]:
     """The arrows that no longer way replaces: the picture stays readable, and who reaches whom is the same."""
-    arrows = arrows - set(EXCEPTIONS)
 
     def reaches(source: str, target: str, without: Arrow) -> bool:
         following = {b for a, b in arrows if a == source and (a, b) != without}
@@ -221,7 +238,7 @@ def main() -> int:
     """Say what breaks the map; 1 if something does."""
     wrong = faults()
     print("\n".join(wrong) or "no cycle, and every arrow runs down")
-    if not wrong and "--write" in sys.argv[1:]:
+    if "--write" in sys.argv[1:]:
         PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return bool(wrong)
 

@@ -9,16 +9,20 @@ from mtrl_imgrad.agents.ppo.agent import MTPPO
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
 from mtrl_imgrad.agents.sac.agent import MTSAC
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
+from mtrl_imgrad.agents.td3.agent import MTTD3
+from mtrl_imgrad.agents.td3.policy import MTTD3Policy
 
 __all__ = [
     "MTPPO",
     "MTSAC",
+    "MTTD3",
     "GradientDiagnosticsCallback",
     "MTCheckpointCallback",
     "MTEvalCallback",
     "MTPPOPolicy",
     "MTProgressBarCallback",
     "MTSACPolicy",
+    "MTTD3Policy",
     "TaskReplayBuffer",
     "latest_checkpoint",
 ]

@@ -207,9 +207,9 @@ def _read_manifest(folder: Path) -> tuple[int, dict[str, dict[str, Any]]]:
     digest = manifest.pop("sha256", None)
     if digest != _digest(_canonical(manifest)) or content != _canonical({**manifest, "sha256": digest}):
         raise CheckpointError(f"{place} is damaged: its SHA-256 does not match")
-    members = manifest.get("members")
-    complete = isinstance(members, dict) and set(SUFFIXES) <= set(members)
-    if not complete or (version > 1 and len(members) > len(SUFFIXES)):
+    members: Any = manifest.get("members")
+    names = set(members) if isinstance(members, dict) else set()
+    if not names >= set(SUFFIXES) or (version > 1 and len(names) > len(SUFFIXES)):
         raise CheckpointError(f"{place} must list the members {sorted(SUFFIXES)}")
     for name, entry in members.items():
         _check_entry(name, entry, place)

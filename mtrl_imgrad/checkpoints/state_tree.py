@@ -1,4 +1,4 @@
-"""Nested states to JSON and named tensors, and back, without a loss and without code.
+"""Nested states to JSON and named tensors and back, exactly and without code.
 
 A state is made of dicts (keys all text or all integers), lists, tuples, None, booleans, numbers, text, tensors and
 NumPy arrays. In the JSON a dict with text keys is an object; what JSON does not have is an object of one key:
@@ -86,38 +86,38 @@ def join_tree(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     Raises:
         ArgumentError: if the two do not belong together, or an object is none that `split_tree` makes.
     """
-    left = dict(tensors)
-    state = _join(plain, left)
-    if left:
-        raise ArgumentError(f"nothing refers to the tensor {next(iter(left))!r}")
+    unused = dict(tensors)
+    state = _join(plain, unused)
+    if unused:
+        raise ArgumentError(f"nothing refers to the tensor {next(iter(unused))!r}")
     return state
 
 
-def _join(plain: Any, left: dict[str, Tensor]) -> Any:
+def _join(plain: Any, unused: dict[str, Tensor]) -> Any:
     if isinstance(plain, list):
-        return [_join(entry, left) for entry in plain]
+        return [_join(entry, unused) for entry in plain]
     if not isinstance(plain, dict):
         return plain
     tag = next(iter(plain), "")
     if not tag.startswith("$"):
         if any(key.startswith("$") for key in plain):
             raise ArgumentError(f"an object has the keys {list(plain)[:5]}")
-        return {key: _join(entry, left) for key, entry in plain.items()}
+        return {key: _join(entry, unused) for key, entry in plain.items()}
     if len(plain) != 1:
         raise ArgumentError(f"an object has the keys {list(plain)[:5]}")
-    return _join_tagged(tag, plain[tag], left)
+    return _join_tagged(tag, plain[tag], unused)
 
 
-def _join_tagged(tag: str, content: Any, left: dict[str, Tensor]) -> Any:
+def _join_tagged(tag: str, content: Any, unused: dict[str, Tensor]) -> Any:
     if tag in ("$tensor", "$array") and isinstance(content, str):
-        if content not in left:
+        if content not in unused:
             raise ArgumentError(f"there is no tensor {content!r}, or it is used twice")
-        tensor = left.pop(content)
+        tensor = unused.pop(content)
         return tensor if tag == "$tensor" else tensor.numpy()
     if tag == "$tuple" and isinstance(content, list):
-        return tuple(_join(entry, left) for entry in content)
+        return tuple(_join(entry, unused) for entry in content)
     if tag == "$integers" and isinstance(content, dict):
-        return {int(key): _join(entry, left) for key, entry in content.items()}
+        return {int(key): _join(entry, unused) for key, entry in content.items()}
     if tag == "$float" and content in ("nan", "inf", "-inf"):
         return float(content)
     raise ArgumentError(f"an object is {{{tag!r}: a {type(content).__name__}}}")

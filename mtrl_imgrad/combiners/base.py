@@ -39,7 +39,8 @@ from mtrl_imgrad.errors import ArgumentError
 
 if TYPE_CHECKING:
     from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-    from mtrl_imgrad.gradients.per_loss import Accumulation, Heads, Parameters
+    from mtrl_imgrad.gradients.heads import Heads
+    from mtrl_imgrad.gradients.per_loss import Accumulation, Parameters
     from mtrl_imgrad.gradients.per_loss.lists import ListChecks
 
 __all__ = ["Combiner", "Reduction"]
@@ -71,7 +72,7 @@ class Combiner(ABC):
     """Where the method differs from its authors' code, in a sentence."""
     rows_per_task: int = 1
     """Rows of the Jacobian for every task: those of independent parts of its batch, where a method asks for them."""
-    wants_losses_after: ClassVar[bool] = False
+    needs_losses_after_step: ClassVar[bool] = False
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
     by_columns: ClassVar[bool] = False
     """Whether `combine` and `combine_groups` can do with some of the columns, held as `Columns`, and find their part of
@@ -142,7 +143,7 @@ class Combiner(ABC):
             combiner.backward([loss_a, loss_b], trunk.parameters(), heads.parameters())
             optimizer.step()
 
-        Where ``wants_losses_after``, tell the losses of the same batch after that step by `after_step`.
+        Where ``needs_losses_after_step``, tell the losses of the same batch after that step by `after_step`.
 
         See `mtrl_imgrad.gradients.per_loss`, which does the work. To take the batch in parts: `accumulate`.
 
@@ -320,7 +321,7 @@ class Combiner(ABC):
     ) -> None:
         """Tell the combiner what the losses of the same batch are after the optimizer's step.
 
-        Only methods with ``wants_losses_after`` look at them.
+        Only methods with ``needs_losses_after_step`` look at them.
 
         Args:
             losses: ``[K]``, without a graph.

@@ -1,4 +1,4 @@
-"""Checks of what users hand to a combiner."""
+"""Checks of Jacobians, losses and task ids."""
 
 from __future__ import annotations
 
@@ -72,6 +72,6 @@ def check_losses(losses: Tensor, one_step: bool) -> None:
 
 
 def _check_finite(rows: Tensor, what: str) -> None:
-    bad = ~torch.isfinite(rows).all(dim=1)
-    if bool(bad.any()):
-        raise NonFiniteError(f"{what} is NaN or infinite in the row of task {int(bad.nonzero()[0, 0])}")
+    non_finite = ~torch.isfinite(rows).all(dim=1)
+    if bool(non_finite.any()):
+        raise NonFiniteError(f"{what} is NaN or infinite in the row of task {int(non_finite.nonzero()[0, 0])}")

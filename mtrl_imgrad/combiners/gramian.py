@@ -128,8 +128,8 @@ def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[
             raise ArgumentError(f"weights must have shape {tuple(gramian.shape[:1])}, got {tuple(weights.shape)}")
     gramian = gramian.double()
     norms = gramian.diagonal().clamp_min(0).sqrt()
-    alive = is_nonzero(gramian)
-    smallest = torch.where(alive, norms, torch.full_like(norms, torch.inf)).amin()
+    nonzero = is_nonzero(gramian)
+    smallest = torch.where(nonzero, norms, torch.full_like(norms, torch.inf)).amin()
     cosines = correlation(gramian)
     num_tasks = gramian.shape[-1]
     rows, columns = torch.triu_indices(num_tasks, num_tasks, 1, device=gramian.device)
@@ -137,16 +137,16 @@ def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[
     one = torch.ones((), dtype=gramian.dtype, device=gramian.device)
     found = {
         "norms": norms,
-        "imbalance": torch.where(alive.any(), norms.amax() / smallest, one),
+        "imbalance": torch.where(nonzero.any(), norms.amax() / smallest, one),
         "cosines": cosines,
         "cos_min": pairs.amin() if num_tasks > 1 else one,
         "conflict_fraction": (pairs < 0).double().mean() if num_tasks > 1 else one * 0,
-        "c_min": c_min(cosines, torch.where(alive, norms, 0.0)),
+        "c_min": c_min(cosines, torch.where(nonzero, norms, 0.0)),
     }
     if weights is not None:
         products = gramian @ weights.double()
         length = (weights.double() @ products).clamp_min(0).sqrt()
-        defined = alive & (length > 0)
+        defined = nonzero & (length > 0)
         ratio = products / (norms * length)
         found["direction_cosines"] = torch.where(defined, ratio, torch.zeros_like(ratio)).clamp(-1.0, 1.0)
         found["pareto_failure"] = (found["direction_cosines"] < -1e-6).any()

@@ -1,9 +1,9 @@
-"""What a combiner answers: coefficients or an update, and how they came about."""
+"""Results of a combiner: coefficients or an update, with status and residual."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import torch
@@ -58,6 +58,10 @@ class Weights:
     residual: Tensor
     status_code: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def combination(self, gradient: Tensor | list[Tensor]) -> Combination:
+        """``gradient``, made with these coefficients, and their certificate."""
+        return Combination(gradient, self.values, self.residual, self.status_code, extras=self.extras)
 
     @property
     def status(self) -> Status:
@@ -125,12 +129,6 @@ def linear_combination(
 ) -> Combination:
     """The linear combination of the rows that the weights stand for; NaN where a gradient is not finite."""
     combined = combine_blocks(weights.values, blocks)
-    finite = torch.isfinite(gramian).all()
-    return Combination(
-        gradient=combined[0] if isinstance(jacobian, Tensor) else combined,
-        weights=weights.values,
-        residual=weights.residual,
-        status_code=torch.where(finite, weights.status_code, int(Status.NON_FINITE)),
-        gramian=gramian,
-        extras=weights.extras,
-    )
+    status = torch.where(torch.isfinite(gramian).all(), weights.status_code, int(Status.NON_FINITE))
+    whole = weights.combination(combined[0] if isinstance(jacobian, Tensor) else combined)
+    return replace(whole, status_code=status, gramian=gramian)

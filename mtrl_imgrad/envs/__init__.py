@@ -11,17 +11,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtrl_imgrad.envs.registry import make_vec_env
-    from mtrl_imgrad.envs.task_sets import list_task_sets, list_tasks
+    from mtrl_imgrad.envs.make import make_vec_env
+    from mtrl_imgrad.envs.registry import Backend, list_backends, list_task_sets, list_tasks, register_backend
     from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 
-__all__ = ["MultiTaskVecEnv", "list_task_sets", "list_tasks", "make_vec_env"]
+__all__ = [
+    "Backend",
+    "MultiTaskVecEnv",
+    "list_backends",
+    "list_task_sets",
+    "list_tasks",
+    "make_vec_env",
+    "register_backend",
+]
 
 _HOMES = {
+    "Backend": "registry",
     "MultiTaskVecEnv": "vec_env",
-    "list_task_sets": "task_sets",
-    "list_tasks": "task_sets",
-    "make_vec_env": "registry",
+    "list_backends": "registry",
+    "list_task_sets": "registry",
+    "list_tasks": "registry",
+    "make_vec_env": "make",
+    "register_backend": "registry",
 }
 
 

@@ -1,261 +1,276 @@
-"""``make_vec_env``: from the name of a task set to a vector environment, on a back-end that can do it."""
+"""Simulator back-ends as data: one record each says which tasks a back-end has and what it can do.
+
+``make_vec_env`` compares these records with what is asked for; command line, doctor and docs read them. The order
+counts: of several back-ends with the same tasks the first is the reference, and ``backend="auto"`` prefers later ones.
+Reading a record imports no simulator and no torch.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.util
-import logging
-import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
 
-from mtrl_imgrad.envs.task_sets import TOY_TASKS, resolve_tasks
-from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNameError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.envs.task_sets import METAWORLD_SETS, TOY_SET, TOY_TASKS
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.validation import Count, NonNegativeInt, checked
 
-if TYPE_CHECKING:
-    from mtrl_imgrad.envs.backends.own_tasks import MakeEnv
+__all__ = [
+    "Backend",
+    "check_backend",
+    "find_backends",
+    "list_backends",
+    "list_task_sets",
+    "list_tasks",
+    "register_backend",
+    "resolve_tasks",
+]
 
-__all__ = ["make_vec_env"]
-
-_LOG = logging.getLogger(__name__)
-
-_BACKENDS = ("auto", "metaworld", "envpool", "toy", "gymnasium")
-_MAX_HORIZON = 500  # Meta-World's own limit, max_path_length
-_DEFAULT_GOALS = 50  # a task, as in the Meta-World+ protocol
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The arguments of ``make_vec_env`` once checked, with their defaults filled in."""
-
-    task_names: list[str]
-    seed: int
-    num_envs_per_task: int
-    vector_strategy: str
-    horizon: int | None
-    reward_version: str
-    num_goals: int | str | None
-    one_hot: bool
-    terminate_on_success: bool
-    num_threads: int | None
-    num_workers: int | None
-    worker_timeout: float
-    worker_restarts: int
-    render_mode: str | None
-
-    def common(self) -> dict[str, Any]:
-        """What every back-end takes."""
-        arguments = {
-            "seed": self.seed,
-            "num_envs_per_task": self.num_envs_per_task,
-            "one_hot": self.one_hot,
-            "terminate_on_success": self.terminate_on_success,
-        }
-        return arguments if self.horizon is None else {**arguments, "horizon": self.horizon}
+ENTRY_POINTS = "mtrl_imgrad.backends"
+"""Group of entry points under which an installed package offers a `Backend`."""
 
 
 @checked
-def make_vec_env(
-    tasks: str | Sequence[str] | Mapping[str, MakeEnv],
-    seed: int = 0,
-    backend: str = "auto",
-    num_envs_per_task: int = 1,
-    vector_strategy: str = "sync",
-    horizon: int | None = None,
-    reward_version: str = "v2",
-    num_goals: int | str | None = "auto",
-    one_hot: bool = True,
-    terminate_on_success: bool = False,
-    num_threads: int | None = None,
-    num_workers: int | None = None,
-    worker_timeout: float = 60.0,
-    worker_restarts: int = 0,
-    render_mode: str | None = None,
-) -> MultiTaskVecEnv:
-    """Build a multi-task vector environment that Stable-Baselines3's algorithms take as it is.
+@dataclass(frozen=True)
+class Backend:
+    """What a simulator back-end is and what it can do.
 
-    Args:
-        tasks: A set (``"MT10"``, ``"MT25"``, ``"MT50"``, ``"toy-reach"``), one task (``"reach-v3"`` or
-            ``"reach"``), or a sequence of task names, whose order is that of the one-hot. Or tasks of your own: a
-            mapping from names to Gymnasium ids or to functions that build environments, see
-            `mtrl_imgrad.envs.backends.own_tasks`.
-        seed: Seed of all goals and episodes. The same seed and arguments give the same episodes, within a
-            back-end.
-        backend: ``"metaworld"`` (the reference), ``"envpool"`` (a faster port, optional package), ``"toy"``,
-            ``"gymnasium"`` (tasks of your own), or ``"auto"``: for Meta-World's tasks EnvPool where it is installed
-            and can do all that is asked for, the reference otherwise. Which one it became is in the result's
-            ``backend`` and in the log (INFO).
-        num_envs_per_task: Environments of each task.
-        vector_strategy: ``"sync"``, or ``"async"``: Meta-World in worker processes.
-        horizon: Steps of an episode, for Meta-World 1 to 500. None: 500 for Meta-World, 25 for the toy set, what they
-            are registered with for tasks of your own.
-        reward_version: ``"v2"`` or ``"v1"`` (Meta-World's reward functions; EnvPool has v2 only).
-        num_goals: Goals of each task, drawn once from the seed, out of which every reset picks one: 1 to 50
-            (the reference only). None: a fresh goal at every reset. ``"auto"``: what is usual for the
-            back-end, 50 on the reference and None on EnvPool, which has no list of goals; see the result's
-            ``num_goals``.
-        one_hot: Append the one-hot of the task, K wide (also for K = 1), to the observations.
-        terminate_on_success: End an episode at its first success, by termination.
-        num_threads: Threads of each task's pool on EnvPool; None takes what is fastest. Without effect
-            elsewhere.
-        num_workers: Worker processes for ``"async"``; None takes one a core. Without effect elsewhere.
-        worker_timeout: Seconds until a worker that does not answer counts as hung.
-        worker_restarts: How often, over the environment's life, workers of ``"async"`` are started anew after one
-            raised, exited, was killed or hung, and the running episodes are brought back to where they were, bit for
-            bit; a warning says so. What fails again at once is not tried a third time. 0: the first failure is an
-            error.
-        render_mode: None or ``"rgb_array"`` (the reference, and tasks of your own that were made for it).
-            Without a display set the environment variable ``MUJOCO_GL`` to ``egl`` or ``osmesa`` before mujoco is
-            first imported.
+    The constructor behind ``vec_env`` takes the tasks and ``seed``, ``num_envs_per_task``, ``horizon`` (if one is asked
+    for), ``one_hot`` and ``terminate_on_success``, and the further arguments of `make_vec_env` that the record
+    mentions.
 
-    Returns:
-        The environment; see ``MultiTaskVecEnv`` for its observations, rewards and infos.
+    Attributes:
+        name: As in ``make_vec_env(backend=name)``.
+        vec_env: The `MultiTaskVecEnv` class, or ``"module:class"``, imported when an environment is built.
+        task_sets: Task names by set; the order is that of the one-hot.
+        own_tasks: Takes a mapping from task names to Gymnasium environments in place of task names.
+        package: Module that has to be installed; None: nothing but this library.
+        install: What ``pip install`` takes to get it; "" is ``package``. Where it is given the package is optional.
+        reward_versions: Reward functions there are; the constructor takes ``reward_version`` if more than one.
+        fixed_goals: Most goals, and by default, of a task's fixed list; the constructor takes ``num_goals`` if not 0.
+            0: each reset draws a fresh goal.
+        max_horizon: Longest episode; None: any.
+        workers: Steps in worker processes; the constructor takes ``vector_strategy``, ``num_workers``,
+            ``worker_timeout`` and ``worker_restarts``.
+        threads: The constructor takes ``num_threads``.
+        renders: The constructor takes ``render_mode="rgb_array"``.
+        restores: Repeats its resets, so that episodes are saved and restored (``_get_streams``).
 
     Raises:
-        UnknownNameError: Unknown task, set or back-end.
-        ArgumentError: An argument is out of its range, or the back-end cannot do what it asks for; or a task of your
-            own cannot be built or has other spaces than it must.
-        MissingDependencyError: The back-end's package is not installed.
-        WorkerError: A worker process could not be started.
+        ArgumentError: A set without tasks, or with a task twice; or no task at all.
+    """
+
+    name: str
+    vec_env: str | Callable[..., Any]
+    task_sets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    own_tasks: bool = False
+    package: str | None = None
+    install: str = ""
+    reward_versions: tuple[str, ...] = ("v2",)
+    fixed_goals: NonNegativeInt = 0
+    max_horizon: Count | None = None
+    workers: bool = False
+    threads: bool = False
+    renders: bool = False
+    restores: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.task_sets and not self.own_tasks:
+            raise ArgumentError(f"backend {self.name!r}: task_sets must name a task set, got none")
+        for name, tasks in self.task_sets.items():
+            if not tasks or len(set(tasks)) < len(tasks):
+                raise ArgumentError(f"task_sets[{name!r}] must name different tasks, got {list(tasks)}")
+
+    @property
+    def tasks(self) -> list[str]:
+        """Every task, those of the largest set first."""
+        by_size = sorted(self.task_sets.values(), key=len, reverse=True)
+        return list(dict.fromkeys(name for tasks in by_size for name in tasks))
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package is found."""
+        return self.package is None or importlib.util.find_spec(self.package) is not None
+
+    @property
+    def install_command(self) -> str:
+        """The command that installs its package."""
+        return f"pip install {self.install or self.package}"
+
+    def load(self) -> Callable[..., Any]:
+        """The class behind ``vec_env``; imports the simulator."""
+        if not isinstance(self.vec_env, str):
+            return self.vec_env
+        module, _, name = self.vec_env.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+_OURS = (
+    Backend(
+        "metaworld",
+        "mtrl_imgrad.envs.backends.metaworld:MetaWorldVecEnv",
+        METAWORLD_SETS,
+        package="metaworld",
+        reward_versions=("v2", "v1"),
+        fixed_goals=50,  # a task, as in the Meta-World+ protocol
+        max_horizon=500,  # Meta-World's own limit, max_path_length
+        workers=True,
+        renders=True,
+    ),
+    Backend(
+        "envpool",
+        "mtrl_imgrad.envs.backends.envpool:EnvPoolVecEnv",
+        METAWORLD_SETS,
+        package="envpool",
+        install="'mtrl-imgrad[fast]'",
+        max_horizon=500,
+        threads=True,
+    ),
+    Backend("toy", "mtrl_imgrad.envs.backends.toy:ToyReachVecEnv", {TOY_SET: TOY_TASKS}),
+    Backend("gymnasium", "mtrl_imgrad.envs.backends.own_tasks:OwnTasksVecEnv", own_tasks=True, renders=True),
+)
+
+
+@functools.cache
+def _registry() -> dict[str, Backend]:
+    """Our back-ends and those that installed packages offer as entry points, by name."""
+    known = {backend.name: backend for backend in _OURS}
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            _add(entry.load(), known)
+        except Exception as error:  # a broken package must not stop training elsewhere
+            warnings.warn(f"the back-end {entry.name!r} ({entry.value}) is unavailable: {error}", stacklevel=2)
+    return known
+
+
+def _add(backend: Backend, known: dict[str, Backend]) -> None:
+    if not isinstance(backend, Backend):
+        raise ArgumentError(f"backend must be a Backend, got {backend!r:.80}")
+    if backend.name in ("auto", *(ours.name for ours in _OURS)):
+        raise ArgumentError(f"backend must have a name of its own, got {backend.name!r}")
+    for other in known.values():
+        for name, tasks in backend.task_sets.items():
+            if other.name != backend.name and list(tasks) != list(other.task_sets.get(name, tasks)):
+                raise ArgumentError(f"task_sets[{name!r}] must hold what it holds for {other.name!r}, or be renamed")
+    known[backend.name] = backend
+
+
+@checked
+def register_backend(backend: Backend) -> None:
+    """Make a back-end known to `make_vec_env`, by its name and by the names of its tasks.
+
+    An installed package can offer the record as an entry point of the group ``mtrl_imgrad.backends`` instead; the
+    command line then knows it, too. Registering a name again replaces the record.
+
+    Args:
+        backend: The record. For a task that another back-end has, too, ``backend="auto"`` prefers this one.
+
+    Raises:
+        ArgumentError: The name is one of this library's, or a task set's name already stands for other tasks.
+    """
+    _add(backend, _registry())
+
+
+def list_backends() -> list[Backend]:
+    """Records of all back-ends, references first."""
+    return list(_registry().values())
+
+
+def check_backend(name: str) -> str:
+    """``name``, if it is ``"auto"`` or a back-end's.
+
+    Raises:
+        UnknownNameError: It is neither.
+    """
+    names = ["auto", *_registry()]
+    if name not in names:
+        raise UnknownNameError("backend", name, names)
+    return name
+
+
+def find_backends(tasks: Sequence[str]) -> list[Backend]:
+    """Back-ends that have all of ``tasks``, the reference first."""
+    return [backend for backend in list_backends() if backend.task_sets and set(tasks) <= set(backend.tasks)]
+
+
+def list_task_sets() -> list[str]:
+    """Names of the task sets that ``make_vec_env`` knows."""
+    return list(dict.fromkeys(name for backend in list_backends() for name in backend.task_sets))
+
+
+@checked
+def list_tasks(task_set: str | None = None) -> list[str]:
+    """Names of the tasks of a set, in the order of their one-hot bits.
+
+    Args:
+        task_set: ``"MT10"``, ``"MT25"``, ``"MT50"``, ``"toy-reach"``, or one that was registered; None lists every
+            task there is.
+
+    Raises:
+        UnknownNameError: There is no such set.
 
     Example:
-        >>> env = make_vec_env("toy-reach", seed=0)
-        >>> env.reset().shape, env.task_names[0]
-        ((4, 8), 'toy-reach/right')
+        >>> list_tasks("MT10")[:3]
+        ['reach-v3', 'push-v3', 'pick-place-v3']
     """
-    if backend not in _BACKENDS:
-        raise UnknownNameError("backend", backend, _BACKENDS)
-    own = dict(tasks) if isinstance(tasks, Mapping) else None
-    options = _Options(
-        task_names=resolve_tasks(tasks) if not isinstance(tasks, Mapping) else list(tasks),
-        seed=_integer("seed", seed, 0),
-        num_envs_per_task=_integer("num_envs_per_task", num_envs_per_task, 1),
-        vector_strategy=_one_of("vector_strategy", vector_strategy, ("sync", "async")),
-        horizon=None if horizon is None else _integer("horizon", horizon, 1, _MAX_HORIZON if own is None else None),
-        reward_version=_one_of("reward_version", reward_version, ("v2", "v1")),
-        num_goals=num_goals if num_goals in (None, "auto") else _integer("num_goals", num_goals, 1, _DEFAULT_GOALS),
-        one_hot=_flag("one_hot", one_hot),
-        terminate_on_success=_flag("terminate_on_success", terminate_on_success),
-        num_threads=None if num_threads is None else _integer("num_threads", num_threads, 1),
-        num_workers=None if num_workers is None else _integer("num_workers", num_workers, 1),
-        worker_timeout=_positive("worker_timeout", worker_timeout),
-        worker_restarts=_integer("worker_restarts", worker_restarts, 0),
-        render_mode=None if render_mode is None else _one_of("render_mode", render_mode, ("rgb_array",)),
-    )
-    if options.worker_restarts and options.vector_strategy == "sync":
-        raise ArgumentError(
-            f"worker_restarts={worker_restarts} needs worker processes, vector_strategy='async'; it is 'sync'"
-        )
-    chosen = _choose_backend(backend, options, own is not None)
-    if own is not None:
-        return _make_own(own, options)
-    if chosen == "toy":
-        return _make_toy(options)
-    return _make_envpool(options) if chosen == "envpool" else _make_metaworld(options)
+    if task_set is None:
+        return list(dict.fromkeys(name for backend in list_backends() for name in backend.tasks))
+    for backend in list_backends():
+        if task_set in backend.task_sets:
+            return list(backend.task_sets[task_set])
+    raise UnknownNameError("task set", task_set, list_task_sets())
 
 
-def _choose_backend(backend: str, options: _Options, own: bool) -> str:
-    """The back-end to build; refuses one that cannot do what is asked for."""
-    first = next(iter(options.task_names), "")
-    family = ("gymnasium",) if own else ("toy",) if first in TOY_TASKS else ("metaworld", "envpool")
-    if backend != "auto" and backend not in family:
-        raise ArgumentError(f"backend={backend!r} does not have the task {first!r}, which backend={family[0]!r} has")
-    objections = _objections(options, renders=own)
-    if backend == "metaworld":
-        return backend
-    if backend == "envpool" or len(family) == 1:
-        if objections:
-            raise ArgumentError(f"backend={family[-1]!r} cannot do what is asked for: {'; '.join(objections)}")
-        return family[-1]
-    if importlib.util.find_spec("envpool") is None:
-        objections = ["it is not installed (pip install mtrl-imgrad[fast])"]
-    if objections:
-        _LOG.info("backend: metaworld, because envpool cannot be had: %s", "; ".join(objections))
-        return "metaworld"
-    _LOG.info("backend: envpool, which is installed and can do all that is asked for; fresh goals at every reset")
-    return "envpool"
+def resolve_tasks(tasks: str | Sequence[str]) -> list[str]:
+    """Full names of the tasks that ``tasks`` stands for.
+
+    Args:
+        tasks: The name of a set, of a task (``"reach-v3"``, ``"reach"``, or Meta-World's ``"MT1/reach-v3"``), or a
+            sequence of task names, whose order is kept.
+
+    Returns:
+        K task names, each once, all of which some back-end has.
+
+    Raises:
+        UnknownNameError: A name is neither a set nor a task.
+        ArgumentError: No task, a task twice, a set within a sequence, or tasks that no single back-end has.
+
+    Example:
+        >>> resolve_tasks("MT1/reach-v3"), resolve_tasks(["push-v3", "reach"])
+        (['reach-v3'], ['push-v3', 'reach-v3'])
+    """
+    if isinstance(tasks, str):
+        tasks = tasks.removeprefix("MT1/")
+        return list_tasks(tasks) if tasks in list_task_sets() else [_full_name(tasks, list_task_sets())]
+    if not isinstance(tasks, Sequence):
+        raise ArgumentError(f"tasks must be a name or a sequence of names, not {type(tasks).__name__}")
+    names = [_full_name(task) for task in tasks]
+    if not names:
+        raise ArgumentError("tasks is empty: name at least one task")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ArgumentError(f"tasks names {', '.join(repeated)} more than once; for copies set num_envs_per_task")
+    if not find_backends(names):
+        raise ArgumentError(f"tasks mixes tasks of different back-ends, which share no observation space: {names}")
+    return names
 
 
-def _objections(options: _Options, renders: bool) -> list[str]:
-    """What is asked for that the reference alone can do (and render, where the back-end does not)."""
-    objections = []
-    if options.reward_version != "v2":
-        objections.append(f"reward_version={options.reward_version!r} (has v2 only)")
-    if isinstance(options.num_goals, int):
-        objections.append(f"num_goals={options.num_goals} (draws a fresh goal at every reset, num_goals=None)")
-    if options.vector_strategy != "sync":
-        objections.append(f"vector_strategy={options.vector_strategy!r} (has no worker processes)")
-    if options.render_mode is not None and not renders:
-        objections.append(f"render_mode={options.render_mode!r} (does not render)")
-    return objections
-
-
-def _make_own(tasks: Mapping[str, MakeEnv], options: _Options) -> MultiTaskVecEnv:
-    from mtrl_imgrad.envs.backends.own_tasks import OwnTasksVecEnv
-
-    return OwnTasksVecEnv(tasks, render_mode=options.render_mode, **options.common())
-
-
-def _make_toy(options: _Options) -> MultiTaskVecEnv:
-    from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
-
-    return ToyReachVecEnv(options.task_names, **options.common())
-
-
-def _make_envpool(options: _Options) -> MultiTaskVecEnv:
-    from mtrl_imgrad.envs.backends.envpool import EnvPoolVecEnv
-
-    return EnvPoolVecEnv(options.task_names, num_threads=options.num_threads, **options.common())
-
-
-def _make_metaworld(options: _Options) -> MultiTaskVecEnv:
-    try:
-        from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
-    except ImportError as error:
-        raise MissingDependencyError(
-            "backend='metaworld' needs the package metaworld: pip install metaworld"
-        ) from error
-    return MetaWorldVecEnv(
-        options.task_names,
-        vector_strategy=options.vector_strategy,
-        reward_version=options.reward_version,
-        num_goals=_DEFAULT_GOALS if options.num_goals == "auto" else options.num_goals,  # type: ignore[arg-type]
-        num_workers=options.num_workers,
-        worker_timeout=options.worker_timeout,
-        worker_restarts=options.worker_restarts,
-        render_mode=options.render_mode,
-        **options.common(),
-    )
-
-
-def _integer(name: str, value: object, low: int, high: int | None = None) -> int:
-    bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ArgumentError(f"{name} must be an integer, {bounds}, not {value!r}") from None
-    if number < low or (high is not None and number > high):
-        raise ArgumentError(f"{name} must be {bounds}, not {number}")
-    return number
-
-
-def _one_of(name: str, value: object, known: Sequence[str]) -> str:
-    if value not in known:
-        raise ArgumentError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
-    return str(value)
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ArgumentError(f"{name} must be True or False, not {value!r}")
-    return value
-
-
-def _positive(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ArgumentError(f"{name} must be a positive number, not {value!r}")
-    return float(value)
+def _full_name(task: object, sets: Sequence[str] = ()) -> str:
+    """The task's full name (``reach`` is short for ``reach-v3``)."""
+    if not isinstance(task, str):
+        raise ArgumentError(f"tasks holds {task!r}, a {type(task).__name__}; task names are strings")
+    known = list_tasks()
+    if task in known:
+        return task
+    if f"{task}-v3" in known:
+        return f"{task}-v3"
+    if task in list_task_sets():
+        raise ArgumentError(f"tasks holds the set {task!r} within a sequence; pass {task!r} alone, or task names")
+    if task == "MT1":
+        raise UnknownNameError("task", "MT1 (a one-task set goes by its task's name, for instance 'reach-v3')", known)
+    raise UnknownNameError("task", task, [*sets, *known])

@@ -1,4 +1,4 @@
-"""Names of tasks and of task sets, as plain data: looking a name up imports no simulator.
+"""Names of tasks and of task sets, as plain data.
 
 The lists repeat Meta-World's, in Meta-World's order (the index of a task is the position of its bit in the
 one-hot); a test holds them against the installed package.
@@ -6,20 +6,7 @@ one-hot); a test holds them against the installed package.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.validation import checked
-
-__all__ = [
-    "METAWORLD_SETS",
-    "METAWORLD_TASKS",
-    "TOY_SET",
-    "TOY_TASKS",
-    "list_task_sets",
-    "list_tasks",
-    "resolve_tasks",
-]
+__all__ = ["METAWORLD_SETS", "METAWORLD_TASKS", "TOY_SET", "TOY_TASKS"]
 
 _MT10 = (
     "reach-v3",
@@ -115,81 +102,3 @@ METAWORLD_SETS: dict[str, tuple[str, ...]] = {
 TOY_SET = "toy-reach"
 TOY_TASKS: tuple[str, ...] = ("toy-reach/right", "toy-reach/up", "toy-reach/left", "toy-reach/down")
 """The tasks of the toy set; a task is named after the way in which the action (1, 0) moves the point."""
-
-
-def list_task_sets() -> list[str]:
-    """Names of the task sets that ``make_vec_env`` knows."""
-    return [*METAWORLD_SETS, TOY_SET]
-
-
-@checked
-def list_tasks(task_set: str | None = None) -> list[str]:
-    """Names of the tasks of a set, in the order of their one-hot bits.
-
-    Args:
-        task_set: ``"MT10"``, ``"MT25"``, ``"MT50"`` or ``"toy-reach"``; None lists every task there is.
-
-    Raises:
-        UnknownNameError: There is no such set.
-
-    Example:
-        >>> list_tasks("MT10")[:3]
-        ['reach-v3', 'push-v3', 'pick-place-v3']
-    """
-    if task_set is None:
-        return [*METAWORLD_TASKS, *TOY_TASKS]
-    if task_set == TOY_SET:
-        return list(TOY_TASKS)
-    if task_set not in METAWORLD_SETS:
-        raise UnknownNameError("task set", task_set, list_task_sets())
-    return list(METAWORLD_SETS[task_set])
-
-
-def resolve_tasks(tasks: str | Sequence[str]) -> list[str]:
-    """Full names of the tasks that ``tasks`` stands for.
-
-    Args:
-        tasks: The name of a set, of a task (``"reach-v3"``, ``"reach"``, or Meta-World's ``"MT1/reach-v3"``), or a
-            sequence of task names, whose order is kept.
-
-    Returns:
-        K task names, all of one family (Meta-World or toy), each once.
-
-    Raises:
-        UnknownNameError: A name is neither a set nor a task.
-        ArgumentError: No task, a task twice, a set within a sequence, or a mixture of families.
-
-    Example:
-        >>> resolve_tasks("MT1/reach-v3"), resolve_tasks(["push-v3", "reach"])
-        (['reach-v3'], ['push-v3', 'reach-v3'])
-    """
-    if isinstance(tasks, str):
-        tasks = tasks.removeprefix("MT1/")
-        return list_tasks(tasks) if tasks in list_task_sets() else [_full_name(tasks, list_task_sets())]
-    if not isinstance(tasks, Sequence):
-        raise ArgumentError(f"tasks must be a name or a sequence of names, not {type(tasks).__name__}")
-    names = [_full_name(task) for task in tasks]
-    if not names:
-        raise ArgumentError("tasks is empty: name at least one task")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ArgumentError(f"tasks names {', '.join(repeated)} more than once; for copies set num_envs_per_task")
-    if len({name in TOY_TASKS for name in names}) > 1:
-        raise ArgumentError(f"tasks mixes toy and Meta-World tasks, which share no observation space: {names}")
-    return names
-
-
-def _full_name(task: object, sets: Sequence[str] = ()) -> str:
-    """The task's full name (``reach`` is short for ``reach-v3``)."""
-    if not isinstance(task, str):
-        raise ArgumentError(f"tasks holds {task!r}, a {type(task).__name__}; task names are strings")
-    known = [*METAWORLD_TASKS, *TOY_TASKS]
-    if task in known:
-        return task
-    if f"{task}-v3" in known:
-        return f"{task}-v3"
-    if task in list_task_sets():
-        raise ArgumentError(f"tasks holds the set {task!r} within a sequence; pass {task!r} alone, or task names")
-    if task == "MT1":
-        raise UnknownNameError("task", "MT1 (a one-task set goes by its task's name, for instance 'reach-v3')", known)
-    raise UnknownNameError("task", task, [*sets, *known])

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Annotated, Literal, NamedTuple
 
+import annotated_types
 import numpy as np
-from annotated_types import Interval as Bounds
 from numpy.typing import ArrayLike, NDArray
 
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
@@ -37,7 +37,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 Resample = Literal["within_task", "runs"]
-Confidence = Annotated[float, Bounds(gt=0, lt=1)]
+Confidence = Annotated[float, annotated_types.Interval(gt=0, lt=1)]
+"""Two-sided level of an interval."""
 
 CHUNK = 2_000_000
 """Scores resampled at a time: bounds the memory of a bootstrap to some tens of megabytes."""
@@ -205,9 +206,9 @@ class Aggregate:
 
     Attributes:
         mean: mean of all scores.
-        mean_interval: its bootstrap interval.
+        mean_interval: its interval, see `aggregate_runs`.
         iqm: interquartile mean of all scores.
-        iqm_interval: its bootstrap interval.
+        iqm_interval: its interval.
         confidence: level of both intervals.
         num_runs: rows of the matrix.
         num_tasks: columns of the matrix.
@@ -225,7 +226,7 @@ class Aggregate:
         mean = f"mean {self.mean:.3f} [{self.mean_interval.low:.3f}, {self.mean_interval.high:.3f}]"
         iqm = f"IQM {self.iqm:.3f} [{self.iqm_interval.low:.3f}, {self.iqm_interval.high:.3f}]"
         sample = f"{self.num_runs} runs x {self.num_tasks} tasks"
-        return f"{mean}, {iqm} ({sample}, {100 * self.confidence:g} % stratified bootstrap)"
+        return f"{mean}, {iqm} ({sample}, {100 * self.confidence:g} % intervals over runs)"
 
 
 @checked
@@ -238,6 +239,12 @@ def aggregate_runs(
     seed: Seed = 0,
 ) -> Aggregate:
     """Mean and interquartile mean over runs and tasks with bootstrap intervals, as Meta-World+ reports them.
+
+    Where all resamples agree (ten seeds, each at 100 %), a bootstrap interval is a point, as if an eleventh seed could
+    not fail. The interval is then an exact binomial bound: what R runs never showed has a probability of at most
+    ``p = 1 - (1 - confidence)^(1/R)`` a run (the "rule of three", about 3/R at 95 %; C. J. Clopper, E. S. Pearson,
+    Biometrika 26, 1934). Its ends are the statistic with a share p of 0 or of 1 among the scores: [0.74, 1] for ten
+    runs at 100 %. Scores outside [0, 1] have no such worst case, and the interval is NaN.
 
     Args:
         scores: ``[runs, tasks]``, for instance the final success rates of ten seeds on ten tasks.
@@ -252,16 +259,18 @@ def aggregate_runs(
     """
     matrix = _score_matrix(scores)
 
-    def interval(statistic: Statistic) -> Interval:
-        return stratified_bootstrap(
+    def interval(statistic: Statistic, weighted: Callable[[Floats, Floats], float]) -> Interval:
+        found = stratified_bootstrap(
             matrix, statistic, confidence=confidence, resamples=resamples, resample=resample, seed=seed
         )
+        agree = found.high - found.low < 1e-12  # rounding aside; False for the NaN of a single run
+        return _unseen_interval(matrix, weighted, confidence) if agree else found
 
     return Aggregate(
         mean=float(matrix.mean()),
-        mean_interval=interval(_mean),
+        mean_interval=interval(_mean, _weighted_mean),
         iqm=float(interquartile_mean(matrix)),
-        iqm_interval=interval(_iqm),
+        iqm_interval=interval(_iqm, _weighted_iqm),
         confidence=confidence,
         num_runs=matrix.shape[0],
         num_tasks=matrix.shape[1],
@@ -292,6 +301,26 @@ def _iqm_of_last(values: Floats) -> Floats:
     # that lies between the quartiles.
     edges = np.clip(np.linspace(0.0, 1.0, values.shape[-1] + 1), 0.25, 0.75)
     return np.asarray(np.sort(values, axis=-1) @ np.diff(edges) / 0.5)
+
+
+def _unseen_interval(scores: Floats, statistic: Callable[[Floats, Floats], float], confidence: float) -> Interval:
+    """Ends of a statistic if what the runs never showed is all 0, or all 1; see `aggregate_runs`."""
+    if scores.min() < 0 or scores.max() > 1:
+        return Interval(np.nan, np.nan)
+    unseen = 1 - (1 - confidence) ** (1 / len(scores))
+    weights = np.append(np.full(scores.size, (1 - unseen) / scores.size), unseen)
+    low, high = (statistic(np.append(scores, worst), weights) for worst in (0.0, 1.0))
+    return Interval(low, high)
+
+
+def _weighted_mean(values: Floats, weights: Floats) -> float:
+    return float(values @ weights)
+
+
+def _weighted_iqm(values: Floats, weights: Floats) -> float:
+    order = np.argsort(values)
+    edges = np.clip(np.concatenate([[0.0], np.cumsum(weights[order])]), 0.25, 0.75)
+    return float(values[order] @ np.diff(edges) / 0.5)
 
 
 def _percentiles(samples: Floats, confidence: float) -> Interval:

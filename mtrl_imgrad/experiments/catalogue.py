@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -11,14 +14,30 @@ from mtrl_imgrad.combiners import combiner_class, list_combiners
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.references import references
 
-__all__ = ["print_combiner", "print_combiners"]
+__all__ = ["Combiners", "print_combiner", "print_combiners"]
 
 COSTS = {
     "losses": "1 backward",
     "gramian": "K gradients",
-    "matrix": "K gradients, entrywise",
+    "matrix": "K gradients, elementwise",
 }
 """What a step costs, by what a method needs, beside K-sized work. Rows of tasks give K gradients in one backward."""
+
+
+@dataclass(frozen=True)
+class Combiners:
+    """Options of ``combiners``."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """A combiner, to be told all of it."""
+
+    def __call__(self) -> None:
+        """Print all of them, or one."""
+        console = Console(highlight=False)
+        if self.name is None:
+            print_combiners(console)
+        else:
+            print_combiner(self.name, console)
 
 
 def print_combiners(console: Console) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
@@ -17,9 +16,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mtrl_imgrad.experiments.versions import PACKAGES, installed_versions
+from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.envs.registry import Backend, find_backends, list_backends, list_tasks
+from mtrl_imgrad.experiments.versions import installed_versions, relevant_packages
 
-__all__ = ["Finding", "diagnose", "print_diagnosis"]
+__all__ = ["Doctor", "Finding", "diagnose", "print_diagnosis"]
 
 RENDER_PROBE = """
 import mujoco
@@ -29,8 +30,6 @@ renderer.update_scene(mujoco.MjData(model))
 renderer.render()
 """
 """Run in a process of its own: the GL back-end is chosen at mujoco's first import, and a bad one may abort."""
-
-OPTIONAL = {"envpool": "pip install 'mtrl-imgrad[fast]'", "cvxpy": "pip install cvxpy"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,15 @@ class Finding:
     works: bool | None
     found: str
     advice: str = ""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Options of ``doctor``: none."""
+
+    def __call__(self) -> None:
+        """Print the diagnosis."""
+        print_diagnosis()
 
 
 def diagnose() -> list[Finding]:
@@ -68,12 +76,16 @@ def print_diagnosis(console: Console | None = None) -> None:
 def _packages() -> list[Finding]:
     versions = installed_versions()
     findings = [Finding("python", True, f"{versions['python']} on {platform.platform()}, {os.cpu_count()} cores")]
-    for name in PACKAGES:
+    optional = {"cvxpy": "pip install cvxpy"}
+    optional |= {
+        backend.package: backend.install_command for backend in list_backends() if backend.package and backend.install
+    }
+    for name in relevant_packages():
         if name in versions:
             findings.append(Finding(name, True, versions[name]))
         else:
-            works = None if name in OPTIONAL else False
-            findings.append(Finding(name, works, "not installed", OPTIONAL.get(name, f"pip install {name}")))
+            works = None if name in optional else False
+            findings.append(Finding(name, works, "not installed", optional.get(name, f"pip install {name}")))
     return findings
 
 
@@ -87,27 +99,28 @@ def _device() -> Finding:
 
 
 def _simulators() -> list[Finding]:
-    def steps(backend: str) -> Callable[[], str]:
-        def probe() -> str:
-            from mtrl_imgrad.envs import make_vec_env
+    backends = [backend for backend in list_backends() if backend.tasks]
+    findings = [_steps(backend) for backend in backends]
+    working = [backend.name for backend, finding in zip(backends, findings, strict=True) if finding.works]
+    auto = [backend.name for backend in find_backends(list_tasks("MT10")) if backend.name in working]
+    found = f"trains MT10 on {auto[-1]}" if auto else "no simulator steps MT10"
+    return [*findings, Finding("backend='auto'", bool(auto), found)]
 
-            env = make_vec_env("reach-v3", backend=backend)
-            env.reset()
-            env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
-            env.close()
-            return "reach-v3 steps"
 
-        return probe
+def _steps(backend: Backend) -> Finding:
+    """Whether a back-end steps its first task."""
+    task = backend.tasks[0]
 
-    found = []
-    for backend in ("metaworld", "envpool"):
-        if backend in OPTIONAL and importlib.util.find_spec(backend) is None:
-            found.append(Finding(f"simulator {backend}", None, "not installed", OPTIONAL[backend]))
-        else:
-            found.append(_attempt(f"simulator {backend}", steps(backend)))
-    auto = found[0] if found[1].works is None else found[1]
-    found.append(Finding("backend='auto'", auto.works, f"trains MT10 on {auto.subject.removeprefix('simulator ')}"))
-    return found
+    def probe() -> str:
+        env = make_vec_env(task, backend=backend.name)
+        env.reset()
+        env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
+        env.close()
+        return f"{task} steps"
+
+    if backend.install and not backend.is_installed:
+        return Finding(f"simulator {backend.name}", None, "not installed", backend.install_command)
+    return _attempt(f"simulator {backend.name}", probe)
 
 
 def _rendering() -> Finding:

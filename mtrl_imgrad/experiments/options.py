@@ -9,7 +9,7 @@ import tyro
 
 from mtrl_imgrad.combiners.method_strings import parse_options
 
-__all__ = ["Flat", "Options", "without_stale_kwargs"]
+__all__ = ["Flat", "Options", "given_options", "without_stale_kwargs"]
 
 Section = TypeVar("Section")
 
@@ -35,3 +35,11 @@ def without_stale_kwargs(section: Section, preset: Any) -> Section:
     if section_.combiner != preset.combiner and section_.combiner_kwargs == preset.combiner_kwargs:
         return dataclasses.replace(section_, combiner_kwargs={})
     return section
+
+
+def given_options(options: type[Section], command: str, arguments: list[str]) -> Section:
+    """Those of ``options`` that stand among the arguments: they set the defaults of all others."""
+    given, _ = tyro.cli(
+        options, prog=f"mtrl-imgrad {command}", args=arguments, return_unknown_args=True, add_help=False
+    )
+    return given

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+from rich.markup import escape
+
 from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["list_presets", "preset_path"]
+__all__ = ["Presets", "list_presets", "preset_path"]
 
 RunKind = Literal["rl", "supervised"]
+OPTIONS: dict[RunKind, str] = {"rl": "train --preset", "supervised": "supervised --data"}
 FOLDER = Path(str(resources.files("mtrl_imgrad") / "presets"))
+
+
+@dataclass(frozen=True)
+class Presets:
+    """Options of ``presets``: none."""
+
+    def __call__(self) -> None:
+        """Print names, what they are for, and files."""
+        console = Console(highlight=False)
+        for kind, option in OPTIONS.items():
+            for name in list_presets(kind):
+                path = preset_path(kind, name)
+                summary = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+                console.print(f"{option} [bold]{name}[/]  {escape(summary)}\n    {escape(str(path))}", soft_wrap=True)
 
 
 def list_presets(kind: RunKind) -> list[str]:

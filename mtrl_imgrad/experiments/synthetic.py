@@ -56,7 +56,11 @@ class ToyConfig:
     run_dir: Path | None = None
     """Run folder; None makes runs/toy-<time>."""
     progress_bar: bool = True
-    """Show how far it is."""
+    """Show progress."""
+
+    def __call__(self) -> None:
+        """As a command."""
+        run_toy(self)
 
 
 @checked

@@ -5,27 +5,31 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-__all__ = ["PACKAGES", "installed_versions"]
+from mtrl_imgrad.envs.registry import list_backends
 
-PACKAGES = (
+__all__ = ["installed_versions", "relevant_packages"]
+
+_PACKAGES = (
     "mtrl-imgrad",
     "torch",
     "numpy",
     "stable_baselines3",
     "gymnasium",
-    "metaworld",
     "mujoco",
-    "envpool",
     "cvxpy",
     "tensorboard",
 )
-"""What a run's numbers may depend on."""
+
+
+def relevant_packages() -> list[str]:
+    """Packages that a run's numbers may depend on, those of the simulators included."""
+    return [*_PACKAGES, *(backend.package for backend in list_backends() if backend.package)]
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python and of every installed package of `PACKAGES`."""
+    """Versions of Python and of every installed package of `relevant_packages`."""
     versions = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in relevant_packages():
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

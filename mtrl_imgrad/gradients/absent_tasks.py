@@ -1,18 +1,18 @@
-"""What becomes of a step in which some task's loss or gradient is NaN or infinite.
+"""NaN and inf in a task's loss or gradient: ``on_nonfinite``, for both engines.
 
 * ``"raise"`` (the default everywhere): an error, and nothing moves.
 * ``"skip"``: the step is left out, as if its batch had never been drawn; the combiner does not hear of it.
 * ``"drop_task"``: the tasks concerned are absent from the step (`Combiner` keeps what it remembers of a task by the
   task's id), the others are combined as if there were no more of them. Where none is left, the step is skipped.
 
-The last two look at the gradients before the combiner does, which waits for the device once a network and step.
+The last two cost one device sync for each network and step.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 __all__ = [
     "NonFiniteCounts",
     "OnNonFinite",
+    "after_step",
     "check_on_nonfinite",
+    "combine_finite",
     "finite_rows",
     "no_step",
-    "tell_losses_after",
-    "with_absent_tasks",
 ]
 
 OnNonFinite = Literal["raise", "skip", "drop_task"]
@@ -67,6 +67,36 @@ def finite_rows(blocks: Iterable[Tensor], losses: Tensor) -> Tensor:
     return finite
 
 
+def combine_finite(
+    finite: Sequence[bool],
+    losses: Tensor,
+    on_nonfinite: OnNonFinite,
+    combine: Callable[[list[int]], Combination],
+    tasks: Sequence[int] | None = None,
+) -> Combination:
+    """A step in which some task is not finite, as `on_nonfinite` says: left out, or made without those tasks.
+
+    Args:
+        finite: K flags.
+        losses: ``[K]``.
+        on_nonfinite: ``"skip"`` or ``"drop_task"``.
+        combine: makes the step with the tasks of these rows only.
+        tasks: ids of the K; 0 to K - 1 where it is None.
+
+    Returns:
+        The combination as one of all K tasks: the weights of those left out are zero, their inner products and whatever
+        else the method reports of them NaN.
+    """
+    ids = range(len(finite)) if tasks is None else tasks
+    present = [row for row, is_finite in enumerate(finite) if is_finite]
+    absent = [task for task, is_finite in zip(ids, finite, strict=True) if not is_finite]
+    if on_nonfinite == "skip" or not present:
+        return no_step(losses, absent)
+    some = combine(present)
+    non_finite = tuple(sorted({*some.non_finite, *absent}))
+    return dataclasses.replace(some if some.skipped else _spread(some, present, len(ids)), non_finite=non_finite)
+
+
 def no_step(losses: Tensor, non_finite: Sequence[int]) -> Combination:
     """The report of a step that was left out.
 
@@ -79,54 +109,21 @@ def no_step(losses: Tensor, non_finite: Sequence[int]) -> Combination:
     return Combination([], None, residual, status, non_finite=tuple(non_finite), skipped=True)
 
 
-def with_absent_tasks(found: Combination, present: Sequence[int], tasks: Sequence[int]) -> Combination:
-    """A combination of some of K tasks, told as one of all K.
-
-    The weights of the others are zero, their inner products and whatever else the method reports of them NaN.
-
-    Args:
-        found: of ``len(present)`` tasks.
-        present: their rows among the K.
-        tasks: the ids of the K.
-    """
-    if found.skipped:
-        return dataclasses.replace(found, non_finite=_absent(found, present, tasks))
-    num_tasks, count = len(tasks), len(present)
-    index = index_of(present, found.residual.device)
-
-    def spread(rows: Tensor, first: float) -> Tensor:
-        return rows.new_full((num_tasks, *rows.shape[1:]), first).index_copy(0, index, rows)
-
-    gramian = found.gramian
-    if gramian is not None:
-        gramian = spread(spread(gramian, torch.nan).T, torch.nan).T
-    return dataclasses.replace(
-        found,
-        weights=None if found.weights is None else spread(found.weights, 0.0),
-        gramian=gramian,
-        extras={
-            name: spread(value, torch.nan) if value.shape == (count,) and value.is_floating_point() else value
-            for name, value in found.extras.items()
-        },
-        non_finite=_absent(found, present, tasks),
-    )
-
-
-def tell_losses_after(
-    combiner: Combiner, found: Combination, losses: Tensor, group: Any = None, rows: Sequence[float] | None = None
+def after_step(
+    combiner: Combiner, combination: Combination, losses: Tensor, group: Any = None, rows: Sequence[float] | None = None
 ) -> None:
     """`Combiner.after_step`, for the tasks of the step only.
 
     Args:
         combiner: that made the step.
-        found: its report, of all K tasks and not skipped.
+        combination: its report, of all K tasks and not skipped.
         losses: ``[K]`` after it.
         group: of the ranks that made the step, or None.
         rows: K numbers of rows, or None.
     """
     tasks = None
-    if found.non_finite:
-        tasks = [task for task in range(len(losses)) if task not in found.non_finite]
+    if combination.non_finite:
+        tasks = [task for task in range(len(losses)) if task not in combination.non_finite]
         losses = losses[index_of(tasks, losses.device)]
         rows = None if rows is None else [rows[task] for task in tasks]
     if group is None:
@@ -147,26 +144,26 @@ class NonFiniteCounts:
         """Steps for which the task's loss or gradient was not finite."""
         self.skipped_steps = 0
 
-    def add(self, found: Combination, where: str) -> None:
+    def add(self, combination: Combination, where: str) -> None:
         """Count a step, and warn if it is the first of which something was left out.
 
         Args:
-            found: its report.
+            combination: its report.
             where: which step it was, for the warning.
         """
-        if not found.non_finite and not found.skipped:
+        if not combination.non_finite and not combination.skipped:
             return
         names = list(self.tasks)
-        lost = [names[task] for task in found.non_finite]
+        non_finite = [names[task] for task in combination.non_finite]
         if not self.skipped_steps and not any(self.tasks.values()):
-            whose = f"of {', '.join(map(repr, lost))} " if lost else ""
-            what = "it was skipped" if found.skipped else "it was made without them"
+            whose = f"of {', '.join(map(repr, non_finite))} " if non_finite else ""
+            what = "it was skipped" if combination.skipped else "it was made without them"
             warnings.warn(
                 f"{where}: a loss or gradient {whose}is NaN or infinite; {what}. Such steps are counted", stacklevel=3
             )
-        for name in lost:
+        for name in non_finite:
             self.tasks[name] += 1
-        self.skipped_steps += found.skipped
+        self.skipped_steps += combination.skipped
 
     def get_state(self) -> dict[str, Any]:
         """The counts."""
@@ -178,6 +175,20 @@ class NonFiniteCounts:
         self.skipped_steps = int(state["skipped_steps"])
 
 
-def _absent(found: Combination, present: Sequence[int], tasks: Sequence[int]) -> tuple[int, ...]:
-    rows = set(range(len(tasks))) - set(present)
-    return tuple(sorted({*found.non_finite, *(tasks[row] for row in rows)}))
+def _spread(some: Combination, present: Sequence[int], num_tasks: int) -> Combination:
+    """A combination of the tasks in the rows ``present`` as one of all K."""
+    count = len(present)
+    index = index_of(present, some.residual.device)
+
+    def spread(rows: Tensor, fill: float) -> Tensor:
+        return rows.new_full((num_tasks, *rows.shape[1:]), fill).index_copy(0, index, rows)
+
+    return dataclasses.replace(
+        some,
+        weights=None if some.weights is None else spread(some.weights, 0.0),
+        gramian=None if some.gramian is None else spread(spread(some.gramian, torch.nan).T, torch.nan).T,
+        extras={
+            name: spread(value, torch.nan) if value.shape == (count,) and value.is_floating_point() else value
+            for name, value in some.extras.items()
+        },
+    )

@@ -15,9 +15,9 @@ from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
 from mtrl_imgrad.combiners.replicas.slicing import Slicing
 from mtrl_imgrad.combiners.state.tables import TaskIds, index_of
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, finite_rows, no_step, with_absent_tasks
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, combine_finite, finite_rows
+from mtrl_imgrad.gradients.heads import Heads, head_weights
 from mtrl_imgrad.gradients.parameters import Parameters
-from mtrl_imgrad.gradients.per_loss import Heads
 from mtrl_imgrad.gradients.vectorized import RowGradients, TaskLoss, pull_back_of
 
 __all__ = ["CombinedGradients", "combine_rows", "weighted_gradients"]
@@ -52,13 +52,12 @@ def combine_rows(
     on_nonfinite: OnNonFinite = "raise",
     group: Any = None,
 ) -> CombinedGradients:
-    """Combine the K gradients of the shared parameters; own parameters take their own task's gradient.
+    """Combine the K gradients of the shared parameters; task-specific parameters take their own task's gradient.
 
     Args:
         combiner: what turns K gradients into one.
         jacobian: of all parameters of a network.
-        heads: whether an own parameter takes its task's plain gradient (``"unweighted"``) or that gradient times
-            the task's weight (``"weighted"``). Published codes differ, see the combiners' pages.
+        heads: see `mtrl_imgrad.gradients.Heads`.
         on_nonfinite: what becomes of a step with a NaN or an infinity, see `mtrl_imgrad.gradients.absent_tasks`. Under
             ``"raise"`` nothing is raised here, to spare a device sync: the gradients are then not finite, and the
             caller's to check.
@@ -74,14 +73,22 @@ def combine_rows(
         jacobian = _mean_over(Ranks(group), jacobian)
     if on_nonfinite == "raise":
         return _combine(combiner, jacobian, heads)
-    finite = finite_rows([*jacobian.shared.values(), *jacobian.own.values()], jacobian.losses).tolist()
+    blocks = [*jacobian.shared.values(), *jacobian.task_specific.values()]
+    finite = finite_rows(blocks, jacobian.losses).tolist()
     if all(finite):
         return _combine(combiner, jacobian, heads)
-    present = [task for task, is_finite in enumerate(finite) if is_finite]
-    if on_nonfinite == "skip" or not present:
-        absent = [task for task, is_finite in enumerate(finite) if not is_finite]
-        return CombinedGradients({}, jacobian.losses, jacobian.aux, no_step(jacobian.losses, absent))
-    return _combine_some(combiner, jacobian, heads, present)
+    gradients: dict[str, Tensor] = {}  # none for a skipped step
+
+    def combine_some(rows: list[int]) -> Combination:
+        index = index_of(rows, jacobian.losses.device)
+        some = _combine(combiner, jacobian.some(index), heads, rows)
+        gradients.update(some.gradients)
+        for name, block in jacobian.task_specific.items():  # zero for the tasks that are left out
+            gradients[name] = torch.zeros_like(block).index_copy(0, index, some.gradients[name])
+        return some.combination
+
+    combination = combine_finite(finite, jacobian.losses, on_nonfinite, combine_some)
+    return CombinedGradients(gradients, jacobian.losses, jacobian.aux, combination)
 
 
 _SMALLEST = 1e-12
@@ -93,9 +100,9 @@ def weighted_gradients(
 ) -> CombinedGradients:
     """One backward of the weighted loss, for a combiner that needs no task gradients at this step.
 
-    A row of an own parameter only ever meets its own task's loss, so its gradient is that loss's, times the weight;
-    dividing the weight out again gives the plain gradient. A weight of zero counts as `_SMALLEST` of the largest, so
-    that it can be divided out; the shared gradient does not notice.
+    A row of a task-specific parameter only ever meets its own task's loss, so its gradient is that loss's, times the
+    weight; dividing the weight out again gives the plain gradient. A weight of zero counts as `_SMALLEST` of the
+    largest, so that it can be divided out; the shared gradient does not notice.
 
     Args:
         combiner: its `Combiner.needs_jacobian` is False.
@@ -105,25 +112,19 @@ def weighted_gradients(
         heads: as for `combine_rows`.
     """
     losses, pull_back, aux = pull_back_of(loss, parameters, *rows)
-    found = combiner.weights_of_losses(losses.detach())
-    values = found.values
-    if heads == "unweighted" and parameters.own:
+    weights = combiner.weights_of_losses(losses.detach())
+    values = weights.values
+    if heads == "unweighted" and parameters.task_specific:
         smallest = _SMALLEST * values.abs().amax()
         values = torch.where(values.abs() < smallest, smallest, values)
-    shared, own = pull_back(values.to(losses.dtype))
+    shared, task_specific = pull_back(values.to(losses.dtype))
     if heads == "unweighted":
-        own = {name: scale_rows(gradient, 1 / values) for name, gradient in own.items()}
+        task_specific = {name: scale_rows(gradient, 1 / values) for name, gradient in task_specific.items()}
     return CombinedGradients(
-        gradients={**shared, **own},
+        gradients={**shared, **task_specific},
         losses=losses,
         aux=aux,
-        combination=Combination(
-            gradient=list(shared.values()),
-            weights=found.values,
-            residual=found.residual,
-            status_code=found.status_code,
-            extras=found.extras,
-        ),
+        combination=weights.combination(list(shared.values())),
     )
 
 
@@ -134,52 +135,29 @@ def _combine(
     if not names:  # every task has a network of its own: there is nothing to combine
         zero = torch.zeros_like(jacobian.losses[0])
         combination = Combination([], None, residual=zero, status_code=zero.long())
-        return CombinedGradients(dict(jacobian.own), jacobian.losses, jacobian.aux, combination)
+        return CombinedGradients(dict(jacobian.task_specific), jacobian.losses, jacobian.aux, combination)
     if combiner.rows_per_task != 1:
         raise ArgumentError(f"{combiner!r} asks for {combiner.rows_per_task} rows a task, got 1: see combiner.backward")
     combination = combiner.combine([jacobian.shared[name] for name in names], jacobian.losses, tasks)
-    own = jacobian.own
+    task_specific = jacobian.task_specific
     if heads == "weighted":
-        if combination.weights is None:
-            raise ArgumentError(f"heads='weighted' does not go with {combiner.name}, which weighs no tasks")
-        own = {name: scale_rows(gradient, combination.weights) for name, gradient in own.items()}
+        weights = head_weights(combiner, heads, combination.weights, jacobian.losses)
+        task_specific = {name: scale_rows(gradient, weights) for name, gradient in task_specific.items()}
     return CombinedGradients(
-        gradients={**dict(zip(names, combination.gradient, strict=True)), **own},
+        gradients={**dict(zip(names, combination.gradient, strict=True)), **task_specific},
         losses=jacobian.losses,
         aux=jacobian.aux,
         combination=combination,
     )
 
 
-def _combine_some(combiner: Combiner, jacobian: RowGradients, heads: Heads, present: list[int]) -> CombinedGradients:
-    """Without the other tasks, whose own parameters take a gradient of zero."""
-    index = index_of(present, jacobian.losses.device)
-    some = RowGradients(
-        losses=jacobian.losses[index],
-        shared={name: block[index] for name, block in jacobian.shared.items()},
-        own={name: block[index] for name, block in jacobian.own.items()},
-        aux=jacobian.aux,
-    )
-    found = _combine(combiner, some, heads, present)
-    own = {
-        name: torch.zeros_like(block).index_copy(0, index, found.gradients[name])
-        for name, block in jacobian.own.items()
-    }
-    return CombinedGradients(
-        gradients={**found.gradients, **own},
-        losses=jacobian.losses,
-        aux=jacobian.aux,
-        combination=with_absent_tasks(found.combination, present, range(len(jacobian.losses))),
-    )
-
-
 def _mean_over(ranks: Ranks, jacobian: RowGradients) -> RowGradients:
-    blocks = [*jacobian.shared.values(), *jacobian.own.values(), jacobian.losses]
+    blocks = [*jacobian.shared.values(), *jacobian.task_specific.values(), jacobian.losses]
     *means, losses = (total / ranks.size for total in Slicing(blocks, ranks).sum(blocks))
     count = len(jacobian.shared)
     return RowGradients(
         losses=losses,
         shared=dict(zip(jacobian.shared, means[:count], strict=True)),
-        own=dict(zip(jacobian.own, means[count:], strict=True)),
+        task_specific=dict(zip(jacobian.task_specific, means[count:], strict=True)),
         aux=jacobian.aux,
     )

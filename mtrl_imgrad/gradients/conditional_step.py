@@ -1,4 +1,4 @@
-"""Optimizers: steps that happen or not by a tensor's word, without a look from the host; states that do not fit."""
+"""Conditional optimizer steps without a device sync, and a check of optimizer states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_optimizer", "step_where"]
 def step_where(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
     """Step where the scalar bool tensor ``wanted`` is True.
 
-    Fused optimizers (the agents' default) decide on the device; any other costs one copy to the host.
+    Fused optimizers (the agents' default) decide on the device; any other costs one device sync.
     """
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         # Fused optimizers skip the step by themselves where found_inf is 1.
@@ -24,7 +24,7 @@ def step_where(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
 
 
 def check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
-    """An optimizer takes over any state and fails at its next step; so look at it now.
+    """Check an optimizer's state after it was loaded: it accepts any and fails at its next step only.
 
     Raises:
         ArgumentError: if a moment does not have the shape of its parameter.

@@ -1,10 +1,10 @@
 """The way of a gradient: from K losses of one network to its optimizer's step.
 
     update = NetworkUpdate(critic, combiner, critic_loss, StepSettings(max_grad_norm=1.0))
-    found = update.gradients(observations, targets)   # task losses -> task gradients -> combiner
-    finite = update.write(found)                      # clip, put into .grad
-    update.step(finite)                               # optimizer, on the device's word
-    update.tell_losses_after(found, observations, targets)
+    combined = update.gradients(observations, targets)   # task losses -> task gradients -> combiner
+    finite = update.write(combined)                      # clip, put into .grad
+    update.step(finite)                                  # optimizer, without a device sync
+    update.after_step(combined, observations, targets)
 
 An agent writes the loss of one task and calls these in its own order.
 """
@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from mtrl_imgrad.combiners import Combiner
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, tell_losses_after
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, after_step
 from mtrl_imgrad.gradients.combining import CombinedGradients, combine_rows, weighted_gradients
 from mtrl_imgrad.gradients.conditional_step import step_where
+from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.gradients.parameters import ParameterIndex, Parameters
-from mtrl_imgrad.gradients.per_loss import Heads
 from mtrl_imgrad.gradients.tracing import Traced
 from mtrl_imgrad.gradients.vectorized import RowGradients, TaskLoss, by_rows, over_tasks
+from mtrl_imgrad.validation import checked
 
 __all__ = ["NetworkUpdate", "StepSettings"]
 
@@ -34,7 +35,7 @@ class StepSettings:
     """What is the same at every step of a network.
 
     Attributes:
-        heads: how own parameters take their gradient, see `mtrl_imgrad.gradients.combine_rows`.
+        heads: how task-specific parameters take their gradient, see `mtrl_imgrad.gradients.combine_rows`.
         max_grad_norm: clip the combined gradient of the network to this length; None does not clip.
         on_nonfinite: what becomes of a step in which a task's loss or gradient is not finite.
     """
@@ -44,6 +45,7 @@ class StepSettings:
     on_nonfinite: OnNonFinite = "raise"
 
 
+@checked
 class NetworkUpdate:
     """One network's step: per-task gradients, their combination, clipping, the optimizer.
 
@@ -88,15 +90,15 @@ class NetworkUpdate:
             return weighted_gradients(self.combiner, self._loss, parameters, *rows, heads=settings.heads)
         return combine_rows(self.combiner, self._jacobian(parameters, *rows), settings.heads, settings.on_nonfinite)
 
-    def write(self, found: CombinedGradients) -> Tensor:
+    def write(self, combined: CombinedGradients) -> Tensor:
         """Put the gradients, clipped, into ``.grad``.
 
         Returns:
             Scalar bool, on the device: whether they are finite; True for a skipped step, which has none.
         """
-        written = self._index.assign(found.gradients)
+        written = self._index.assign(combined.gradients)
         if not written:
-            return torch.ones((), dtype=torch.bool, device=found.losses.device)
+            return torch.ones((), dtype=torch.bool, device=combined.losses.device)
         norm = nn.utils.get_total_norm([parameter.grad for parameter in written])  # type: ignore[misc]
         if self.settings.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(written, self.settings.max_grad_norm, norm)
@@ -106,15 +108,15 @@ class NetworkUpdate:
         """Step the optimizer where the scalar bool ``wanted`` is True; without gradients nothing moves."""
         step_where(self.network.optimizer, wanted)  # type: ignore[arg-type]
 
-    def tell_losses_after(self, found: CombinedGradients, *rows: Any) -> None:
+    def after_step(self, combined: CombinedGradients, *rows: Any) -> None:
         """Tell the combiner the losses of the same batch after the step, if it looks at them.
 
         Args:
-            found: what `gradients` returned.
+            combined: what `gradients` returned.
             rows: what it was given.
         """
-        if self.combiner.wants_losses_after and not found.combination.skipped:
-            tell_losses_after(self.combiner, found.combination, self._losses(self._index.split(), *rows))
+        if self.combiner.needs_losses_after_step and not combined.combination.skipped:
+            after_step(self.combiner, combined.combination, self._losses(self._index.split(), *rows))
 
     # Pure functions of their arguments: only the network's structure is captured.
 

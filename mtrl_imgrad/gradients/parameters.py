@@ -1,7 +1,7 @@
 """Which of a network's parameters all tasks share, and which belong to one task each.
 
 * **shared**: every task's loss depends on them; their K gradients go through a combiner;
-* **own** (task-specific): a parameter with a leading task axis ``[K, ...]`` of which task k uses row k only (a head
+* **task-specific**: a parameter with a leading task axis ``[K, ...]`` of which task k uses row k only (a head
   a task, an embedding a task). Layers that hold such parameters derive from `TaskModule`.
 """
 
@@ -31,13 +31,13 @@ class Parameters(NamedTuple):
     """A network's parameters by name, detached, split by who they belong to."""
 
     shared: dict[str, Tensor]
-    own: dict[str, Tensor]
+    task_specific: dict[str, Tensor]
     frozen: dict[str, Tensor] = {}  # noqa: RUF012  (never written to)
     """Parameters that do not ask for a gradient: no combiner sees them, no optimizer moves them."""
 
-    def of_one_task(self, own_rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All parameters as one task sees them, given its rows of the own ones."""
-        return {**self.frozen, **self.shared, **own_rows}
+    def of_one_task(self, task_specific_rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All parameters as one task sees them, given its rows of the task-specific ones."""
+        return {**self.frozen, **self.shared, **task_specific_rows}
 
 
 @checked
@@ -45,30 +45,30 @@ class ParameterIndex:
     """Who the parameters of a module belong to, looked up once.
 
     Args:
-        module: its `TaskModule` layers hold the own parameters.
+        module: its `TaskModule` layers hold the task-specific parameters.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        own_names = {
+        task_specific_names = {
             f"{prefix}.{name}" if prefix else name
             for prefix, layer in module.named_modules()
             if isinstance(layer, TaskModule)
             for name, _ in layer.named_parameters(recurse=False)
         }
-        self._entries = [(name, value, name in own_names) for name, value in module.named_parameters()]
+        self._entries = [(name, value, name in task_specific_names) for name, value in module.named_parameters()]
 
     def split(self) -> Parameters:
         """The parameters as they are now, detached; they share the module's memory.
 
         Raises:
-            ArgumentError: if an own parameter is frozen: it could not be told from its task's row.
+            ArgumentError: if a task-specific parameter is frozen: it could not be told from its task's row.
         """
         found = Parameters({}, {}, {})
-        for name, parameter, is_own in self._entries:
-            if is_own and not parameter.requires_grad:
+        for name, parameter, is_task_specific in self._entries:
+            if is_task_specific and not parameter.requires_grad:
                 raise ArgumentError(f"parameter {name!r} belongs to single tasks and cannot be frozen")
-            kind = found.own if is_own else found.shared if parameter.requires_grad else found.frozen
-            kind[name] = parameter.detach()
+            trained = found.task_specific if is_task_specific else found.shared
+            (trained if parameter.requires_grad else found.frozen)[name] = parameter.detach()
         return found
 
     def assign(self, gradients: Mapping[str, Tensor]) -> list[nn.Parameter]:

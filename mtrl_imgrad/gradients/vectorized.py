@@ -4,8 +4,8 @@ In reinforcement learning every task's loss depends on its own rows of the batch
 ``[K, B, ...]`` one vectorised backward therefore yields all K gradients: `by_rows`. No loop over tasks is run.
 
 A loss is written for **one** task: ``loss(parameters, *rows)`` with the parameters of that task (the shared ones, and
-its own rows of the own ones) and its rows ``[B, ...]``; `by_rows` and `over_tasks` spread it over all of them. Another
-network's `Parameters` among the rows arrive as that task sees them, too.
+its rows of the task-specific ones) and its rows ``[B, ...]``; `by_rows` and `over_tasks` spread it over all of them.
+Another network's `Parameters` among the rows arrive as that task sees them, too.
 
 These functions run at every update, so they check nothing.
 """
@@ -33,13 +33,24 @@ class RowGradients(NamedTuple):
     losses: Tensor
     shared: dict[str, Tensor]
     """``[K, *shape]`` for each shared parameter."""
-    own: dict[str, Tensor]
-    """``[K, *shape of a row]`` for each own parameter: row k is task k's gradient."""
+    task_specific: dict[str, Tensor]
+    """``[K, *shape of a row]`` for each task-specific parameter: row k is task k's gradient."""
     aux: Any
+
+    def some(self, index: Tensor) -> RowGradients:
+        """The gradients of the rows ``index``; ``aux`` stays that of all."""
+        shared, task_specific = (
+            {name: block[index] for name, block in part.items()} for part in (self.shared, self.task_specific)
+        )
+        return RowGradients(self.losses[index], shared, task_specific, self.aux)
 
     def __repr__(self) -> str:
         """In one line."""
-        parts = [f"{len(self.shared)} shared", f"{len(self.own)} own", numbers_text("losses", self.losses)]
+        parts = [
+            f"{len(self.shared)} shared",
+            f"{len(self.task_specific)} task-specific",
+            numbers_text("losses", self.losses),
+        ]
         return as_line("RowGradients", parts)
 
 
@@ -55,10 +66,10 @@ def over_tasks(function: Callable[..., Any], parameters: Parameters, *rows: Any)
         The function's outputs with a leading task axis.
     """
 
-    def one_task(own: dict[str, Tensor], *task_rows: Any) -> Any:
-        return function(parameters.of_one_task(own), *map(_as_one_task_sees, task_rows))
+    def one_task(task_specific: dict[str, Tensor], *task_rows: Any) -> Any:
+        return function(parameters.of_one_task(task_specific), *map(_as_one_task_sees, task_rows))
 
-    return torch.func.vmap(one_task, in_dims=(0, *map(_task_axis, rows)))(parameters.own, *rows)
+    return torch.func.vmap(one_task, in_dims=(0, *map(_task_axis, rows)))(parameters.task_specific, *rows)
 
 
 def by_rows(loss: TaskLoss, parameters: Parameters, *rows: Any) -> RowGradients:
@@ -73,15 +84,15 @@ def by_rows(loss: TaskLoss, parameters: Parameters, *rows: Any) -> RowGradients:
         `RowGradients`; the same numbers as K separate backwards.
     """
 
-    def one_task(shared: dict[str, Tensor], own: dict[str, Tensor], *task_rows: Any) -> tuple[Tensor, Any]:
-        return loss(parameters._replace(shared=shared).of_one_task(own), *map(_as_one_task_sees, task_rows))
+    def one_task(shared: dict[str, Tensor], task_specific: dict[str, Tensor], *task_rows: Any) -> tuple[Tensor, Any]:
+        return loss(parameters._replace(shared=shared).of_one_task(task_specific), *map(_as_one_task_sees, task_rows))
 
     differentiate = torch.func.grad_and_value(one_task, argnums=(0, 1), has_aux=True)
     in_dims = (None, 0, *map(_task_axis, rows))
-    (shared, own), (losses, aux) = torch.func.vmap(differentiate, in_dims=in_dims)(
-        parameters.shared, parameters.own, *rows
+    (shared, task_specific), (losses, aux) = torch.func.vmap(differentiate, in_dims=in_dims)(
+        parameters.shared, parameters.task_specific, *rows
     )
-    return RowGradients(losses, shared, own, aux)
+    return RowGradients(losses, shared, task_specific, aux)
 
 
 def pull_back_of(
@@ -95,10 +106,10 @@ def pull_back_of(
         rows: pytrees of tensors ``[K, ...]``, or `Parameters` of another network.
     """
 
-    def losses_of(shared: dict[str, Tensor], own: dict[str, Tensor]) -> tuple[Tensor, Any]:
-        return over_tasks(loss, Parameters(shared, own, parameters.frozen), *rows)
+    def losses_of(shared: dict[str, Tensor], task_specific: dict[str, Tensor]) -> tuple[Tensor, Any]:
+        return over_tasks(loss, Parameters(shared, task_specific, parameters.frozen), *rows)
 
-    return torch.func.vjp(losses_of, parameters.shared, parameters.own, has_aux=True)  # type: ignore[return-value]
+    return torch.func.vjp(losses_of, parameters.shared, parameters.task_specific, has_aux=True)  # type: ignore[return-value]
 
 
 def _task_axis(rows: Any) -> Any:
@@ -107,4 +118,4 @@ def _task_axis(rows: Any) -> Any:
 
 
 def _as_one_task_sees(rows: Any) -> Any:
-    return rows.of_one_task(rows.own) if isinstance(rows, Parameters) else rows
+    return rows.of_one_task(rows.task_specific) if isinstance(rows, Parameters) else rows

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever kills the process or fills the disk."""
+"""Atomic file writes: a file is the old one or the new one, whatever kills the process or fills the disk."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["TEMPORARY", "sync_folder", "write_atomically"]
+__all__ = ["TEMPORARY", "sync_folder", "write_atomically", "write_text"]
 
 TEMPORARY = ".tmp-"
 """Part of the name of a file that is being written; one that is left over was never finished."""
@@ -19,7 +20,7 @@ TEMPORARY = ".tmp-"
 
 @checked
 def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its target, bring it to the disk, and put it in the target's place.
+    """Write a file beside its target, sync it, and rename it to the target.
 
     A reader finds the old file or the new one. After a return the new one survives a loss of power.
 
@@ -45,8 +46,21 @@ def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 @checked
+def write_text(target: Path, text: str) -> None:
+    """`write_atomically` of UTF-8.
+
+    Raises:
+        CheckpointError: if the file cannot be written, naming it.
+    """
+    try:
+        write_atomically(target, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise CheckpointError(f"{target} cannot be written: {error}") from error
+
+
+@checked
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
+    """Sync the names in a folder to the disk, where the system can."""
     if os.name == "nt":  # which cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from mtrl_imgrad.envs.task_sets import resolve_tasks
+from mtrl_imgrad.envs.registry import resolve_tasks
 from mtrl_imgrad.scenes.camera import Camera
 from mtrl_imgrad.scenes.primitives import ATTRIBUTES, draw_primitives
 from mtrl_imgrad.scenes.rays import RayCaster, Sight, shade

@@ -14,7 +14,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.gramian import gramian_diagnostics, gramian_of_blocks
 from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
 from mtrl_imgrad.combiners.replicas.exchange import Exchange
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 
 __all__ = ["probe_gramian", "step_diagnostics"]
@@ -65,7 +65,7 @@ def step_diagnostics(gramian: Tensor, weights: Tensor | None, names: Sequence[st
         ``direction_cosine``, and whether the update is a ``pareto_failure`` (0 or 1).
     """
     found = gramian_diagnostics(gramian, weights)
-    problem = normalise(gramian)
+    problem = normalize(gramian)
     row = {
         "imbalance": found["imbalance"],
         "cos_theta": plumb_line(problem, min_norm_point(problem.values)),

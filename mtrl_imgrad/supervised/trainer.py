@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
-from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, check_on_nonfinite, tell_losses_after
-from mtrl_imgrad.gradients.per_loss import Heads
+from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, after_step, check_on_nonfinite
+from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 from mtrl_imgrad.supervised.batch_norm import frozen_statistics
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
@@ -292,9 +292,9 @@ class MultiTaskTrainer:
             assert isinstance(self._optimizer, torch.optim.Optimizer), "make_optimizer refuses the rest with a scaler"
             self._scaler.step(self._optimizer)
             self._scaler.update()
-        if self.combiner.wants_losses_after:
+        if self.combiner.needs_losses_after_step:
             after = self._losses_again(images, targets)
-            tell_losses_after(self.combiner, combination, after, self.replica.group, rows)
+            after_step(self.combiner, combination, after, self.replica.group, rows)
         if not log or combination.non_finite:
             return values, None
         gramian = combination.gramian if gramian is None else gramian

@@ -15,7 +15,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners import min_norm_point
 from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.imbalance import plumb_line
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.synthetic.optima import distance_to_front, lowest_loss, minimiser
 from mtrl_imgrad.synthetic.problem import Start, evaluate, task_weights
@@ -109,7 +109,7 @@ def curves(run: Trajectories, method: int, scenario: int, count: int = 400) -> C
     front_step = _arrival(distance_to_front(positions))
     failures = _failures(run, method, scenario, front_step).cumsum(0)
     values, jacobian = _weighted(run, positions[steps], scenario)
-    problem = normalise(jacobian @ jacobian.mT)
+    problem = normalize(jacobian @ jacobian.mT)
     return Curves(
         steps=steps,
         failures=failures[steps],

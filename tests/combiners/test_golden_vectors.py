@@ -7,7 +7,7 @@ import torch
 
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 
 G3 = torch.tensor([[1, 0, 2, 0], [0, 3, -1, 0], [-1, 1, 0, 0.5]], dtype=torch.float64)
@@ -86,7 +86,7 @@ def test_simplex_weights_agree_with_the_golden_vectors(jacobian, name, c, expect
     [(G3, 0.7912663, 0.6821865, 0.4743416), (G2, 0.8944272, 0.0, 0.7071068), (PAIR, 1.0, 0.7071068, 1.0)],
 )
 def test_imbalance_measures_agree_with_the_golden_values(jacobian, pm, lm, dc):
-    problem = normalise(jacobian @ jacobian.T)
+    problem = normalize(jacobian @ jacobian.T)
     assert plumb_line(problem, min_norm_point(problem)).item() == pytest.approx(pm, abs=2e-6)
     assert smallest_norm(problem).item() == pytest.approx(lm, abs=2e-6)
     assert direct(problem).item() == pytest.approx(dc, abs=2e-6)

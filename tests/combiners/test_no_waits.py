@@ -26,10 +26,10 @@ CASES: dict[str, Callable[[], Combiner]] = {
     "sampled imgrad": lambda: make_combiner("imgrad", tasks_per_step=2),
     "safe pcgrad": lambda: make_combiner("pcgrad", pareto_safe=True),
     "narrow conicgrad": lambda: make_combiner("conicgrad", c=0.9),
-    "scaled mgda": lambda: make_combiner("mgda", normalisation="loss+"),
+    "scaled mgda": lambda: make_combiner("mgda", normalization="loss+"),
     "adatask by rmsprop": lambda: make_combiner("adatask", algorithm="rmsprop"),
     "plain db_mtl": lambda: make_combiner("db_mtl", beta=0),
-    "scaled moco": lambda: make_combiner("moco", normalisation="loss"),
+    "scaled moco": lambda: make_combiner("moco", normalization="loss"),
     "bounds": lambda: make_combiner("stch", window=1, warm_up=0, lower_bound=[0.0, 0.0, -1.0]),
 }
 
@@ -80,7 +80,7 @@ def test_a_step_makes_the_host_wait_for_nothing(case):
         waits: list[str] = []
         with Lists(waits), Copies(waits):
             found = combiner.combine(blocks, losses, tasks)
-            if combiner.wants_losses_after:
+            if combiner.needs_losses_after_step:
                 combiner.after_step(losses, tasks)
         assert found.gradient[0].device.type == "meta"
         assert {tensor.device.type for tensor in (found.residual, found.status_code)} == {"meta"}

@@ -42,5 +42,5 @@ def test_gradients_by_rows():
         return torch.func.functional_call(module, parameters, x).square().mean(), {}
 
     parameters, rows = split_parameters(module), torch.ones(2, 5, 3)
-    assert str(by_rows(loss, parameters, rows)).startswith("RowGradients(2 shared, 0 own, losses [")
+    assert str(by_rows(loss, parameters, rows)).startswith("RowGradients(2 shared, 0 task-specific, losses [")
     assert "2 gradients, losses [" in str(combine_rows(IMGrad(), by_rows(loss, parameters, rows)))

@@ -67,7 +67,7 @@ def test_an_unknown_argument_lists_the_accepted():
         ("linear_scalarization", {"task_weights": 2.0}, "task_weights must be a sequence of numbers"),
         ("linear_scalarization", {"task_weights": []}, "task_weights must be a sequence of numbers"),
         ("cagrad", {"reduction": "max"}, "reduction must be"),
-        ("mgda", {"normalisation": "norm"}, "normalisation must be one of 'none', 'l2'"),
+        ("mgda", {"normalization": "norm"}, "normalization must be one of 'none', 'l2'"),
         ("linear_scalarization", {"task_weights": [0, 0]}, "task_weights must be"),
         ("linear_scalarization", {"task_weights": [1, -1]}, "task_weights must be"),
         ("si", {"lower_bound": "low"}, "lower_bound must be a finite number, got 'low'"),

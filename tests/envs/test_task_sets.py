@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from mtrl_imgrad.envs import list_task_sets, list_tasks
-from mtrl_imgrad.envs.task_sets import METAWORLD_TASKS, resolve_tasks
+from mtrl_imgrad.envs.registry import resolve_tasks
+from mtrl_imgrad.envs.task_sets import METAWORLD_TASKS
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 

@@ -236,5 +236,34 @@ class TestAggregate:
 
     def test_reads_well(self):
         found = aggregate_runs(np.full((3, 2), 0.5))
-        sample = "(3 runs x 2 tasks, 95 % stratified bootstrap)"
-        assert str(found) == f"mean 0.500 [0.500, 0.500], IQM 0.500 [0.500, 0.500] {sample}"
+        sample = "(3 runs x 2 tasks, 95 % intervals over runs)"
+        assert str(found) == f"mean 0.500 [0.184, 0.816], IQM 0.500 [0.118, 0.882] {sample}"
+
+    @pytest.mark.parametrize("confidence", [0.8, 0.95])
+    @pytest.mark.parametrize("runs", [2, 5, 10])
+    def test_runs_that_agree_leave_the_exact_binomial_bound(self, runs, confidence):
+        bound = stats.binomtest(runs, runs, alternative="greater").proportion_ci(confidence, "exact").low
+        found = aggregate_runs(np.ones((runs, 3)), confidence=confidence)
+        assert found.mean_interval == pytest.approx((bound, 1.0), abs=1e-12)
+        found = aggregate_runs(np.zeros((runs, 3)), confidence=confidence)
+        assert found.mean_interval == pytest.approx((0.0, 1 - bound), abs=1e-12)
+
+    def test_the_interquartile_mean_of_runs_that_agree(self):
+        row = [0.2, 0.4, 0.9]
+        found = aggregate_runs([row] * 10)
+        unseen = 1 - 0.05**0.1
+        for end, worst in zip(found.iqm_interval, (0.0, 1.0), strict=True):
+            many = np.concatenate([[worst] * round(3e5 * unseen), np.repeat(row, round(1e5 * (1 - unseen)))])
+            assert end == pytest.approx(stats.trim_mean(many, 0.25), abs=1e-4)
+
+    @pytest.mark.parametrize("resample", ["within_task", "runs"])
+    def test_an_interval_is_no_point_where_only_the_middle_half_agrees(self, resample):
+        scores = np.ones((10, 10))
+        scores[0, 0] = 0.9
+        found = aggregate_runs(scores, resample=resample)
+        assert found.iqm_interval.low < found.iqm == found.iqm_interval.high == 1
+        assert found.mean_interval == stratified_bootstrap(scores, resample=resample)
+
+    def test_runs_that_agree_on_returns_have_no_interval(self):
+        found = aggregate_runs(np.full((4, 2), 250.0))
+        assert np.isnan([*found.mean_interval, *found.iqm_interval]).all()

@@ -3,17 +3,21 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mtrl_imgrad import __version__
 from mtrl_imgrad.agents import MTPPO, MTSAC
-from mtrl_imgrad.cli import COMMANDS, main
+from mtrl_imgrad.cli import COMMANDS, _parse, main
 from mtrl_imgrad.combiners import list_combiners
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.evaluation import EvaluationHistory, EvaluationProtocol, SuccessReport
 from mtrl_imgrad.experiments.presets import list_presets
+from mtrl_imgrad.experiments.rl.commands import Train
 from mtrl_imgrad.experiments.rl.config import load_config
 
 SMALL = (
@@ -110,12 +114,12 @@ def test_options_of_the_other_agent_are_refused(capsys):
             main(["train", *arguments])
         assert stop.value.code != 0
         assert arguments[-2] in capsys.readouterr().err.replace("\n", " ")
-    assert main(["train", "--agent", "mtpo"]) == 1
+    assert main(["train", "--agent", "mtpo"]) == 2
 
 
 def test_a_run_folder_is_never_overwritten(run, capsys):
     before = (run / "config.yaml").read_bytes()
-    assert main(["train", *SMALL, "--run-dir", str(run)]) == 1
+    assert main(["train", *SMALL, "--run-dir", str(run)]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert (run / "config.yaml").read_bytes() == before
 
@@ -130,7 +134,7 @@ def test_evaluate_prints_a_table_and_keeps_the_report(run, capsys):
 
 
 def test_evaluating_no_run_says_what_is_missing(tmp_path, capsys):
-    assert main(["evaluate", str(tmp_path)]) == 1
+    assert main(["evaluate", str(tmp_path)]) == 2
     assert "config.yaml" in capsys.readouterr().err
 
 
@@ -148,19 +152,19 @@ def test_max_minutes_stops_early_and_says_so(tmp_path, capsys):
     assert MTSAC.load(tmp_path / "short" / "model.zip").num_timesteps < 1200
 
 
-def test_an_error_of_ours_is_one_line_and_exit_1(tmp_path, capsys):
-    assert main(["train", *SMALL, "--run-dir", str(tmp_path / "[/x]"), "--combiner", "imgard"]) == 1
+def test_a_wrong_argument_is_one_line_and_exit_2(tmp_path, capsys):
+    assert main(["train", *SMALL, "--run-dir", str(tmp_path / "[/x]"), "--combiner", "imgard"]) == 2
     assert not list(tmp_path.iterdir()), "a mistake leaves no folder behind"
     captured = capsys.readouterr()
     assert "Did you mean 'imgrad'" in captured.err.replace("\n", " ")
     assert "Traceback" not in captured.err
-    assert main(["train", "--preset", "mt01"]) == 1
+    assert main(["train", "--preset", "mt01"]) == 2
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert stop.value.code == 0
     assert f"mtrl-imgrad {command}" in capsys.readouterr().out
 
@@ -172,11 +176,11 @@ def test_lists(capsys):
     assert main(["combiners", "imgrad"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("arXiv:2503.08006", "official_k2_quirk", "@inproceedings{zhou2025injecting"))
-    assert main(["combiners", "imgard"]) == 1
+    assert main(["combiners", "imgard"]) == 2
     assert "imgrad" in capsys.readouterr().err
     assert main(["presets"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in list_presets("rl"))
+    assert all(name in out for kind in ("rl", "supervised") for name in list_presets(kind))
 
 
 def test_doctor_finds_what_is_here(capsys):
@@ -185,3 +189,99 @@ def test_doctor_finds_what_is_here(capsys):
     assert "envpool" in out
     for word in ("torch", "metaworld", "simulator metaworld", "device", "rendering", "combiners", "solved"):
         assert word in out
+
+
+def test_without_arguments_there_is_help_and_it_costs_no_torch():
+    code = "import sys; from mtrl_imgrad.cli import main\ntry: main([])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "False"
+    assert all(f"• {name} " in done.stdout for name in COMMANDS if " " not in name)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mtrl-imgrad {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trian"], "Did you mean 'train'"),
+        (["--hlp"], "Unrecognized options: --hlp"),
+        (["train", "--total-timestep", "1"], "--total-timesteps"),
+        (["train", "--preset", "mt10", "--config", "x"], "not allowed together"),
+        (["train", "--resume", "x", "--seed", "1"], "Unrecognized options: --seed"),
+        (["train", "--total-timesteps", "1.5e0"], "expected an integer"),
+        (["train", "--total-timesteps", "1e17"], "expected an integer"),
+        (["supervised"], "--data NAME"),
+        (["supervised", "--data", "nyuv3"], "Did you mean 'nyuv2'"),
+        (["supervised", "comapre"], "comapre"),
+        (["supervised", "analyse"], "one folder or more"),
+        (["supervised", "make-data", "photographs"], "primitives"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_arguments_end_with_2_and_a_hint(arguments, says, capsys):
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert says in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_integers_may_have_an_exponent():
+    options = _parse(Train, "train", ["--total-timesteps", "1e6", "--eval-every", "5_000", "--horizon", "2E2"], None)
+    assert (options.config.total_timesteps, options.config.evaluation.eval_every) == (1_000_000, 5000)
+    assert options.config.env.horizon == 200
+
+
+@pytest.mark.parametrize("options", ["--preset mt10_ppo", "--agent mtppo"])
+def test_help_shows_the_options_and_defaults_of_what_was_chosen(options, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", *options.split(), "--help"])
+    out = capsys.readouterr().out
+    assert "--gae-lambda" in out
+    assert "--tau" not in out
+    assert f"(default: {options.split()[1]})" in out
+
+
+def test_a_reader_that_leaves_ends_a_list_quietly():
+    command = f"{sys.executable} -m mtrl_imgrad.cli train --help | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert (done.stdout.split()[0], done.stderr) == ("usage:", "")
+
+
+COMPLETE = """
+source completion.bash
+complete=$(complete -p mtrl-imgrad | sed "s/.*-F //; s/ .*//")
+while read -ra COMP_WORDS; do
+  COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
+  $complete; echo "${COMPREPLY[@]}"
+done
+"""
+"""Completes the last word of each line."""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash completes")
+def test_completion_knows_commands_options_and_presets(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["completion", "bash"])
+    assert stop.value.code == 0
+    (tmp_path / "completion.bash").write_text(capsys.readouterr().out)
+    expected = {
+        "tra": {"train"},
+        "train --pres": {"--preset"},
+        "train --preset mt10_c": {"mt10_cagrad_paper", "mt10_cpu"},
+        "supervised --resu": {"--resume"},
+        "supervised --data cel": {"celeba"},
+        "supervised cot": {"cotbal"},
+        "supervised compare --see": {"--seed", "--seeds"},
+    }
+    lines = "".join(f"mtrl-imgrad {words}\n" for words in expected)
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE], input=lines, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    found = dict(zip(expected, (set(line.split()) for line in done.stdout.splitlines()), strict=True))
+    assert found == expected

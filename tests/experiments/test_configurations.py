@@ -18,8 +18,9 @@ pytestmark = pytest.mark.faults
 
 WRONG = ["no such thing", float("nan"), [[]], {"no such thing": 1}, None, True, -1e308]
 CONFIGURATIONS = [
-    (agents.MTSACTrainConfig, agents.load_config),
-    (agents.MTPPOTrainConfig, agents.load_config),
+    (agents.train_config_class("mtsac"), agents.load_config),
+    (agents.train_config_class("mtppo"), agents.load_config),
+    (agents.train_config_class("mttd3"), agents.load_config),
     (supervised.SupervisedConfig, supervised.load_config),
 ]
 
@@ -77,7 +78,7 @@ OPTIONS = [
     ["train", "--batch-size", "-1"],
     ["train", "--combiner", "no-such-thing"],
     ["train", "--combiner-kwargs", "c=-1"],
-    ["train", "--total-timesteps", "1e6"],
+    ["train", "--total-timesteps", "1e6.5"],
     ["train", "--seed", "-1"],
     ["train", "--device", "no-such-thing"],
     ["train", "--net-arch", "0"],

@@ -92,7 +92,7 @@ def test_a_dropped_task_is_an_absent_one(name):
             gradients = net.gradients()
             backward(net, theirs, net.losses(step), tasks=range(4))
         same(gradients, net.gradients())
-        if ours.wants_losses_after:
+        if ours.needs_losses_after_step:
             ours.after_step(torch.ones(4))
             theirs.after_step(torch.ones(4))
     same_state(ours, theirs)
@@ -231,7 +231,7 @@ def rows(step: int, lost: bool) -> RowGradients:
     found = RowGradients(
         losses=torch.rand(4, generator=generator, dtype=torch.float64) + 0.5,
         shared={name: torch.randn(4, 3, 2, generator=generator, dtype=torch.float64) for name in "ab"},
-        own={"head": torch.randn(4, 5, generator=generator, dtype=torch.float64)},
+        task_specific={"head": torch.randn(4, 5, generator=generator, dtype=torch.float64)},
         aux=None,
     )
     if lost:
@@ -255,7 +255,7 @@ def test_rows_of_a_dropped_task_are_those_of_an_absent_one(name, heads):
             expected = theirs.combine(some, jacobian.losses[index], index.tolist())
             own = torch.zeros(4, 5, dtype=torch.float64)
             weights = expected.weights[:, None] if heads == "weighted" else 1
-            own[index] = jacobian.own["head"][index] * weights
+            own[index] = jacobian.task_specific["head"][index] * weights
             torch.testing.assert_close(found.gradients["head"], own, rtol=0, atol=0)
         else:
             expected = theirs.combine(*plain(jacobian))

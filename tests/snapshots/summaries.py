@@ -80,7 +80,7 @@ def of_combiner(name: str, arguments: dict[str, Any]) -> Summary:
             found.append(measures(point.grad))
         with torch.no_grad():
             point -= 0.05 * point.grad
-        if combiner.wants_losses_after:
+        if combiner.needs_losses_after_step:
             combiner.after_step(torch.stack(_losses(point)).detach())
     return found
 

@@ -110,7 +110,7 @@ def test_torchrun_leaves_one_run_folder(tmp_path):
     assert code == 0, said
     assert len(re.findall("^result:", said, re.MULTILINE)) == 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"config.yaml", "epochs.csv", "checkpoint.pt", "result.json", "panel.png", "model.pt"} <= names
+    assert {"config.yaml", "epochs.csv", "checkpoint", "result.json", "panel.png", "model"} <= names
     assert len([name for name in names if name.startswith("events.")]) == 1
     before = (Path(tmp_path) / "run" / "epochs.csv").read_text()
     assert torchrun("supervised", "--resume", "run")[0] == 0

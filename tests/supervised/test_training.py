@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from mtrl_imgrad.checkpoints.format import read_checkpoint
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
-from mtrl_imgrad.experiments.supervised.checkpoint import load_checkpoint, save_checkpoint
 from mtrl_imgrad.experiments.supervised.config import (
     DataConfig,
     MethodConfig,
@@ -177,7 +178,7 @@ def test_bf16_follows_float32_closely(root):
 class _WatchesTheLosses(LinearScalarization):
     """Like FAMO in what it asks of a trainer."""
 
-    wants_losses_after = True
+    needs_losses_after_step = True
 
     def __init__(self):
         super().__init__(reduction="sum")
@@ -458,12 +459,12 @@ def test_a_run_leaves_its_result_and_everything_behind_it(run, root):
     assert RunResult.load(folder / "result.json") == result
     assert result.how == "val, mean of the last 2 of 3 epochs"
     assert [row["step"] for row in read_rows(folder / "diagnostics.csv")] == [0, 2, 4, 6, 8]
-    for name in ("panel.png", "config.yaml", "checkpoint.pt"):
+    for name in ("panel.png", "config.yaml", "checkpoint/manifest.json"):
         assert (folder / name).stat().st_size > 100
     config = load_config(folder / "config.yaml")
     assert config == config_for(root, None, combiner="pcgrad")
     model = load_model(folder, load_splits(config.data))
-    state = load_checkpoint(folder / "checkpoint.pt")["model"]
+    state = read_checkpoint(folder / "checkpoint")["model"]
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     with pytest.raises(ArgumentError, match="holds a run already"):
         train(config_for(root, folder))
@@ -497,7 +498,7 @@ def test_a_stopped_run_continues_bit_for_bit(root, tmp_path, monkeypatch, combin
         continued = RunResult.load(tmp_path / "stopped" / "result.json")
     assert continued.results == straight.results
     assert continued.steps == straight.steps
-    first, second = (load_checkpoint(tmp_path / name / "model.pt")["model"] for name in ("straight", "stopped"))
+    first, second = (read_checkpoint(tmp_path / name / "model")["model"] for name in ("straight", "stopped"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     columns = [name for name in read_rows(tmp_path / "straight" / "epochs.csv")[0] if name != "seconds"]
     one, two = (read_rows(tmp_path / name / "epochs.csv") for name in ("straight", "stopped"))
@@ -538,24 +539,24 @@ def test_the_best_epoch_of_dense_tasks_is_that_of_the_lowest_relative_loss():
     assert best_epoch(records, tasks) == 2
 
 
-def test_checkpoints_are_whole_or_the_old_ones_and_run_no_code(tmp_path, monkeypatch):
-    path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, {"epoch": 1})
+@pytest.mark.parametrize("part", ["model", "checkpoint"])
+def test_a_damaged_checkpoint_of_a_run_is_named(run, part, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    (folder / "result.json").unlink()
+    tensors = next((folder / part).glob("tensors-*"))
+    tensors.write_bytes(tensors.read_bytes()[:-1])
+    data = load_splits(load_config(folder / "config.yaml").data)
+    with pytest.raises(CheckpointError, match=rf"{part}: member 'tensors' is damaged"):
+        load_model(folder, data) if part == "model" else resume(folder, progress=False)
 
-    def full(*_):
-        raise OSError("disk full")
 
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(CheckpointError, match="disk full"):
-        save_checkpoint(path, {"epoch": 2})
-    assert load_checkpoint(path) == {"epoch": 1}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
-    torch.save({"evil": print}, path)
-    with pytest.raises(CheckpointError, match="checkpoint"):
-        load_checkpoint(path)
-    path.write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match="checkpoint"):
-        load_checkpoint(path)
+def test_a_run_of_an_earlier_version_is_not_begun_again(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    (tmp_path / "run" / "checkpoint").rename(tmp_path / "run" / "checkpoint.pt")
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is of an earlier version"):
+        resume(tmp_path / "run", progress=False)
 
 
 def test_a_checkpoint_of_another_network_is_refused(root):

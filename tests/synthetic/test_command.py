@@ -53,7 +53,7 @@ def test_tables_fit_a_terminal_and_results_are_not_overwritten(folder, capsys, t
     assert "…" not in out
     assert "trajectories_s0.9.png" in out.replace("\n", "")
     before = (folder / "results.json").read_bytes()
-    assert main([*arguments, "--run-dir", str(folder)]) == 1
+    assert main([*arguments, "--run-dir", str(folder)]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert (folder / "results.json").read_bytes() == before
 
@@ -78,7 +78,7 @@ def test_c_goes_to_the_methods_that_take_it_and_do_not_say(tmp_path):
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, capsys):
-    assert main(["toy", "--no-progress-bar", "--run-dir", str(tmp_path / "new"), *arguments]) == 1
+    assert main(["toy", "--no-progress-bar", "--run-dir", str(tmp_path / "new"), *arguments]) == 2
     err = capsys.readouterr().err
     assert message in err.replace("\n", " ")
     assert "Traceback" not in err

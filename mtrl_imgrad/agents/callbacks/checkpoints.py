@@ -82,7 +82,7 @@ class MTCheckpointCallback(BaseCallback):
 
     def _init_callback(self) -> None:
         if not isinstance(self.model, MultiTaskAlgorithm):
-            raise ArgumentError(f"{type(self.model).__name__} has no save_checkpoint: use MTSAC or MTPPO")
+            raise ArgumentError(f"{type(self.model).__name__} has no save_checkpoint: use one of ours")
 
     def _on_training_start(self) -> None:
         self._next = self._due_after(self.num_timesteps)

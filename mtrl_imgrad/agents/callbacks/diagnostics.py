@@ -57,8 +57,12 @@ class GradientDiagnosticsCallback(BaseCallback):
         if not hasattr(self.model, "last_combinations"):
             raise ArgumentError(f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner")
 
+    def _awaited(self) -> bool:
+        """Whether a training is still to measure, as where an actor is updated with a delay."""
+        return getattr(self.model, "wants_jacobian", False) and self.model._n_updates > 0  # type: ignore[attr-defined]
+
     def _on_training_start(self) -> None:
-        self._due = False
+        self._due = self._awaited()
         if self.n_calls == 0:  # a training that goes on keeps its rhythm
             self.n_calls = self.num_timesteps // self.training_env.num_envs
 
@@ -70,7 +74,7 @@ class GradientDiagnosticsCallback(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        if not self._due:
+        if not self._due or self._awaited():
             return
         self._due = False
         for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""A network from a file's arguments, built only if it is as large as the parameters saved for it.
+"""Builds a network from a file's arguments only if its shapes are those of the parameters saved with them.
 
-Arguments are a few characters and can ask for any size; saved parameters are as long as their file. So the network is
-first built without memory (on PyTorch's device ``meta``), and the shapes of its state are held against those saved.
+A few characters of arguments can ask for a network of any size; saved parameters are as long as their file. So the
+network is first built without memory (PyTorch's device ``meta``) and its shapes are compared with those saved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mtrl_imgrad.errors import ArgumentError
 __all__ = ["build_as_saved"]
 
 SLACK = 2
-"""Parameters that may be made for each that is kept: layers drop the bias or the norm of a part that they reuse."""
+"""Parameters that may be made for each one in the state: some layers make a bias or a norm and drop it."""
 
 
 def build_as_saved(
@@ -35,14 +35,14 @@ def build_as_saved(
 
     Args:
         make_policy: class of the policy.
-        saved: what the policy's state is going to be.
-        observation_space: of the policy, as the arguments after it.
-        action_space: see there.
-        lr_schedule: see there.
-        **arguments: see there.
+        saved: the policy's state.
+        observation_space: of the policy.
+        action_space: of the policy.
+        lr_schedule: of the policy.
+        **arguments: of the policy.
 
     Raises:
-        ArgumentError: if it would have another shape; nothing of that size was made.
+        ArgumentError: if its parameters would have other shapes; nothing of that size is allocated.
     """
     without_state = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {}}
     with torch.device("meta"), _at_most(SLACK * len(saved)):
@@ -63,16 +63,16 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _at_most(count: int) -> Iterator[None]:
-    """Stop a constructor that makes more parameters than this, however small each is."""
-    made = 0
+    """Stop a constructor that makes more than ``count`` parameters, however small each is."""
+    num_made = 0
 
-    def note(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal made
-        made += parameter is not None
-        if made > count:
+    def check(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal num_made
+        num_made += parameter is not None
+        if num_made > count:
             raise ArgumentError(f"policy_kwargs ask for more than {count} parameters, which were not saved")
 
-    hook = register_module_parameter_registration_hook(note)
+    hook = register_module_parameter_registration_hook(check)
     try:
         yield
     finally:

@@ -16,7 +16,6 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 
 from mtrl_imgrad.agents.checkpoints.bounded_build import build_as_saved
 from mtrl_imgrad.agents.checkpoints.plain_values import UnknownValueError, from_plain, to_plain
-from mtrl_imgrad.agents.common.tasks import TaskLayout
 from mtrl_imgrad.errors import CheckpointError, TaskMismatchError
 
 if TYPE_CHECKING:
@@ -96,9 +95,8 @@ def build_agent(
     values = {"policy": "MlpPolicy", **values, **arguments}
     if not set(values) <= (set(inspect.signature(kind).parameters) - NOT_SAVED) | {"policy", *arguments}:
         raise CheckpointError(f"{folder}: member 'state' has arguments that {kind.__name__} does not take")
-    agent = kind(**values, env=env, device=device, _init_setup_model=False)
-    tasks = state["tasks"]
-    agent.tasks = TaskLayout(tuple(tasks["names"]), tasks["copies"], tasks["one_hot"])
+    agent = kind(**values, env=env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
+    agent._set_tasks(**state["tasks"])
     observation_space, action_space = (_box(**box) for box in state["spaces"])
     if agent.env is None:
         agent.observation_space, agent.action_space = observation_space, action_space

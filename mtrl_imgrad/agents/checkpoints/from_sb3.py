@@ -1,8 +1,8 @@
-"""A Stable-Baselines3 SAC of a zip file, read without unpickling anything.
+"""Reads a Stable-Baselines3 SAC from its zip file without unpickling anything.
 
-SB3's zip holds the parameters and optimizers as PyTorch files, read here with ``weights_only``, and the settings as
-JSON, in which whatever is not plain is a pickle. Unpickling runs whatever code the file's author put there, so that
-pickled entries are left closed: what they say follows from elsewhere (widths from the parameters), or is asked for.
+SB3's zip holds parameters and optimizers as PyTorch files, read here with ``weights_only``, and settings as JSON, where
+whatever is not plain is a pickle. Unpickling runs the author's code, so pickles are never opened: their content follows
+from elsewhere (widths from the parameters) or must be given.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ HYPERPARAMETERS = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
 
 @dataclass(frozen=True)
 class SB3SAC:
-    """What the zip file holds.
+    """The content of the zip file.
 
     Attributes:
         path: of the file.
@@ -91,13 +91,13 @@ class SB3SAC:
         Raises:
             ArgumentError: if the file has an option that MTSAC lacks, or a pickled one that is not given.
         """
-        found = {name: self._setting(name) for name in COPIED if name not in given}
-        there = self.settings.keys() | self.pickled.keys()
-        found |= {name: self._setting(name) for name in ADDED if name in there and name not in given}
+        known = self.settings.keys() | self.pickled.keys()
+        names = [*COPIED, *(name for name in ADDED if name in known)]
+        copied = {name: self._setting(name) for name in names if name not in given}
         if "stats_window_size" not in given:
-            found["stats_window_size"] = self._setting("_stats_window_size")
+            copied["stats_window_size"] = self._setting("_stats_window_size")
         policy_kwargs = self._policy_kwargs(given.get("policy_kwargs") or {})
-        return {"combiner": "linear_scalarization", **found, **given, "policy_kwargs": policy_kwargs}
+        return {"combiner": "linear_scalarization", **copied, **given, "policy_kwargs": policy_kwargs}
 
     def _setting(self, name: str) -> Any:
         if name == "train_freq" and self.pickled.get(name, {}).get(PICKLED) == EVERY_STEP:
@@ -155,13 +155,15 @@ class SB3SAC:
         policy = self.states["policy"]
         depth = len(self.hidden["pi"])
         actor = [policy[name] for name in _actor_names(depth)]
-        found = {"actor": _one_head(actor)}
+        networks = {"actor": _one_head(actor)}
         for network in ("critic", "critic_target"):
-            found[network] = [policy[name] for name in _critic_names(network, self.n_critics, len(self.hidden["qf"]))]
-        return found
+            networks[network] = [
+                policy[name] for name in _critic_names(network, self.n_critics, len(self.hidden["qf"]))
+            ]
+        return networks
 
     @torch.no_grad()
-    def hand_over(self, agent: MTSAC) -> None:
+    def copy_to(self, agent: MTSAC) -> None:
         """Copy networks, optimizers, temperature and counters to an agent that was made with `arguments`."""
         for name, values in self.networks().items():
             for parameter, value in zip(getattr(agent, name).parameters(), values, strict=True):

@@ -1,4 +1,4 @@
-"""States of what draws: the global random generators of SB3 and PyTorch, an action space's, and action noise."""
+"""States of random generators: PyTorch's, NumPy's and Python's global ones, an action space's, and of action noise."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ def restore_space(space: spaces.Space, state: dict[str, Any]) -> None:
 
 
 def noise_state(noise: ActionNoise | None) -> list[np.ndarray | None]:
-    """What the noise of each environment remembers (Ornstein-Uhlenbeck's latest value), None where it is nothing."""
+    """The latest value of each environment's noise (Ornstein-Uhlenbeck), None for noise without memory."""
     noises = noise.noises if isinstance(noise, VectorizedActionNoise) else [] if noise is None else [noise]
     return [np.array(one.noise_prev) if hasattr(one, "noise_prev") else None for one in noises]
 
 
 def restore_noise(noise: ActionNoise | None, state: list[np.ndarray | None]) -> ActionNoise | None:
-    """The noise in the state of `noise_state`; made one for each environment, if it was that."""
+    """The noise in the state of `noise_state`, with one copy for each environment if it had that."""
     if noise is None or not state:
         return noise
     if len(state) > 1 and not isinstance(noise, VectorizedActionNoise):
         noise = VectorizedActionNoise(noise, len(state))
-    for one, kept in zip(noise.noises if isinstance(noise, VectorizedActionNoise) else [noise], state, strict=True):
-        if kept is not None:
-            one.noise_prev = np.array(kept)  # type: ignore[attr-defined]
+    for one, value in zip(noise.noises if isinstance(noise, VectorizedActionNoise) else [noise], state, strict=True):
+        if value is not None:
+            one.noise_prev = np.array(value)  # type: ignore[attr-defined]
     return noise

@@ -60,7 +60,7 @@ def agent_parts(agent: MultiTaskAlgorithm) -> dict[str, Part]:
 # ---------------------------------------------------------------------- parameters, optimizers, combiners
 
 
-def _set_parameters(agent: MultiTaskAlgorithm, state: Mapping[str, Any]) -> None:
+def _set_parameters(agent: MultiTaskAlgorithm, state: dict[str, Any]) -> None:
     agent.set_parameters(state, exact_match=True, device=agent.device)
     for name in state:
         if name.endswith("optimizer"):

@@ -1,7 +1,7 @@
-"""An agent's constructor arguments to JSON and back: values as they are, and a few classes by name.
+"""Constructor arguments to JSON and back: plain values, and a few classes and objects by name.
 
-A checkpoint runs no code, so it cannot hold a function or a class of the user's. What is known here is written by its
-name; of anything else the checkpoint only notes that it was given, and whoever loads it must give it again.
+A checkpoint runs no code, so it holds no function and no class of the user's. It notes that such an argument was given,
+and loading asks for it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ import torch
 from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-from mtrl_imgrad.agents.off_policy.buffer import TaskReplayBuffer
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["UnknownValueError", "from_plain", "to_plain"]
+__all__ = ["CLASSES", "UnknownValueError", "from_plain", "to_plain"]
 
 CLASSES: dict[str, type] = {
     **{name: getattr(torch.nn, name) for name in ("ReLU", "Tanh", "ELU", "GELU", "SiLU", "LeakyReLU", "Mish")},
     **{name: getattr(torch.optim, name) for name in ("Adam", "AdamW", "RMSprop", "SGD")},
-    "TaskReplayBuffer": TaskReplayBuffer,
 }
-"""Classes that policies and agents take as arguments."""
+"""Classes that policies and agents take as arguments; an agent adds its own."""
 
 
 class UnknownValueError(ArgumentError):

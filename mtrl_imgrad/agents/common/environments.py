@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from mtrl_imgrad.agents.common.tasks import TaskLayout
-from mtrl_imgrad.envs.task_sets import list_task_sets, list_tasks
+from mtrl_imgrad.envs.registry import list_task_sets, list_tasks
 from mtrl_imgrad.errors import ArgumentError, UnsupportedError
 
 __all__ = ["check_env", "check_normalization", "check_spaces", "parse_train_freq"]

@@ -52,8 +52,8 @@ class CombinedUpdate(Protocol):
     """The report of an update: one combination for each network."""
 
     @property
-    def actor(self) -> Combination:
-        """Of the actor's gradients."""
+    def actor(self) -> Combination | None:
+        """Of the actor's gradients; None where the actor was not updated."""
 
     @property
     def critic(self) -> Combination:
@@ -127,6 +127,10 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         }
         self.non_finite = NonFiniteCounts(self.tasks.names)
         check_combiners(self.actor_combiner, self.critic_combiner, self.tasks.num_tasks, self.policy_kwargs or {})
+
+    def _set_tasks(self, names: Sequence[str], copies: int, one_hot: bool) -> None:
+        """Take the tasks of a checkpoint, of which `_setup_tasks` then holds the environment to be."""
+        self.tasks = TaskLayout(tuple(names), copies, one_hot)
 
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -301,7 +305,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         """The combinations of the latest update by ``"actor"`` and ``"critic"``; empty before the first."""
         if self.last_report is None:
             return {}
-        return {"actor": self.last_report.actor, "critic": self.last_report.critic}
+        sides = {"actor": self.last_report.actor, "critic": self.last_report.critic}
+        return {side: combination for side, combination in sides.items() if combination is not None}
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)
@@ -366,7 +371,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     def _count_non_finite(self, report: CombinedUpdate, update: int) -> None:
         """Count what was left out of one update."""
         for network, combination in (("critic", report.critic), ("actor", report.actor)):
-            self.non_finite.add(combination, f"{network}, update {update}")
+            if combination is not None:
+                self.non_finite.add(combination, f"{network}, update {update}")
 
     def _record_non_finite(self) -> None:
         """Record the counts, where something can be left out."""

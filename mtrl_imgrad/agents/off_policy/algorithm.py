@@ -1,38 +1,172 @@
-"""Off-policy agents with a replay by task: how it is made, saved, loaded, and told that episodes end."""
+"""Off-policy agents with a replay by task: set-up, learning, training, the replay's life, what a checkpoint holds."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
+import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
+from torch import Tensor
 
+from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.checkpoints.generators import noise_state, restore_noise
 from mtrl_imgrad.agents.checkpoints.parts import Part
-from mtrl_imgrad.agents.common.arguments import check_replay_class
+from mtrl_imgrad.agents.checkpoints.plain_values import CLASSES
+from mtrl_imgrad.agents.common.arguments import check_replay_class, two_combiners
 from mtrl_imgrad.agents.common.environments import parse_train_freq
+from mtrl_imgrad.agents.common.learning import failures_handled
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
-from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskReplayBuffer
+from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
+from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
+from mtrl_imgrad.agents.off_policy.update import UpdateSettings
+from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
+from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
+from mtrl_imgrad.seeding import Stream, torch_generator
+from mtrl_imgrad.validation import checked
 
 __all__ = ["BUFFER_ARGUMENTS", "TaskReplayAlgorithm"]
 
 BUFFER_ARGUMENTS = {"buffer_size", "observation_space", "action_space", "device", "n_envs", "task_names", "seed"}
 BUFFER_ARGUMENTS |= {"n_steps", "gamma", "sampling", "reward_normalization"}
 """What the agent itself passes to its replay buffer."""
+CLASSES["TaskReplayBuffer"] = TaskReplayBuffer  # as replay_buffer_class
+POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
+"""What the agent itself passes to its policy."""
+ROWS_A_TASK = 128
+"""Default rows of each task in a batch (Meta-World's MTSAC)."""
 
 
 class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
-    """An off-policy algorithm whose replay is a `TaskReplayBuffer`."""
+    """An off-policy algorithm whose replay is a `TaskReplayBuffer` and whose policy is a `TwinCriticPolicy`.
 
+    An agent says what it adds: ``_setup_update``, ``_update_once``, its logs (``_measures``, ``_record_measures``).
+
+    Args:
+        policy, env, replay_buffer_class, replay_buffer_kwargs, policy_kwargs, seed: SB3's.
+        combiner, combiner_kwargs, heads, max_grad_norm, on_nonfinite, sampling, reward_normalization, trace: see
+            `MTSAC`.
+        arguments: further ones of SB3's ``OffPolicyAlgorithm``, by name.
+    """
+
+    set_by_agent: ClassVar[dict[str, set[str]]] = {
+        "policy_kwargs": POLICY_ARGUMENTS,
+        "replay_buffer_kwargs": BUFFER_ARGUMENTS,
+    }
+    policy: TwinCriticPolicy
     replay_buffer: TaskReplayBuffer
-    sampling: Sampling
-    reward_normalization: str | None
+    update: Any
 
-    def _check_replay(self, replay_class: type | None, kwargs: Mapping[str, Any]) -> None:
-        check_replay_class(type(self).__name__, replay_class, TaskReplayBuffer, kwargs, BUFFER_ARGUMENTS)
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        replay_buffer_class: Any,
+        replay_buffer_kwargs: dict[str, Any] | None,
+        policy_kwargs: dict[str, Any] | None,
+        seed: int | None,
+        combiner: str | Combiner | Mapping[str, str | Combiner],
+        combiner_kwargs: Mapping[str, Any] | None,
+        heads: Heads,
+        max_grad_norm: float | None,
+        on_nonfinite: OnNonFinite,
+        sampling: Sampling,
+        reward_normalization: str | None,
+        trace: bool,
+        **arguments: Any,
+    ) -> None:
+        owner = type(self).__name__
+        check_replay_class(owner, replay_buffer_class, TaskReplayBuffer, replay_buffer_kwargs or {}, BUFFER_ARGUMENTS)
+        super().__init__(
+            policy,
+            env,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
+            seed=seed,
+            supported_action_spaces=(spaces.Box,),
+            support_multi_env=True,
+            sde_support=False,
+            **arguments,
+        )
+        self.combiner = combiner
+        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
+        self.heads = heads
+        self.max_grad_norm = max_grad_norm
+        self.on_nonfinite = on_nonfinite
+        self.sampling = sampling
+        self.reward_normalization = reward_normalization
+        self.trace = trace
+        self.wants_jacobian = False
+        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
+        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
+        self.last_report: Any = None
+
+    # ------------------------------------------------------------------ what an agent says
+
+    @abstractmethod
+    def _setup_update(self) -> Any:
+        """The agent's `OffPolicyUpdate`, made once the policy is there."""
+
+    @abstractmethod
+    def _update_once(self, batch: TaskBatch, jacobian: bool, last: bool) -> Any:
+        """Make one update.
+
+        Args:
+            batch: task-major rows.
+            jacobian: whether this training is to take per-task gradients, for diagnostics.
+            last: whether it is the training's last update.
+
+        Returns:
+            A report with ``critic_losses``, ``actor_losses`` (``[K]``), ``critic``, ``actor`` (combinations) and
+            ``finite``; None for what belongs to an actor that was not updated.
+        """
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Those whose learning rate follows the schedule."""
+        return [self.actor.optimizer, self.critic.optimizer]
+
+    def _settings(self) -> UpdateSettings:
+        return UpdateSettings(self.gamma, self.tau, self._step_settings())
+
+    def _measures(self, report: Any) -> Tensor:
+        """Numbers of the latest report that the log wants."""
+        return torch.zeros(0, device=self.device)
+
+    def _record_measures(self, values: list[float]) -> None:
+        """Record `_measures`, on the host."""
+
+    # ------------------------------------------------------------------ set-up
+
+    def _setup_model(self) -> None:
+        self._setup_tasks()
+        if self.batch_size is None:
+            self.batch_size = ROWS_A_TASK * self.tasks.num_tasks
+        if self.sampling == "balanced" and (self.batch_size < 1 or self.batch_size % self.tasks.num_tasks):
+            raise ArgumentError(
+                f"batch_size must be a multiple of the {self.tasks.num_tasks} tasks, got {self.batch_size}"
+            )
+        self._convert_train_freq()
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.policy_kwargs = {**self.policy_kwargs, "task_names": self.tasks.names, "one_hot": self.tasks.one_hot}
+        if self.replay_buffer is None:
+            self.replay_buffer = self._make_replay_buffer()
+        policy_class: Any = self.policy_class
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = policy.to(self.device)
+        self.actor = self.policy.actor
+        self.critic = self.policy.critic
+        self.critic_target = self.policy.critic_target
+        self.update = self._setup_update()
+        self.noise_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
 
     def _convert_train_freq(self) -> None:
         self.train_freq = parse_train_freq(self.train_freq, self.n_envs)  # type: ignore[assignment]
@@ -59,6 +193,94 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
             n_envs=self.n_envs,
             **options,
         )
+
+    # ------------------------------------------------------------------ learning
+
+    @checked
+    def learn(
+        self,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """As in SB3. ``total_timesteps`` counts the steps of all environments together.
+
+        Args:
+            total_timesteps: environment steps over all tasks.
+            callback: SB3 callback or list of them.
+            log_interval: episodes between logs; None writes none.
+            tb_log_name: name of the TensorBoard run; None takes the agent's.
+            reset_num_timesteps: whether to count from 0 again.
+            progress_bar: show progress, success overall and of each task.
+
+        Raises:
+            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming where. Nothing has learned
+                from it, and another ``learn`` goes on with new episodes.
+            NonFiniteError: if an update produced one; parameters stay finite.
+        """
+        steps, name = self._checked_steps(total_timesteps, log_interval), tb_log_name or type(self).__name__
+        with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
+            return super().learn(steps, callbacks, log_interval, name, reset_num_timesteps)  # type: ignore[arg-type]
+
+    def train(self, gradient_steps: int, batch_size: int = 0) -> None:
+        """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self._optimizers())
+        self.update.begin(self._settings())
+        jacobian, self.wants_jacobian = self.wants_jacobian, False
+        actor: tuple[Any, Any] | None = None  # losses and combination of its latest update in this training
+        applied = torch.zeros((), device=self.device)  # updates before the first that was not finite
+        losses = torch.zeros(2, self.num_tasks, device=self.device)  # of that update, or else of the last
+        statuses = torch.zeros(2, dtype=torch.int64, device=self.device)  # likewise
+        for step in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
+            report = self._update_once(batch, jacobian, step == gradient_steps - 1)
+            actor = actor if report.actor is None else (report.actor_losses, report.actor)
+            found = [losses[1], statuses[1]] if actor is None else [actor[0], actor[1].status_code]
+            losses = torch.where(applied == step, torch.stack([report.critic_losses, found[0]]), losses)
+            statuses = torch.where(applied == step, torch.stack([report.critic.status_code, found[1]]), statuses)
+            applied = applied + report.finite
+            self._n_updates += 1
+            self._count_non_finite(report, self._n_updates)
+        if report.actor is None:  # the latest combination of the actor stays the one to look at
+            latest = actor[1] if actor is not None else self.last_combinations.get("actor")
+            report = report._replace(actor=latest)
+        self.wants_jacobian = jacobian and actor is None  # until every network has answered
+        self.last_report = report
+        self._log_update(report, losses, statuses, gradient_steps - applied, with_actor=actor is not None)
+
+    def _draw_noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
+
+    def _log_update(self, report: Any, losses: Tensor, statuses: Tensor, skipped: Tensor, with_actor: bool) -> None:
+        """Record the latest update: the one copy from the device that a training makes."""
+        means = torch.where(losses.isfinite(), losses, torch.nan).nanmean(1)  # of those that are
+        tensors = (means, skipped, self._measures(report))
+        critic_loss, actor_loss, num_skipped, *measures = torch.cat(
+            [tensor.reshape(-1).double() for tensor in tensors]
+        ).tolist()
+        if num_skipped:
+            self._n_updates -= int(num_skipped)
+            critic, actor = (Status(code) for code in statuses.tolist())
+            by_side = dict(zip(("critic", "actor"), losses.tolist(), strict=True))
+            where = f"in update {self._n_updates + 1}; neither its step nor any later one was applied"
+            self._raise_non_finite(by_side, {"critic": critic, "actor": actor}, where)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if with_actor:
+            self.logger.record("train/actor_loss", actor_loss)
+        self.logger.record("train/critic_loss", critic_loss)
+        self._record_measures(measures)
+        self._record_non_finite()
+
+    def dump_logs(self) -> None:
+        """Write SB3's rollout logs and each task's success rate."""
+        self._record_success_rates()
+        super().dump_logs()
+
+    # ------------------------------------------------------------------ the replay
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """As in SB3; the buffer must be of the agent's tasks, and moves to its device.
@@ -95,6 +317,21 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         found = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self.action_noise = restore_noise(self.action_noise, noise)  # which SB3 resets, episodes going on or not
         return found
+
+    # ------------------------------------------------------------------ save and load
+
+    def _excluded_save_params(self) -> list[str]:
+        own = ["actor", "critic", "critic_target", "last_report", "update", "noise_generator"]
+        return [*super()._excluded_save_params(), *own]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor.optimizer", "critic.optimizer"], []
+
+    def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
+        return {
+            "noise": (self.noise_generator, Stream.UPDATE),
+            "sampling": (self.replay_buffer.generator, Stream.REPLAY),
+        }
 
     def _checkpoint_parts(self) -> dict[str, Part]:
         return {

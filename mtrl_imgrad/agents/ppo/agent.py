@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -147,7 +147,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         heads: Heads = "unweighted",
         on_nonfinite: OnNonFinite = "raise",
         advantage_scope: AdvantageScope = "task",
-        value_normalization: str | None = None,
+        value_normalization: Literal["popart"] | None = None,
         value_normalization_kwargs: Mapping[str, Any] | None = None,
         trace: bool = True,
     ) -> None:

@@ -175,8 +175,8 @@ class PPOUpdate:
         self._alive = self._alive & (finite | ~counts)
         for network in (self.actor, self.critic):
             network.step(self._alive & self.going_on)
-        self.actor.tell_losses_after(actor, *actor_rows)
-        self.critic.tell_losses_after(critic, *critic_rows)
+        self.actor.after_step(actor, *actor_rows)
+        self.critic.after_step(critic, *critic_rows)
         measures = TaskMeasures(aux.policy_loss, critic.aux, aux.entropy_loss, aux.approx_kl, aux.clip_fraction)
         return PPOReport(measures, actor.combination, critic.combination, counts, self._alive)
 

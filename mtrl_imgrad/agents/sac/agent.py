@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
-from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.checkpoints.from_sb3 import read_sb3_sac
 from mtrl_imgrad.agents.common import unsupported
-from mtrl_imgrad.agents.common.arguments import SAC_ARGUMENTS, as_float, two_combiners
-from mtrl_imgrad.agents.common.learning import failures_handled
+from mtrl_imgrad.agents.common.arguments import SAC_ARGUMENTS, as_float
 from mtrl_imgrad.agents.common.task_log import record_per_task
-from mtrl_imgrad.agents.off_policy.algorithm import BUFFER_ARGUMENTS, TaskReplayAlgorithm
-from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskReplayBuffer
+from mtrl_imgrad.agents.off_policy.algorithm import TaskReplayAlgorithm
+from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 from mtrl_imgrad.agents.sac.temperature import Temperature
-from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateReport, UpdateSettings
-from mtrl_imgrad.combiners import Combiner, Status
-from mtrl_imgrad.errors import ArgumentError, CheckpointError
+from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateReport
+from mtrl_imgrad.combiners import Combiner
+from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.gradients import Heads
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
-from mtrl_imgrad.seeding import Stream, torch_generator
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.validation import checked
 
 __all__ = ["MTSAC"]
 
 SelfMTSAC = TypeVar("SelfMTSAC", bound="MTSAC")
-POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
-"""What the agent itself passes to its policy."""
-ROWS_A_TASK = 128
-"""Default rows of each task in a batch (Meta-World's MTSAC)."""
 
 
 @checked
@@ -63,7 +55,8 @@ class MTSAC(TaskReplayAlgorithm):
         gamma: discount.
         train_freq: steps of the vector environment between trainings, or ``(number, "step" | "episode")``.
         gradient_steps: updates a training; -1 makes as many as transitions were collected.
-        action_noise: SB3's noise, added to the actions when acting.
+        action_noise: SB3's noise, added to the actions when acting (in a run's configuration: the standard deviation of
+            normal noise, 0 for none).
         replay_buffer_class: a subclass of `TaskReplayBuffer`.
         replay_buffer_kwargs: its further arguments.
         n_steps: rewards of the return before the critic's own estimate; fewer where an episode ends.
@@ -99,12 +92,7 @@ class MTSAC(TaskReplayAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTSACPolicy}
-    set_by_agent: ClassVar[dict[str, set[str]]] = {
-        "policy_kwargs": POLICY_ARGUMENTS,
-        "replay_buffer_kwargs": BUFFER_ARGUMENTS,
-    }
     policy: MTSACPolicy
-    replay_buffer: TaskReplayBuffer
 
     def __init__(
         self,
@@ -143,85 +131,51 @@ class MTSAC(TaskReplayAlgorithm):
         max_grad_norm: float | None = None,
         on_nonfinite: OnNonFinite = "raise",
         sampling: Sampling = "balanced",
-        reward_normalization: str | None = None,
+        reward_normalization: Literal["std"] | None = None,
         trace: bool = True,
     ) -> None:
         self._check_arguments(locals(), SAC_ARGUMENTS, unsupported.SAC_ARGUMENTS)
-        self._check_replay(replay_buffer_class, replay_buffer_kwargs or {})
         super().__init__(
             policy,
-            env,  # type: ignore[arg-type]
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,  # type: ignore[arg-type]
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise,
+            env,
+            learning_rate=learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            action_noise=action_noise,
             replay_buffer_class=replay_buffer_class,
             replay_buffer_kwargs=replay_buffer_kwargs,
             n_steps=n_steps,
-            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
             stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
             verbose=verbose,
-            device=device,
             seed=seed,
-            supported_action_spaces=(spaces.Box,),
-            support_multi_env=True,
-            sde_support=False,
+            device=device,
+            combiner=combiner,
+            combiner_kwargs=combiner_kwargs,
+            heads=heads,
+            max_grad_norm=max_grad_norm,
+            on_nonfinite=on_nonfinite,
+            sampling=sampling,
+            reward_normalization=reward_normalization,
+            trace=trace,
         )
-        self.combiner = combiner
-        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
-        self.heads = heads
-        self.max_grad_norm = max_grad_norm
-        self.on_nonfinite = on_nonfinite
         self.ent_coef = ent_coef
         self.target_entropy = target_entropy
         self.target_update_interval = target_update_interval
-        self.sampling = sampling
-        self.reward_normalization = reward_normalization
-        self.trace = trace
-        self.wants_jacobian = False
-        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
-        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
-        self.last_report: UpdateReport | None = None
         if _init_setup_model:
             self._setup_model()
 
     # ------------------------------------------------------------------ set-up
 
-    def _setup_model(self) -> None:
-        self._setup_tasks()
-        if self.batch_size is None:
-            self.batch_size = ROWS_A_TASK * self.tasks.num_tasks
-        if self.sampling == "balanced" and (self.batch_size < 1 or self.batch_size % self.tasks.num_tasks):
-            raise ArgumentError(
-                f"batch_size must be a multiple of the {self.tasks.num_tasks} tasks, got {self.batch_size}"
-            )
-        self._convert_train_freq()
-        self._setup_lr_schedule()
-        self.set_random_seed(self.seed)
-        self.policy_kwargs = {**self.policy_kwargs, "task_names": self.tasks.names, "one_hot": self.tasks.one_hot}
-        if self.replay_buffer is None:
-            self.replay_buffer = self._make_replay_buffer()
-        policy_class: Any = self.policy_class
-        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
-        self.policy = policy.to(self.device)
-        self.actor = self.policy.actor
-        self.critic = self.policy.critic
-        self.critic_target = self.policy.critic_target
-        self.update = SACUpdate(
-            self.policy,
-            self._setup_temperature(),
-            self.critic_combiner,
-            self.actor_combiner,
-            self._settings(),
-            trace=self.trace,
-        )
-        self.noise_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
+    def _setup_update(self) -> SACUpdate:
+        combiners = (self.critic_combiner, self.actor_combiner)
+        return SACUpdate(self.policy, self._setup_temperature(), *combiners, self._settings(), trace=self.trace)
 
     def _setup_temperature(self) -> Temperature:
         if self.target_entropy == "auto":
@@ -241,99 +195,28 @@ class MTSAC(TaskReplayAlgorithm):
 
     # ------------------------------------------------------------------ learning
 
-    @checked
-    def learn(
-        self: SelfMTSAC,
-        total_timesteps: float,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 4,
-        tb_log_name: str = "MTSAC",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfMTSAC:
-        """As in SB3. ``total_timesteps`` counts the steps of all environments together.
+    def _update_once(self, batch: TaskBatch, jacobian: bool, last: bool) -> UpdateReport:
+        noise = Noise(
+            self._draw_noise(batch.actions),
+            self._draw_noise(batch.actions),
+            self.update.draw_masks(batch, self.noise_generator),
+        )
+        moves = self._n_updates % self.target_update_interval == 0
+        return self.update(batch, noise, update_target=moves, jacobian=jacobian and last)
 
-        Args:
-            total_timesteps: environment steps over all tasks.
-            callback: SB3 callback or list of them.
-            log_interval: episodes between logs; None writes none.
-            tb_log_name: name of the TensorBoard run.
-            reset_num_timesteps: whether to count from 0 again.
-            progress_bar: show progress, success overall and of each task.
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [*super()._optimizers(), *([] if self.ent_coef_optimizer is None else [self.ent_coef_optimizer])]
 
-        Raises:
-            EnvironmentFaultError: if an environment produced a NaN or an infinity, naming where. Nothing has learned
-                from it, and another ``learn`` goes on with new episodes.
-            NonFiniteError: if an update produced one; parameters stay finite.
-        """
-        steps = self._checked_steps(total_timesteps, log_interval)
-        with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
-            return super().learn(steps, callbacks, log_interval, tb_log_name, reset_num_timesteps)  # type: ignore[arg-type]
+    def _measures(self, report: UpdateReport) -> Tensor:
+        return torch.cat([report.temperature_loss.reshape(1), report.temperatures])
 
-    def train(self, gradient_steps: int, batch_size: int = 0) -> None:
-        """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
-        self.policy.set_training_mode(True)
-        optimizers: list[Any] = [self.actor.optimizer, self.critic.optimizer, self.ent_coef_optimizer]
-        self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
-        self.update.begin(self._settings())
-        jacobian, self.wants_jacobian = self.wants_jacobian, False
-        good = torch.zeros((), device=self.device)  # updates before the first that was not finite
-        losses = torch.zeros(2, self.num_tasks, device=self.device)  # of that update, or else of the last
-        statuses = torch.zeros(2, dtype=torch.int64, device=self.device)  # likewise
-        for step in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
-            report = self.update(
-                batch,
-                Noise(
-                    self._draw_noise(batch.actions),
-                    self._draw_noise(batch.actions),
-                    self.update.draw_masks(batch, self.noise_generator),
-                ),
-                update_target=self._n_updates % self.target_update_interval == 0,
-                jacobian=jacobian and step == gradient_steps - 1,
-            )
-            losses = torch.where(good == step, torch.stack([report.critic_losses, report.actor_losses]), losses)
-            found = torch.stack([report.critic.status_code, report.actor.status_code])
-            statuses = torch.where(good == step, found, statuses)
-            good = good + report.finite
-            self._n_updates += 1
-            self._count_non_finite(report, self._n_updates)
-        self.last_report = report
-        self._log_update(report, losses, statuses, gradient_steps - good)
-
-    def _settings(self) -> UpdateSettings:
-        return UpdateSettings(self.gamma, self.tau, self._step_settings())
-
-    def _draw_noise(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
-
-    def _log_update(self, report: UpdateReport, losses: Tensor, statuses: Tensor, skipped: Tensor) -> None:
-        """Record the latest update: the one copy from the device that a training makes."""
-        means = torch.where(losses.isfinite(), losses, torch.nan).nanmean(1)  # of those that are
-        tensors = (report.temperatures, means, report.temperature_loss, skipped)
-        values = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).tolist()
-        temperatures = values[: self.num_tasks]
-        critic_loss, actor_loss, temperature_loss, num_skipped = values[self.num_tasks :]
-        if num_skipped:
-            self._n_updates -= int(num_skipped)
-            critic, actor = (Status(code) for code in statuses.tolist())
-            by_side = dict(zip(("critic", "actor"), losses.tolist(), strict=True))
-            where = f"in update {self._n_updates + 1}; neither its step nor any later one was applied"
-            self._raise_non_finite(by_side, {"critic": critic, "actor": actor}, where)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/actor_loss", actor_loss)
-        self.logger.record("train/critic_loss", critic_loss)
+    def _record_measures(self, values: list[float]) -> None:
+        temperature_loss, *temperatures = values
         self.logger.record("train/ent_coef", float(np.mean(temperatures)))
         if self.ent_coef_optimizer is not None:
             self.logger.record("train/ent_coef_loss", temperature_loss)
-        self._record_non_finite()
         if self.num_tasks > 1:
             record_per_task(self.logger, "train/ent_coef", self.tasks.names, temperatures)
-
-    def dump_logs(self) -> None:
-        """Write SB3's rollout logs and each task's success rate."""
-        self._record_success_rates()
-        super().dump_logs()
 
     # ------------------------------------------------------------------ save and load
 
@@ -367,23 +250,13 @@ class MTSAC(TaskReplayAlgorithm):
         source.check_env(agent.observation_space, agent.action_space, agent.num_tasks)
         agent._setup_model()
         try:
-            source.hand_over(agent)
+            source.copy_to(agent)
         except Exception as error:  # parts that do not fit each other fail wherever they are first used
             raise CheckpointError(f"{path} cannot be taken over: {type(error).__name__}: {error}") from error
         return agent
 
-    def _excluded_save_params(self) -> list[str]:
-        own = ["actor", "critic", "critic_target", "last_report", "update", "noise_generator"]
-        return [*super()._excluded_save_params(), *own]
-
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts = ["policy", "actor.optimizer", "critic.optimizer"]
+        state_dicts, variables = super()._get_torch_save_params()
         if self.ent_coef_optimizer is not None:
             state_dicts.append("ent_coef_optimizer")
-        return state_dicts, [] if self.log_ent_coef is None else ["log_ent_coef"]
-
-    def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
-        return {
-            "noise": (self.noise_generator, Stream.UPDATE),
-            "sampling": (self.replay_buffer.generator, Stream.REPLAY),
-        }
+        return state_dicts, variables if self.log_ent_coef is None else ["log_ent_coef"]

@@ -1,4 +1,4 @@
-"""Actor, twin critics and the policy that holds them, for any task-conditioned encoder.
+"""Actor and policy of multi-task SAC, for any task-conditioned encoder.
 
 The classes mirror SB3's SAC policy (names, `predict`, `save`), with two differences: the networks are encoders that
 are told the task, and the sampling of actions is a pure function of the noise, so that an update can be compiled,
@@ -11,19 +11,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from mtrl_imgrad.agents.common.base_policy import MTPolicy, NetArch, spaces_of, split_observation
+from mtrl_imgrad.agents.common.base_policy import NetArch, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
+from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["MTActor", "MTCritic", "MTSACPolicy", "squashed_sample"]
+__all__ = ["MTActor", "MTSACPolicy", "squashed_sample"]
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 EPSILON = 1e-6
@@ -78,32 +78,8 @@ class MTActor(BasePolicy):
         return squashed_sample(mean, log_std, noise)[0]
 
 
-class MTCritic(BaseModel):
-    """State-action values of ``len(encoders)`` independent critics."""
-
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Box,
-        encoders: Sequence[Encoder],
-        task_features: int,
-    ) -> None:
-        super().__init__(observation_space, action_space)
-        self.q_networks = nn.ModuleList(encoders)
-        self.task_features = task_features
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**spaces_of(self), "encoders": list(self.q_networks), "task_features": self.task_features}
-
-    def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, ...]:
-        """``[N, O]`` and ``[N, A]`` to a value ``[N]`` for each critic."""
-        state, task = split_observation(observation, self.task_features)
-        inputs = torch.cat([state, action], dim=-1)
-        return tuple(network(inputs, task).squeeze(-1) for network in self.q_networks)
-
-
 @checked
-class MTSACPolicy(MTPolicy):
+class MTSACPolicy(TwinCriticPolicy):
     """Policy of `MTSAC`: ``policy_kwargs`` are the arguments below, from ``net_arch`` on.
 
     Args:
@@ -133,10 +109,7 @@ class MTSACPolicy(MTPolicy):
         ArgumentError: if an argument is wrong, naming it.
     """
 
-    sides = ("pi", "qf")
     actor: MTActor
-    critic: MTCritic
-    critic_target: MTCritic
 
     def __init__(
         self,
@@ -157,11 +130,11 @@ class MTSACPolicy(MTPolicy):
         n_critics: int = 2,
         ent_coef_optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if n_critics < 1:
-            raise ArgumentError(f"n_critics must be at least 1, got {n_critics}")
         super().__init__(
             observation_space,
             action_space,
+            lr_schedule,
+            n_critics,
             task_names=task_names,
             one_hot=one_hot,
             net_arch=net_arch,
@@ -173,41 +146,12 @@ class MTSACPolicy(MTPolicy):
             initialization=initialization,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
-            squash_output=True,
         )
-        self.n_critics = n_critics
         self.ent_coef_optimizer_kwargs = dict(ent_coef_optimizer_kwargs or {})
-        self._build(lr_schedule)
 
-    def _build(self, lr_schedule: Schedule) -> None:
-        assert isinstance(self.action_space, spaces.Box)
-        action_dim = int(np.prod(self.action_space.shape))
-        self.actor = MTActor(
-            self.observation_space,
-            self.action_space,
-            self._make_encoder("pi", self.state_features, 2 * action_dim),
-            self.task_features,
-        )
-        self.critic, self.critic_target = (
-            MTCritic(
-                self.observation_space,
-                self.action_space,
-                [self._make_encoder("qf", self.state_features + action_dim, 1) for _ in range(self.n_critics)],
-                self.task_features,
-            )
-            for _ in range(2)
-        )
-        self.critic_target.load_state_dict(self.critic.state_dict())
-        self.critic_target.set_training_mode(False)
-        for network in (self.actor, self.critic):
-            network.optimizer = self._make_optimizer(network, lr_schedule(1))
-
-    def forward(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        """Actions ``[N, A]`` in the squashed range."""
-        return self._predict(observation, deterministic=deterministic)
-
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        return self.actor._predict(observation, deterministic)
+    def _make_actors(self, action_dim: int) -> None:
+        encoder = self._make_encoder("pi", self.state_features, 2 * action_dim)
+        self.actor = MTActor(self.observation_space, self.action_space, encoder, self.task_features)  # type: ignore[arg-type]
 
     def make_ent_coef_optimizer(self, log_ent_coef: Tensor, learning_rate: float) -> torch.optim.Adam:
         """Adam for the temperatures.
@@ -224,12 +168,6 @@ class MTSACPolicy(MTPolicy):
                 f"got {self.ent_coef_optimizer_kwargs}: {error}"
             ) from error
 
-    def set_training_mode(self, mode: bool) -> None:
-        """Training mode for actor and critic; the target critic always stays in evaluation mode."""
-        self.actor.set_training_mode(mode)
-        self.critic.set_training_mode(mode)
-        self.training = mode
-
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"n_critics": self.n_critics, "ent_coef_optimizer_kwargs": self.ent_coef_optimizer_kwargs}
+        own = {"ent_coef_optimizer_kwargs": self.ent_coef_optimizer_kwargs}
         return {**super()._get_constructor_parameters(), **own}

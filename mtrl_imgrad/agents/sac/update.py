@@ -1,51 +1,25 @@
 """One gradient step of multi-task SAC, on tensors only.
 
-Nothing here copies to the host, synchronises, or branches on data (with a fused optimizer, the default), so the same
-code runs on CPU and CUDA and can be compiled or captured. All randomness comes in as noise. Losses are written for one
-task; `mtrl_imgrad.gradients` spreads them over the tasks, and the combiner turns the K gradients of the shared
-parameters into one.
-
 With one task, or with `LinearScalarization`, a step is SB3's SAC step on the mean of the task losses.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from mtrl_imgrad.agents.encoders.dropout import NO_MASKS, DropoutLayers, Masks
+from mtrl_imgrad.agents.encoders.dropout import Masks
 from mtrl_imgrad.agents.off_policy.buffer import TaskBatch
+from mtrl_imgrad.agents.off_policy.update import OffPolicyUpdate, UpdateMasks, UpdateSettings, smallest
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 from mtrl_imgrad.agents.sac.temperature import Temperature, update_temperature
-from mtrl_imgrad.combiners import Combination, Combiner
-from mtrl_imgrad.gradients import CombinedGradients, NetworkUpdate, ParameterIndex, Parameters, StepSettings, over_tasks
-from mtrl_imgrad.gradients.tracing import Traced
+from mtrl_imgrad.combiners import Combination
+from mtrl_imgrad.gradients import Parameters, over_tasks
 
-__all__ = ["Noise", "SACMasks", "SACUpdate", "UpdateReport", "UpdateSettings"]
-
-
-class SACMasks(NamedTuple):
-    """Dropout masks of one update, drawn anew for each pass of a network; empty for networks without dropout.
-
-    Where they count is DroQ's (Hiraoka et al., "Dropout Q-Functions for Doubly Efficient Reinforcement Learning", ICLR
-    2022, arXiv 2110.02034): in the target, the critic's loss and the actor's loss, the target critic dropping units as
-    the critic does. Its actor has no dropout; one that has drops units in the same three places.
-    """
-
-    next_actor: Masks = NO_MASKS
-    """Of the actor on the next observations, for the targets."""
-    target_critic: Masks = NO_MASKS
-    """Of the target critic."""
-    critic: Masks = NO_MASKS
-    """Of the critic in its own loss."""
-    actor: Masks = NO_MASKS
-    """Of the actor in its own loss."""
-    actors_critic: Masks = NO_MASKS
-    """Of the critic in the actor's loss."""
+__all__ = ["Noise", "SACUpdate", "UpdateReport", "UpdateSettings"]
 
 
 class Noise(NamedTuple):
@@ -53,23 +27,8 @@ class Noise(NamedTuple):
 
     action: Tensor
     next_action: Tensor
-    masks: SACMasks = SACMasks()
+    masks: UpdateMasks = UpdateMasks()
     """Without them no unit is dropped."""
-
-
-@dataclass(frozen=True)
-class UpdateSettings:
-    """What stays the same from step to step.
-
-    Attributes:
-        gamma: discount.
-        tau: step of the target critic towards the critic.
-        step: of both networks.
-    """
-
-    gamma: float
-    tau: float
-    step: StepSettings = field(default_factory=StepSettings)
 
 
 class UpdateReport(NamedTuple):
@@ -89,54 +48,21 @@ class UpdateReport(NamedTuple):
     """scalar bool: whether this update, and every one before it since `SACUpdate.begin`, was finite."""
 
 
-class SACUpdate:
+class SACUpdate(OffPolicyUpdate):
     """Updates critic, actor, temperatures and target critic, in SB3's order.
 
     Args:
         policy: networks and their optimizers; changed in place.
         temperature: changed in place.
-        critic_combiner: for the gradients of the critic losses.
-        actor_combiner: for the gradients of the actor losses.
-        settings: may be set anew between updates.
-        trace: record the gradients' operations once and replay them, see `mtrl_imgrad.gradients.tracing`.
+        options: of `OffPolicyUpdate`.
     """
 
-    def __init__(
-        self,
-        policy: MTSACPolicy,
-        temperature: Temperature,
-        critic_combiner: Combiner,
-        actor_combiner: Combiner,
-        settings: UpdateSettings,
-        trace: bool = True,
-    ) -> None:
-        self.policy = policy
+    critic_loss_scale = 0.5
+    policy: MTSACPolicy
+
+    def __init__(self, policy: MTSACPolicy, temperature: Temperature, *options: Any, **more: Any) -> None:
+        super().__init__(policy, *options, **more)
         self.temperature = temperature
-        self.settings = settings
-        self.critic = NetworkUpdate(policy.critic, critic_combiner, self._critic_loss, settings.step, trace)
-        self.actor = NetworkUpdate(policy.actor, actor_combiner, self._actor_loss, settings.step, trace)
-        self._critic_target = ParameterIndex(policy.critic_target)
-        self._actor_dropout, self._critic_dropout = DropoutLayers(policy.actor), DropoutLayers(policy.critic)
-        self._alive = torch.ones((), dtype=torch.bool, device=temperature.log_value.device)
-        self._targets = Traced(self._compute_targets, trace)
-
-    def begin(self, settings: UpdateSettings) -> None:
-        """Start a series of updates, all of which stop moving anything after the first that is not finite."""
-        self.settings = settings
-        self.critic.settings = self.actor.settings = settings.step
-        self._alive = torch.ones_like(self._alive)
-
-    def draw_masks(self, batch: TaskBatch, generator: torch.Generator) -> SACMasks:
-        """Dropout masks for an update on this batch; nothing is drawn for networks without dropout."""
-        actor, critic = self._actor_dropout, self._critic_dropout  # the target critic's layers are the critic's
-        layers = {
-            "next_actor": actor,
-            "target_critic": critic,
-            "critic": critic,
-            "actor": actor,
-            "actors_critic": critic,
-        }
-        return SACMasks(**{name: its.draw(batch.observations, generator) for name, its in layers.items()})
 
     @torch.no_grad()
     def __call__(
@@ -156,37 +82,19 @@ class SACUpdate:
         step is skipped stays as it is (with the actor, the temperatures), everything else goes on.
         """
         alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
-        if batch.discounts is None:
-            gamma = torch.full((), self.settings.gamma, dtype=batch.rewards.dtype, device=alpha.device)
-            batch = batch._replace(discounts=gamma)
+        batch = self._with_discounts(batch)
         targets = self._targets(self.actor.parameters(), self._critic_target.split(), alpha, noise, batch)
         observations, masks = batch.observations, noise.masks
         critic_rows = (observations, batch.actions, targets, batch.weights, masks.critic)
         critic = self._step(self.critic, jacobian, *critic_rows)
         actor_rows = (observations, noise.action, batch.weights, alpha, masks.actor, masks.actors_critic)
         actor = self._step(self.actor, jacobian, self.critic.parameters(), *actor_rows)
-        temperature_loss = update_temperature(self.temperature, batch, actor.aux, actor.combination, self._alive)
+        temperature_loss = update_temperature(self.temperature, batch, actor.aux, actor.combination, self._finite)
         if update_target:
-            self._move_target()
+            self._move_targets([self.policy.critic_target], [self.policy.critic])
         return UpdateReport(
-            critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination, self._alive
+            critic.losses, actor.losses, alpha, temperature_loss, critic.combination, actor.combination, self._finite
         )
-
-    def _step(self, network: NetworkUpdate, jacobian: bool, *rows: Any) -> CombinedGradients:
-        """Step a network if all gradients have been finite so far."""
-        found = network.gradients(*rows, jacobian=jacobian)
-        self._alive = self._alive & network.write(found)
-        network.step(self._alive)
-        network.tell_losses_after(found, *rows)
-        return found
-
-    def _move_target(self) -> None:
-        """Polyak step of the target critic, of length zero once something was not finite."""
-        targets: list[Tensor] = list(self.policy.critic_target.parameters())
-        critics: list[Tensor] = list(self.policy.critic.parameters())
-        moves = list(torch._foreach_sub(critics, targets))
-        torch._foreach_mul_(moves, self._alive * self.settings.tau)
-        torch._foreach_add_(targets, moves)
 
     # Pure functions of their arguments: parameters come in, only the networks' structure is captured.
 
@@ -207,30 +115,7 @@ class SACUpdate:
             observations,
             noise.next_action,
         )
-        values = over_tasks(
-            lambda parameters, masks, *rows: functional_call(self.policy.critic_target, (parameters, masks), rows),
-            critic_target,
-            noise.masks.target_critic,
-            observations,
-            actions,
-        )
-        soft_value = _smallest(values) - alpha[:, None] * log_prob
-        assert batch.discounts is not None
-        return batch.rewards + (1 - batch.terminated) * batch.discounts * soft_value
-
-    def _critic_loss(
-        self,
-        parameters: dict[str, Tensor],
-        observation: Tensor,
-        action: Tensor,
-        target: Tensor,
-        weight: Tensor,
-        masks: Masks,
-    ) -> tuple[Tensor, tuple[()]]:
-        """Half the sum of the critics' mean squared errors, SB3's convention."""
-        values = functional_call(self.policy.critic, (parameters, masks), (observation, action))
-        errors = torch.stack([(value - target).square() for value in values])
-        return 0.5 * (errors * weight).sum(), ()
+        return self._bootstrapped(critic_target, noise.masks.target_critic, batch, actions, -alpha[:, None] * log_prob)
 
     def _actor_loss(
         self,
@@ -246,9 +131,4 @@ class SACUpdate:
         """Entropy-regularized value of the action under the present critic; with the action's log probability."""
         action, log_prob = functional_call(self.policy.actor, (parameters, masks), (observation, noise))
         values = functional_call(self.policy.critic, (critic, critic_masks), (observation, action))
-        return (weight * (alpha * log_prob - _smallest(values))).sum(), log_prob
-
-
-def _smallest(values: tuple[Tensor, ...]) -> Tensor:
-    """Element-wise minimum over the critics."""
-    return torch.stack(values).amin(0)
+        return (weight * (alpha * log_prob - smallest(values))).sum(), log_prob

@@ -1,1 +1,1 @@
-"""Base classes of methods that share a rule."""
+"""Base classes of the methods: by what a step needs, and by rules that several share."""

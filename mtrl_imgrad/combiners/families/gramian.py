@@ -1,4 +1,4 @@
-"""Methods whose weights follow from the K x K Gramian: what they share."""
+"""Base of the methods whose weights follow from the K x K Gramian."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods whose weights follow from the K losses: what they share."""
+"""Base of the methods whose weights follow from the K losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods that work on the gradients entry by entry: what they share. Blocks, one a parameter, are never joined."""
+"""Base of the methods that work on the gradients elementwise. Blocks, one a parameter, are never joined."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["MatrixCombiner", "combination", "row_norms", "wide"]
 
 
 class MatrixCombiner(Combiner):
-    """A combiner that works on the Jacobian entry by entry."""
+    """A combiner that works on the Jacobian elementwise."""
 
     needs = "matrix"
 

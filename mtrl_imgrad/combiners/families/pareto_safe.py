@@ -1,6 +1,6 @@
-"""What ``pareto_safe=True`` does: where a combination is uphill for a task, the nearest that is not takes its place.
+"""``pareto_safe=True``: a combination that is uphill for a task is projected onto the dual cone of the gradients.
 
-That is its projection onto the dual cone, see `mtrl_imgrad.combiners.solvers.dual_cone`. A task counts as harmed
+See `mtrl_imgrad.combiners.solvers.dual_cone`. A task counts as harmed
 where its loss is beyond what rounding may do; what harms none stays as it is, bit for bit. Afterwards
 ``g_i . d >= -1e-12 |g_i| sum_j |v_j| |g_j|`` for every task, d being the combination with weights v.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.dual_cone import Correction, correct
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 
 __all__ = ["harmless", "projection_status", "where"]
 
@@ -22,7 +22,7 @@ TOLERANCE = 1e-12
 """Residual up to which a projection counts as solved."""
 
 
-def harmless(problem: NormalisedGramian, found: Weights) -> Weights:
+def harmless(problem: NormalizedGramian, found: Weights) -> Weights:
     """``found``, projected onto the dual cone of the gradients where it harms a task.
 
     Args:

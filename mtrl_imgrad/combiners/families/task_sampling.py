@@ -1,8 +1,8 @@
-"""A step that looks at a few groups of tasks in place of all K, which saves backward passes.
+"""Methods that may combine a few groups of tasks in place of all K tasks, which saves backward passes.
 
-Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, arXiv 2110.14048 (CAGrad-Fast): of
-n rows, n - 1 are tasks drawn at random, the last is the mean of all others. Weighted by their number of tasks, the rows
-have the mean gradient of all tasks as their mean, whatever was drawn, and so the method's problem is posed on n rows.
+CAGrad-Fast (Liu et al., NeurIPS 2021, arXiv 2110.14048): of n rows, n - 1 are tasks drawn at random, the last is the
+mean of all others. Weighted by their number of tasks, the rows have the mean gradient of all tasks as their mean,
+whatever was drawn, and so the method's problem is posed on n rows.
 
 Their code leaves one task out of both parts at every step; here every task is in exactly one row.
 """

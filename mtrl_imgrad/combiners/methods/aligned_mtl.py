@@ -27,7 +27,7 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
 from mtrl_imgrad.combiners.result import Status, Weights
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
@@ -76,7 +76,7 @@ class AlignedMTL(GramianCombiner):
 
         Extras: ``condition`` [...], largest over smallest kept singular value of the task gradients.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         spectrum = decompose(problem.values)
         square = self._square(spectrum)[..., None]
         balance = spectrum.apply((square / spectrum.values).sqrt())
@@ -87,7 +87,7 @@ class AlignedMTL(GramianCombiner):
         unknown = problem.num_tasks * 2.0**-52 * spectrum.values[..., -1] / smallest
         residual = torch.maximum(unaligned.abs().amax((-2, -1)), unknown)
         found = problem.weights(
-            torch.where(problem.alive, balance.sum(-1) / problem.num_tasks, 0.0),
+            torch.where(problem.nonzero, balance.sum(-1) / problem.num_tasks, 0.0),
             base=1 / problem.num_tasks,
             residual=residual,
             status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),

@@ -5,7 +5,7 @@ Liu et al., NeurIPS 2021, arXiv 2110.14048.
 ``max over d of min_i g_i . d  subject to  |d - g0| <= c |g0|``, g0 the mean gradient. Its dual is
 ``min over the simplex of g_w . g0 + c |g0| |g_w|`` with ``g_w = G'w``, and ``d = g0 + c |g0| g_w / |g_w|``.
 
-Departures from the authors' code: the dual is solved exactly on a normalised Gramian (theirs is SLSQP at the
+Departures from the authors' code: the dual is solved exactly on a normalized Gramian (theirs is SLSQP at the
 default tolerance, which returns its starting point when gradients are small or large; in their
 reinforcement-learning code twenty steps of gradient descent on a softmax, or SLSQP and a division by ``1 + lambda``
 in place of ``1 + c^2``); no epsilon is added anywhere; the
@@ -32,7 +32,7 @@ from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual
 from mtrl_imgrad.combiners.solvers.dual_cone import correct, relative_length
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
 
@@ -63,7 +63,7 @@ class CAGrad(TaskSampler):
     """
 
     name = "cagrad"
-    departures = "Solved exactly on a normalised Gramian; no epsilons; mean in place of the sum."
+    departures = "Solved exactly on a normalized Gramian; no epsilons; mean in place of the sum."
     citation = "liu2021conflict"
 
     def __init__(
@@ -87,7 +87,7 @@ class CAGrad(TaskSampler):
 
         Extras: ``simplex_weights`` [..., K], w; ``c_min`` [...] where ``pareto_safe``.
         """
-        problem = normalise(gramian, mean)
+        problem = normalize(gramian, mean)
         radius = self.c * problem.mean_norm
         dual = solve_dual(problem, problem.linear, radius, self.solver)
         found = problem.weights(
@@ -104,7 +104,7 @@ class CAGrad(TaskSampler):
         return 1 + self.c * self.c if self.rescale else 1.0
 
 
-def corrected_mean(problem: NormalisedGramian, found: SimplexSolution, radius: Tensor, c: float) -> Tensor:
+def corrected_mean(problem: NormalizedGramian, found: SimplexSolution, radius: Tensor, c: float) -> Tensor:
     """Coefficients of ``g0 + c |g0| g_w / |g_w|``.
 
     Args:
@@ -123,15 +123,15 @@ def corrected_mean(problem: NormalisedGramian, found: SimplexSolution, radius: T
     return problem.mean + torch.where(radius[..., None] > 0, stretched, one_task)
 
 
-def _at_safe_radius(problem: NormalisedGramian, found: Weights, c: float, *, rescale: bool) -> Weights:
+def _at_safe_radius(problem: NormalizedGramian, found: Weights, c: float, *, rescale: bool) -> Weights:
     """``found`` where c is at least c_min, which joins the extras; elsewhere the answer for the radius c_min."""
     mean = (problem.norms * problem.mean)[..., None, :]
     correction = correct(problem.cosines, mean)
     added = correction.added[..., 0, :]
     least = relative_length(problem.cosines, mean, added[..., None, :])[..., 0]
     # A mean that is rounding error has no c_min; what CAGrad adds to it is rounding error as well and may do harm.
-    lost = problem.mean_norm <= VANISHING * mean[..., 0, :].sum(-1)
-    harmful = (least > c) | (lost & (added > 0).any(-1))
+    vanishes = problem.mean_norm <= VANISHING * mean[..., 0, :].sum(-1)
+    harmful = (least > c) | (vanishes & (added > 0).any(-1))
     projection = problem.mean + problem.inverse_norms * added
     raised = Weights(
         values=projection / (1 + least * least)[..., None] if rescale else projection,

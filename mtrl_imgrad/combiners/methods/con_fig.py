@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.spectrum import decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
@@ -51,8 +51,8 @@ class ConFIG(GramianCombiner):
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`."""
-        problem = normalise(gramian)
-        ones = problem.alive.double()
+        problem = normalize(gramian)
+        ones = problem.nonzero.double()
         spectrum = decompose(problem.cosines)
         z = spectrum.times(1 / spectrum.values, ones)
         projections = (problem.cosines @ z[..., None])[..., 0]

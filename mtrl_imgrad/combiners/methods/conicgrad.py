@@ -45,7 +45,7 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.dual_cone import lift
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.state.tables import TaskIds
@@ -88,7 +88,7 @@ class ConicGrad(GramianCombiner):
 
         Extras: ``simplex_weights`` [..., K], w, and ``inside`` [...], whether the min-norm point lies in the cone.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         nearest = min_norm_point(problem)
         along, length = _coordinates(problem, nearest.weights)
         real = length > VANISHING * (nearest.weights * problem.norms).sum(-1)
@@ -96,7 +96,7 @@ class ConicGrad(GramianCombiner):
         stretched = nearest.weights * (problem.mean_norm / torch.where(real, length, 1.0))[..., None]
 
         across = _across(problem)
-        linear = self.c * _along(problem) * across.alive
+        linear = self.c * _along(problem) * across.nonzero
         radius = math.sqrt(1 - self.c**2)
         found = conflict_averse_dual(across, linear, torch.full_like(problem.scale, radius))
         side = _side(problem, across, linear, radius, found, inside)
@@ -113,8 +113,8 @@ class ConicGrad(GramianCombiner):
 
 
 def _side(
-    problem: NormalisedGramian,
-    across: NormalisedGramian,
+    problem: NormalizedGramian,
+    across: NormalizedGramian,
     linear: Tensor,
     radius: float,
     found: SimplexSolution,
@@ -125,76 +125,76 @@ def _side(
     Where the weighted gradient vanishes across g0 the weights have no direction. The optimum is then ``linear . w``,
     and u is the shortest vector that gives every task this gain.
     """
-    multipliers = torch.where(across.alive, found.multipliers, 0.0)
+    multipliers = torch.where(across.nonzero, found.multipliers, 0.0)
     doubtful = (found.status_code != int(Status.SOLVED)) | _cancel(problem, multipliers)
     weighted = (found.weights * (across.values @ found.weights[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
     vanishes = weighted <= VANISHING * (found.weights * across.norms).sum(-1)
-    lost = ~inside & doubtful
+    unsolved = ~inside & doubtful
     optimum = (linear * found.weights).sum(-1, keepdim=True)
     size = linear.abs().amax(-1, keepdim=True) + optimum.abs()
     gains = (linear - optimum + _SLACK * size) * across.inverse_norms  # the slack is more than rounding
     size = size * across.inverse_norms.amax(-1, keepdim=True)
     lifted = lift(
-        across.cosines, torch.where((lost & vanishes)[..., None], gains, 0.0)[..., None, :], size[..., None, :]
+        across.cosines, torch.where((unsolved & vanishes)[..., None], gains, 0.0)[..., None, :], size[..., None, :]
     )
     y = lifted.added[..., 0, :]
     instead = y * across.inverse_norms
     length = (y * (across.cosines @ y[..., None])[..., 0]).sum(-1)
     holds = vanishes & lifted.done[..., 0] & (length <= (1 + _SLACK) * radius**2) & ~_cancel(problem, instead)
-    multipliers = torch.where(lost[..., None], torch.where(holds[..., None], instead, 0.0), multipliers)
+    multipliers = torch.where(unsolved[..., None], torch.where(holds[..., None], instead, 0.0), multipliers)
     return dataclasses.replace(
         found,
         multipliers=multipliers,
-        residual=torch.where(lost & holds, lifted.residual[..., 0], found.residual),
+        residual=torch.where(unsolved & holds, lifted.residual[..., 0], found.residual),
         status_code=torch.where(
-            lost, torch.where(holds, int(Status.SOLVED), int(Status.INACCURATE)), found.status_code
+            unsolved, torch.where(holds, int(Status.SOLVED), int(Status.INACCURATE)), found.status_code
         ),
     )
 
 
-def _cancel(problem: NormalisedGramian, multipliers: Tensor) -> Tensor:
+def _cancel(problem: NormalizedGramian, multipliers: Tensor) -> Tensor:
     """``[...]``: whether u is what rounding leaves of gradients that cancel."""
     return (multipliers * problem.norms).sum(-1) > _LARGEST_MULTIPLIERS
 
 
-def _along(problem: NormalisedGramian) -> Tensor:
+def _along(problem: NormalizedGramian) -> Tensor:
     """``[..., K]`` parts of the gradients along the mean gradient; 0 where that is rounding error."""
     inverse = torch.where(problem.mean_norm > VANISHING, 1 / problem.mean_norm, 0.0)
     return problem.linear * inverse[..., None]
 
 
-def _coordinates(problem: NormalisedGramian, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _coordinates(problem: NormalizedGramian, weights: Tensor) -> tuple[Tensor, Tensor]:
     """``[...]`` a and N, the part of g_w along the mean gradient and its length."""
     products = (problem.values @ weights[..., None])[..., 0]
     return (weights * _along(problem)).sum(-1), (weights * products).sum(-1).clamp_min(0).sqrt()
 
 
-def _across(problem: NormalisedGramian) -> NormalisedGramian:
-    """The Gramian of the parts of the gradients across the mean gradient; gradients along it are not ``alive``."""
+def _across(problem: NormalizedGramian) -> NormalizedGramian:
+    """The Gramian of the parts of the gradients across the mean gradient; gradients along it are not ``nonzero``."""
     along = _along(problem)
     values = problem.values - along[..., :, None] * along[..., None, :]
     norms = values.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
-    alive = problem.alive & (norms > _SMALLEST_ACROSS * problem.norms)
-    none = ~alive.any(-1, keepdim=True)  # any problem will do: its multipliers are not used
+    nonzero = problem.nonzero & (norms > _SMALLEST_ACROSS * problem.norms)
+    none = ~nonzero.any(-1, keepdim=True)  # any problem will do: its multipliers are not used
     eye = torch.eye(problem.num_tasks, dtype=torch.float64, device=values.device)
     return dataclasses.replace(
         problem,
         values=torch.where(none[..., None], eye, values),
-        norms=torch.where(none, 1.0, torch.where(alive, norms, 0.0)),
-        inverse_norms=torch.where(none, 1.0, torch.where(alive, 1 / norms, 0.0)),
-        alive=alive,
+        norms=torch.where(none, 1.0, torch.where(nonzero, norms, 0.0)),
+        inverse_norms=torch.where(none, 1.0, torch.where(nonzero, 1 / norms, 0.0)),
+        nonzero=nonzero,
     )
 
 
-def _on_the_cone(problem: NormalisedGramian, multipliers: Tensor, c: float) -> Tensor:
+def _on_the_cone(problem: NormalizedGramian, multipliers: Tensor, c: float) -> Tensor:
     """Coefficients of ``|g0| (c g0 / |g0| + u)``, u the part across g0 of what the multipliers combine."""
     along = (multipliers * _along(problem)).sum(-1)
     return problem.mean_norm[..., None] * multipliers + ((c - along) / problem.num_tasks)[..., None]
 
 
-def _best(problem: NormalisedGramian, across: NormalisedGramian, c: float, *found: Tensor) -> Tensor:
+def _best(problem: NormalizedGramian, across: NormalizedGramian, c: float, *found: Tensor) -> Tensor:
     """The least s among the weights ``found`` and the gradient along g0 that gains least, ``[..., K]``."""
-    gains = torch.where(problem.alive & ~across.alive, _along(problem), torch.inf)
+    gains = torch.where(problem.nonzero & ~across.nonzero, _along(problem), torch.inf)
     vertex = torch.zeros_like(gains).scatter(-1, gains.argmin(-1, keepdim=True), 1.0)
     candidates = torch.stack([*found, vertex], -2)
     objectives = []

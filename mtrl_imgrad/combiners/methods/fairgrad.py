@@ -26,7 +26,7 @@ from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Weights
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
@@ -54,7 +54,7 @@ class FairGrad(GramianCombiner):
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`."""
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         found = power_fair(problem, self.alpha)
         return problem.weights(
             found.weights,

@@ -49,7 +49,7 @@ class FAMO(PositiveLossCombiner):
     """
 
     name = "famo"
-    wants_losses_after = True
+    needs_losses_after_step = True
     departures = "Divides by c, as the paper, where the authors' code for MT10 multiplies; clips no gradient by itself."
     citation = "liu2023famo"
 

@@ -28,7 +28,7 @@ from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import adam_step
 from mtrl_imgrad.errors import ArgumentError
@@ -47,7 +47,7 @@ class GradNorm(GramianCombiner):
 
     Args:
         alpha: how strongly tasks that lag behind are pulled, >= 0; 1.5 is the paper's for NYUv2.
-        lr: learning rate of the weights, > 0. Ours.
+        learning_rate: of the weights, > 0; ours.
         optimizer: of the weights, ``"adam"`` (default; its step does not grow with the gradients) or ``"sgd"``.
         reduction: ``"mean"`` or ``"sum"``.
 
@@ -63,13 +63,13 @@ class GradNorm(GramianCombiner):
         self,
         alpha: float = 1.5,
         *,
-        lr: float = 0.025,
+        learning_rate: float = 0.025,
         optimizer: Literal["adam", "sgd"] = "adam",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
         self.alpha = check_number("alpha", alpha, 0)
-        self.lr = check_number("lr", lr, 0, closed=False)
+        self.learning_rate = check_number("learning_rate", learning_rate, 0, closed=False)
         check_choice("optimizer", optimizer, ("adam", "sgd"))
         self.optimizer = optimizer
         self._weights = TaskTable(first=1.0)
@@ -90,7 +90,7 @@ class GradNorm(GramianCombiner):
         if gramian.ndim != 2:
             raise ArgumentError(f"gramian must be [K, K] for {self.name}, got shape {tuple(gramian.shape)}")
         losses = losses.detach().double()
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         finite = problem.finite & torch.isfinite(losses).all()
         weights = self._weights.rows(losses, tasks)
         weights = weights * (len(weights) / weights.sum())
@@ -98,7 +98,7 @@ class GradNorm(GramianCombiner):
         norms = problem.norms * problem.scale.sqrt() * ~problem.zero
         sizes = weights * norms
         slope = (sizes - sizes.mean() * rates**self.alpha).sign() * norms
-        moved = (weights - self.lr * self._direction(slope, finite, tasks)).clamp_min(_SMALLEST_WEIGHT)
+        moved = (weights - self.learning_rate * self._direction(slope, finite, tasks)).clamp_min(_SMALLEST_WEIGHT)
         self._weights.write(moved * (len(moved) / moved.sum()), tasks, finite)
         found = problem.weights(
             weights / len(weights),

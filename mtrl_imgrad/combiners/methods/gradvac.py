@@ -25,7 +25,7 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
 from mtrl_imgrad.combiners.result import Weights
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.state.randomness import random_orders
 from mtrl_imgrad.combiners.state.tables import PairTable, TaskIds
 from mtrl_imgrad.errors import ArgumentError
@@ -74,14 +74,14 @@ class GradVac(GramianCombiner):
         Raises:
             ArgumentError: if there are batch dimensions.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         if gramian.ndim != 2:
             raise ArgumentError(f"gramian must be [K, K] for {self.name}, got shape {tuple(gramian.shape)}")
         targets = self._targets.block(problem.values, tasks)
         orders = random_orders(problem.values, self._generator)
         parts, targets, projections = _turned(problem, targets, orders, self.beta)
         self._targets.write(targets, tasks)
-        own = torch.where(problem.alive, 0.0, 1.0)
+        own = torch.where(problem.nonzero, 0.0, 1.0)
         found = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,
@@ -92,7 +92,7 @@ class GradVac(GramianCombiner):
         return harmless(problem, found) if self.pareto_safe else found
 
 
-def _turned(problem: NormalisedGramian, targets: Tensor, orders: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+def _turned(problem: NormalizedGramian, targets: Tensor, orders: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     """Coefficients ``[K, K]`` of all d_i on the unit gradients, the next targets, and how many turns were made."""
     cosines = problem.cosines
     usable = problem.finite & ~problem.zero
@@ -103,7 +103,7 @@ def _turned(problem: NormalisedGramian, targets: Tensor, orders: Tensor, beta: f
         other = orders[:, step : step + 1]
         product = (cosines[other[:, 0]] * parts).sum(-1, keepdim=True)
         length = ((parts @ cosines) * parts).sum(-1, keepdim=True).clamp_min(0).sqrt()
-        meets = (other != tasks) & problem.alive[other] & (length > 0) & usable
+        meets = (other != tasks) & problem.nonzero[other] & (length > 0) & usable
         cosine = torch.where(meets, product / length, 0.0).clamp(-1.0, 1.0)
         current = targets.gather(-1, other)
         target = current.clamp_max(_HIGHEST_TARGET)

@@ -16,7 +16,7 @@ correction on the task least aligned with the mean.
 On Nash-MTL (``base="nash_mtl"``, the paper's appendix) mu weighs the two terms of that method's program instead, see
 `mtrl_imgrad.combiners.solvers.nash_imbalance`; c has no part in it, and the update is a unit vector.
 
-Departures from the authors' code (which exists for CAGrad only): exact solvers on a normalised Gramian for both
+Departures from the authors' code (which exists for CAGrad only): exact solvers on a normalized Gramian for both
 problems; any number of tasks; no epsilons; for two tasks their code multiplies only a part of the linear term by
 ``1.5 - mu`` (an operator precedence slip that makes the answer depend on the order of the tasks), we follow the stated
 formula unless ``official_k2_quirk`` asks for theirs. The paper writes the norm of the simplified objective squared, its
@@ -39,7 +39,7 @@ from mtrl_imgrad.combiners.methods.cagrad import corrected_mean
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual, solve_min_norm
 from mtrl_imgrad.combiners.solvers.nash_imbalance import imbalanced_bargain
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["IMGrad"]
@@ -137,10 +137,10 @@ class IMGrad(TaskSampler):
         ``kappa`` [...] and ``simplex_weights`` [..., K], w; on Nash-MTL ``surplus`` [..., K], how much more than its
         share each task gains.
         """
-        problem = normalise(gramian, mean)
+        problem = normalize(gramian, mean)
         return self._on_cagrad(problem) if self.c is not None else self._on_nash(problem)
 
-    def _on_cagrad(self, problem: NormalisedGramian) -> Weights:
+    def _on_cagrad(self, problem: NormalizedGramian) -> Weights:
         assert self.c is not None, "set for this base"
         mu, residual, status_code, extras = self._imbalance(problem)
         rest = OFFSETS[self.form] - mu
@@ -162,7 +162,7 @@ class IMGrad(TaskSampler):
         # projections onto convex sets bring no two points further apart. On a cone they commute with rescaling.
         return harmless(problem, weights) if self.pareto_safe else weights
 
-    def _on_nash(self, problem: NormalisedGramian) -> Weights:
+    def _on_nash(self, problem: NormalizedGramian) -> Weights:
         mu, residual, status_code, extras = self._imbalance(problem)
         found = imbalanced_bargain(problem, mu, OFFSETS[self.form])
         return problem.weights(
@@ -173,7 +173,7 @@ class IMGrad(TaskSampler):
             extras={"mu": mu, "surplus": found.surplus, **extras},
         )
 
-    def _imbalance(self, problem: NormalisedGramian) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def _imbalance(self, problem: NormalizedGramian) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """mu, with the residual and status of the problem solved to find it, and extras."""
         if self.measure == "pm":
             shortest = solve_min_norm(problem, self.solver)
@@ -184,7 +184,7 @@ class IMGrad(TaskSampler):
         return mu, residual, residual.long(), {}
 
 
-def _slipped(problem: NormalisedGramian, mu: Tensor) -> Tensor:
+def _slipped(problem: NormalizedGramian, mu: Tensor) -> Tensor:
     """The linear term ``[..., 2]`` of the authors' two-task code, up to a constant.
 
     Meant is ``(1.5 - mu) (x |g1 - g2|^2 / 2 + x (g1 - g2) . g2 + ...)``, x the first weight; the factor stands before

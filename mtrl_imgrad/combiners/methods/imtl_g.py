@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.spectrum import decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
@@ -53,8 +53,8 @@ class IMTLG(GramianCombiner):
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients of sum 1; see `GramianCombiner.weights`."""
-        problem = normalise(gramian)
-        ones = problem.alive.double()
+        problem = normalize(gramian)
+        ones = problem.nonzero.double()
         spectrum = decompose(problem.cosines)
         regular = spectrum.times(1 / spectrum.values, ones)
         missed = (problem.cosines @ regular[..., None])[..., 0] - ones
@@ -75,9 +75,9 @@ class IMTLG(GramianCombiner):
         )
 
 
-def _spread(problem: NormalisedGramian, z: Tensor) -> Tensor:
+def _spread(problem: NormalizedGramian, z: Tensor) -> Tensor:
     """Largest less smallest projection of ``z @ unit gradients``, relative to ``sum_j |z_j|``."""
     projections = (problem.cosines @ z[..., None])[..., 0]
-    highest = torch.where(problem.alive, projections, -torch.inf).amax(-1)
-    lowest = torch.where(problem.alive, projections, torch.inf).amin(-1)
+    highest = torch.where(problem.nonzero, projections, -torch.inf).amax(-1)
+    lowest = torch.where(problem.nonzero, projections, torch.inf).amin(-1)
     return (highest - lowest) / z.abs().sum(-1).clamp_min(1e-300)

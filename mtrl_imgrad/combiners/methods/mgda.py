@@ -26,14 +26,14 @@ from mtrl_imgrad.combiners.arguments import check_choice, check_flag
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Weights
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MGDA"]
 
-Normalisation = Literal["none", "l2", "loss", "loss+"]
+Normalization = Literal["none", "l2", "loss", "loss+"]
 _SMALLEST_LOSS = 1e-6
 """Beside the largest."""
 
@@ -42,10 +42,10 @@ class MGDA(GramianCombiner):
     """Min-norm point of the task gradients.
 
     Args:
-        normalisation: what gradients are divided by before the min-norm point is sought: ``"none"``, ``"l2"`` their
+        normalization: what gradients are divided by before the min-norm point is sought: ``"none"``, ``"l2"`` their
             norms, ``"loss"`` the losses, ``"loss+"`` both. Losses count by their size, and as at least 1e-6 of the
             largest.
-        combine_normalised: combine the gradients so divided, as LibMTL does; by default the weights go to the
+        combine_normalized: combine the gradients so divided, as LibMTL does; by default the weights go to the
             gradients as they are, as in the authors' trainer.
         update_every: see `GramianCombiner`.
         reduction: ``"mean"`` or ``"sum"``.
@@ -60,30 +60,30 @@ class MGDA(GramianCombiner):
 
     def __init__(
         self,
-        normalisation: Normalisation = "none",
+        normalization: Normalization = "none",
         *,
-        combine_normalised: bool = False,
+        combine_normalized: bool = False,
         update_every: int = 1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
-        check_choice("normalisation", normalisation, ("none", "l2", "loss", "loss+"))
-        self.normalisation = normalisation
-        self.combine_normalised = check_flag("combine_normalised", combine_normalised)
+        check_choice("normalization", normalization, ("none", "l2", "loss", "loss+"))
+        self.normalization = normalization
+        self.combine_normalized = check_flag("combine_normalized", combine_normalized)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
-        """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`. Divided by n with ``combine_normalised``.
+        """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`. Divided by n with ``combine_normalized``.
 
         Raises:
-            ArgumentError: if the normalisation asks for losses and there are none.
+            ArgumentError: if the normalization asks for losses and there are none.
         """
-        plain = problem = normalise(gramian)
+        plain = problem = normalize(gramian)
         divisors = torch.ones_like(plain.norms)
-        if self.normalisation != "none":
+        if self.normalization != "none":
             divisors = self._divisors(plain, losses)
-            problem = normalise(plain.values / (divisors[..., :, None] * divisors[..., None, :]))
+            problem = normalize(plain.values / (divisors[..., :, None] * divisors[..., None, :]))
         found = min_norm_point(problem)
-        values = found.weights / divisors if self.combine_normalised else found.weights
+        values = found.weights / divisors if self.combine_normalized else found.weights
         return plain.weights(
             problem.nan_unless_finite(values),
             base=1 / plain.num_tasks,
@@ -91,15 +91,15 @@ class MGDA(GramianCombiner):
             status_code=found.status_code,
         )
 
-    def _divisors(self, problem: NormalisedGramian, losses: Tensor | None) -> Tensor:
+    def _divisors(self, problem: NormalizedGramian, losses: Tensor | None) -> Tensor:
         """``[..., K]``, positive."""
-        norms = torch.where(problem.alive, problem.norms, 1.0) * problem.scale.sqrt()[..., None]
-        if self.normalisation == "l2":
+        norms = torch.where(problem.nonzero, problem.norms, 1.0) * problem.scale.sqrt()[..., None]
+        if self.normalization == "l2":
             return norms
         if losses is None:
-            raise ArgumentError(f"losses must be given: normalisation={self.normalisation!r} divides by them")
+            raise ArgumentError(f"losses must be given: normalization={self.normalization!r} divides by them")
         sizes = losses.detach().double().abs()
         largest = sizes.amax(-1, keepdim=True)
         sizes = torch.where(largest == 0, 1.0, torch.maximum(sizes, _SMALLEST_LOSS * largest))
         sizes = torch.where(torch.isfinite(largest), sizes, torch.nan)
-        return sizes * norms if self.normalisation == "loss+" else sizes
+        return sizes * norms if self.normalization == "loss+" else sizes

@@ -36,7 +36,7 @@ from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MoCo"]
 
-Normalisation = Literal["none", "loss"]
+Normalization = Literal["none", "loss"]
 
 
 class MoCo(MatrixCombiner):
@@ -52,7 +52,7 @@ class MoCo(MatrixCombiner):
         sigma_beta: exponent of beta's decay, >= 0.
         sigma_gamma: exponent of gamma's decay, >= 0.
         rho: weight of ``|w|^2``, >= 0; draws the weights to equality.
-        normalisation: ``"loss"`` scales each gradient to the length of its loss first (of its size, where it is
+        normalization: ``"loss"`` scales each gradient to the length of its loss first (of its size, where it is
             below zero), an option of the authors' code; it needs the losses.
         reduction: ``"mean"`` (weights of sum 1) or ``"sum"``.
 
@@ -73,7 +73,7 @@ class MoCo(MatrixCombiner):
         sigma_beta: float = 0.5,
         sigma_gamma: float = 0.5,
         rho: float = 0.0,
-        normalisation: Normalisation = "none",
+        normalization: Normalization = "none",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
@@ -83,8 +83,8 @@ class MoCo(MatrixCombiner):
         self.sigma_beta = check_number("sigma_beta", sigma_beta, 0)
         self.sigma_gamma = check_number("sigma_gamma", sigma_gamma, 0)
         self.rho = check_number("rho", rho, 0)
-        check_choice("normalisation", normalisation, ("none", "loss"))
-        self.normalisation = normalisation
+        check_choice("normalization", normalization, ("none", "loss"))
+        self.normalization = normalization
         self._tracked = BlockTable()
         self._weights = SimplexTable()
         self._steps = TaskTable()
@@ -98,9 +98,9 @@ class MoCo(MatrixCombiner):
         blocks = [wide(block) for block in blocks_of(jacobian)]
         norms = row_norms(blocks)
         finite = torch.isfinite(norms).all()
-        if self.normalisation == "loss":
+        if self.normalization == "loss":
             if losses is None:
-                raise ArgumentError("losses must be given: normalisation='loss' scales the gradients to them")
+                raise ArgumentError("losses must be given: normalization='loss' scales the gradients to them")
             lengths = losses.detach().double().abs()
             finite = finite & torch.isfinite(lengths).all()
             factors = torch.where(norms > 0, lengths / norms, 0.0)

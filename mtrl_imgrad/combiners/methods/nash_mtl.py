@@ -27,7 +27,7 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_bargain
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["NashMTL"]
@@ -69,7 +69,7 @@ class NashMTL(GramianCombiner):
 
         Extras: ``bargaining_weights`` [..., K], a before clipping, with which the authors weight the heads.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         found = solve_bargain(problem, self.solver)
         values = found.weights
         if self.max_norm is not None:

@@ -21,7 +21,7 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
 from mtrl_imgrad.combiners.result import Weights
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.state.randomness import in_order, random_orders
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
@@ -66,10 +66,10 @@ class PCGrad(GramianCombiner):
 
         Extras: ``projections`` [...], how many conflicts were projected away.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         orders = random_orders(problem.values, self._generator) if self.shuffle else in_order(problem.values)
         parts, projections = _projected(problem, orders)
-        own = torch.where(problem.alive, 0.0, 1.0)
+        own = torch.where(problem.nonzero, 0.0, 1.0)
         found = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,
@@ -80,7 +80,7 @@ class PCGrad(GramianCombiner):
         return harmless(problem, found) if self.pareto_safe else found
 
 
-def _projected(problem: NormalisedGramian, orders: Tensor) -> tuple[Tensor, Tensor]:
+def _projected(problem: NormalizedGramian, orders: Tensor) -> tuple[Tensor, Tensor]:
     """Coefficients of all d_i on the unit gradients, ``[..., K, K]``, and the number of projections ``[...]``."""
     cosines = problem.cosines
     num_tasks = problem.num_tasks

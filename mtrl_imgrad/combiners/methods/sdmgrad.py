@@ -29,7 +29,7 @@ from mtrl_imgrad.combiners.arguments import check_flag, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, min_norm_point
 from mtrl_imgrad.combiners.state.simplex_table import SimplexTable, project_simplex
 from mtrl_imgrad.combiners.state.tables import TaskIds
@@ -88,7 +88,7 @@ class SDMGrad(GramianCombiner):
         Raises:
             ArgumentError: with ``halves``, if there are batch dimensions, or the rows are not pairs.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         if self.halves:
             return self._of_halves(problem, tasks)
         found = direction_oriented(problem, self.lam)
@@ -100,7 +100,7 @@ class SDMGrad(GramianCombiner):
             extras={"simplex_weights": found.weights},
         )
 
-    def _of_halves(self, problem: NormalisedGramian, rows: TaskIds | None) -> Weights:
+    def _of_halves(self, problem: NormalizedGramian, rows: TaskIds | None) -> Weights:
         tasks = _tasks_of_pairs(problem, rows)
         cross = problem.values[0::2, 1::2]
         unit = cross.diagonal().clamp_min(0).sqrt().mean()
@@ -122,7 +122,7 @@ class SDMGrad(GramianCombiner):
         return Weights(reduced.values / 2, reduced.residual, reduced.status_code, reduced.extras)
 
 
-def direction_oriented(problem: NormalisedGramian, lam: float) -> SimplexSolution:
+def direction_oriented(problem: NormalizedGramian, lam: float) -> SimplexSolution:
     """The minimiser of ``|g_w + lam g0|`` over the simplex; 0 for a zero gradient.
 
     The residual is that of the min-norm point of the shifted gradients, see `min_norm_point`.
@@ -131,11 +131,11 @@ def direction_oriented(problem: NormalisedGramian, lam: float) -> SimplexSolutio
     linear = problem.linear
     shifted = keep * keep * problem.values + keep * share * (linear[..., :, None] + linear[..., None, :])
     shifted = shifted + share * share * (problem.mean_norm**2)[..., None, None]
-    alive = problem.alive
-    shifted_problem = normalise(torch.where(alive[..., :, None] & alive[..., None, :], shifted, 0.0))
+    nonzero = problem.nonzero
+    shifted_problem = normalize(torch.where(nonzero[..., :, None] & nonzero[..., None, :], shifted, 0.0))
     found = min_norm_point(shifted_problem)
     # A task whose shifted gradient vanishes is the answer, where the solver would leave it out.
-    vanishing = alive & ~shifted_problem.alive
+    vanishing = nonzero & ~shifted_problem.nonzero
     first = vanishing.to(torch.float64) * (vanishing.cumsum(-1) == 1)
     some = vanishing.any(-1)
     return SimplexSolution(
@@ -160,7 +160,7 @@ def _follow(cross: Tensor, weights: Tensor, lam: float) -> Tensor:
     return weights
 
 
-def _tasks_of_pairs(problem: NormalisedGramian, rows: TaskIds | None) -> list[int] | None:
+def _tasks_of_pairs(problem: NormalizedGramian, rows: TaskIds | None) -> list[int] | None:
     """The task ids of rows that come in pairs."""
     if problem.values.ndim != 2 or problem.num_tasks % 2:
         raise ArgumentError(

@@ -24,7 +24,7 @@ from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.methods.sdmgrad import direction_oriented, drawn_to_mean
 from mtrl_imgrad.combiners.result import Combination, Weights
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["SDMGradOS"]
@@ -87,14 +87,14 @@ class SDMGradOS(GramianCombiner):
 
         Extras: ``simplex_weights`` [..., K], w.
         """
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         groups = self.draw_groups(problem.num_tasks).to(gramian.device, non_blocking=True)
         # Rows are picked by a product: indices would have to wait for the device. So what is not finite shows in all.
         return self._of_sample(groups @ gramian.double() @ groups.T, groups)
 
     def _of_sample(self, gramian: Tensor, groups: Tensor) -> Weights:
         """SDMGrad's weights on the tasks drawn, spread over all K."""
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         found = direction_oriented(problem, self.lam)
         sampled = problem.weights(
             drawn_to_mean(found.weights, self.lam),

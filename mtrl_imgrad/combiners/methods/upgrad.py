@@ -9,7 +9,7 @@ convex, so d is in it: no task is harmed to first order. Without conflicts d is 
 The K programs share one matrix and are solved together, see `mtrl_imgrad.combiners.solvers.dual_cone`.
 
 Departures from the authors' code: the programs are solved exactly in units of the cosines; no ridge (theirs adds
-1e-4 to the normalised Gramian), no threshold below which gradients count as zero. A task whose gradient is zero is left
+1e-4 to the normalized Gramian), no threshold below which gradients count as zero. A task whose gradient is zero is left
 out and keeps its weight 1 / K.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.dual_cone import correct
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
 
 __all__ = ["UPGrad"]
@@ -49,7 +49,7 @@ class UPGrad(GramianCombiner):
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients, each at least 1 / K; see `GramianCombiner.weights`."""
-        problem = normalise(gramian)
+        problem = normalize(gramian)
         unit_gradients = torch.eye(problem.num_tasks, dtype=torch.float64, device=problem.values.device)
         found = correct(problem.cosines, unit_gradients.expand(problem.values.shape))
         added = (problem.norms[..., None, :] @ found.added)[..., 0, :] * problem.inverse_norms

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.solvers.candidates import find_candidate, minimum_candidate
 from mtrl_imgrad.combiners.solvers.optimality import (
     ROUNDING,
     Found,
@@ -28,7 +29,6 @@ from mtrl_imgrad.combiners.solvers.optimality import (
     pose,
     proof,
 )
-from mtrl_imgrad.combiners.solvers.proposals import propose, propose_minimum
 
 __all__ = ["Systems", "certify", "may_ask", "minimise", "substitute"]
 
@@ -44,15 +44,15 @@ def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
     Arguments as for `mtrl_imgrad.combiners.solvers.optimality.pose`.
 
     On a CPU the loop ends when all problems of the batch are solved, and one problem alone is first tried by a quicker
-    method, see `mtrl_imgrad.combiners.solvers.proposals`. Elsewhere, in a compiled graph and inside
+    method, see `mtrl_imgrad.combiners.solvers.candidates`. Elsewhere, in a compiled graph and inside
     ``torch.vmap`` it takes a fixed number of steps, so that the host need not wait for an answer.
     """
     problem = pose(C, a, b, q)
     can_stop = may_ask(C)
     if can_stop and C.ndim == 2:
-        proposed = _check_proposal(problem, propose(propose_minimum, C, a, b, q))
-        if proposed is not None:
-            return proposed.row(problem.scale)
+        candidate = _checked_candidate(problem, find_candidate(minimum_candidate, C, a, b, q))
+        if candidate is not None:
+            return candidate.row(problem.scale)
     systems = Systems(problem.C, torch.stack([problem.a, problem.b], -1))
     point = best_vertex(problem)
     answer = check(problem, point, point.z)
@@ -73,11 +73,11 @@ def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
     return answer.row(problem.scale)
 
 
-def _check_proposal(problem: Problem, proposed: Tensor | None) -> Found | None:
-    """A proposal [K + 1] of y and objective, if it meets the conditions."""
-    if proposed is None:
+def _checked_candidate(problem: Problem, candidate: Tensor | None) -> Found | None:
+    """A candidate [K + 1] of y and objective, if it meets the conditions."""
+    if candidate is None:
         return None
-    rows = proof(problem, proposed[None, :-1], proposed[-1:, None], attained=True)
+    rows = proof(problem, candidate[None, :-1], candidate[-1:, None], attained=True)
     found = check(problem, rows, rows.z)
     return found if bool(found.done) else None
 

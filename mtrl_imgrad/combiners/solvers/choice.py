@@ -1,4 +1,4 @@
-"""Which solver answers: the exact ones, or a general conic solver for the published programs."""
+"""The ``solver`` argument: exact, or a general conic solver for the published programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.arguments import check_choice
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, power_fair
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 
@@ -32,14 +32,14 @@ def check_solver(solver: SolverName) -> SolverName:
     return solver
 
 
-def solve_min_norm(problem: NormalisedGramian, solver: SolverName) -> SimplexSolution:
+def solve_min_norm(problem: NormalizedGramian, solver: SolverName) -> SimplexSolution:
     """`min_norm_point` by the solver asked for."""
     if solver == "exact":
         return min_norm_point(problem)
     return solve_dual(problem, torch.zeros_like(problem.norms), torch.ones_like(problem.scale), solver)
 
 
-def solve_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor, solver: SolverName) -> SimplexSolution:
+def solve_dual(problem: NormalizedGramian, linear: Tensor, radius: Tensor, solver: SolverName) -> SimplexSolution:
     """`conflict_averse_dual` by the solver asked for."""
     if solver == "exact":
         return conflict_averse_dual(problem, linear, radius)
@@ -48,7 +48,7 @@ def solve_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor, solve
     return cvxpy_dual(problem, linear, radius)
 
 
-def solve_bargain(problem: NormalisedGramian, solver: SolverName) -> PowerFairSolution:
+def solve_bargain(problem: NormalizedGramian, solver: SolverName) -> PowerFairSolution:
     """`power_fair` for alpha = 1, Nash-MTL's problem, by the solver asked for."""
     if solver == "exact":
         return power_fair(problem, 1.0)

@@ -1,4 +1,4 @@
-"""The published programs, handed to a general conic solver: a reference to hold the exact solvers against.
+"""The published programs by a general conic solver: the reference of the exact solvers.
 
 cvxpy is an optional dependency and is imported on first use. The problems are copied to the host and solved
 one by one, so this is for checks, not for training.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.result import Status
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, check_balance
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, check_dual
 from mtrl_imgrad.errors import MissingDependencyError
@@ -38,7 +38,7 @@ def require_cvxpy() -> ModuleType:
     return cvxpy
 
 
-def cvxpy_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
+def cvxpy_dual(problem: NormalizedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
     """``min b'w + q sqrt(w'Mw)`` over the simplex by CLARABEL; arguments as `conflict_averse_dual`.
 
     Returns:
@@ -49,7 +49,7 @@ def cvxpy_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor) -> Si
     matrices = problem.values.reshape(-1, num_tasks, num_tasks).cpu().numpy()
     linears = linear.reshape(-1, num_tasks).cpu().numpy()
     radii = radius.reshape(-1).cpu().numpy()
-    masks = problem.alive.reshape(-1, num_tasks).cpu().numpy()
+    masks = problem.nonzero.reshape(-1, num_tasks).cpu().numpy()
     rows = [_solve_one(*one) for one in zip(matrices, linears, radii, masks, strict=True)]
     weights = torch.from_numpy(np.stack(rows)).reshape(shape).to(problem.values.device)
     found = check_dual(problem, linear, radius, weights)
@@ -57,7 +57,7 @@ def cvxpy_dual(problem: NormalisedGramian, linear: Tensor, radius: Tensor) -> Si
     return replace(found, status_code=problem.status_code(status))
 
 
-def cvxpy_bargain(problem: NormalisedGramian) -> PowerFairSolution:
+def cvxpy_bargain(problem: NormalizedGramian) -> PowerFairSolution:
     """Nash-MTL's ``M a = 1 / a`` as ``min a'Ma / 2 - sum log a`` by CLARABEL, in ``z = norms * a``.
 
     Returns:
@@ -65,7 +65,7 @@ def cvxpy_bargain(problem: NormalisedGramian) -> PowerFairSolution:
     """
     shape = problem.norms.shape
     matrices = problem.cosines.reshape(-1, shape[-1], shape[-1]).cpu().numpy()
-    masks = problem.alive.reshape(-1, shape[-1]).cpu().numpy()
+    masks = problem.nonzero.reshape(-1, shape[-1]).cpu().numpy()
     rows = [_bargain_one(*one) for one in zip(matrices, masks, strict=True)]
     z = torch.from_numpy(np.stack(rows)).reshape(shape).to(problem.values.device)
     found = check_balance(problem, z)
@@ -73,13 +73,13 @@ def cvxpy_bargain(problem: NormalisedGramian) -> PowerFairSolution:
     return replace(found, status_code=problem.status_code(status))
 
 
-def _bargain_one(cosines: np.ndarray, alive: np.ndarray) -> np.ndarray:
+def _bargain_one(cosines: np.ndarray, nonzero: np.ndarray) -> np.ndarray:
     cp = require_cvxpy()
-    z = cp.Variable(int(alive.sum()))
-    objective = cp.sum_squares(_root(cosines[np.ix_(alive, alive)]) @ z) / 2 - cp.sum(cp.log(z))
+    z = cp.Variable(int(nonzero.sum()))
+    objective = cp.sum_squares(_root(cosines[np.ix_(nonzero, nonzero)]) @ z) / 2 - cp.sum(cp.log(z))
     cp.Problem(cp.Minimize(objective)).solve(solver=cp.CLARABEL)
-    found = np.zeros(len(alive))
-    found[alive] = np.nan if z.value is None else z.value
+    found = np.zeros(len(nonzero))
+    found[nonzero] = np.nan if z.value is None else z.value
     return found
 
 
@@ -89,13 +89,13 @@ def _root(matrix: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
 
 
-def _solve_one(matrix: np.ndarray, linear: np.ndarray, radius: float, alive: np.ndarray) -> np.ndarray:
+def _solve_one(matrix: np.ndarray, linear: np.ndarray, radius: float, nonzero: np.ndarray) -> np.ndarray:
     cp = require_cvxpy()
-    root = _root(matrix[np.ix_(alive, alive)])
-    w = cp.Variable(int(alive.sum()), nonneg=True)
-    objective = cp.Minimize(linear[alive] @ w + float(radius) * cp.norm(root @ w))
+    root = _root(matrix[np.ix_(nonzero, nonzero)])
+    w = cp.Variable(int(nonzero.sum()), nonneg=True)
+    objective = cp.Minimize(linear[nonzero] @ w + float(radius) * cp.norm(root @ w))
     cp.Problem(objective, [cp.sum(w) == 1]).solve(solver=cp.CLARABEL)
-    found = np.full(len(alive), np.nan if w.value is None else 0.0)
+    found = np.full(len(nonzero), np.nan if w.value is None else 0.0)
     if w.value is not None:
-        found[alive] = np.clip(w.value, 0, None)
+        found[nonzero] = np.clip(w.value, 0, None)
     return found / found.sum()

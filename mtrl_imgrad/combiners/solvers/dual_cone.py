@@ -138,7 +138,7 @@ def _gains(C: Tensor, start: _Start, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _exchange(C: Tensor, start: _Start, systems: Systems, state: _State) -> _State:
-    """Balance the free set; out goes who is pushed the wrong way, in comes who loses."""
+    """Balance the free set: a task with a negative multiplier leaves it, one whose loss grows enters."""
     balanced = systems.solve(state.free)[..., 0]
     y = balanced.clamp_min(0)
     gain, noise = _gains(C, start, y)

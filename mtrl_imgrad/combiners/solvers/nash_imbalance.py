@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 
 __all__ = ["ImbalancedBargain", "imbalanced_bargain"]
@@ -66,7 +66,7 @@ class _Point(NamedTuple):
     residual: Tensor
 
 
-def imbalanced_bargain(problem: NormalisedGramian, mu: Tensor, offset: float) -> ImbalancedBargain:
+def imbalanced_bargain(problem: NormalizedGramian, mu: Tensor, offset: float) -> ImbalancedBargain:
     """Solve the program of the module.
 
     Args:
@@ -78,8 +78,8 @@ def imbalanced_bargain(problem: NormalisedGramian, mu: Tensor, offset: float) ->
     """
     nash = power_fair(problem, 1.0)
     eye = torch.eye(problem.num_tasks, dtype=torch.float64, device=problem.values.device)
-    C = torch.where(problem.alive[..., None], problem.cosines, eye)
-    start = torch.where(problem.alive, nash.weights * problem.scale.sqrt()[..., None] * problem.norms, 1.0)
+    C = torch.where(problem.nonzero[..., None], problem.cosines, eye)
+    start = torch.where(problem.nonzero, nash.weights * problem.scale.sqrt()[..., None] * problem.norms, 1.0)
     gain = (offset - mu)[..., None] * _times(C, problem.norms)
     point = _Point(start, torch.zeros_like(start), torch.full_like(mu, torch.inf))
     can_stop = may_ask(mu > 0)
@@ -100,7 +100,7 @@ def imbalanced_bargain(problem: NormalisedGramian, mu: Tensor, offset: float) ->
     a = problem.inverse_norms * z
     length = (a * _times(problem.values, a)).sum(-1).clamp_min(0).sqrt()
     values = a / (length.clamp_min(1.0) * problem.scale.sqrt())[..., None]
-    surplus = torch.where(problem.alive, z * _times(C, z) - 1, 0.0)
+    surplus = torch.where(problem.nonzero, z * _times(C, z) - 1, 0.0)
     code = torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE))
     residual = torch.where(bargain, point.residual, nash.residual)
     return ImbalancedBargain(values, surplus, torch.where(problem.zero, 0.0, residual), problem.status_code(code))

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian
+from mtrl_imgrad.combiners.solvers.candidates import balance_candidate, find_candidate
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.optimality import ROUNDING
-from mtrl_imgrad.combiners.solvers.proposals import propose, propose_balance
 
 __all__ = ["PowerFairSolution", "check_balance", "power_fair"]
 
@@ -52,11 +52,11 @@ class PowerFairSolution:
     status_code: Tensor
 
 
-def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
+def power_fair(problem: NormalizedGramian, alpha: float) -> PowerFairSolution:
     """Solve ``M w = w^(-1/alpha)`` for the tasks whose gradient is not zero.
 
     On a CPU the loop ends when all problems of the batch are solved, and for one problem alone it starts from where a
-    quicker method ended, see `mtrl_imgrad.combiners.solvers.proposals`. Elsewhere, in a compiled graph and inside
+    quicker method ended, see `mtrl_imgrad.combiners.solvers.candidates`. Elsewhere, in a compiled graph and inside
     ``torch.vmap`` it takes a fixed number of steps, so that the host need not wait for an answer.
 
     Args:
@@ -67,15 +67,15 @@ def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
     cosines = problem.cosines[..., None, :, :]
     eye = torch.eye(problem.num_tasks, dtype=torch.float64, device=cosines.device)
     # A task left out has the equation z = 1 / z^p, on its own.
-    alive = problem.alive[..., None, :]
-    plain = torch.where(alive[..., None], cosines, eye)
+    nonzero = problem.nonzero[..., None, :]
+    plain = torch.where(nonzero[..., None], cosines, eye)
     systems = torch.cat([plain, plain + RIDGE * eye], -3)
-    log_b = (p - 1) * torch.where(alive, problem.norms[..., None, :], 1.0).log()
+    log_b = (p - 1) * torch.where(nonzero, problem.norms[..., None, :], 1.0).log()
     z = (log_b / (1 + p)).exp()
     can_stop = may_ask(cosines)
     if can_stop and problem.values.ndim == 2:
-        proposed = propose(propose_balance, systems[0], log_b[0], p)
-        z = z if proposed is None else proposed[None]
+        candidate = find_candidate(balance_candidate, systems[0], log_b[0], p)
+        z = z if candidate is None else candidate[None]
     z = z.expand(systems.shape[:-1])
     done = torch.zeros_like(z[..., :1], dtype=torch.bool)
     for _ in range(_step_limit(can_stop)):
@@ -93,15 +93,15 @@ def power_fair(problem: NormalisedGramian, alpha: float) -> PowerFairSolution:
     return _solution(problem, alpha, z, residual, keep[..., 0])
 
 
-def check_balance(problem: NormalisedGramian, z: Tensor) -> PowerFairSolution:
+def check_balance(problem: NormalizedGramian, z: Tensor) -> PowerFairSolution:
     """Any ``z = norms * w`` [..., K], positive, with its residual as an answer to `power_fair` for alpha = 1."""
     balance = z * (problem.cosines @ z[..., None])[..., 0]
-    residual = torch.where(problem.alive, (balance - 1).abs(), 0.0).amax(-1)
+    residual = torch.where(problem.nonzero, (balance - 1).abs(), 0.0).amax(-1)
     return _solution(problem, 1.0, z, residual, residual <= TOLERANCE)
 
 
 def _solution(
-    problem: NormalisedGramian, alpha: float, z: Tensor, residual: Tensor, solved: Tensor
+    problem: NormalizedGramian, alpha: float, z: Tensor, residual: Tensor, solved: Tensor
 ) -> PowerFairSolution:
     w = problem.inverse_norms * z
     length = (w * (problem.values @ w[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()

@@ -16,7 +16,7 @@ from mtrl_imgrad.combiners.arguments import check_tensor
 from mtrl_imgrad.combiners.printing import as_line, numbers_text
 from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.active_set import certify, minimise
-from mtrl_imgrad.combiners.solvers.normalised import NormalisedGramian, normalise
+from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Found
 from mtrl_imgrad.errors import ArgumentError
 
@@ -52,7 +52,7 @@ class SimplexSolution:
         return as_line("SimplexSolution", parts)
 
 
-def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:
+def min_norm_point(gramian: Tensor | NormalizedGramian) -> SimplexSolution:
     """Shortest vector in the convex hull of the task gradients, ``min w'Mw`` over the simplex.
 
     Args:
@@ -61,7 +61,7 @@ def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:
     Returns:
         The weights. The residual is that of ``g_i . g_w >= |g_w|^2``, in units of ``|g_i| sum_j w_j |g_j|``.
     """
-    problem = gramian if isinstance(gramian, NormalisedGramian) else normalise(gramian)
+    problem = gramian if isinstance(gramian, NormalizedGramian) else normalize(gramian)
     zeros = torch.zeros_like(problem.norms)
     ones = torch.ones_like(problem.scale)
     found = minimise(problem.cosines, problem.inverse_norms, zeros, ones)
@@ -69,12 +69,12 @@ def min_norm_point(gramian: Tensor | NormalisedGramian) -> SimplexSolution:
     return _solution(problem, found, found.violation / found.y.sum(-1), SQUARED_TOLERANCE)
 
 
-def conflict_averse_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
+def conflict_averse_dual(gramian: Tensor | NormalizedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
     """``min b'w + q sqrt(w'Mw)`` over the simplex, the dual of ``max_{|u| <= q} min_i (g_i . u + b_i)``.
 
     Args:
         gramian: ``[..., K, K]``.
-        linear: ``[..., K]``, b. Given a `NormalisedGramian`, b and q are in its units.
+        linear: ``[..., K]``, b. Given a `NormalizedGramian`, b and q are in its units.
         radius: ``[...]``, q >= 0.
 
     Returns:
@@ -85,12 +85,12 @@ def conflict_averse_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, ra
     scaled = linear * problem.inverse_norms
     found = minimise(problem.cosines, problem.inverse_norms, scaled, radius)
     # Unproven and of length zero: the direction of the weighted gradient is rounding error, so none is followed.
-    lost = ~found.done & (found.y.sum(-1) * VANISHING >= radius * (1 - VANISHING))
-    found = found._replace(y=torch.where(lost[..., None], 0.0, found.y))
+    vanishes = ~found.done & (found.y.sum(-1) * VANISHING >= radius * (1 - VANISHING))
+    found = found._replace(y=torch.where(vanishes[..., None], 0.0, found.y))
     return _solution(problem, found, found.violation, TOLERANCE)
 
 
-def check_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor, weights: Tensor) -> SimplexSolution:
+def check_dual(gramian: Tensor | NormalizedGramian, linear: Tensor, radius: Tensor, weights: Tensor) -> SimplexSolution:
     """Any ``weights`` [..., K] on the simplex with their residual as an answer to `conflict_averse_dual`."""
     problem, linear, radius = _in_units(gramian, linear, radius)
     scaled = linear * problem.inverse_norms
@@ -100,11 +100,11 @@ def check_dual(gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tens
 
 
 def _in_units(
-    gramian: Tensor | NormalisedGramian, linear: Tensor, radius: Tensor
-) -> tuple[NormalisedGramian, Tensor, Tensor]:
-    if isinstance(gramian, NormalisedGramian):
+    gramian: Tensor | NormalizedGramian, linear: Tensor, radius: Tensor
+) -> tuple[NormalizedGramian, Tensor, Tensor]:
+    if isinstance(gramian, NormalizedGramian):
         return gramian, linear, radius
-    problem = normalise(gramian)
+    problem = normalize(gramian)
     for name, value, like in (("linear", linear, problem.norms), ("radius", radius, problem.scale)):
         check_tensor(name, value)
         if value.shape != like.shape:
@@ -112,7 +112,7 @@ def _in_units(
     return problem, linear.double() / problem.scale[..., None], radius.double() / problem.scale.sqrt()
 
 
-def _solution(problem: NormalisedGramian, found: Found, residual: Tensor, tolerance: float) -> SimplexSolution:
+def _solution(problem: NormalizedGramian, found: Found, residual: Tensor, tolerance: float) -> SimplexSolution:
     weights = problem.inverse_norms * found.z
     weights = weights / weights.sum(-1, keepdim=True)
     status = torch.where(found.done | (residual <= tolerance), int(Status.SOLVED), int(Status.INACCURATE))

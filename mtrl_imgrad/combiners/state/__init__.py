@@ -1,1 +1,1 @@
-"""What combiners keep from step to step: tables by task, counters, randomness, in parts that can be saved."""
+"""The parts of a combiner's state: tables by task, counters, randomness."""

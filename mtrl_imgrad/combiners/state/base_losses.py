@@ -1,4 +1,4 @@
-"""What a task's losses were early in training, as a yardstick for its later ones."""
+"""Mean early losses by task, which later losses are divided by."""
 
 from __future__ import annotations
 

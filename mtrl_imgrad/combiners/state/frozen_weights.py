@@ -57,11 +57,11 @@ class FrozenWeights:
             self._looked = False
             self._found = dataclasses.replace(found, extras={})
         else:
-            device, lost = found.values.device, found.status_code == int(Status.NON_FINITE)
+            device, failed = found.values.device, found.status_code == int(Status.NON_FINITE)
             self._found = Weights(
-                values=torch.where(lost, before.values.to(device), found.values),
-                residual=torch.where(lost, before.residual.to(device), found.residual),
-                status_code=torch.where(lost, before.status_code.to(device), found.status_code),
+                values=torch.where(failed, before.values.to(device), found.values),
+                residual=torch.where(failed, before.residual.to(device), found.residual),
+                status_code=torch.where(failed, before.status_code.to(device), found.status_code),
             )
         self._age, self._tasks = 1, ids
         return found

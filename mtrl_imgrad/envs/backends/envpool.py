@@ -41,7 +41,7 @@ from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
 from mtrl_imgrad.envs.seeding import row_seed
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.envs.workers.processes import available_cores
-from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
+from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["EnvPoolVecEnv", "default_num_threads"]
 
@@ -61,7 +61,7 @@ class EnvPoolVecEnv(MultiTaskVecEnv):
         num_threads: Simulator threads of each pool; None takes ``default_num_threads``.
 
     Raises:
-        MissingDependencyError: EnvPool is not installed.
+        ImportError: EnvPool is not installed.
         ArgumentError: ``num_threads`` is not a positive integer.
     """
 
@@ -78,7 +78,7 @@ class EnvPoolVecEnv(MultiTaskVecEnv):
         terminate_on_success: bool = False,
         num_threads: int | None = None,
     ) -> None:
-        self._envpool = _import_envpool()
+        self._envpool: Any = importlib.import_module("envpool")
         super().__init__(
             task_names,
             state_space=spaces.Box(-np.inf, np.inf, (_STATE_SIZE,), dtype=np.float32),
@@ -177,12 +177,3 @@ def _pool_id(task_name: str) -> str:
     """EnvPool's name of a Meta-World task: ``reach-wall-v3`` is ``MetaWorld/ReachWall-v3``."""
     words, version = task_name.rsplit("-", 1)
     return "MetaWorld/" + "".join(word.capitalize() for word in words.split("-")) + f"-{version}"
-
-
-def _import_envpool() -> Any:
-    try:
-        return importlib.import_module("envpool")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "backend='envpool' needs the package envpool: pip install mtrl-imgrad[fast]"
-        ) from error

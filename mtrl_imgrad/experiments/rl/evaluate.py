@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.agents import MTPPO, MTSAC
+from mtrl_imgrad.agents.registry import Agent, agent_class
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config
-from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, agent_class, make_eval_env
+from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, make_eval_env
 from mtrl_imgrad.validation import checked
 
 __all__ = ["evaluate_run"]
@@ -56,7 +56,7 @@ def evaluate_run(
             raise ArgumentError(f"run {run}: there is no {file.name}; expected a folder that `train` made")
     config = load_config(run / "config.yaml")
     if backend is not None:
-        evaluation = dataclasses.replace(config.evaluation, eval_backend=backend)  # type: ignore[arg-type]
+        evaluation = dataclasses.replace(config.evaluation, eval_backend=backend)
         config = dataclasses.replace(config, evaluation=evaluation)
     if seed is None and model == "best_model":
         # Chosen as the best on the run's own evaluation goals, it would look better there than it is.
@@ -71,9 +71,9 @@ def evaluate_run(
     return report
 
 
-def _load(path: Path, config: TrainConfig) -> MTSAC | MTPPO:
+def _load(path: Path, config: TrainConfig) -> Agent:
     """SB3's ``load``, whose failures on a damaged file have no common base."""
     try:
-        return agent_class(config).load(path, device=config.agent.device)
+        return agent_class(config.agent.name).load(path, device=config.agent.device)
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

@@ -18,12 +18,14 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
 
-from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint, list_checkpoints
 from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
+from mtrl_imgrad.agents.registry import Agent, agent_class
 from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.envs.registry import find_backends, resolve_tasks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
@@ -32,7 +34,7 @@ from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.config_files import save_config
-from mtrl_imgrad.experiments.rl.config import TRAIN_CONFIGS, EnvConfig, TrainConfig, load_config
+from mtrl_imgrad.experiments.rl.config import EnvConfig, TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.logs import run_logger
 from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
@@ -40,8 +42,6 @@ from mtrl_imgrad.validation import checked
 
 __all__ = ["TrainResult", "make_env", "make_eval_env", "resume", "train"]
 
-AGENTS: dict[str, type[MTSAC] | type[MTPPO]] = {"mtsac": MTSAC, "mtppo": MTPPO}
-"""By ``agent.name`` of a configuration."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints within the run's."""
 LAST_FILE = "success_curve.png"
@@ -55,7 +55,7 @@ class TrainResult:
     """What `train` leaves: the run folder, the agent, and its reports before and after learning."""
 
     folder: Path
-    agent: MTSAC | MTPPO
+    agent: Agent
     before: SuccessReport
     after: SuccessReport
 
@@ -64,8 +64,11 @@ class TrainResult:
 def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
     """The vector environment of a configuration."""
     arguments = {name: value for name, value in vars(config).items() if name != "env"}
-    tasks = config.env[0] if len(config.env) == 1 else list(config.env)
-    return make_vec_env(tasks, seed=seed, **{**arguments, **overrides})
+    return make_vec_env(_tasks(config), seed=seed, **{**arguments, **overrides})
+
+
+def _tasks(config: EnvConfig) -> str | list[str]:
+    return config.env[0] if len(config.env) == 1 else list(config.env)
 
 
 @checked
@@ -78,13 +81,12 @@ def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecE
             training seeds.
     """
     backend = config.evaluation.eval_backend
+    has_tasks = [known.name for known in find_backends(resolve_tasks(_tasks(config.env)))]
     overrides: dict[str, Any] = {
-        "backend": backend,
+        "backend": backend if backend in has_tasks else "auto",
         "num_envs_per_task": config.evaluation.eval_envs_per_task,
         "terminate_on_success": False,
     }
-    if config.env.backend == "toy" or all(name.startswith("toy-") for name in config.env.env):
-        overrides["backend"] = "toy"
     if seed is None:  # the seed determines the goals
         seed = config.seed + (0 if config.evaluation.eval_goals == "training" else EVALUATION_SEED_OFFSET)
     return make_env(config.env, seed, **overrides)
@@ -137,7 +139,7 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
     if (folder / "evaluation_after.npz").exists():
         if (folder / LAST_FILE).exists():
             raise ArgumentError(f"run {folder} is at its end: there is nothing to resume")
-        agent = agent_class(config).load(folder / "model", device=config.agent.device)
+        agent = agent_class(config.agent.name).load(folder / "model", device=config.agent.device)
         return _conclude(config, folder, agent, console)
     checkpoint = latest_checkpoint(folder / CHECKPOINTS)
     return _run(config, folder, checkpoint, console, progress_bar)
@@ -158,7 +160,8 @@ def _run(
             make_run_dir(folder)
             save_config(config, folder / "config.yaml", _ran_with(agent, env, eval_env))
         else:
-            agent = agent_class(config).load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env)
+            kind, noise = agent_class(config.agent.name), _action_noise(config, env)
+            agent = kind.load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env, **noise)
             console.print(escape(f"resumed from {checkpoint}"))
         agent.set_logger(run_logger(folder, agent.num_timesteps))
         stack.callback(agent.logger.close)
@@ -184,7 +187,7 @@ def _run(
     return _conclude(config, folder, agent, console)
 
 
-def _conclude(config: TrainConfig, folder: Path, agent: MTSAC | MTPPO, console: Console) -> TrainResult:
+def _conclude(config: TrainConfig, folder: Path, agent: Agent, console: Console) -> TrainResult:
     """Draw and print what the folder holds: the same numbers everywhere."""
     before, after = (SuccessReport.load(folder / f"evaluation_{when}") for when in ("before", "after"))
     history = EvaluationHistory.load(folder / "evaluations.npz")
@@ -210,28 +213,26 @@ def _failure_says_how_to_go_on(folder: Path) -> Iterator[None]:
         raise
 
 
-def make_agent(config: TrainConfig, env: MultiTaskVecEnv) -> MTSAC | MTPPO:
+def make_agent(config: TrainConfig, env: MultiTaskVecEnv) -> Agent:
     """The agent of a configuration."""
-    return agent_class(config)(
+    agent: Any = agent_class(config.agent.name)
+    return agent(
         "MlpPolicy",
         env,
         seed=config.seed,
         policy_kwargs=config.policy.policy_kwargs(),
         **config.agent.agent_kwargs(),
+        **_action_noise(config, env),
     )
 
 
-def agent_class(config: TrainConfig) -> type[MTSAC] | type[MTPPO]:
-    """The agent that a configuration is for.
-
-    Raises:
-        ArgumentError: if it is for none in particular.
-    """
-    for name, kind in TRAIN_CONFIGS.items():
-        if type(config) is kind:
-            return AGENTS[name]
-    expected = " or ".join(kind.__name__ for kind in TRAIN_CONFIGS.values())
-    raise ArgumentError(f"config must be a {expected}, got a {type(config).__name__}")
+def _action_noise(config: TrainConfig, env: MultiTaskVecEnv) -> dict[str, ActionNoise]:
+    """The argument ``action_noise`` of an agent that is to have one; a checkpoint does not hold it."""
+    deviation = getattr(config.agent, "action_noise", 0.0)
+    if not deviation:
+        return {}
+    shape = env.action_space.shape
+    return {"action_noise": NormalActionNoise(np.zeros(shape), np.full(shape, deviation))}
 
 
 class _StopAfter(BaseCallback):
@@ -251,7 +252,7 @@ class _StopAfter(BaseCallback):
 
 
 def _learn(
-    agent: MTSAC | MTPPO,
+    agent: Agent,
     config: TrainConfig,
     folder: Path,
     evaluation: MTEvalCallback,
@@ -288,7 +289,7 @@ def _name(config: TrainConfig) -> str:
     return f"{tasks}-{config.agent.combiner}-seed{config.seed}"
 
 
-def _ran_with(agent: MTSAC | MTPPO, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> dict[str, Any]:
+def _ran_with(agent: Agent, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> dict[str, Any]:
     """What "auto" became, and the versions: a record for whoever repeats the run elsewhere."""
     return {
         "backend": env.backend,
@@ -327,7 +328,7 @@ def _introduce(
     console: Console,
     config: TrainConfig,
     folder: Path,
-    agent: MTSAC | MTPPO,
+    agent: Agent,
     env: MultiTaskVecEnv,
     eval_env: MultiTaskVecEnv,
 ) -> None:
@@ -358,7 +359,7 @@ def _draw(
     plot_success_curve(history, folder / LAST_FILE, **titles)
 
 
-def _take_leave(console: Console, folder: Path, agent: MTSAC | MTPPO) -> None:
+def _take_leave(console: Console, folder: Path, agent: Agent) -> None:
     contents = {
         "success_curve.png": "look at these first",
         "success_per_task.png": "",

@@ -146,6 +146,8 @@ def analyse(folders: Sequence[Path], out: Path, console: Console | None = None) 
     Returns:
         Summaries by label.
     """
+    if not folders:
+        raise ArgumentError("runs must be one folder or more, got none")
     out = out.expanduser()
     logs = [read_run(folder) for folder in find_runs([folder.expanduser() for folder in folders])]
     summaries = {log.label: summarise(log) for log in logs}

@@ -1,57 +1,133 @@
-"""The command ``mtrl-imgrad supervised`` and what is below it."""
+"""The command ``mtrl-imgrad supervised`` and those below it."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.options import without_stale_kwargs
+from mtrl_imgrad.experiments.options import Flat, given_options, without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
-from mtrl_imgrad.experiments.torchrun import is_first, refuse_torchrun, torchrun_group
+from mtrl_imgrad.experiments.supervised.history import RunResult
+from mtrl_imgrad.experiments.torchrun import is_first, torchrun_group
+from mtrl_imgrad.scenes import SCENE_KINDS, make_scenes
 
-__all__ = ["supervised"]
+__all__ = ["Analyse", "CoTBal", "Compare", "MakeData", "Train"]
+
+if TYPE_CHECKING:
+    Preset = str
+    SceneKind = str
+else:
+    Preset = tyro.extras.literal_type_from_choices(list_presets("supervised"))
+    SceneKind = tyro.extras.literal_type_from_choices(list(SCENE_KINDS))
+
+_ONE = tyro.conf.create_mutex_group(required=False)
 
 
-def supervised(arguments: list[str]) -> None:
-    """Train on images: NYUv2, CityScapes, CelebA, simulated scenes (also: compare, cotbal, analyse, make-data)."""
-    if arguments and arguments[0] in SUBCOMMANDS:
-        refuse_torchrun(f"supervised {arguments[0]}")
-        SUBCOMMANDS[arguments[0]](arguments[1:])
-    elif arguments and not arguments[0].startswith("-"):
-        raise ArgumentError(f"supervised has no command {arguments[0]!r}; commands: {', '.join(SUBCOMMANDS)}")
-    else:
-        _train(arguments)
+@dataclass(frozen=True)
+class Start:
+    """Where settings come from."""
+
+    data: Annotated[Preset | None, _ONE] = None
+    """A data set, with its paper's settings; see `mtrl-imgrad presets`."""
+    config: Annotated[Path | None, _ONE] = None
+    """Settings of a file, such as a run's config.yaml."""
+
+    def load(self) -> SupervisedConfig | None:
+        """The settings, if they come from anywhere."""
+        path = self.config if self.data is None else preset_path("supervised", self.data)
+        return None if path is None else load_config(path)
 
 
-def _train(arguments: list[str]) -> None:
-    from mtrl_imgrad.experiments.supervised.run import resume, train
+@dataclass(frozen=True)
+class _Given:
+    data: str | None = None
+    config: Path | None = None
+    resume: Path | None = None
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--resume", type=Path)
-    parser.add_argument("--no-progress-bar", action="store_true")
-    given, rest = parser.parse_known_args(arguments)
-    if given.resume is not None:
-        if rest:
-            raise ArgumentError(f"--resume takes everything from the run's config.yaml; got {' '.join(rest)} as well")
+
+@dataclass(frozen=True)
+class _Configured:
+    """Options of a command that takes a configuration."""
+
+    start: Annotated[Start, Flat] = field(default_factory=Start)
+    config: Annotated[SupervisedConfig, Flat] = field(default_factory=SupervisedConfig)
+    progress_bar: bool = True
+    """Show progress."""
+
+    @classmethod
+    def defaults(cls, arguments: list[str]) -> Self | Resume:
+        """From a preset or a file."""
+        given = given_options(_Given, "supervised", arguments)
+        start = Start(given.data, given.config)
+        return cls(start, start.load() or SupervisedConfig())
+
+    def chosen(self) -> SupervisedConfig:
+        """The configuration.
+
+        Raises:
+            ArgumentError: if neither ``--data`` nor ``--config`` was given.
+        """
+        default = self.start.load()
+        if default is None:
+            raise ArgumentError(f"--data NAME ({', '.join(list_presets('supervised'))}) or --config FILE is needed")
+        return dataclasses.replace(self.config, method=without_stale_kwargs(self.config.method, default.method))
+
+    def folder(self, kind: str, out: Path | None) -> Path:
+        """``out``, or a folder by the name of the data."""
+        return out or Path(kind) / (self.config.data.simulate or self.config.data.format)
+
+
+@dataclass(frozen=True)
+class Train(_Configured):
+    """Options of ``supervised``."""
+
+    resume: Annotated[Path | None, _ONE] = None
+    """Go on with the run of a folder, as it began: no other options than --no-progress-bar."""
+
+    @classmethod
+    def defaults(cls, arguments: list[str]) -> Self | Resume:
+        """From a preset or a file, unless a run goes on."""
+        given = given_options(_Given, "supervised", arguments)
+        return super().defaults(arguments) if given.resume is None else Resume(given.resume)
+
+    def __call__(self) -> None:
+        """Train one network and print its result."""
+        from mtrl_imgrad.experiments.supervised.run import train
+
+        config = self.chosen()
         with torchrun_group() as group:
-            result = resume(given.resume, group=group, progress=not given.no_progress_bar)
-    else:
-        config = _config(
-            rest,
-            "mtrl-imgrad supervised",
-            "Train one network; commands below this one: compare, cotbal, analyse, make-data.",
-        )
+            result = train(config, group=group, progress=self.progress_bar)
+        _print_result(result)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Options of ``supervised --resume``."""
+
+    resume: Path
+    """Go on with the run of this folder, as it began."""
+    progress_bar: bool = True
+    """Show progress."""
+
+    def __call__(self) -> None:
+        """Go on and print the result."""
+        from mtrl_imgrad.experiments.supervised.run import resume
+
         with torchrun_group() as group:
-            result = train(config, group=group, progress=not given.no_progress_bar)
+            result = resume(self.resume, group=group, progress=self.progress_bar)
+        _print_result(result)
+
+
+def _print_result(result: RunResult) -> None:
     if not is_first():
         return
     console = Console(file=sys.stdout, highlight=False)
@@ -60,118 +136,94 @@ def _train(arguments: list[str]) -> None:
         console.print(f"  {task}: " + ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items()))
 
 
-def _config(arguments: list[str], prog: str, summary: str) -> SupervisedConfig:
-    """A configuration from ``--data NAME`` or ``--config FILE`` and the options that change it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data")
-    source.add_argument("--config", type=Path)
-    given, rest = parser.parse_known_args(arguments)
-    asks_for_help = "-h" in rest or "--help" in rest
-    if given.data is None and given.config is None and not asks_for_help:
-        raise ArgumentError(f"--data NAME ({', '.join(list_presets('supervised'))}) or --config FILE is needed")
-    default = SupervisedConfig()
-    if given.data is not None or given.config is not None:
-        default = load_config(preset_path("supervised", given.data) if given.data is not None else given.config)
-    config = tyro.cli(
-        SupervisedConfig,
-        prog=prog,
-        description=(
-            f"{summary} --data NAME ({', '.join(list_presets('supervised'))}) takes the data set and its paper's "
-            "settings, --config FILE those of a run; both set the defaults of all options below. --no-progress-bar "
-            "prints no progress."
-        ),
-        default=default,
-        args=rest,
-    )
-    return dataclasses.replace(config, method=without_stale_kwargs(config.method, default.method))
+@dataclass(frozen=True)
+class Compare(_Configured):
+    """Options of ``supervised compare``."""
+
+    methods: tuple[str, ...] = ("stl", "ls", "cagrad", "imgrad")
+    """Combiners with their arguments, such as imgrad:measure=lm,update_every=4; stl is one network a task."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Runs of each method."""
+    out: Path | None = None
+    """Folder; None makes comparisons/<data>."""
+
+    def __call__(self) -> None:
+        """Make the runs that are missing, then compare all."""
+        from mtrl_imgrad.experiments.supervised.compare import compare
+
+        folder = self.folder("comparisons", self.out)
+        compare(self.chosen(), self.methods, self.seeds, folder, progress=self.progress_bar)
 
 
-def _compare(arguments: list[str]) -> None:
-    """Run methods by seeds and print a table with standard errors, beside the published rows."""
-    from mtrl_imgrad.experiments.supervised.compare import compare
+@dataclass(frozen=True)
+class CoTBal(_Configured):
+    """Options of ``supervised cotbal``."""
 
-    parser = argparse.ArgumentParser(prog="mtrl-imgrad supervised compare", add_help=False, allow_abbrev=False)
-    parser.add_argument("--methods", nargs="+", default=["stl", "ls", "cagrad", "imgrad"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--no-progress-bar", action="store_true")
-    given, rest = parser.parse_known_args(arguments)
-    summary = (
-        "Run methods by seeds, each run only once. --methods stl ls cagrad imgrad:measure=lm,update_every=4 (a "
-        "combiner with its arguments; stl is one network a task), --seeds 0 1 2, --out FOLDER (default: "
-        "comparisons/DATA)."
-    )
-    config = _config(rest, "mtrl-imgrad supervised compare", summary)
-    out = given.out or Path("comparisons") / (config.data.simulate or config.data.format)
-    compare(config, given.methods, given.seeds, out, progress=not given.no_progress_bar)
+    mini: float = 1 / 32
+    """Share of the training images in "mini"."""
+    temperature: float = 1.0
+    """Of the weights' softmaxes."""
+    out: Path | None = None
+    """Folder; None makes cotbal/<data>."""
 
+    def __call__(self) -> None:
+        """Make the runs that are missing, then the tables."""
+        from mtrl_imgrad.experiments.supervised.cotbal import measure_cotbal
 
-def _cotbal(arguments: list[str]) -> None:
-    """Make CoTBal's K + 1 runs and its tables, for the combiner cotbal."""
-    from mtrl_imgrad.experiments.supervised.cotbal import measure_cotbal
-
-    parser = argparse.ArgumentParser(prog="mtrl-imgrad supervised cotbal", add_help=False, allow_abbrev=False)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--mini", type=float, default=1 / 32)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--no-progress-bar", action="store_true")
-    given, rest = parser.parse_known_args(arguments)
-    summary = (
-        "Make CoTBal's K + 1 runs (mini, and each task + mini), each only once, and its tables. --mini SHARE of the "
-        "training images (1/32), --temperature T (1), --out FOLDER (default: cotbal/DATA)."
-    )
-    config = _config(rest, "mtrl-imgrad supervised cotbal", summary)
-    out = given.out or Path("cotbal") / (config.data.simulate or config.data.format)
-    progress = not given.no_progress_bar
-    measure_cotbal(config, out, mini=given.mini, temperature=given.temperature, progress=progress)
+        folder, progress = self.folder("cotbal", self.out), self.progress_bar
+        measure_cotbal(self.chosen(), folder, mini=self.mini, temperature=self.temperature, progress=progress)
 
 
-def _analyse(arguments: list[str]) -> None:
-    """Draw imbalance, cos theta, Pareto failures and the tasks' progress of finished runs."""
-    from mtrl_imgrad.experiments.supervised.analysis import analyse
+@dataclass(frozen=True)
+class Analyse:
+    """Options of ``supervised analyse``."""
 
-    parser = argparse.ArgumentParser(prog="mtrl-imgrad supervised analyse", description=_analyse.__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders of comparisons")
-    parser.add_argument("--out", type=Path, default=Path("analysis"), help="folder for the pictures")
-    given = parser.parse_args(arguments)
-    analyse(given.runs, given.out)
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders, or folders of comparisons."""
+    out: Path = Path("analysis")
+    """Folder for the pictures."""
 
+    def __call__(self) -> None:
+        """Draw."""
+        from mtrl_imgrad.experiments.supervised.analysis import analyse
 
-def _make_data(arguments: list[str]) -> None:
-    """Make a folder of simulated scenes with true labels."""
-    from mtrl_imgrad.scenes import SCENE_KINDS, make_scenes
-
-    kinds = "; ".join(f"{name}: {words}" for name, words in SCENE_KINDS.items())
-    parser = argparse.ArgumentParser(
-        prog="mtrl-imgrad supervised make-data", description=_make_data.__doc__, epilog=kinds
-    )
-    parser.add_argument("kind", choices=SCENE_KINDS)
-    parser.add_argument("--root", type=Path, help="folder to make (default: data/KIND)")
-    parser.add_argument("--train", type=int, help="scenes for training")
-    parser.add_argument("--val", type=int, help="scenes for validation")
-    parser.add_argument("--test", type=int, help="scenes for test")
-    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--colour", choices=("auto", "gl", "rays"), default="auto")
-    given = parser.parse_args(arguments)
-    counts = {split: getattr(given, split) for split in ("train", "val", "test") if getattr(given, split) is not None}
-    height, width = given.size or (None, None)
-    root = make_scenes(
-        given.kind,
-        given.root or Path("data") / given.kind,
-        counts=counts or None,
-        height=height,
-        width=width,
-        seed=given.seed,
-        colour=given.colour,
-    )
-    Console(file=sys.stdout, highlight=False).print(f"{given.kind} scenes are in {escape(str(root))}", soft_wrap=True)
+        analyse(self.runs, self.out)
 
 
-SUBCOMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "compare": _compare,
-    "cotbal": _cotbal,
-    "analyse": _analyse,
-    "make-data": _make_data,
-}
+@dataclass(frozen=True)
+class MakeData:
+    """Options of ``supervised make-data``."""
+
+    kind: Annotated[SceneKind, tyro.conf.Positional]
+    """What the scenes show: see docs/datasets.md."""
+    root: Path | None = None
+    """Folder to make; None makes data/<kind>."""
+    train: int | None = None
+    """Scenes for training."""
+    val: int | None = None
+    """Scenes for validation."""
+    test: int | None = None
+    """Scenes for test."""
+    size: tuple[int, int] | None = None
+    """Height and width."""
+    seed: int = 0
+    """Of the scenes."""
+    colour: Literal["auto", "gl", "rays"] = "auto"
+    """OpenGL, or shaded rays; auto takes the first that works."""
+
+    def __call__(self) -> None:
+        """Make the folder."""
+        given = {"train": self.train, "val": self.val, "test": self.test}
+        counts = {split: count for split, count in given.items() if count is not None}
+        height, width = self.size or (None, None)
+        root = make_scenes(
+            self.kind,
+            self.root or Path("data") / self.kind,
+            counts=counts or None,
+            height=height,
+            width=width,
+            seed=self.seed,
+            colour=self.colour,
+        )
+        console = Console(file=sys.stdout, highlight=False)
+        console.print(f"{self.kind} scenes are in {escape(str(root))}", soft_wrap=True)

@@ -20,7 +20,7 @@ from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
 from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import RunResult
 from mtrl_imgrad.experiments.supervised.panels import draw_panel, sample_items
-from mtrl_imgrad.experiments.supervised.published import published_table
+from mtrl_imgrad.experiments.supervised.published import has_published_table, published_table
 from mtrl_imgrad.experiments.supervised.run import check_settings, load_model, train_or_resume
 from mtrl_imgrad.supervised.metrics import MetricSet
 from mtrl_imgrad.supervised.run_combiner import run_combiner
@@ -81,11 +81,12 @@ def compare(
             for seed, runs in by_seed.items()
         }
         found.append(_gather(label, results))
+    comparable = has_published_table(config.data.format) and not (data.simulated or config.data.tasks)
     report = ComparisonReport(
         methods=found,
         higher_is_better={task: dict(s) for task, s in MetricSet(data.tasks).higher_is_better.items()},
         setting=_setting(config, data, results[seeds[0]][0]),
-        published=None if data.simulated or config.data.tasks else published_table(config.data.format),
+        published=published_table(config.data.format) if comparable else None,
     )
     report.save(folder)
     _draw_panel(jobs, seeds[0], data, min(2, config.reporting.panel_images), folder / "panel.png")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from mtrl_imgrad.experiments.supervised.checkpoint import write_text
 from mtrl_imgrad.experiments.supervised.comparison import Results, Signs, delta_m, mean_rank
 from mtrl_imgrad.experiments.supervised.published import PublishedTable
+from mtrl_imgrad.reporting.atomic_files import write_text
 from mtrl_imgrad.reporting.figures import BAND, INK, new_figure, plain_axes, save_figure
 from mtrl_imgrad.reporting.tables import markdown_rows, plain_table
 

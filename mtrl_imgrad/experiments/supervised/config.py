@@ -21,7 +21,8 @@ from mtrl_imgrad.experiments.config_files import STRICT, read_sections, validate
 from mtrl_imgrad.experiments.options import Flat, Options
 from mtrl_imgrad.experiments.presets import preset_path
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-from mtrl_imgrad.gradients.per_loss import Heads
+from mtrl_imgrad.gradients.heads import Heads
+from mtrl_imgrad.supervised.datasets.registry import data_format
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.validation import Count, NonNegativeInt, Positive, PositiveOrInf, Probability, checked
@@ -40,8 +41,8 @@ __all__ = [
 class DataConfig:
     """Which data, and what is done to it."""
 
-    format: Literal["nyuv2", "cityscapes", "celeba"] = "nyuv2"
-    """Format of the folder; simulated scenes come in NYUv2's or CelebA's."""
+    format: str = "nyuv2"
+    """Format of the folder: nyuv2, cityscapes, celeba, or one that was registered."""
     root: Path | None = None
     """Folder of the data set."""
     tasks: tuple[str, ...] = ()
@@ -66,8 +67,11 @@ class DataConfig:
     """Scenes for training and validation, and for test where the format has such a split."""
     simulate_size: tuple[Count, Count] = (96, 128)
     """Height and width of the scenes."""
+    reader_kwargs: Options = field(default_factory=dict)
+    """Further arguments of the format's reader."""
 
     def __post_init__(self) -> None:
+        data_format(self.format)
         if len(set(self.tasks)) != len(self.tasks):
             raise ArgumentError(f"tasks must be different ones, got {list(self.tasks)}")
 

@@ -27,12 +27,12 @@ from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.methods.cotbal import cotbal_weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config_files import save_config
-from mtrl_imgrad.experiments.supervised.checkpoint import write_text
 from mtrl_imgrad.experiments.supervised.config import MethodConfig, SupervisedConfig
 from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import RunResult, read_rows
 from mtrl_imgrad.experiments.supervised.run import check_settings, train_or_resume
 from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.reporting.atomic_files import write_text
 from mtrl_imgrad.reporting.tables import plain_table
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.supervised.config import DataConfig
 from mtrl_imgrad.scenes import make_scenes
-from mtrl_imgrad.supervised.datasets import CelebA, CityScapes, NYUv2
 from mtrl_imgrad.supervised.datasets.description import read_meta
 from mtrl_imgrad.supervised.datasets.partly_labeled import PartlyLabeled
+from mtrl_imgrad.supervised.datasets.registry import data_format
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.validation import checked
@@ -35,16 +36,18 @@ def load_splits(config: DataConfig, *, protocol: Protocol = "fixed", seed: int =
     if config.root is None:
         raise ArgumentError("root must name the folder of the data set (--root FOLDER), got none")
     root = _prepare(config, config.root.expanduser(), progress)
-    if config.format == "celeba":
-        faces = {split: CelebA(root, split, size=config.image_size) for split in ("train", "val", "test")}
-        splits = Splits(faces.pop("train"), dict(faces), faces["val"].tasks, _is_simulated(root))
-    else:
-        train = _dense(config, root, "train", augment=config.augment, protocol=protocol, seed=seed)
-        names = ("val", "test") if (root / "test").is_dir() else ("val",)
-        held_out = {name: _dense(config, root, name, augment=False, protocol=protocol, seed=seed) for name in names}
+    record = data_format(config.format)
+    reader = record.load()
+    options = {name: getattr(config, option) for option, name in record.options.items()} | config.reader_kwargs
+    evaluation = [name for name in record.splits if name != "train"]
+    evaluation += [name for name in record.optional_splits if (root / name).is_dir()]
+    drawn: dict[str, Any] = {"protocol": protocol, "seed": seed} if record.augments else {}
+    train = reader(root, "train", **options, **drawn, **({"augment": config.augment} if record.augments else {}))
+    held_out = {name: reader(root, name, **options, **drawn) for name in evaluation}
+    if hasattr(train, "check_differs"):
         for other in held_out.values():
             train.check_differs(other)
-        splits = Splits(train, dict(held_out), train.tasks, _is_simulated(root))
+    splits = Splits(train, held_out, train.tasks, simulated=bool(read_meta(root).get("simulated", False)))
     splits = splits.only(config.tasks) if config.tasks else splits
     if config.train_fraction == 1:
         return splits
@@ -56,29 +59,9 @@ def _prepare(config: DataConfig, root: Path, progress: bool) -> Path:
     """Make the folder's scenes where the configuration asks for it; at once if they are there."""
     if config.simulate is None:
         return root
-    names = ("train", "val", "test") if config.simulate == "attributes" else ("train", "val")
+    names = data_format(config.format).splits
     if len(config.simulate_counts) != len(names):
         raise ArgumentError(f"simulate_counts must give {', '.join(names)}, got {list(config.simulate_counts)}")
     height, width = config.simulate_size
     counts = dict(zip(names, config.simulate_counts, strict=True))
     return make_scenes(config.simulate, root, counts=counts, height=height, width=width, progress=progress)
-
-
-def _dense(
-    config: DataConfig, root: Path, split: str, *, augment: bool, protocol: Protocol, seed: int
-) -> NYUv2 | CityScapes:
-    if config.format == "nyuv2":
-        return NYUv2(root, split, augment=augment, protocol=protocol, seed=seed)
-    return CityScapes(
-        root,
-        split,
-        label_dir=config.label_dir,
-        num_classes=config.num_classes,
-        augment=augment,
-        protocol=protocol,
-        seed=seed,
-    )
-
-
-def _is_simulated(root: Path) -> bool:
-    return bool(read_meta(root).get("simulated", False))

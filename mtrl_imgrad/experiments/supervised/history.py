@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mtrl_imgrad.errors import CheckpointError
-from mtrl_imgrad.experiments.supervised.checkpoint import write_text
+from mtrl_imgrad.reporting.atomic_files import write_text
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.settings import ReportConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec

@@ -13,7 +13,7 @@ from typing import Any
 from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["PublishedRow", "PublishedTable", "published_table"]
+__all__ = ["PublishedRow", "PublishedTable", "has_published_table", "published_table"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,12 @@ def published_table(data_set: str) -> PublishedTable:
             for method, row in table["rows"].items()
         },
     )
+
+
+@checked
+def has_published_table(data_set: str) -> bool:
+    """Whether `published_table` has the data set."""
+    return data_set in _read()
 
 
 def _read() -> dict[str, Any]:

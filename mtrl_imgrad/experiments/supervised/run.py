@@ -16,10 +16,10 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.checkpoints.format import is_checkpoint, read_checkpoint, write_checkpoint
+from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.experiments.config_files import plain, save_config
 from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
-from mtrl_imgrad.experiments.supervised.checkpoint import load_checkpoint, save_checkpoint
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
 from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import (
@@ -55,8 +55,9 @@ def train(
     """Run a configuration from start to end, in a folder of its own.
 
     The folder holds ``config.yaml`` (repeats the run), ``epochs.csv``, ``diagnostics.csv`` (a row for each logged
-    step), TensorBoard events, ``checkpoint.pt`` (continues the run), and at the end ``result.json``, ``model.pt`` (the
-    parameters that are reported or, with a mean of epochs, the last) and ``panel.png``.
+    step), TensorBoard events, ``checkpoint/`` (continues the run), and at the end ``result.json``, ``model/`` (the
+    parameters that are reported or, with a mean of epochs, the last) and ``panel.png``. ``checkpoint/`` and ``model/``
+    are of the format of `mtrl_imgrad.checkpoints.format`.
 
     Args:
         config: what to run.
@@ -94,6 +95,8 @@ def resume(folder: Path, *, group: Any = None, console: Console | None = None, p
         raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
+    if (folder / "checkpoint.pt").exists():
+        raise CheckpointError(f"{folder}/checkpoint.pt is of an earlier version, which has to finish the run")
     return _Run(load_config(folder / "config.yaml"), folder, Replica(group), console, progress).finish()
 
 
@@ -143,7 +146,7 @@ def load_model(folder: Path, data: Splits) -> TaskModel:
         CheckpointError: if the file cannot be read.
     """
     model = build_model(load_config(folder / "config.yaml"), data)
-    model.load_state_dict(load_checkpoint(folder / "model.pt")["model"])
+    model.load_state_dict(read_checkpoint(folder / "model")["model"])
     return model
 
 
@@ -198,7 +201,7 @@ class _Run:
         self.records: list[EpochRecord] = []
         self.rows: list[dict[str, float]] = []
         # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
-        if (folder / "checkpoint.pt").exists():
+        if is_checkpoint(folder / "checkpoint"):
             self._restore()
         elif self.writes and not (folder / "config.yaml").exists():
             make_run_dir(folder)
@@ -214,7 +217,7 @@ class _Run:
         if not self.writes:
             return result
         if self.config.reporting.report == "best":
-            self.trainer.model.load_state_dict(load_checkpoint(self.folder / "model.pt")["model"])
+            self.trainer.model.load_state_dict(read_checkpoint(self.folder / "model")["model"])
         else:
             self._save_model()
         draw_run_panel(self.trainer, self.folder / "panel.png", self.config.reporting.panel_images)
@@ -264,10 +267,10 @@ class _Run:
             write_epochs(self.folder / "epochs.csv", self.records)
             write_diagnostics(self.folder / "diagnostics.csv", self.rows)
             history = [record_to_state(record) for record in self.records]
-            save_checkpoint(self.folder / "checkpoint.pt", {**self.trainer.state_dict(), "history": history})
+            write_checkpoint(self.folder / "checkpoint", {**self.trainer.state_dict(), "history": history})
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.folder / "checkpoint.pt", self.trainer.device)
+        state = read_checkpoint(self.folder / "checkpoint")
         self.trainer.load_state_dict(state)
         self.records = [record_from_state(record) for record in state["history"]]
         # A crash may have come between the table and the checkpoint.
@@ -275,7 +278,7 @@ class _Run:
         self.rows = [row for row in rows if row["epoch"] < self.trainer.epoch]
 
     def _save_model(self) -> None:
-        save_checkpoint(self.folder / "model.pt", {"model": self.trainer.model.state_dict()})
+        write_checkpoint(self.folder / "model", {"model": self.trainer.model.state_dict()})
 
     def _introduce(self) -> None:
         count = sum(parameter.numel() for parameter in self.trainer.model.parameters())

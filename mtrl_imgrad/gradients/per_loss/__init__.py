@@ -28,9 +28,9 @@ from torch import Tensor
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
+from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.gradients.per_loss.accumulate import Accumulation
 from mtrl_imgrad.gradients.per_loss.inputs import (
-    Heads,
     Parameters,
     read_inputs,
     read_options,
@@ -48,7 +48,7 @@ from mtrl_imgrad.gradients.per_loss.step import Step
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["Accumulation", "Heads", "Parameters", "backward"]
+__all__ = ["Accumulation", "Parameters", "backward"]
 
 
 def backward(

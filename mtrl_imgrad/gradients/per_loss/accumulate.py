@@ -14,9 +14,9 @@ from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
+from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.gradients.per_loss.combine import combine
 from mtrl_imgrad.gradients.per_loss.inputs import (
-    Heads,
     Inputs,
     ParameterList,
     Parameters,
@@ -117,14 +117,14 @@ class Accumulation:
         before = self._inputs
         if [*map(id, inputs.shared.tensors)] != [*map(id, before.shared.tensors)]:
             raise ArgumentError("shared must hold the same parameters for all micro-batches of a step")
-        known = set(map(id, before.own.tensors))
-        new = [i for i, tensor in enumerate(inputs.own.tensors) if id(tensor) not in known]
-        own = ParameterList(
+        known = set(map(id, before.task_specific.tensors))
+        new = [i for i, tensor in enumerate(inputs.task_specific.tensors) if id(tensor) not in known]
+        task_specific = ParameterList(
             "task_specific",
-            before.own.tensors + [inputs.own.tensors[i] for i in new],
-            before.own.keys + [inputs.own.keys[i] for i in new],
+            before.task_specific.tensors + [inputs.task_specific.tensors[i] for i in new],
+            before.task_specific.keys + [inputs.task_specific.keys[i] for i in new],
         )
-        return replace(inputs, own=own, exchange=before.exchange)
+        return replace(inputs, task_specific=task_specific, exchange=before.exchange)
 
     def __enter__(self) -> Accumulation:
         if self._is_open or self._is_used:

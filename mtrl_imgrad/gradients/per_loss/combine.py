@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.result import Combination, Status, Weights
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.gradients.absent_tasks import no_step, with_absent_tasks
+from mtrl_imgrad.gradients.absent_tasks import combine_finite, no_step
+from mtrl_imgrad.gradients.heads import head_weights
 from mtrl_imgrad.gradients.per_loss.inputs import Inputs, Options
 from mtrl_imgrad.gradients.per_loss.task_gradients import Gradients, TaskGradients, add, is_finite
 from mtrl_imgrad.gradients.per_loss.write import write_gradients
@@ -19,7 +20,7 @@ from mtrl_imgrad.gradients.per_loss.write import write_gradients
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["as_parameters", "check_losses", "check_status", "combine", "filled", "own_weights", "used_blocks"]
+__all__ = ["as_parameters", "check_losses", "check_status", "combine", "filled", "used_blocks"]
 
 
 def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: TaskGradients) -> Combination:
@@ -32,13 +33,19 @@ def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: Tas
     if options.on_nonfinite != "raise":
         finite = _finite(inputs, gradients)
         if not all(finite):
-            return _combine_some(combiner, inputs, options, gradients, finite)
+            return combine_finite(
+                finite,
+                gradients.losses,
+                options.on_nonfinite,
+                lambda rows: combine(combiner, inputs, options, gradients.some(rows)),
+                gradients.ids,
+            )
     blocks = used_blocks(combiner, inputs, gradients)
     if options.checks_finite:
         check_losses(gradients.losses, gradients.ids)
         if inputs.exchange is None:
             _check_blocks(inputs, gradients)
-            _check_own(inputs, gradients)
+            _check_task_specific(inputs, gradients)
         else:
             _check_tasks(_finite(inputs, gradients), gradients)
     found = combiner.combine(blocks, gradients.losses, gradients.tasks)
@@ -46,10 +53,12 @@ def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: Tas
     if options.checks_finite and found.status == Status.NON_FINITE:  # though all entries are finite
         return _overflown(options, gradients)
     shared = as_parameters(inputs, found.gradient, gradients)
-    own = _own_gradients(gradients, own_weights(combiner, options, found.weights, gradients.losses))
+    task_specific = _task_specific_gradients(
+        gradients, head_weights(combiner, options.heads, found.weights, gradients.losses)
+    )
     if inputs.exchange is not None:
-        own = inputs.exchange.sum(inputs.own.tensors, own)
-    write_gradients(inputs, options, _through_trunk(inputs, options, shared), own)
+        task_specific = inputs.exchange.sum(inputs.task_specific.tensors, task_specific)
+    write_gradients(inputs, options, _through_trunk(inputs, options, shared), task_specific)
     return replace(found, gradient=filled(inputs.combined, shared))
 
 
@@ -92,19 +101,6 @@ def as_parameters(inputs: Inputs, combined: Tensor | list[Tensor], gradients: Ta
     return found
 
 
-def own_weights(combiner: Combiner, options: Options, weights: Tensor | None, losses: Tensor) -> Tensor:
-    """``[K]``: what a task's own parameters multiply its gradient with.
-
-    Raises:
-        ArgumentError: if they are to be weighted and the method has no weights.
-    """
-    if options.heads == "unweighted":
-        return torch.ones_like(losses)
-    if weights is None:
-        raise ArgumentError(f"heads='weighted' does not go with {combiner.name}, which weighs no tasks")
-    return weights
-
-
 def check_losses(losses: Tensor, tasks: Sequence[int]) -> None:
     """Raise `NonFiniteError` if a loss ``[K]`` is NaN or inf. Waits for the device."""
     finite = torch.isfinite(losses)
@@ -122,16 +118,6 @@ def check_status(combiner: Combiner, options: Options, found: Weights | Combinat
         raise ArgumentError(f"{combiner.name} cannot weigh the losses {values}. {found.status.sentence}")
 
 
-def _combine_some(
-    combiner: Combiner, inputs: Inputs, options: Options, gradients: TaskGradients, finite: Sequence[bool]
-) -> Combination:
-    present = [row for row, well in enumerate(finite) if well]
-    if options.on_nonfinite == "skip" or not present:
-        return no_step(gradients.losses, [task for task, well in zip(gradients.ids, finite, strict=True) if not well])
-    found = combine(combiner, inputs, options, gradients.some(present))
-    return with_absent_tasks(found, present, gradients.ids)
-
-
 def _overflown(options: Options, gradients: TaskGradients) -> Combination:
     if options.on_nonfinite != "raise":
         return no_step(gradients.losses, ())
@@ -141,9 +127,9 @@ def _overflown(options: Options, gradients: TaskGradients) -> Combination:
     )
 
 
-def _own_gradients(gradients: TaskGradients, weights: Tensor) -> list[Tensor | None]:
+def _task_specific_gradients(gradients: TaskGradients, weights: Tensor) -> list[Tensor | None]:
     found = []
-    for rows in gradients.own:
+    for rows in gradients.task_specific:
         total: Tensor | None = None
         for row, gradient in rows.items():
             total = add(total, gradient * weights[row].to(gradient.device, gradient.dtype.to_real()))
@@ -183,26 +169,28 @@ def _finite(inputs: Inputs, gradients: TaskGradients) -> list[bool]:
 
 
 def _check_tasks(finite: Sequence[bool], gradients: TaskGradients) -> None:
-    lost = [task for task, well in zip(gradients.ids, finite, strict=True) if not well]
-    if lost:
-        raise NonFiniteError(f"the gradient of task {lost[0]} is NaN or infinite on some rank")
+    for task, is_finite_there in zip(gradients.ids, finite, strict=True):
+        if not is_finite_there:
+            raise NonFiniteError(f"the gradient of task {task} is NaN or infinite on some rank")
 
 
 def _check_blocks(inputs: Inputs, gradients: TaskGradients) -> None:
     if is_finite(gradients.blocks):
         return
     for i, block in enumerate(gradients.blocks):
-        bad = torch.zeros(()) if block is None else (~torch.isfinite(block.flatten(1))).any(1)
-        if bool(bad.any()):
-            task = gradients.ids[int(bad.nonzero()[0, 0])]
+        non_finite = torch.zeros(()) if block is None else (~torch.isfinite(block.flatten(1))).any(1)
+        if bool(non_finite.any()):
+            task = gradients.ids[int(non_finite.nonzero()[0, 0])]
             raise NonFiniteError(f"the gradient of task {task} is NaN or infinite in {inputs.name(i)}")
 
 
-def _check_own(inputs: Inputs, gradients: TaskGradients) -> None:
-    if is_finite([gradient for rows in gradients.own for gradient in rows.values()]):
+def _check_task_specific(inputs: Inputs, gradients: TaskGradients) -> None:
+    if is_finite([gradient for rows in gradients.task_specific for gradient in rows.values()]):
         return
-    for i, rows in enumerate(gradients.own):
+    for i, rows in enumerate(gradients.task_specific):
         for row, gradient in rows.items():
             if not is_finite([gradient]):
                 task = gradients.ids[row]
-                raise NonFiniteError(f"the gradient of task {task} is NaN or infinite in {inputs.own.name(i)}")
+                raise NonFiniteError(
+                    f"the gradient of task {task} is NaN or infinite in {inputs.task_specific.name(i)}"
+                )

@@ -42,12 +42,12 @@ def edges_of(tensors: Iterable[Tensor]) -> frozenset[Edge]:
     return frozenset((edge.node, edge.output_nr) for edge in edges)
 
 
-def check_features(features: list[Tensor], own: dict[int, str]) -> None:
+def check_features(features: list[Tensor], task_specific: dict[int, str]) -> None:
     """Check that no feature lies below another one, and none of the tasks' own parameters below any.
 
     Args:
         features: the tensors that gradients are combined at.
-        own: names of the tasks' own parameters by ``id``.
+        task_specific: names of the tasks' own parameters by ``id``.
 
     Raises:
         ArgumentError: if one does; its gradient would count twice, or not be there.
@@ -57,8 +57,8 @@ def check_features(features: list[Tensor], own: dict[int, str]) -> None:
         leaves, passed = _walk(feature, frozenset())
         if passed & (edges - edges_of([feature])):
             raise ArgumentError(f"features[{i}] was computed from another of the features: its gradient counts twice")
-        for key in leaves.keys() & own.keys():
-            raise ArgumentError(f"{own[key]} lies below features[{i}]: it must be one of shared")
+        for key in leaves.keys() & task_specific.keys():
+            raise ArgumentError(f"{task_specific[key]} lies below features[{i}]: it must be one of shared")
 
 
 def _walk(tensor: Tensor, stops: frozenset[Edge]) -> tuple[dict[int, Leaf], set[Edge]]:

@@ -1,10 +1,10 @@
-"""What users hand to `Combiner.backward`: parameters, losses, features, options."""
+"""Arguments of `Combiner.backward`, checked: parameters, losses, features, options."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.state.tables import TaskIds, check_task_ids, index_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
+from mtrl_imgrad.gradients.heads import Heads
 
 __all__ = [
-    "Heads",
     "Inputs",
     "Losses",
     "Options",
@@ -26,8 +26,6 @@ __all__ = [
     "read_losses",
     "read_options",
 ]
-
-Heads = Literal["unweighted", "weighted"]
 
 Parameters = nn.Module | Mapping[str, Tensor] | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 """Parameters, with their names or without: a module, its ``parameters()`` or its ``named_parameters()``."""
@@ -61,14 +59,14 @@ class Inputs:
 
     Attributes:
         shared: the parameters whose task gradients are combined.
-        own: the tasks' own.
+        task_specific: the tasks' own.
         ignored: those that get no gradient here, though losses may reach them.
         features: where the gradients of the shared ones are combined instead; mostly none.
         exchange: with the other ranks of the step; None for one process.
     """
 
     shared: ParameterList
-    own: ParameterList
+    task_specific: ParameterList
     ignored: ParameterList
     features: list[Tensor]
     exchange: Exchange | None = None
@@ -157,7 +155,7 @@ def read_inputs(
         raise ArgumentError("backward does not work under torch.inference_mode(), whose tensors take no gradients")
     found = Inputs(
         shared=_read_parameters("shared", shared),
-        own=_read_parameters("task_specific", task_specific),
+        task_specific=_read_parameters("task_specific", task_specific),
         ignored=_read_parameters("ignore", ignore),
         features=_read_features(features),
     )
@@ -204,13 +202,13 @@ def read_losses(losses: Tensor | Sequence[Tensor | None], tasks: TaskIds | None,
     if isinstance(parts, (Tensor, str, bytes)) or not isinstance(parts, Sequence) or not parts:
         what = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
         raise ArgumentError(f"losses must be a sequence of K scalar tensors, or one tensor [K], got {what}")
-    check_task_ids(tasks, len(parts))
-    ids = list(range(len(parts))) if tasks is None else [int(task) for task in tasks]
     present = [(i, part) for i, part in enumerate(parts) if part is not None]
     if not present:
         raise ArgumentError("losses must hold at least one loss, all of them are None")
     for i, part in present:
         _check_loss(i, part, present[0][1])
+    check_task_ids(tasks, len(parts))
+    ids = list(range(len(parts))) if tasks is None else [int(task) for task in tasks]
     complete = tasks is None and len(present) == len(parts)
     with torch.enable_grad():
         scalars = [part.reshape(()) for _, part in present]

@@ -71,7 +71,7 @@ class ListChecks:
         _check_forgotten(inputs, leaves)
         if inputs.features:
             _check_bypassed(inputs, leaves)
-            check_features(inputs.features, _names(inputs.own))
+            check_features(inputs.features, _names(inputs.task_specific))
         seen.reached.update(*leaves.values())
         for feature in inputs.features:
             seen.reached.update(leaves_of(feature))
@@ -86,9 +86,14 @@ class ListChecks:
             self._warn_once("detached", _detached(inputs, leaves))
 
     def _of(self, inputs: Inputs) -> _Seen:
-        lists = (inputs.shared, inputs.own, inputs.ignored)
+        lists = (inputs.shared, inputs.task_specific, inputs.ignored)
         tensors = [tensor for one in lists for tensor in one.tensors]
-        key = (*(len(one.tensors) for one in lists), inputs.own.is_empty, len(inputs.features), *map(id, tensors))
+        key = (
+            *(len(one.tensors) for one in lists),
+            inputs.task_specific.is_empty,
+            len(inputs.features),
+            *map(id, tensors),
+        )
         seen = self._seen.get(key)
         if seen is None or not all(
             reference() is tensor for reference, tensor in zip(seen.tensors, tensors, strict=True)
@@ -132,7 +137,7 @@ def _check_lists(inputs: Inputs) -> None:
     Raises:
         ArgumentError: names the parameter.
     """
-    for one in (inputs.shared, inputs.own):
+    for one in (inputs.shared, inputs.task_specific):
         for i, tensor in enumerate(one.tensors):
             _check_parameter(one.name(i), tensor)
         count = Counter(map(id, one.tensors))
@@ -140,13 +145,13 @@ def _check_lists(inputs: Inputs) -> None:
             if count[id(tensor)] > 1:
                 raise ArgumentError(f"{one.argument} must not hold a parameter twice, got {one.name(i)} twice")
     names = _names(inputs.shared)
-    for i, tensor in enumerate(inputs.own.tensors):
+    for i, tensor in enumerate(inputs.task_specific.tensors):
         if id(tensor) in names:
             raise ArgumentError(
-                f"task_specific must not hold a parameter that shared holds, too: {inputs.own.name(i)} is "
+                f"task_specific must not hold a parameter that shared holds, too: {inputs.task_specific.name(i)} is "
                 f"{names[id(tensor)]}"
             )
-    names |= _names(inputs.own)
+    names |= _names(inputs.task_specific)
     for tensor in inputs.ignored.tensors:
         if id(tensor) in names:
             raise ArgumentError(f"ignore must not hold a parameter that takes a gradient: it holds {names[id(tensor)]}")
@@ -178,9 +183,9 @@ def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, L
 
 def _check_forgotten(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None:
     """Raise if a leaf stands in no list, unless ``task_specific=()`` was said."""
-    if inputs.own.is_empty:
+    if inputs.task_specific.is_empty:
         return
-    listed = {id(tensor) for one in (inputs.shared, inputs.own, inputs.ignored) for tensor in one.tensors}
+    listed = {id(tensor) for one in (inputs.shared, inputs.task_specific, inputs.ignored) for tensor in one.tensors}
     forgotten: dict[int, tuple[Leaf, list[int]]] = {}
     for task, found in leaves.items():
         for key, leaf in found.items():
@@ -212,7 +217,7 @@ def _unused(inputs: Inputs, reached: set[int]) -> str:
     """Tell of listed parameters that no loss reaches."""
     unused = [
         (one.name(i), tensor)
-        for one in (inputs.shared, inputs.own)
+        for one in (inputs.shared, inputs.task_specific)
         for i, tensor in enumerate(one.tensors)
         if id(tensor) not in reached
     ]
@@ -224,10 +229,10 @@ def _unused(inputs: Inputs, reached: set[int]) -> str:
 def _detached(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> str:
     """Tell of tasks whose losses reach no shared parameter, where others do."""
     shared = {id(tensor) for tensor in inputs.shared.tensors}
-    lost = [task for task, found in leaves.items() if not shared & found.keys()]
-    if not lost or len(lost) == len(leaves):
+    unreached = [task for task, found in leaves.items() if not shared & found.keys()]
+    if not unreached or len(unreached) == len(leaves):
         return ""  # for none at all there is an error
-    return f"the loss of task {', '.join(map(str, lost))} reaches no shared parameter: its gradient is zero there"
+    return f"the loss of task {', '.join(map(str, unreached))} reaches no shared parameter: its gradient is zero there"
 
 
 def _names(parameters: ParameterList) -> dict[int, str]:

@@ -100,7 +100,7 @@ def join(
         ArgumentError: on every rank, if the ranks do not make the same call, do not start from the same parameters and
             state, or no rank has rows.
     """
-    shapes = [[tuple(one.shape) for one in part.tensors] for part in (inputs.shared, inputs.own)]
+    shapes = [[tuple(one.shape) for one in part.tensors] for part in (inputs.shared, inputs.task_specific)]
     call = (
         f"{combiner!r} with {len(shapes[0])} shared and {len(shapes[1])} task_specific parameters of shapes {shapes}, "
         f"{len(inputs.features)} features, heads={options.heads!r}, max_grad_norm={options.max_grad_norm}, "
@@ -109,7 +109,7 @@ def join(
     present = local.present
     agreement = agree_on_call(ranks, call, not combiner.ranks_agree, max(present.ids, default=-1), local.count)
     if agreement.first:
-        agree_on_start(ranks, [*inputs.shared.tensors, *inputs.own.tensors], combiner.state_dict())
+        agree_on_start(ranks, [*inputs.shared.tensors, *inputs.task_specific.tensors], combiner.state_dict())
         combiner.ranks_agree = True
     means = torch.zeros(0, device=inputs.device) if not present.parts else present.values
     found = gather_tasks(ranks, present.ids, local.rows, means, agreement)
@@ -132,7 +132,7 @@ def check_replicable(inputs: Inputs, combiner: Combiner | None) -> None:
     Raises:
         ArgumentError: if parameters are sharded, or a method by entry is to work at features, which differ by rank.
     """
-    for one in (inputs.shared, inputs.own):
+    for one in (inputs.shared, inputs.task_specific):
         check_parameters(one.argument, one.tensors)
     if combiner is not None and inputs.features and combiner.needs == "matrix":
         raise ArgumentError(

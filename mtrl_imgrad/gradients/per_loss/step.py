@@ -11,14 +11,14 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.gradients.absent_tasks import no_step, with_absent_tasks
+from mtrl_imgrad.gradients.absent_tasks import combine_finite, no_step
+from mtrl_imgrad.gradients.heads import head_weights
 from mtrl_imgrad.gradients.per_loss.combine import (
     as_parameters,
     check_losses,
     check_status,
     combine,
     filled,
-    own_weights,
     used_blocks,
 )
 from mtrl_imgrad.gradients.per_loss.inputs import Inputs, Losses, Options
@@ -52,7 +52,8 @@ class Step:
         if self.options.on_nonfinite != "raise":
             finite = torch.isfinite(self.losses.values).tolist()
             if not all(finite):
-                return self._make_some(finite)
+                losses, on_nonfinite = self.losses, self.options.on_nonfinite
+                return combine_finite(finite, losses.values, on_nonfinite, self._make_some, losses.ids)
         by_weights = not self.combiner.needs_jacobian(self.losses.ids)
         if not by_weights and (self.inputs.features or not self.combiner.samples):
             return self.by_losses()
@@ -67,6 +68,9 @@ class Step:
             restore()
         return found
 
+    def _make_some(self, rows: Sequence[int]) -> Combination:
+        return replace(self, losses=self.losses.some(rows)).make()
+
     def by_losses(self) -> Combination:
         """A backward a task, down to the parameters or to the features."""
         gathering = Gathering()
@@ -80,33 +84,27 @@ class Step:
         """
         values = self.losses.values
         self._check_losses(values)
-        found = self.combiner.weights_of_losses(values, self.losses.tasks)
-        check_status(self.combiner, self.options, found, values)
+        weights = self.combiner.weights_of_losses(values, self.losses.tasks)
+        check_status(self.combiner, self.options, weights, values)
         tensors, split = self.inputs.shared.tensors, len(self.inputs.shared.tensors)
-        unweighted = self.options.heads == "unweighted" and bool(self.inputs.own.tensors)
-        first = found.values[0]
-        uniform = unweighted and bool((found.values == first).all() & (first != 0))
+        unweighted = self.options.heads == "unweighted" and bool(self.inputs.task_specific.tensors)
+        first = weights.values[0]
+        uniform = unweighted and bool((weights.values == first).all() & (first != 0))
         plain = unweighted and not uniform
         if not plain:
-            tensors = tensors + self.inputs.own.tensors
-        gradients = self._summed(tensors, found.values, plain or self.options.retain_graph)
-        shared, own = gradients[:split], gradients[split:]
+            tensors = tensors + self.inputs.task_specific.tensors
+        gradients = self._summed(tensors, weights.values, plain or self.options.retain_graph)
+        shared, task_specific = gradients[:split], gradients[split:]
         if plain:
-            own = self._own_gradients(torch.ones_like(found.values))
+            task_specific = self._task_specific_gradients(torch.ones_like(weights.values))
         elif uniform:
-            own = [None if gradient is None else gradient / first.to(gradient.device) for gradient in own]
+            task_specific = [None if one is None else one / first.to(one.device) for one in task_specific]
         if all(gradient is None for gradient in shared):
             raise ArgumentError("no loss depends on any parameter of shared")
-        if not self._is_finite([*shared, *own]):
+        if not self._is_finite([*shared, *task_specific]):
             return self._without_culprit("the weighted losses")
-        write_gradients(self.inputs, self.options, shared, own)
-        return Combination(
-            gradient=filled(self.inputs.shared.tensors, shared),
-            weights=found.values,
-            residual=found.residual,
-            status_code=found.status_code,
-            extras=found.extras,
-        )
+        write_gradients(self.inputs, self.options, shared, task_specific)
+        return weights.combination(filled(self.inputs.shared.tensors, shared))
 
     def by_groups(self) -> Combination:
         """A backward a group of tasks, and one through the heads alone; `by_losses` if there are no groups."""
@@ -116,11 +114,11 @@ class Step:
         if groups is None:
             return self.by_losses()
         gathering = Gathering()
-        for row, weights in enumerate(groups):
-            members = weights.nonzero()[:, 0].tolist()
+        for row, shares in enumerate(groups):
+            members = shares.nonzero()[:, 0].tolist()
             losses = [self.losses.parts[i] for i in members]
-            retain = row < len(groups) - 1 or bool(self.inputs.own.tensors) or self.options.retain_graph
-            gradients = self._gradients(losses, self.inputs.shared.tensors, weights[members], retain)
+            retain = row < len(groups) - 1 or bool(self.inputs.task_specific.tensors) or self.options.retain_graph
+            gradients = self._gradients(losses, self.inputs.shared.tensors, shares[members], retain)
             if self.inputs.exchange is not None:
                 gradients = self.inputs.exchange.row(gradients)
             gathering.add(row, values[0], gradients, [])
@@ -129,21 +127,13 @@ class Step:
             return self._without_culprit("a group's mean loss")
         blocks = used_blocks(self.combiner, self.inputs, found)
         combination = self.combiner.combine_groups(blocks, groups, values, self.losses.tasks)
-        own = self._own_gradients(own_weights(self.combiner, self.options, combination.weights, values))
-        if not self._is_finite(own):
+        weights = head_weights(self.combiner, self.options.heads, combination.weights, values)
+        task_specific = self._task_specific_gradients(weights)
+        if not self._is_finite(task_specific):
             return self._without_culprit("a task's own parameters")
         shared = as_parameters(self.inputs, combination.gradient, found)
-        write_gradients(self.inputs, self.options, shared, own)
+        write_gradients(self.inputs, self.options, shared, task_specific)
         return replace(combination, gradient=filled(self.inputs.shared.tensors, shared))
-
-    def _make_some(self, finite: Sequence[bool]) -> Combination:
-        """Leave tasks out, or the whole step, as ``on_nonfinite`` says: not all of the losses are finite."""
-        ids = self.losses.ids
-        present = [row for row, well in enumerate(finite) if well]
-        if self.options.on_nonfinite == "skip" or not present:
-            return no_step(self.losses.values, [task for task, well in zip(ids, finite, strict=True) if not well])
-        found = replace(self, losses=self.losses.some(present)).make()
-        return with_absent_tasks(found, present, ids)
 
     def _gradients(
         self, losses: Sequence[Tensor], tensors: Sequence[Tensor], weights: Tensor, retain_graph: bool
@@ -156,9 +146,9 @@ class Step:
         found = self._gradients(self.losses.parts, tensors, weights, retain_graph)
         return found if self.inputs.exchange is None else self.inputs.exchange.sum(tensors, found)
 
-    def _own_gradients(self, weights: Tensor) -> list[Tensor | None]:
-        own = self.inputs.own.tensors
-        return self._summed(own, weights, self.options.retain_graph) if own else []
+    def _task_specific_gradients(self, weights: Tensor) -> list[Tensor | None]:
+        task_specific = self.inputs.task_specific.tensors
+        return self._summed(task_specific, weights, self.options.retain_graph) if task_specific else []
 
     def _check_losses(self, values: Tensor) -> None:
         if self.options.checks_finite:

@@ -45,14 +45,14 @@ class TaskGradients:
         losses: ``[K]``.
         blocks: ``[K, *shape]`` real for each of the tensors to combine, ``[K, *shape, 2]`` for a complex one; None for
             one that no loss reaches.
-        own: for each of the tasks' own parameters the gradients by row.
+        task_specific: for each of the tasks' own parameters the gradients by row.
         sparse: places of the blocks whose gradients were all sparse, and their number of sparse dimensions.
     """
 
     tasks: list[int] | None
     losses: Tensor
     blocks: list[Tensor | None]
-    own: list[dict[int, Tensor]]
+    task_specific: list[dict[int, Tensor]]
     sparse: dict[int, int]
 
     @property
@@ -63,11 +63,11 @@ class TaskGradients:
     def finite(self) -> list[bool]:
         """For each row whether its loss and all of its gradients are finite. Waits for the device once."""
         finite = finite_rows([block for block in self.blocks if block is not None], self.losses)
-        own = [(row, gradient) for rows in self.own for row, gradient in rows.items()]
-        if own:
-            lost = torch.stack([~_all_finite(gradient).to(finite.device) for _, gradient in own]).long()
-            index = index_of((row for row, _ in own), finite.device)
-            finite = finite & (torch.zeros_like(finite, dtype=torch.int64).index_add(0, index, lost) == 0)
+        task_specific = [(row, gradient) for rows in self.task_specific for row, gradient in rows.items()]
+        if task_specific:
+            non_finite = torch.stack([~_all_finite(gradient).to(finite.device) for _, gradient in task_specific]).long()
+            index = index_of((row for row, _ in task_specific), finite.device)
+            finite = finite & (torch.zeros_like(finite, dtype=torch.int64).index_add(0, index, non_finite) == 0)
         return finite.tolist()
 
     def some(self, rows: Sequence[int]) -> TaskGradients:
@@ -77,7 +77,9 @@ class TaskGradients:
             tasks=[self.ids[row] for row in rows],
             losses=self.losses[index],
             blocks=[None if block is None else block[index] for block in self.blocks],
-            own=[{new: found[old] for new, old in enumerate(rows) if old in found} for found in self.own],
+            task_specific=[
+                {new: found[old] for new, old in enumerate(rows) if old in found} for found in self.task_specific
+            ],
             sparse=self.sparse,
         )
 
@@ -88,13 +90,13 @@ class Gathering:
 
     losses: dict[int, Tensor] = field(default_factory=dict)
     combined: dict[int, list[Tensor | None]] = field(default_factory=dict)
-    own: list[dict[int, Tensor]] = field(default_factory=list)
+    task_specific: list[dict[int, Tensor]] = field(default_factory=list)
     complete: bool = True
     """Whether all micro-batches were of the same tasks 0 to K - 1."""
     _sparse: dict[int, int] = field(default_factory=dict)
     _dense: set[int] = field(default_factory=set)
 
-    def add(self, task: int, loss: Tensor, combined: Gradients, own: Gradients) -> None:
+    def add(self, task: int, loss: Tensor, combined: Gradients, task_specific: Gradients) -> None:
         """Add the loss and the gradients of a task."""
         self.losses[task] = self.losses[task] + loss if task in self.losses else loss
         for i, gradient in enumerate(combined):
@@ -105,8 +107,8 @@ class Gathering:
         real = [None if gradient is None else as_real(gradient) for gradient in combined]
         before = self.combined.get(task)
         self.combined[task] = real if before is None else [add(*pair) for pair in zip(before, real, strict=True)]
-        self.own.extend({} for _ in range(len(own) - len(self.own)))
-        for rows, gradient in zip(self.own, own, strict=True):
+        self.task_specific.extend({} for _ in range(len(task_specific) - len(self.task_specific)))
+        for rows, gradient in zip(self.task_specific, task_specific, strict=True):
             found = add(rows.get(task), gradient)
             if found is not None:
                 rows[task] = found
@@ -120,7 +122,7 @@ class Gathering:
             tasks=None if self.complete and ids == list(range(len(ids))) else ids,
             losses=torch.stack([self.losses[task] for task in ids]),
             blocks=blocks,
-            own=[{rows[task]: gradient for task, gradient in found.items()} for found in self.own],
+            task_specific=[{rows[task]: gradient for task, gradient in found.items()} for found in self.task_specific],
             sparse={i: dims for i, dims in self._sparse.items() if i not in self._dense},
         )
 
@@ -142,7 +144,7 @@ class Gathering:
 
 def differentiate(losses: Losses, inputs: Inputs, options: Options, into: Gathering) -> None:
     """Add the gradients of each loss to ``into``: a backward a task, down to the parameters or to the features."""
-    tensors = inputs.combined + inputs.own.tensors
+    tensors = inputs.combined + inputs.task_specific.tensors
     split = len(inputs.combined)
     values = losses.values
     for row, (task, loss) in enumerate(zip(losses.ids, losses.parts, strict=True)):

@@ -14,7 +14,7 @@ __all__ = ["clip_factor", "write_gradients"]
 
 
 @torch.no_grad()
-def write_gradients(inputs: Inputs, options: Options, shared: Gradients, own: Gradients) -> None:
+def write_gradients(inputs: Inputs, options: Options, shared: Gradients, task_specific: Gradients) -> None:
     """Add gradients to ``.grad``, those of the shared parameters shortened to ``max_grad_norm``.
 
     Post-accumulate hooks of the parameters are called afterwards, as ``loss.backward()`` does.
@@ -23,12 +23,12 @@ def write_gradients(inputs: Inputs, options: Options, shared: Gradients, own: Gr
         inputs: the parameters.
         options: of the step.
         shared: a gradient for each shared parameter, without a `GradScaler`'s scale; None leaves ``.grad`` alone.
-        own: the same for the tasks' own.
+        task_specific: the same for the tasks' own.
     """
     factor = None if options.max_grad_norm is None else clip_factor(shared, options.max_grad_norm)
     written = [
         *_write(inputs.shared.tensors, shared, options, factor),
-        *_write(inputs.own.tensors, own, options, None),
+        *_write(inputs.task_specific.tensors, task_specific, options, None),
     ]
     for parameter in written:
         for hook in (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values():

@@ -13,6 +13,7 @@
 from mtrl_imgrad.supervised.datasets.augmentation import View, apply_view, draw_view
 from mtrl_imgrad.supervised.datasets.celeba import CelebA
 from mtrl_imgrad.supervised.datasets.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES, CityScapes, DenseDataset, NYUv2
+from mtrl_imgrad.supervised.datasets.registry import DataFormat, data_format, list_formats, register_format
 from mtrl_imgrad.supervised.datasets.writers import (
     AttributeSample,
     DenseSample,
@@ -27,12 +28,16 @@ __all__ = [
     "AttributeSample",
     "CelebA",
     "CityScapes",
+    "DataFormat",
     "DenseDataset",
     "DenseSample",
     "NYUv2",
     "View",
     "apply_view",
+    "data_format",
     "draw_view",
+    "list_formats",
+    "register_format",
     "write_celeba",
     "write_cityscapes",
     "write_nyuv2",

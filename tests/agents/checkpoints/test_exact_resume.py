@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from mtrl_imgrad.agents.registry import AGENTS
 from mtrl_imgrad.combiners.registry import list_combiners, make_combiner
 from mtrl_imgrad.envs import list_tasks
 from tests.support.agents.resumed_runs import STEPS, Run, assert_equal_states, assert_the_same, run_in_both_ways
@@ -39,12 +40,15 @@ def _run(folder, agent, what):
         name, given = STATEFUL[what]
         # Tracing changes no number and costs most of a short run's time; the runs on back-ends trace.
         return Run(folder, agent, {"combiner": name, "combiner_kwargs": given, "trace": False})
-    critic = {"mtsac": "moco", "mtppo": "db_mtl"}[agent]
+    critic = {"mtsac": "moco", "mtppo": "db_mtl", "mttd3": "moco"}[agent]
     return Run(folder, agent, {"combiner": {"actor": "gradvac", "critic": critic}}, *BACKENDS[what])
 
 
-KINDS = [(agent, what) for agent in ("mtsac", "mtppo") for what in (*STATEFUL, *BACKENDS)]
-FAST = [(("mtsac", "mtppo")[i % 2], variant) for i, variant in enumerate(STATEFUL)] + [("mtsac", "envpool")]
+KINDS = [(agent, what) for agent in AGENTS for what in (*STATEFUL, *BACKENDS)]
+FAST = [(("mtsac", "mtppo")[i % 2], variant) for i, variant in enumerate(STATEFUL)] + [
+    ("mtsac", "envpool"),
+    ("mttd3", "toy"),
+]
 SLOW = [kind for kind in KINDS if kind not in FAST]
 
 
@@ -71,7 +75,7 @@ def test_every_combiner_with_a_state_and_a_simulator(kind, fast_runs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SLOW, ids="-".join)
-def test_every_combiner_with_a_state_and_every_back_end_with_both_agents(kind, slow_runs):
+def test_every_combiner_with_a_state_and_every_back_end_with_every_agent(kind, slow_runs):
     assert_the_same(slow_runs[kind])
 
 

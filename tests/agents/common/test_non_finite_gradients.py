@@ -44,7 +44,7 @@ def _break_rewards(agent, monkeypatch, tasks=(LOST,), times=(1,)):
 
     if isinstance(agent, MTSAC):
         sample = agent.replay_buffer.sample
-        monkeypatch.setattr(agent.replay_buffer, "sample", lambda *args: broken(sample(*args)))
+        monkeypatch.setattr(agent.replay_buffer, "sample", lambda *args, **kwargs: broken(sample(*args, **kwargs)))
     else:
         minibatches = agent._minibatches
         monkeypatch.setattr(agent, "_minibatches", lambda rollout: map(broken, minibatches(rollout)))
@@ -165,10 +165,10 @@ def test_the_others_step_as_if_they_were_alone(ent_coef, column):
     mine, plain = (dict(getattr(agent, network).named_parameters()) for agent in (ours, theirs))
     kinds = split_parameters(getattr(ours, network))
     assert kinds.shared
-    assert kinds.own
+    assert kinds.task_specific
     for name in kinds.shared:
         torch.testing.assert_close(mine[name].grad, 4 / 3 * plain[name].grad)
-    for name in kinds.own:
+    for name in kinds.task_specific:
         torch.testing.assert_close(mine[name].grad, plain[name].grad)
         assert not mine[name].grad[LOST].any()
     if column == "noise":

@@ -17,11 +17,11 @@ from mtrl_imgrad.agents.ppo.rollout import TaskRollout
 from mtrl_imgrad.agents.ppo.update import PPOUpdate
 from mtrl_imgrad.agents.sac.temperature import Temperature
 from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateSettings
-from mtrl_imgrad.checkpoints.format import read_checkpoint
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import StepSettings, by_rows, split_parameters
+from tests.support.agents.resumed_runs import assert_equal_states
 
 K, ROWS, FEATURES, OUTPUTS, RATE = 3, 5, 4, 3, 0.3
 SMALL = {"soft_modularization": {"module_width": 8, "routing_width": 8}, "care": {"encoder_width": 8, "context_dim": 8}}
@@ -99,7 +99,7 @@ def test_gradients_by_rows_are_those_of_a_loop_over_tasks_with_the_same_masks(na
     for i, key in enumerate(trainable):
         for k in range(K):
             mine = expected[k][i] if key in found.shared else expected[k][i][k]
-            gradient = found.shared[key][k] if key in found.shared else found.own[key][k]
+            gradient = found.shared[key][k] if key in found.shared else found.task_specific[key][k]
             torch.testing.assert_close(gradient, mine, rtol=1e-10, atol=1e-12)
     assert not all(torch.equal(a, b) for a, b in zip(expected[0], without[0], strict=True)), "nothing was dropped"
 
@@ -233,8 +233,8 @@ def _double(agent):
 def _critic_losses(critic, old, batch, noise):
     """``[K]``, written out with plain modules: targets of the networks ``old``, all of them dropping units."""
     losses, masks = [], noise.masks
-    for k, rows in enumerate(zip(*batch, strict=True)):
-        row = type(batch)(*rows)
+    for k in range(len(batch.rewards)):
+        row = type(batch)(*(column if column is None else column[k] for column in batch))
         with torch.no_grad():
             with _dropping(old.actor, masks.next_actor, k, 0.2) as actor:
                 action, log_prob = actor(row.next_observations, noise.next_action[k])
@@ -281,7 +281,7 @@ def test_a_sac_update_is_that_of_plain_modules_that_drop_the_same_units(encoder,
     torch.testing.assert_close(report.critic_losses, losses[agent.critic].detach(), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(report.actor_losses, losses[agent.actor].detach(), rtol=1e-10, atol=1e-12)
     for network, gradients in expected.items():
-        own = split_parameters(network).own
+        own = split_parameters(network).task_specific
         for (name, parameter), gradient in zip(network.named_parameters(), gradients, strict=True):
             factor = agent.num_tasks if name in own else 1  # its task's plain gradient, not the mean
             torch.testing.assert_close(parameter.grad, factor * gradient, rtol=1e-8, atol=1e-11)
@@ -290,7 +290,7 @@ def test_a_sac_update_is_that_of_plain_modules_that_drop_the_same_units(encoder,
 
 
 class _Listener(LinearScalarization):
-    wants_losses_after = True
+    needs_losses_after_step = True
 
     def after_step(self, losses, tasks=None):
         self.after = losses
@@ -454,9 +454,7 @@ def test_a_resumed_run_drops_the_same_units(make, tmp_path):
     assert torch.equal(_parameters(other), _parameters(agent))
     for resumed in (agent, other):
         resumed.save_checkpoint(tmp_path / f"{resumed is agent}")
-    ours, theirs = (read_checkpoint(tmp_path / name)["streams"]["states"] for name in ("True", "False"))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(state, theirs[name]) for name, state in ours.items())
+    assert_equal_states(tmp_path / "True", tmp_path / "False")
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan"), True, "0.1", None, [0.1], np.bool_(False)])

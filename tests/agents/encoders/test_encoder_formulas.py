@@ -241,7 +241,7 @@ def test_parameter_counts(name, net_arch, shared, own):
     with torch.device(device):
         parameters = split_parameters(make_encoder(name, NetworkSpec(S, A, tuple(list_tasks("MT10")), True, net_arch)))
     assert sum(p.numel() for p in parameters.shared.values()) == shared
-    assert sum(p.numel() for p in parameters.own.values()) == K * own
+    assert sum(p.numel() for p in parameters.task_specific.values()) == K * own
 
 
 # ------------------------------------------------------------------ sentences

@@ -76,10 +76,10 @@ def test_gradients_by_rows_are_those_of_a_loop_over_tasks(name, kwargs, tasks, l
     expected = _loop_over_tasks(encoder, inputs, task, targets)
     parameters = split_parameters(encoder)
     found = by_rows(_loss(encoder), parameters, inputs, task, targets)
-    assert set(found.shared) | set(found.own) == set(expected)
+    assert set(found.shared) | set(found.task_specific) == set(expected)
     for key, gradient in found.shared.items():
         torch.testing.assert_close(gradient, expected[key], rtol=1e-10, atol=1e-12)
-    for key, gradient in found.own.items():
+    for key, gradient in found.task_specific.items():
         mine = expected[key][range(len(tasks)), range(len(tasks))]
         torch.testing.assert_close(gradient, mine, rtol=1e-10, atol=1e-12)
         assert expected[key].flatten(2).abs().sum(-1).count_nonzero() <= len(tasks), "another task's row moved"
@@ -165,7 +165,7 @@ def test_fifty_tasks(name):
     found = by_rows(_loss(encoder), split_parameters(encoder), inputs, task, inputs[..., :OUTPUTS])
     assert found.losses.shape == (50,)
     assert all(len(gradient) == 50 and torch.isfinite(gradient).all() for gradient in found.shared.values())
-    assert all(gradient.flatten(1).any(1).all() for gradient in found.own.values()), "a task's own parameters idle"
+    assert all(gradient.flatten(1).any(1).all() for gradient in found.task_specific.values()), "some parameters idle"
 
 
 @pytest.mark.parametrize("name", ["care", "paco", "moore"])

@@ -136,7 +136,7 @@ def test_targets_use_the_discount_of_the_span():
         network.trunk[-1].bias.fill_(2.0)
     batch = agent.replay_buffer.sample(64)
     update, noise = agent.update, torch.zeros_like(batch.actions)
-    parameters = update._actor.split(), update._critic_target.split()
+    parameters = update.actor.parameters(), update._critic_target.split()
     targets = update._compute_targets(*parameters, torch.zeros(4), Noise(noise, noise), batch)
     torch.testing.assert_close(batch.discounts.unique(), torch.tensor([GAMMA**3, GAMMA**2, GAMMA]))
     torch.testing.assert_close(targets, batch.rewards + (1 - batch.terminated) * batch.discounts * 2)

@@ -154,7 +154,7 @@ def test_a_combiner_that_asks_is_told_the_same_minibatchs_losses_after_the_step(
     told, before = [], []
 
     class Listener(LinearScalarization):
-        wants_losses_after = True
+        needs_losses_after_step = True
 
         def solve(self, losses, tasks=None):
             before.append(losses.clone())

@@ -113,7 +113,7 @@ def test_an_update_is_the_combination_of_one_backward_a_task(encoder, popart):
         for name, parameter in network.named_parameters():
             moved = (old[name] - parameter).detach().flatten()
             torch.testing.assert_close(moved, gradients[name].flatten(), rtol=1e-6, atol=1e-8, msg=name)
-    assert {"log_std.weight"} <= set(split_parameters(agent.actor).own)
+    assert {"log_std.weight"} <= set(split_parameters(agent.actor).task_specific)
 
 
 @pytest.mark.parametrize("combiner", ["linear_scalarization", "gramian_mean"])
@@ -121,7 +121,7 @@ def test_linear_scalarization_is_the_mean_loss_and_measures_are_those_of_the_tas
     agent = _agent("one_hot", value_normalization="popart")
     rollout = _double(agent)
     chosen = make_combiner("cagrad", c=0.0) if combiner == "gramian_mean" else make_combiner(combiner)
-    update = PPOUpdate(agent.policy, chosen, chosen)
+    update = PPOUpdate(agent.policy, chosen, chosen, trace=False)
     update.begin(_settings(), rollout.returns)
     losses = torch.stack([torch.stack(_plain_losses(agent, rollout, task)) for task in range(K)])
     weights = [network.encoder.trunk[0].weight for network in (agent.actor, agent.critic)]

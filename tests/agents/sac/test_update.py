@@ -30,9 +30,9 @@ def _agent(encoder="multi_head", layer_norm=False, **kwargs):
         batch_size=4 * 8,
         seed=0,
         device="cpu",
-        **kwargs,
+        **{"trace": False, **kwargs},
     )
-    agent.learn(400)
+    agent.learn(100)
     return agent
 
 
@@ -79,12 +79,12 @@ def test_gradients_by_rows_equal_one_backward_a_task(encoder, layer_norm):
     for name, jacobian in found.shared.items():
         for task in range(agent.num_tasks):
             torch.testing.assert_close(jacobian[task], expected[task][name], rtol=1e-10, atol=1e-12)
-    for name, gradient in found.own.items():
+    for name, gradient in found.task_specific.items():
         for task in range(agent.num_tasks):
             torch.testing.assert_close(gradient[task], expected[task][name][task], rtol=1e-10, atol=1e-12)
             others = torch.arange(agent.num_tasks) != task
             assert not expected[task][name][others].any(), "a task's loss reached another task's row"
-    assert bool(parameters.own) == (encoder != "one_hot")
+    assert bool(parameters.task_specific) == (encoder != "one_hot")
 
 
 def _plain_critic_loss(agent, batch, noise, alpha):
@@ -110,7 +110,7 @@ def test_linear_scalarization_is_summed_sac(encoder, combiner):
     alpha = torch.tensor([0.5, 1.0, 0.1, 2.0], dtype=torch.float64)
     critic_loss = _plain_critic_loss(agent, batch, noise, alpha)
     expected = torch.autograd.grad(critic_loss, list(agent.critic.parameters()))
-    own = split_parameters(agent.critic).own
+    own = split_parameters(agent.critic).task_specific
     expected = {
         name: gradient * (agent.num_tasks if name in own else 1)
         for (name, _), gradient in zip(agent.critic.named_parameters(), expected, strict=True)
@@ -144,11 +144,11 @@ def test_actor_step_is_that_of_the_mean_actor_loss(encoder, sampling, combiner):
     values = torch.stack(agent.critic(observations, actions)).amin(0)
     losses = (batch.weights * (alpha[:, None] * log_prob.view(shape) - values.view(shape))).sum(1)
     expected = torch.autograd.grad(losses.mean(), list(agent.actor.parameters()))
-    own = split_parameters(agent.actor).own
+    own = split_parameters(agent.actor).task_specific
     before = {name: p.detach().clone() for name, p in agent.actor.named_parameters()}
     chosen = LinearScalarization() if combiner == "linear_scalarization" else make_combiner("cagrad", c=0.0)
     settings = UpdateSettings(GAMMA, TAU)
-    SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), chosen, chosen, settings)(batch, noise)
+    SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), chosen, chosen, settings, trace=False)(batch, noise)
     for (name, new), gradient in zip(agent.actor.named_parameters(), expected, strict=True):
         factor = agent.num_tasks if name in own else 1
         torch.testing.assert_close(before[name] - new, factor * gradient, rtol=1e-8, atol=1e-10)
@@ -157,7 +157,7 @@ def test_actor_step_is_that_of_the_mean_actor_loss(encoder, sampling, combiner):
 class _Listener(LinearScalarization):
     """Remembers the losses before and after each step."""
 
-    wants_losses_after = True
+    needs_losses_after_step = True
 
     def __init__(self):
         super().__init__()
@@ -222,7 +222,7 @@ def test_temperatures_follow_the_entropies(shared):
     combiner = LinearScalarization()
     settings = UpdateSettings(GAMMA, TAU)
     temperature = Temperature(log_alpha, -4.0, optimizer)
-    SACUpdate(agent.policy, temperature, combiner, combiner, settings)(batch, noise)
+    SACUpdate(agent.policy, temperature, combiner, combiner, settings, trace=False)(batch, noise)
     torch.testing.assert_close(log_alpha.detach(), expected, rtol=1e-8, atol=1e-10)
 
 
@@ -238,6 +238,7 @@ def test_the_target_critic_moves_by_tau_when_told(update_target):
         combiner,
         combiner,
         UpdateSettings(GAMMA, TAU),
+        trace=False,
     )
     update(batch, noise, update_target=update_target)
     tau = TAU if update_target else 0.0
@@ -256,7 +257,9 @@ def test_critic_losses_weigh_the_rows():
     for rows in (batch, poisoned):
         for network in (agent.actor, agent.critic):
             network.optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-        update = SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), combiner, combiner, settings)
+        update = SACUpdate(
+            agent.policy, Temperature(alpha.log(), -4.0, None), combiner, combiner, settings, trace=False
+        )
         reports.append(update(rows, noise, update_target=False))
     torch.testing.assert_close(reports[0].critic_losses, reports[1].critic_losses)
 
@@ -266,9 +269,9 @@ def test_nothing_moves_after_a_fault_within_a_training(bad, monkeypatch):
     agent = _agent("multi_head", combiner="imgrad")
     states, sample = [], agent.replay_buffer.sample
 
-    def poisoned(batch_size):
+    def poisoned(batch_size, env=None):
         states.append([value.clone() for value in _everything(agent)])
-        batch = sample(batch_size)
+        batch = sample(batch_size, env)
         return batch._replace(rewards=batch.rewards * torch.nan) if len(states) == bad + 1 else batch
 
     monkeypatch.setattr(agent.replay_buffer, "sample", poisoned)
@@ -328,10 +331,10 @@ def test_weighted_heads_scale_a_tasks_own_gradient_by_its_weight(combiner):
 
     parameters = split_parameters(agent.critic)
     plain, scaled = (
-        NetworkUpdate(agent.critic, make_combiner(combiner), loss, StepSettings(heads)).gradients(*rows)
+        NetworkUpdate(agent.critic, make_combiner(combiner), loss, StepSettings(heads), trace=False).gradients(*rows)
         for heads in ("unweighted", "weighted")
     )
-    for name in parameters.own:
+    for name in parameters.task_specific:
         weights = plain.combination.weights.view(-1, *[1] * (plain.gradients[name].ndim - 1))
         torch.testing.assert_close(scaled.gradients[name], plain.gradients[name] * weights)
     for name in parameters.shared:
@@ -363,7 +366,7 @@ def test_tracing_changes_no_number(encoder):
     runs = []
     for trace in (True, False):
         agent = _agent(encoder, combiner="imgrad", trace=trace)
-        agent.train(20)
+        agent.train(3)
         runs.append(torch.cat([p.detach().flatten() for p in agent.policy.parameters()]))
     assert torch.equal(*runs)
 

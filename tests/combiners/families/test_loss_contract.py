@@ -106,7 +106,7 @@ def test_a_step_with_unusable_losses_gives_nan_and_changes_nothing(name, bad):
     assert found.weights.isnan().all()
     assert found.residual.isnan()
     assert same(combiner.state_dict(), {path: old for path, old in before.items() if path != "/generator"})
-    if combiner.wants_losses_after:
+    if combiner.needs_losses_after_step:
         step(combiner, losses_of(1)[0], after=False)
         before = tensors(combiner.state_dict())
         combiner.after_step(torch.tensor([0.7, torch.nan, 1.1], dtype=torch.float64))

@@ -14,7 +14,7 @@ def doubles(*numbers: float) -> torch.Tensor:
 
 def test_gradnorms_weights_stay_above_a_thousandth_before_they_are_scaled():
     """Norms 1 and 3, alpha = 0: slopes -1 and 3, so a step of 1 leads to 2 and -2, which counts as 0.001."""
-    combiner = make_combiner("gradnorm", alpha=0, lr=1.0, optimizer="sgd")
+    combiner = make_combiner("gradnorm", alpha=0, learning_rate=1.0, optimizer="sgd")
     combiner(torch.diag(doubles(1, 3)), doubles(1, 1))
     torch.testing.assert_close(combiner.state_dict()["weights"], doubles(2, 1e-3) * (2 / 2.001))
 
@@ -28,7 +28,7 @@ def test_gradnorms_rate_of_a_loss_below_zero():
 
 def test_gradnorms_adam_has_the_usual_epsilon():
     """Norms 1e-8 and 3e-8: the first step is lr g / (|g| + 1e-8), so -1/2 and 3/4 of lr."""
-    combiner = make_combiner("gradnorm", alpha=0, lr=0.1)
+    combiner = make_combiner("gradnorm", alpha=0, learning_rate=0.1)
     combiner(torch.diag(doubles(1e-8, 3e-8)), doubles(1, 1))
     torch.testing.assert_close(combiner.state_dict()["weights"], doubles(1.05, 0.925) * (2 / 1.975))
 
@@ -44,7 +44,7 @@ def test_gradvacs_targets_are_below_one():
 
 def test_mgdas_loss_of_zero_counts_as_a_millionth_of_the_largest():
     """Rows of length 1e6 and 1, orthogonal: weights as the inverse squares."""
-    weights = make_combiner("mgda", normalisation="loss")(torch.eye(2).double(), doubles(0, 1)).weights
+    weights = make_combiner("mgda", normalization="loss")(torch.eye(2).double(), doubles(0, 1)).weights
     assert float(weights[0]) == pytest.approx(1e-12, rel=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""MGDA's normalisations against scaled gradients, and MGDA-UB against a version written by hand."""
+"""MGDA's normalizations against scaled gradients, and MGDA-UB against a version written by hand."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ G = G * torch.tensor([1.0, 5.0, 0.1, 2.0], dtype=torch.float64)[:, None]
 LOSSES = torch.tensor([0.5, 2.0, 1.0, 4.0], dtype=torch.float64)
 
 
-def divisors(normalisation):
+def divisors(normalization):
     norms = G.norm(dim=1)
-    return {"none": torch.ones_like(norms), "l2": norms, "loss": LOSSES, "loss+": LOSSES * norms}[normalisation]
+    return {"none": torch.ones_like(norms), "l2": norms, "loss": LOSSES, "loss+": LOSSES * norms}[normalization]
 
 
-@pytest.mark.parametrize("combine_normalised", [False, True])
-@pytest.mark.parametrize("normalisation", ["none", "l2", "loss", "loss+"])
-def test_the_min_norm_point_is_sought_among_scaled_gradients(normalisation, combine_normalised):
-    n = divisors(normalisation)
+@pytest.mark.parametrize("combine_normalized", [False, True])
+@pytest.mark.parametrize("normalization", ["none", "l2", "loss", "loss+"])
+def test_the_min_norm_point_is_sought_among_scaled_gradients(normalization, combine_normalized):
+    n = divisors(normalization)
     w = MGDA()(G / n[:, None]).weights
-    found = MGDA(normalisation, combine_normalised=combine_normalised)(G, LOSSES)
-    torch.testing.assert_close(found.weights, w / n if combine_normalised else w)
+    found = MGDA(normalization, combine_normalized=combine_normalized)(G, LOSSES)
+    torch.testing.assert_close(found.weights, w / n if combine_normalized else w)
     torch.testing.assert_close(found.gradient, found.weights @ G)
     assert found.status == Status.SOLVED
-    if combine_normalised:
+    if combine_normalized:
         gains = (G / n[:, None]) @ found.gradient
         assert (gains >= found.gradient @ found.gradient - 1e-12).all()
 
 
-@pytest.mark.parametrize("normalisation", ["l2", "loss", "loss+"])
-def test_batches_and_vmap_agree(normalisation):
-    combiner = MGDA(normalisation)
+@pytest.mark.parametrize("normalization", ["l2", "loss", "loss+"])
+def test_batches_and_vmap_agree(normalization):
+    combiner = MGDA(normalization)
     M, L = torch.stack([G @ G.T, 4 * G @ G.T + torch.eye(4)]), torch.stack([LOSSES, LOSSES.flip(0)])
     one_by_one = torch.stack([combiner.weights(m, loss).values for m, loss in zip(M, L, strict=True)])
     torch.testing.assert_close(combiner.weights(M, L).values, one_by_one)
@@ -79,7 +79,7 @@ def test_at_the_representation_it_is_mgda_ub():
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("normalisation", ["norm", None, 1])
-def test_a_bad_normalisation_lists_the_accepted(normalisation):
-    with pytest.raises(ArgumentError, match="normalisation must be one of 'none', 'l2', 'loss', 'loss\\+'"):
-        MGDA(normalisation)
+@pytest.mark.parametrize("normalization", ["norm", None, 1])
+def test_a_bad_normalization_lists_the_accepted(normalization):
+    with pytest.raises(ArgumentError, match="normalization must be one of 'none', 'l2', 'loss', 'loss\\+'"):
+        MGDA(normalization)

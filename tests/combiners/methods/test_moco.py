@@ -31,14 +31,14 @@ def test_the_projection_is_the_nearest_point_of_the_simplex():
     assert torch.equal(project_simplex(torch.tensor([5.0, -1.0])), torch.tensor([1.0, 0.0]))
 
 
-@pytest.mark.parametrize("normalisation", ["none", "loss"])
+@pytest.mark.parametrize("normalization", ["none", "loss"])
 @pytest.mark.parametrize(("sigma_beta", "sigma_gamma", "rho"), [(0.5, 0.25, 0.0), (0.0, 0.0, 0.3)])
-def test_the_recursion_is_the_papers(normalisation, sigma_beta, sigma_gamma, rho):
-    combiner = MoCo(0.6, 0.05, sigma_beta=sigma_beta, sigma_gamma=sigma_gamma, rho=rho, normalisation=normalisation)
+def test_the_recursion_is_the_papers(normalization, sigma_beta, sigma_gamma, rho):
+    combiner = MoCo(0.6, 0.05, sigma_beta=sigma_beta, sigma_gamma=sigma_gamma, rho=rho, normalization=normalization)
     Y, w = torch.zeros(4, 7, dtype=torch.float64), torch.full((4,), 0.25, dtype=torch.float64)
     for t in range(1, 7):
         G, L = rows(t), rows(t, 4, 1)[:, 0].abs()
-        scaled = G * (L / G.norm(dim=1))[:, None] if normalisation == "loss" else G
+        scaled = G * (L / G.norm(dim=1))[:, None] if normalization == "loss" else G
         Y = Y - 0.6 / t**sigma_beta * (Y - scaled)
         w = w.requires_grad_()
         slope = torch.autograd.grad((w @ Y).square().sum() + rho * w.square().sum(), w)[0]
@@ -78,7 +78,7 @@ def test_present_tasks_divide_their_joint_weight():
         ({"gamma": -1}, "gamma must be"),
         ({"rho": float("inf")}, "rho must be"),
         ({"sigma_beta": "x"}, "sigma_beta must be"),
-        ({"normalisation": "l2"}, "normalisation must be one of 'none', 'loss'"),
+        ({"normalization": "l2"}, "normalization must be one of 'none', 'loss'"),
     ],
 )
 def test_a_bad_value_names_the_argument(arguments, message):
@@ -89,5 +89,5 @@ def test_a_bad_value_names_the_argument(arguments, message):
 def test_a_loss_below_zero_scales_by_its_size():
     """A negative length would turn the gradient round."""
     G = torch.tensor([[3.0, 4.0], [0.0, 2.0]], dtype=torch.float64)
-    found = MoCo(beta=1.0, gamma=0.0, normalisation="loss")(G, torch.tensor([-10.0, 3.0], dtype=torch.float64))
+    found = MoCo(beta=1.0, gamma=0.0, normalization="loss")(G, torch.tensor([-10.0, 3.0], dtype=torch.float64))
     torch.testing.assert_close(found.gradient, torch.tensor([3.0, 5.5], dtype=torch.float64))

@@ -9,7 +9,7 @@ import torch
 
 from mtrl_imgrad.combiners import FairGrad, NashMTL, Status, min_norm_point
 from mtrl_imgrad.combiners.solvers import power_fair
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.errors import ArgumentError
 from tests.support.combiners.gradient_problems import families, gramians
 
@@ -129,7 +129,7 @@ def test_an_unsolvable_neighbour_does_no_harm():
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 def test_a_fixed_number_of_steps_gives_the_same_answer(family, alpha, monkeypatch):
     """What a GPU does: no early end. Further steps leave a solved problem alone."""
-    problem = normalise(gramians(families(6, 10)[family]))
+    problem = normalize(gramians(families(6, 10)[family]))
     early = power_fair.power_fair(problem, alpha)
     monkeypatch.setattr(power_fair, "may_ask", lambda flags: False)
     fixed = power_fair.power_fair(problem, alpha)

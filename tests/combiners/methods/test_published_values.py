@@ -28,14 +28,14 @@ DEFAULTS = {
     "famo": {"learning_rate": 0.025, "weight_decay": 1e-3, "lower_bound": 0.0},  # FAMO, NYUv2 and CelebA
     "gls": {"lower_bound": 0.0},
     "graddrop": {"leak": 0.0},  # paper
-    "gradnorm": {"alpha": 1.5, "lr": 0.025, "optimizer": "adam"},  # paper, NYUv2; ours
+    "gradnorm": {"alpha": 1.5, "learning_rate": 0.025, "optimizer": "adam"},  # paper, NYUv2; ours
     "gradvac": {"beta": 0.01},  # paper
     "igb_v1": {"window": 25, "lower_bound": 0.0},  # ours
     "igb_v2": {"window": 25, "update_every": 50, "lower_bound": 0.0},  # ours; IGB4MTL
     "imgrad": {"form": "authors", "measure": "pm", "base": "cagrad", "rescale": True, "official_k2_quirk": False},
     "imtl": {"learning_rate": 0.025},  # ours
     "imtl_l": {"learning_rate": 0.025},  # ours
-    "mgda": {"normalisation": "none", "combine_normalised": False},  # nash-mtl, LibMTL
+    "mgda": {"normalization": "none", "combine_normalized": False},  # nash-mtl, LibMTL
     "moco": {"beta": 0.5, "gamma": 0.1, "sigma_beta": 0.5, "sigma_gamma": 0.5, "rho": 0.0, "window": 1},  # LibMTL; ours
     "nash_mtl": {"max_norm": 1.0, "update_every": 1},  # nash-mtl
     "pcgrad": {"shuffle": True},  # paper
@@ -47,7 +47,7 @@ DEFAULTS = {
 }
 COMMON = {"reduction": "mean", "seed": None, "solver": "exact", "pareto_safe": False, "update_every": 1}
 """Of all methods that have them; not the papers'."""
-FREE = {"task_weights": None, "eps": None, "alpha": 0.99, "c": None, "tasks_per_step": None, "normalisation": "none"}
+FREE = {"task_weights": None, "eps": None, "alpha": 0.99, "c": None, "tasks_per_step": None, "normalization": "none"}
 """Other arguments: PyTorch's, or nothing given."""
 FREE |= {"scale": "none"}
 

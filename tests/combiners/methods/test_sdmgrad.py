@@ -9,7 +9,7 @@ from torch import nn
 
 from mtrl_imgrad.combiners import SDMGrad, SDMGradOS, Status, make_combiner
 from mtrl_imgrad.combiners.methods.sdmgrad import direction_oriented
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients import RowGradients, combine_rows
 from tests.support.combiners.gradient_problems import families, gramians
@@ -235,7 +235,7 @@ def test_a_bad_value_names_the_argument(make, message):
 
 
 def test_a_large_lambda_keeps_its_proof():
-    problem = normalise(gramians(families(5, 4)["conflict"]))
+    problem = normalize(gramians(families(5, 4)["conflict"]))
     assert (direction_oriented(problem, 1e3).residual < 1e-9).all()
     with pytest.raises(NonFiniteError):
         SDMGrad()(rows(0) * torch.nan)

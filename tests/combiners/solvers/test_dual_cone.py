@@ -9,7 +9,7 @@ from scipy.optimize import nnls
 
 from mtrl_imgrad.combiners import CAGrad, Status, gramian_diagnostics, make_combiner
 from mtrl_imgrad.combiners.solvers import dual_cone
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from tests.support.combiners.gradient_problems import families, gramians
 
 FAMILIES = list(families(2, 1))
@@ -44,7 +44,7 @@ def length(gramian, values):
 @pytest.mark.parametrize("num_tasks", [2, 5, 10, 50])
 def test_the_conditions_hold(family, num_tasks):
     """Of the mean, and of two combinations with weights of both signs."""
-    problem = normalise(gramians(families(num_tasks, 10 if num_tasks < 50 else 2, seed=5)[family]))
+    problem = normalize(gramians(families(num_tasks, 10 if num_tasks < 50 else 2, seed=5)[family]))
     generator = torch.Generator().manual_seed(6)
     parts = torch.randn(*problem.norms.shape[:-1], 3, num_tasks, generator=generator, dtype=torch.float64)
     parts[..., 0, :] = problem.norms / num_tasks
@@ -230,7 +230,7 @@ def test_a_batch_and_vmap_give_what_a_loop_gives(name):
 @pytest.mark.parametrize("num_tasks", [5, 20])
 def test_a_fixed_number_of_steps_gives_the_same_answer(family, num_tasks, monkeypatch):
     """What a GPU does: no early end."""
-    problem = normalise(gramians(families(num_tasks, 3, seed=10)[family]))
+    problem = normalize(gramians(families(num_tasks, 3, seed=10)[family]))
     parts = problem.norms[..., None, :] / num_tasks
     early = dual_cone.correct(problem.cosines, parts)
     monkeypatch.setattr(dual_cone, "may_ask", lambda flags: False)

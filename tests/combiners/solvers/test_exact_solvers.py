@@ -9,7 +9,7 @@ import torch
 from mtrl_imgrad.combiners import Status, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.solvers import active_set
 from mtrl_imgrad.combiners.solvers.conic import cvxpy_dual
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import check_dual
 from tests.support.combiners.gradient_problems import best_by_enumeration, families, gramians, objective
 
@@ -19,7 +19,7 @@ HARD_TO_SCALE = ("imbalance 1e9", "mean zero", "mean tiny", "thin half circle")
 
 
 def dual_data(jacobians, c):
-    problem = normalise(gramians(jacobians))
+    problem = normalize(gramians(jacobians))
     return problem, problem.linear, c * problem.mean_norm
 
 
@@ -30,7 +30,7 @@ def lengths(problem, weights):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("num_tasks", [2, 3, 5, 10, 50])
 def test_the_min_norm_point_satisfies_its_conditions(family, num_tasks):
-    problem = normalise(gramians(families(num_tasks, 20 if num_tasks < 50 else 5)[family]))
+    problem = normalize(gramians(families(num_tasks, 20 if num_tasks < 50 else 5)[family]))
     found = min_norm_point(problem)
     assert (found.status_code == Status.SOLVED).all()
     assert found.residual.max() < 1e-10
@@ -64,7 +64,7 @@ def test_primal_and_dual_objective_meet(family, c):
         found = conflict_averse_dual(problem, linear, radius)
         shorten = (radius / lengths(problem, found.multipliers).clamp_min(1e-300)).clamp_max(1.0)
         slope = (problem.values @ (found.multipliers * shorten[..., None])[..., None])[..., 0]
-        primal = torch.where(problem.alive, slope + linear, torch.inf).amin(-1)
+        primal = torch.where(problem.nonzero, slope + linear, torch.inf).amin(-1)
         dual = (linear * found.weights).sum(-1) + radius * lengths(problem, found.weights)
         size = dual.abs() + radius * (found.weights * problem.norms).sum(-1)
         solved = found.status_code == Status.SOLVED
@@ -77,7 +77,7 @@ def test_primal_and_dual_objective_meet(family, c):
 def test_no_support_does_better(family, c):
     """None stands for the min-norm point."""
     for num_tasks in (2, 3, 5):
-        problem = normalise(gramians(families(num_tasks, 4, seed=1)[family]))
+        problem = normalize(gramians(families(num_tasks, 4, seed=1)[family]))
         linear = problem.linear * (c is not None)
         radius = torch.ones_like(problem.scale) if c is None else c * problem.mean_norm
         solver = conflict_averse_dual(problem, linear, radius) if c else min_norm_point(problem)

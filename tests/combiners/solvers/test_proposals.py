@@ -41,8 +41,8 @@ def test_answers_are_the_same_without_them(family, name, monkeypatch):
         rows = families(num_tasks, 2, seed=12)[family]
         quick = [make_combiner(name)(G) for G in rows]
         with monkeypatch.context() as patch:
-            patch.setattr(active_set, "propose", no_proposal)
-            patch.setattr(power_fair, "propose", no_proposal)
+            patch.setattr(active_set, "find_candidate", no_proposal)
+            patch.setattr(power_fair, "find_candidate", no_proposal)
             plain = [make_combiner(name)(G) for G in rows]
         for G, one, other in zip(rows, quick, plain, strict=True):
             assert one.status == other.status
@@ -67,10 +67,10 @@ def proposals_of_no_use(K):
 @pytest.mark.parametrize("name", ["mgda", "cagrad", "imgrad"])
 def test_a_wrong_proposal_changes_nothing(name, monkeypatch):
     for M in gramians(families(5, 3, seed=13)["conflict"]):
-        monkeypatch.setattr(active_set, "propose", no_proposal)
+        monkeypatch.setattr(active_set, "find_candidate", no_proposal)
         expected = make_combiner(name).weights(M)
         for wrong in proposals_of_no_use(5):
-            monkeypatch.setattr(active_set, "propose", lambda *data, wrong=wrong: wrong)
+            monkeypatch.setattr(active_set, "find_candidate", lambda *data, wrong=wrong: wrong)
             found = make_combiner(name).weights(M)
             assert torch.equal(found.values, expected.values)
             assert torch.equal(found.residual, expected.residual)
@@ -81,7 +81,7 @@ def test_a_wrong_start_leads_to_the_same_bargain(size, monkeypatch):
     M = gramians(families(6, 1, seed=14)["conflict"])[0]
     expected = make_combiner("nash_mtl").weights(M)
     start = size * torch.arange(1, 7, dtype=torch.float64)
-    monkeypatch.setattr(power_fair, "propose", lambda *data: start)
+    monkeypatch.setattr(power_fair, "find_candidate", lambda *data: start)
     found = make_combiner("nash_mtl").weights(M)
     assert found.status == Status.SOLVED
     torch.testing.assert_close(found.values, expected.values, rtol=1e-9, atol=0)
@@ -89,8 +89,8 @@ def test_a_wrong_start_leads_to_the_same_bargain(size, monkeypatch):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_batches_and_transformed_functions_get_none(name, monkeypatch):
-    monkeypatch.setattr(active_set, "propose", refuse)
-    monkeypatch.setattr(power_fair, "propose", refuse)
+    monkeypatch.setattr(active_set, "find_candidate", refuse)
+    monkeypatch.setattr(power_fair, "find_candidate", refuse)
     combiner = make_combiner(name)
     M = gramians(families(4, 3)["conflict"])
     combiner.weights(M)

@@ -14,7 +14,7 @@ import torch
 
 from mtrl_imgrad.combiners import Status, make_combiner
 from mtrl_imgrad.combiners.solvers.choice import solve_bargain, solve_dual, solve_min_norm
-from mtrl_imgrad.combiners.solvers.normalised import normalise
+from mtrl_imgrad.combiners.solvers.normalized import normalize
 
 cp = pytest.importorskip("cvxpy")
 
@@ -25,7 +25,7 @@ VANISHING = 1e-7
 
 
 def problem(index):
-    """A normalised Gramian, by turns plain, of low rank, ill-conditioned, conflicting; K, scales, seed from ``index``.
+    """A normalized Gramian, by turns plain, of low rank, ill-conditioned, conflicting; K, scales, seed from ``index``.
 
     Norms lie within 24 decades over all problems, and within up to six among the tasks of one.
     """
@@ -51,7 +51,7 @@ def problem(index):
             rows = rows + 3 * uniform(()) * torch.sign(normal(K, 1)) * normal(1, 2 * K)
     between = 10 ** (6 * uniform(()) * (uniform(K, 1) - 1)) if index % 3 else 1.0
     rows = 10 ** (24 * uniform(()) - 12) * between * rows
-    return normalise(rows @ rows.mT)
+    return normalize(rows @ rows.mT)
 
 
 def length(values, weights):

@@ -3,43 +3,42 @@
 import contextlib
 import dataclasses
 import inspect
+from typing import Any
 
 import numpy as np
 import pytest
 import tyro
 import yaml
 
-from mtrl_imgrad.agents import MTPPO, MTSAC, MTPPOPolicy, MTSACPolicy
+from mtrl_imgrad.agents import MTPPO, MTSAC, MTTD3, registry
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.config_files import save_config
 from mtrl_imgrad.experiments.options import without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
+from mtrl_imgrad.experiments.rl.agent_config import agent_config, policy_config
 from mtrl_imgrad.experiments.rl.config import (
-    TRAIN_CONFIGS,
     EnvConfig,
     EvaluationConfig,
-    MTPPOConfig,
-    MTPPOPolicyConfig,
-    MTPPOTrainConfig,
-    MTSACConfig,
-    MTSACPolicyConfig,
-    MTSACTrainConfig,
     TrainConfig,
     load_config,
+    train_config_class,
 )
 from mtrl_imgrad.experiments.rl.train import make_agent, make_env, make_eval_env
 
 # Set by the run itself, or SB3's plumbing.
 NOT_OPTIONS = {"self", "policy", "env", "seed", "verbose", "tensorboard_log", "policy_kwargs", "_init_setup_model"}
-NOT_OPTIONS |= {"replay_buffer_class", "replay_buffer_kwargs", "action_noise"}
+NOT_OPTIONS |= {"replay_buffer_class", "replay_buffer_kwargs"}
 NOT_OPTIONS |= {*unsupported.SAC_ARGUMENTS, *unsupported.PPO_ARGUMENTS}
 # Matters of the machine, not of the experiment, or given by the evaluation.
 NOT_ENV_OPTIONS = {"tasks", "seed", "num_workers", "worker_timeout", "render_mode"}
 
 
-AGENTS = {"mtsac": (MTSAC, MTSACPolicy), "mtppo": (MTPPO, MTPPOPolicy)}
+AGENTS = {name: (agent, agent.policy_aliases["MlpPolicy"]) for name, agent in registry.AGENTS.items()}
+MTSACConfig, MTPPOConfig, MTTD3Config = map(agent_config, ("mtsac", "mtppo", "mttd3"))
+MTSACPolicyConfig, MTPPOPolicyConfig = map(policy_config, ("mtsac", "mtppo"))
+MTSACTrainConfig, MTPPOTrainConfig, MTTD3TrainConfig = map(train_config_class, ("mtsac", "mtppo", "mttd3"))
 
 
 def _fields(cls):
@@ -52,7 +51,7 @@ def _defaults(function):
 
 def test_every_constructor_argument_reaches_the_command_line():
     for name, (agent, _) in AGENTS.items():
-        assert set(_defaults(agent)) - NOT_OPTIONS <= _fields(type(TRAIN_CONFIGS[name]().agent))
+        assert set(_defaults(agent)) - NOT_OPTIONS <= _fields(type(train_config_class(name)().agent))
     assert set(inspect.signature(make_vec_env).parameters) - NOT_ENV_OPTIONS <= _fields(EnvConfig)
     parsed = tyro.cli(
         MTSACTrainConfig,
@@ -83,10 +82,12 @@ def test_every_constructor_argument_reaches_the_command_line():
 @pytest.mark.parametrize("name", AGENTS)
 def test_defaults_are_those_of_the_classes(name):
     agent_class, policy_class = AGENTS[name]
-    config = TRAIN_CONFIGS[name]()
+    config = train_config_class(name)()
     expected = _defaults(agent_class)
     for option, value in vars(config.agent).items():
-        if option in expected:
+        if option == "action_noise":  # a number here
+            assert value == 0
+        elif option in expected:
             assert value == ({} if value == {} and expected[option] is None else expected[option]), option
     policy = set(_defaults(policy_class)) - {
         "observation_space",
@@ -117,8 +118,39 @@ def test_a_configuration_makes_its_agent():
     assert isinstance(agent, MTSAC)
     assert agent.actor.encoder.spec.layer_norm
     assert [network.spec.layer_norm for network in agent.critic.q_networks] == [False]
-    with pytest.raises(ArgumentError, match="MTSACTrainConfig or MTPPOTrainConfig"):
+    with pytest.raises(UnknownNameError, match="Known: mtsac, mtppo, mttd3"):
         make_agent(TrainConfig(), env)
+
+
+def test_action_noise_is_a_number_in_a_configuration():
+    env = make_env(EnvConfig(env=("toy-reach",)), seed=0)
+    for kind in (MTSACTrainConfig, MTTD3TrainConfig):
+        agent = make_agent(tyro.cli(kind, args=["--action-noise", "0.3", "--net-arch", "8"]), env)
+        noises = np.stack([agent.action_noise() for _ in range(2000)])
+        assert noises.shape == (2000, *env.action_space.shape)
+        assert noises.std(axis=0) == pytest.approx(0.3, abs=0.03)
+        assert abs(np.corrcoef(noises.T)[0, 1]) < 0.15, "each action has noise of its own"
+    assert make_agent(MTTD3TrainConfig(), env).action_noise is None
+
+
+def test_an_agent_added_to_the_registry_has_a_configuration(monkeypatch):
+    class Third(MTTD3):
+        """TD3 with another name.
+
+        Args:
+            swing: a number
+                of its own.
+        """
+
+        def __init__(self, policy, env, swing: float = 2.0, learning_rate: float = 0.1, **kwargs: Any) -> None:
+            super().__init__(policy, env, learning_rate, **kwargs)
+            self.swing = swing
+
+    monkeypatch.setitem(registry.AGENTS, "third", Third)
+    config = tyro.cli(train_config_class("third"), args=["--swing", "3", "--net-arch", "8"])
+    assert config.agent.learning_rate == 0.1
+    with pytest.raises(SystemExit):
+        tyro.cli(train_config_class("third"), args=["--swung", "3"])
 
 
 def test_dropout_of_the_critics_alone_from_the_command_line():

@@ -338,7 +338,7 @@ def test_wrong_commands_are_one_line(tmp_path, capsys):
         (["--resume", str(tmp_path)], "no run"),
         (["--resume", str(tmp_path), "--epochs", "3"], "--epochs"),
     ):
-        assert main(["supervised", *arguments]) == 1
+        assert main(["supervised", *arguments]) == 2
         assert expected in capsys.readouterr().err
 
 

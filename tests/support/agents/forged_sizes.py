@@ -16,7 +16,7 @@ from pathlib import Path
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.checkpoints.format import read_checkpoint, write_checkpoint
 from mtrl_imgrad.envs import make_vec_env
-from tests.agents.checkpoints.test_damaged_checkpoints import _forge, _npy, _sign
+from tests.checkpoints.test_damaged_checkpoints import _forge, _npy, _sign
 
 COMMON = {"policy_kwargs": {"net_arch": [8]}, "batch_size": 8, "seed": 0, "device": "cpu", "trace": False}
 AGENTS = {

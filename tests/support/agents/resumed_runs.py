@@ -17,20 +17,21 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import CSVOutputFormat, Logger
 
-from mtrl_imgrad.agents import MTPPO, MTSAC, GradientDiagnosticsCallback, MTCheckpointCallback
+from mtrl_imgrad.agents import GradientDiagnosticsCallback, MTCheckpointCallback
+from mtrl_imgrad.agents.registry import AGENTS
 from mtrl_imgrad.checkpoints.format import read_checkpoint
 from mtrl_imgrad.envs import make_vec_env
 from tests.support.paths import ROOT
 
-AGENTS = {"mtsac": MTSAC, "mtppo": MTPPO}
 HORIZON = 7
 STEPS = 16
 """Of every environment before the break, and as many after it: within an episode, between two rollouts of MTPPO."""
 OPTIONS = {
     "mtsac": {"learning_starts": 40, "batch_size": 16, "buffer_size": 80},
+    "mttd3": {"learning_starts": 40, "batch_size": 16, "buffer_size": 80, "policy_delay": 3},
     "mtppo": {"n_steps": 8, "batch_size": 16, "n_epochs": 1, "value_normalization": "popart"},
 }
-COMMON = {"policy_kwargs": {"net_arch": [8]}, "seed": 3, "device": "cpu"}
+COMMON = {"seed": 3, "device": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class Run:
 
     def in_one_go(self):
         env = self.make_env()
-        self.learn(AGENTS[self.agent]("MlpPolicy", env, **COMMON, **OPTIONS[self.agent], **self.arguments), "whole", 32)
+        policy = {"net_arch": [8]}
+        if self.arguments["combiner"] == "adatask":  # makes Adam's step itself
+            policy["optimizer_class"] = torch.optim.SGD
+        options = {**COMMON, **OPTIONS[self.agent], "policy_kwargs": policy, **self.arguments}
+        self.learn(AGENTS[self.agent]("MlpPolicy", env, **options), "whole", 2 * STEPS)
         env.close()
 
     def after_the_break(self):

@@ -15,17 +15,16 @@ from torch import nn
 
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.encoders import ENCODERS, NetworkSpec, make_encoder
-from mtrl_imgrad.agents.encoders.layers import TaskLinear
 from mtrl_imgrad.combiners import combiner_class, list_combiners, make_combiner
-from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.envs import Backend, make_vec_env
 from mtrl_imgrad.evaluation import EvaluationHistory, SuccessReport
 from mtrl_imgrad.experiments.presets import preset_path
-from mtrl_imgrad.experiments.rl import config as agents
 from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, SupervisedConfig
 from mtrl_imgrad.experiments.supervised.data import load_splits
-from mtrl_imgrad.gradients import Parameters, by_rows, split_parameters
+from mtrl_imgrad.gradients import StepSettings
 from mtrl_imgrad.supervised.datasets import (
     AttributeSample,
+    DataFormat,
     DenseSample,
     write_celeba,
     write_cityscapes,
@@ -145,10 +144,6 @@ def module() -> nn.Module:
     return nn.Linear(2, 1)
 
 
-def task_parameters() -> Parameters:
-    return split_parameters(TaskLinear(2, 2, 1))
-
-
 def task_loss(parameters: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
     return sum(value.square().sum() for value in parameters.values()), ()
 
@@ -233,7 +228,9 @@ CALLS: dict[str, Call] = {
     "combiners.solvers.simplex_problems.min_norm_point": lambda folder: {"gramian": gramian()},
     "agents.sac.agent.MTSAC": lambda folder: agent_arguments(buffer_size=400),
     "agents.ppo.agent.MTPPO": lambda folder: agent_arguments(n_steps=4, batch_size=8),
+    "agents.td3.agent.MTTD3": lambda folder: agent_arguments(buffer_size=400),
     "agents.sac.policy.MTSACPolicy": policy_arguments,
+    "agents.td3.policy.MTTD3Policy": policy_arguments,
     "agents.ppo.policy.MTPPOPolicy": policy_arguments,
     "agents.off_policy.buffer.TaskReplayBuffer": lambda folder: {
         "buffer_size": 8,
@@ -253,9 +250,13 @@ CALLS: dict[str, Call] = {
         "initialization": "orthogonal",
         "critic": True,
     },
+    "agents.encoders.base.NetworkSpec": lambda folder: vars(SPEC),
     "agents.encoders.make_encoder": lambda folder: {"encoder": "one_hot", "spec": SPEC},
-    "envs.registry.make_vec_env": lambda folder: {"tasks": "toy-reach"},
-    "envs.task_sets.list_tasks": lambda folder: {"task_set": "MT10"},
+    "envs.make.make_vec_env": lambda folder: {"tasks": "toy-reach"},
+    "envs.registry.Backend": lambda folder: {"name": "mine", "vec_env": "module:Class", "task_sets": {"a": ("b", "c")}},
+    "envs.registry.register_backend": lambda folder: {"backend": Backend("mine", "module:Class", {"a": ("b", "c")})},
+    "envs.registry.list_tasks": lambda folder: {"task_set": "MT10"},
+    "evaluation.protocol.EvaluationProtocol": lambda folder: {},
     "evaluation.history.EvaluationHistory": lambda folder: {"task_names": ("a", "b")},
     "evaluation.report.SuccessReport": lambda folder: {
         "task_names": ("a", "b"),
@@ -300,14 +301,15 @@ CALLS: dict[str, Call] = {
         "scenario": 0,
         "path": folder / "a.png",
     },
-    "gradients.ParameterIndex": lambda folder: {"module": module()},
-    "gradients.split_parameters": lambda folder: {"module": module()},
-    "gradients.by_rows": lambda folder: {"loss": task_loss, "parameters": task_parameters()},
-    "gradients.over_tasks": lambda folder: {"function": task_loss, "parameters": task_parameters()},
-    "gradients.combine_rows": lambda folder: {
+    "gradients.parameters.ParameterIndex": lambda folder: {"module": module()},
+    "gradients.parameters.split_parameters": lambda folder: {"module": module()},
+    "gradients.network_update.NetworkUpdate": lambda folder: {
+        "network": module(),
         "combiner": make_combiner("mgda"),
-        "jacobian": by_rows(task_loss, task_parameters()),
+        "loss": task_loss,
+        "settings": StepSettings(),
     },
+    "reporting.atomic_files.write_text": lambda folder: {"target": folder / "file", "text": "some"},
     "reporting.atomic_files.write_atomically": lambda folder: {
         "target": folder / "file",
         "write": lambda file: file.write(b""),
@@ -335,6 +337,10 @@ CALLS: dict[str, Call] = {
     "supervised.metrics.segmentation.SegmentationMetric": lambda folder: {"num_classes": 3},
     "supervised.metrics.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
     "supervised.metrics.metric_set.make_metric": lambda folder: {"task": TASKS[0]},
+    "supervised.datasets.registry.DataFormat": lambda folder: {"name": "mine", "reader": "module:Class"},
+    "supervised.datasets.registry.data_format": lambda folder: {"name": "nyuv2"},
+    "supervised.datasets.registry.register_format": lambda folder: {"record": DataFormat("mine", "module:Class")},
+    "experiments.supervised.published.has_published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.datasets.dense.DenseDataset": lambda folder: {
         "root": nyuv2(folder),
         "split": "train",
@@ -387,11 +393,6 @@ CALLS: dict[str, Call] = {
     "experiments.presets.list_presets": lambda folder: {"kind": "rl"},
     "experiments.presets.preset_path": lambda folder: {"kind": "rl", "name": "mt10"},
     "experiments.rl.config.train_config_class": lambda folder: {"agent": "mtsac"},
-    "experiments.config_files.save_config": lambda folder: {
-        "config": agents.MTSACTrainConfig(),
-        "path": folder / "config.yaml",
-        "ran_with": {},
-    },
 }
 SLOW: set[str] = set()
 METHODS: dict[str, Callable[[Path], tuple[Any, dict[str, Any]]]] = {

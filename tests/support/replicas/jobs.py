@@ -114,7 +114,7 @@ def take_steps(
             options["features"] = z
         combiner.backward(losses(z), problem.trunk.parameters(), problem.heads.parameters(), **ranks, **options)
         optimizer.step()
-        if combiner.wants_losses_after:
+        if combiner.needs_losses_after_step:
             with torch.no_grad():
                 after = losses(problem.features(x[kept]))
             tasks = [task for task, loss in enumerate(after) if loss is not None]

@@ -5,14 +5,14 @@ import re
 import pytest
 
 from mtrl_imgrad.checkpoints.format import read_checkpoint
-from tests.support.agents.saved_states import number_in, run
+from tests.support.checkpoints.saved_states import number_in, run
 
 pytestmark = pytest.mark.faults
 
 KILLED_AT_RANDOM = """
     import random
     import time
-    from tests.support.agents.saved_states import number_in
+    from tests.support.checkpoints.saved_states import number_in
     from mtrl_imgrad.checkpoints.format import read_checkpoint
 
     folder, draw, number = Path({folder!r}), random.Random({seed}), 0

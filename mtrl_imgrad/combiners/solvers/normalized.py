@@ -3,7 +3,7 @@
 Every Gramian method starts here, so that the policy for bad input is written once:
 
 * scaling all gradients changes nothing, because the Gramian is divided by the mean of its diagonal;
-* a task whose gradient is zero is left out (``alive`` is False) and keeps its base weight;
+* a task whose gradient is zero is left out (``nonzero`` is False) and keeps its base weight;
 * if every gradient is zero the answer is the base weights, status ``ZERO_GRADIENTS``;
 * if an entry is NaN or infinite the answer is NaN, status ``NON_FINITE``; nothing is raised and nothing is
   copied to the host, so that a training step on a GPU may look at the status when it suits it.
@@ -20,22 +20,22 @@ from torch import Tensor
 from mtrl_imgrad.combiners.gramian import ZERO_NORM, check_gramian
 from mtrl_imgrad.combiners.result import Status, Weights
 
-__all__ = ["NormalisedGramian", "normalise"]
+__all__ = ["NormalizedGramian", "normalize"]
 
 _SMALLEST_SCALE = 1e-300
 """Squared norms below this are denormal numbers and hold no digits; such gradients count as zero."""
 
 
 @dataclass(frozen=True)
-class NormalisedGramian:
+class NormalizedGramian:
     """A Gramian ready for the solvers. Batch dimensions lead; everything is on the Gramian's device.
 
     Attributes:
         values: ``[..., K, K]`` float64 with unit mean diagonal; the identity where the input was not usable.
         scale: ``[...]`` what the input was divided by.
-        norms: ``[..., K]`` gradient norms in these units, zero where not ``alive``.
-        inverse_norms: ``[..., K]`` their reciprocals, zero where not ``alive``.
-        alive: ``[..., K]`` mask of the non-zero gradients; all True where every gradient is zero.
+        norms: ``[..., K]`` gradient norms in these units, zero where not ``nonzero``.
+        inverse_norms: ``[..., K]`` their reciprocals, zero where not ``nonzero``.
+        nonzero: ``[..., K]`` mask of the non-zero gradients; all True where every gradient is zero.
         mean: ``[K]`` weights of the mean gradient, sum 1; ``1 / K`` each unless the rows are groups of tasks.
         linear: ``[..., K]`` inner products of the mean gradient with each task.
         mean_norm: ``[...]`` norm of the mean gradient.
@@ -47,7 +47,7 @@ class NormalisedGramian:
     scale: Tensor
     norms: Tensor
     inverse_norms: Tensor
-    alive: Tensor
+    nonzero: Tensor
     mean: Tensor
     linear: Tensor
     mean_norm: Tensor
@@ -100,8 +100,8 @@ class NormalisedGramian:
         return torch.where(finite, values, torch.nan)
 
 
-def normalise(gramian: Tensor, mean: Tensor | None = None) -> NormalisedGramian:
-    """Check the shape and normalise; see `NormalisedGramian`.
+def normalize(gramian: Tensor, mean: Tensor | None = None) -> NormalizedGramian:
+    """Check the shape and normalize; see `NormalizedGramian`.
 
     Args:
         gramian: ``[..., K, K]``, any floating dtype.
@@ -120,17 +120,17 @@ def normalise(gramian: Tensor, mean: Tensor | None = None) -> NormalisedGramian:
     scale = torch.where(usable, scale, 1.0)
     values = torch.where(usable[..., None, None], gramian, eye) / scale[..., None, None]
     squares = values.diagonal(dim1=-2, dim2=-1)
-    alive = squares > ZERO_NORM**2 * squares.amax(-1, keepdim=True)
-    norms = torch.where(alive, squares, 0.0).sqrt()
+    nonzero = squares > ZERO_NORM**2 * squares.amax(-1, keepdim=True)
+    norms = torch.where(nonzero, squares, 0.0).sqrt()
     if mean is None:
         mean = torch.full_like(values[..., 0], 1 / gramian.shape[-1])
     linear = (values * mean[..., None, :]).sum(-1)
-    return NormalisedGramian(
+    return NormalizedGramian(
         values=values,
         scale=scale,
         norms=norms,
-        inverse_norms=torch.where(alive, norms.reciprocal(), 0.0),
-        alive=alive,
+        inverse_norms=torch.where(nonzero, norms.reciprocal(), 0.0),
+        nonzero=nonzero,
         mean=mean,
         linear=linear,
         mean_norm=(linear * mean).sum(-1).clamp_min(0).sqrt(),

@@ -14,7 +14,7 @@ import torch
 
 from mtrl_imgrad.checkpoints.format import MANIFEST, read_checkpoint, write_checkpoint
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
-from tests.support.agents.saved_states import number_in, save_small
+from tests.support.checkpoints.saved_states import number_in, save_small
 
 pytestmark = pytest.mark.faults
 

@@ -1,10 +1,10 @@
-"""Quick proposals for a single problem on a CPU, which the solvers check before they believe them.
+"""Quick candidates for the solution of a single problem on a CPU, which the solvers check before they accept them.
 
 At K = 10 a solve is some hundred operations on a few numbers each, and what they cost is PyTorch's dispatch. NumPy's is
 a third of that. So for one problem on a CPU a plain method without safeguards is tried here first. **Nothing rests on
-its being right**: what it proposes is accepted only where it meets the solvers' own optimality conditions, and where it
-does not the solver runs as if nothing had been proposed. Batches, other devices, compiled graphs and ``torch.vmap`` get
-no proposals.
+its being right**: a candidate is accepted only where it meets the solvers' own optimality conditions, and where it
+does not the solver runs as if there were none. Batches, other devices, compiled graphs and ``torch.vmap`` get
+no candidates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["propose", "propose_balance", "propose_minimum"]
+__all__ = ["balance_candidate", "find_candidate", "minimum_candidate"]
 
 _EXCHANGES = 12
 _NEWTON_STEPS = 40
@@ -26,11 +26,11 @@ _SLIGHT = 1e-15
 Method = Callable[..., np.ndarray | None]
 
 
-def propose(method: Method, *data: Tensor | float) -> Tensor | None:
+def find_candidate(method: Method, *data: Tensor | float) -> Tensor | None:
     """What ``method`` finds for the data, or None where it finds nothing.
 
     Args:
-        method: `propose_minimum` or `propose_balance`.
+        method: `minimum_candidate` or `balance_candidate`.
         data: its arguments, of a single problem on a CPU.
     """
     try:
@@ -45,7 +45,7 @@ def propose(method: Method, *data: Tensor | float) -> Tensor | None:
     return None if found is None else torch.from_numpy(found)
 
 
-def propose_minimum(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray) -> np.ndarray | None:
+def minimum_candidate(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray) -> np.ndarray | None:
     """Where ``(b'z + q |z|_C) / a'z`` may have its minimum over z >= 0: exchange of whole sets of tasks.
 
     From the best single task on: the closed form of the optimum on a set of tasks says which of them are not wanted,
@@ -91,7 +91,7 @@ def propose_minimum(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray) 
     return y
 
 
-def propose_balance(C: np.ndarray, log_b: np.ndarray, p: float) -> np.ndarray | None:
+def balance_candidate(C: np.ndarray, log_b: np.ndarray, p: float) -> np.ndarray | None:
     """Where ``C z = b z^(-p)`` may hold: Newton's method, shortened as in `mtrl_imgrad.combiners.solvers.power_fair`.
 
     Args:

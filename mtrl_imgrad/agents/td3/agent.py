@@ -1,0 +1,170 @@
+"""Multi-task TD3 in SB3's style: one agent, K tasks, and a combiner between their gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+
+from mtrl_imgrad.agents.common import unsupported
+from mtrl_imgrad.agents.off_policy.algorithm import TaskReplayAlgorithm
+from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
+from mtrl_imgrad.agents.td3.policy import MTTD3Policy
+from mtrl_imgrad.agents.td3.update import TD3Noise, TD3Report, TD3Settings, TD3Update
+from mtrl_imgrad.combiners import Combiner
+from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
+from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, Positive, Probability, Seed, checked
+
+__all__ = ["MTTD3"]
+
+
+@checked
+class MTTD3(TaskReplayAlgorithm):
+    """Multi-task TD3: TD3 (Fujimoto et al., arXiv 1802.09477) whose K task gradients go through a combiner.
+
+    Use it as SB3's TD3: its arguments come first, in its order. As in `MTSAC` the replay is a ring a task, batches are
+    balanced, and the gradients of the shared parameters of actor and critic are combined by ``combiner``.
+    ``docs/mttd3.md`` gives the losses and what differs from SB3.
+
+    Args:
+        policy: ``"MlpPolicy"`` or a subclass of `MTTD3Policy`.
+        env: what `mtrl_imgrad.envs.make_vec_env` returns; or any SB3 VecEnv or Gymnasium environment with a flat
+            Box, which is then one task. None only to load a trained agent.
+        learning_rate: of all optimizers; a number or a schedule of the remaining progress (1 to 0).
+        buffer_size: transitions kept over all tasks.
+        learning_starts: environment steps over all tasks of uniformly random actions before learning.
+        batch_size: rows of a batch over all tasks, a multiple of K; None takes 128 a task.
+        tau: step of the target networks towards the networks.
+        gamma: discount.
+        train_freq: steps of the vector environment between trainings, or ``(number, "step" | "episode")``.
+        gradient_steps: updates a training; -1 makes as many as transitions were collected.
+        action_noise: SB3's noise, added to the actions when acting (in a run's configuration: the standard deviation of
+            normal noise, 0 for none).
+        replay_buffer_class: a subclass of `TaskReplayBuffer`.
+        replay_buffer_kwargs: its further arguments.
+        optimize_memory_usage: SB3's, accepted with its default.
+        n_steps: rewards of the return before the critic's own estimate; fewer where an episode ends.
+        policy_delay: updates of the critics for each of the actor and of the target networks.
+        target_policy_noise: standard deviation of the noise on the target actor's actions.
+        target_noise_clip: this noise stays within plus and minus this.
+        stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
+        tensorboard_log: folder of TensorBoard logs.
+        policy_kwargs: arguments of `MTTD3Policy`, for instance ``dict(net_arch=[400, 300], encoder="embedding")``.
+        verbose: 0 prints nothing, 1 SB3's tables.
+        seed: determines the run on one machine.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``; actor and critic have one (and its state) each.
+        combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
+        heads: gradient of a task's own parameters: ``"unweighted"`` its plain one, ``"weighted"`` times its weight.
+        max_grad_norm: clip each network's gradient to this length after combining; None does not clip.
+        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
+            ``"raise"``, ``"skip"`` or ``"drop_task"``, see `MTSAC`.
+        sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
+        reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
+        trace: record the operations of an update once and replay them; changes no number. False for debugging.
+
+    Raises:
+        ArgumentError: if an argument is wrong, naming it.
+        UnsupportedError: if it asks for something of SB3's that is not there.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTTD3Policy}
+    policy: MTTD3Policy
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 1e-3,
+        buffer_size: Count = 1_000_000,
+        learning_starts: NonNegativeInt = 100,
+        batch_size: Count | None = None,
+        tau: Probability = 0.005,
+        gamma: Probability = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: Count = 1,
+        policy_delay: Count = 2,
+        target_policy_noise: NonNegative = 0.2,
+        target_noise_clip: NonNegative = 0.5,
+        stats_window_size: Count = 100,
+        tensorboard_log: str | os.PathLike[str] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: Seed | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
+        combiner_kwargs: Mapping[str, Any] | None = None,
+        heads: Heads = "unweighted",
+        max_grad_norm: Positive | None = None,
+        on_nonfinite: OnNonFinite = "raise",
+        sampling: Sampling = "balanced",
+        reward_normalization: Literal["std"] | None = None,
+        trace: bool = True,
+    ) -> None:
+        self._check_arguments(locals(), {}, unsupported.SAC_ARGUMENTS)
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            n_steps=n_steps,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            combiner=combiner,
+            combiner_kwargs=combiner_kwargs,
+            heads=heads,
+            max_grad_norm=max_grad_norm,
+            on_nonfinite=on_nonfinite,
+            sampling=sampling,
+            reward_normalization=reward_normalization,
+            trace=trace,
+        )
+        self.policy_delay = policy_delay
+        self.target_policy_noise = target_policy_noise
+        self.target_noise_clip = target_noise_clip
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_update(self) -> TD3Update:
+        self.actor_target = self.policy.actor_target
+        combiners = (self.critic_combiner, self.actor_combiner)
+        return TD3Update(self.policy, *combiners, self._settings(), trace=self.trace)
+
+    def _settings(self) -> TD3Settings:
+        noise = (self.target_policy_noise, self.target_noise_clip)
+        return TD3Settings(self.gamma, self.tau, self._step_settings(), *noise)
+
+    def _update_once(self, batch: TaskBatch, jacobian: bool, last: bool) -> TD3Report:
+        noise = TD3Noise(self._draw_noise(batch.actions), self.update.draw_masks(batch, self.noise_generator))
+        with_actor = (self._n_updates + 1) % self.policy_delay == 0
+        return self.update(batch, noise, with_actor, (jacobian and last, jacobian))
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor_target"]

@@ -1,0 +1,120 @@
+"""Actor and policy of multi-task TD3, for any task-conditioned encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from mtrl_imgrad.agents.common.base_policy import NetArch, spaces_of, split_observation
+from mtrl_imgrad.agents.encoders import Encoder
+from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
+from mtrl_imgrad.validation import checked
+
+__all__ = ["MTTD3Actor", "MTTD3Policy"]
+
+
+class MTTD3Actor(BasePolicy):
+    """A deterministic actor: tanh of an encoder with ``A`` outputs."""
+
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Box, encoder: Encoder, task_features: int
+    ) -> None:
+        super().__init__(observation_space, action_space, squash_output=True)
+        self.encoder = encoder
+        self.task_features = task_features
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**spaces_of(self), "encoder": self.encoder, "task_features": self.task_features}
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """``[N, O]`` to actions ``[N, A]`` in (-1, 1)."""
+        return torch.tanh(self.encoder(*split_observation(observation, self.task_features)))
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        assert isinstance(observation, Tensor)
+        return self(observation.float())
+
+
+@checked
+class MTTD3Policy(TwinCriticPolicy):
+    """Policy of `MTTD3`: ``policy_kwargs`` are the arguments below, from ``net_arch`` on.
+
+    Args:
+        observation_space: Box, with the one-hot last where ``one_hot``.
+        action_space: Box.
+        lr_schedule: SB3's learning-rate schedule.
+        task_names: the K tasks.
+        one_hot: whether observations carry the task.
+        net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``. Default three layers of 400 (Meta-World's).
+        activation_fn: class of the non-linearity.
+        layer_norm: normalize every hidden layer before its activation; or ``dict(pi=..., qf=...)``.
+        dropout: rate in [0, 1) at which units of every hidden layer are dropped in updates; or by side.
+        encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; or ``dict(pi=...,
+            qf=...)``.
+        encoder_kwargs: the encoder's own options, or ``dict(pi=..., qf=...)`` of them.
+        initialization: initial values of linear layers, see `mtrl_imgrad.agents.encoders.initialize`.
+        optimizer_class: default Adam (fused).
+        optimizer_kwargs: its options, besides the learning rate.
+        n_critics: number of critics; the target is the smallest of them, the actor climbs the first.
+
+    Raises:
+        ArgumentError: if an argument is wrong, naming it.
+    """
+
+    actor: MTTD3Actor
+    actor_target: MTTD3Actor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        task_names: Sequence[str] = ("task",),
+        one_hot: bool = False,
+        net_arch: NetArch = (400, 400, 400),
+        activation_fn: type[nn.Module] = nn.ReLU,
+        layer_norm: bool | dict[str, bool] = False,
+        dropout: float | dict[str, float] = 0.0,
+        encoder: str | type[Encoder] | dict[str, Any] = "multi_head",
+        encoder_kwargs: dict[str, Any] | None = None,
+        initialization: str = "pytorch",
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            n_critics,
+            task_names=task_names,
+            one_hot=one_hot,
+            net_arch=net_arch,
+            activation_fn=activation_fn,
+            layer_norm=layer_norm,
+            dropout=dropout,
+            encoder=encoder,
+            encoder_kwargs=encoder_kwargs,
+            initialization=initialization,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+
+    def _make_actors(self, action_dim: int) -> None:
+        self.actor, self.actor_target = (
+            MTTD3Actor(
+                self.observation_space,
+                self.action_space,  # type: ignore[arg-type]
+                self._make_encoder("pi", self.state_features, action_dim),
+                self.task_features,
+            )
+            for _ in range(2)
+        )
+        self.actor_target.load_state_dict(self.actor.state_dict())
+        self.actor_target.set_training_mode(False)
