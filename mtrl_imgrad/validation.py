@@ -292,7 +292,7 @@ def _constrained_words(kind: str, constraints: tuple[Any, ...]) -> str:
                 case Le():
                     high = f"{bound.le}]"
     if low and high:
-        return f"{kind} in {low}, {high}"
+        return f"{kind.replace('a number', 'a finite number')} in {low}, {high}"
     if low:
         return f"{kind} {'>' if low[0] == '(' else '>='} {low[1:]}"
     return f"{kind} {'<' if high[-1] == ')' else '<='} {high[:-1]}" if high else kind

@@ -82,7 +82,7 @@ def test_what_fits_an_annotation(annotation, right, wrong):
         (NonNegative, NAN, "x must be a finite number >= 0, got nan"),
         (PositiveOrInf | None, 0, "x must be a number > 0 or None, got 0"),
         (Probability, 1.5, "x must be a finite number in [0, 1], got 1.5"),
-        (Annotated[float, Gt(0), Lt(1)], 1, "x must be a number in (0, 1), got 1"),
+        (Annotated[float, Gt(0), Lt(1)], 1, "x must be a finite number in (0, 1), got 1"),
         (Annotated[float, Lt(2.5)], 3, "x must be a number < 2.5, got 3"),
         (Count, True, "x must be an integer >= 1, got True"),
         (Annotated[int, Ge(2)], 1, "x must be an integer >= 2, got 1"),

@@ -13,6 +13,7 @@ from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.evaluation.files import EPISODES, PathLike, load_npz, save_npz, with_suffix
 from mtrl_imgrad.evaluation.protocol import read_protocol
 from mtrl_imgrad.evaluation.report import SuccessReport
+from mtrl_imgrad.evaluation.statistics import Confidence
 from mtrl_imgrad.validation import checked
 
 __all__ = ["EvaluationHistory"]
@@ -27,7 +28,7 @@ class EvaluationHistory:
         confidence: two-sided level of the intervals.
     """
 
-    def __init__(self, task_names: Sequence[str], confidence: float = 0.95) -> None:
+    def __init__(self, task_names: Sequence[str], confidence: Confidence = 0.95) -> None:
         self.task_names = tuple(map(str, task_names))
         self.confidence = confidence
         self.reports: list[SuccessReport] = []

@@ -14,7 +14,7 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.files import EPISODES, PathLike, load_npz, save_npz, with_suffix, write_whole
 from mtrl_imgrad.evaluation.protocol import UNKNOWN, EvaluationProtocol, read_protocol
 from mtrl_imgrad.evaluation.report_table import report_table
-from mtrl_imgrad.evaluation.statistics import Interval, as_array, success_interval, wilson_interval
+from mtrl_imgrad.evaluation.statistics import Confidence, Interval, as_array, success_interval, wilson_interval
 from mtrl_imgrad.reporting.tables import render_text
 from mtrl_imgrad.validation import checked
 
@@ -43,7 +43,7 @@ class SuccessReport:
     successes: NDArray[np.bool_]
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
-    confidence: float = 0.95
+    confidence: Confidence = 0.95
     has_success: NDArray[np.bool_] | None = None
     protocol: EvaluationProtocol = UNKNOWN
 

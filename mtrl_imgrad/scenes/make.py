@@ -13,7 +13,7 @@ from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
 from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.scenes.rendering import choose_colour
 from mtrl_imgrad.supervised.datasets.description import META_NAME, read_meta
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Seed, checked
 
 __all__ = ["SCENE_KINDS", "make_scenes"]
 
@@ -42,7 +42,7 @@ def make_scenes(
     counts: Mapping[str, int] | None = None,
     height: int | None = None,
     width: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     colour: str = "auto",
     progress_bar: bool = True,
 ) -> Path:
@@ -104,8 +104,6 @@ def _check(recipe: Mapping[str, Any]) -> None:
         raise ArgumentError(f"counts must give each of some of {', '.join(SPLITS)} a positive number, got {counts}")
     if min(recipe["height"], recipe["width"]) < 1:
         raise ArgumentError(f"height and width must be positive, got {recipe['height']} and {recipe['width']}")
-    if recipe["seed"] < 0:
-        raise ArgumentError(f"seed must not be negative, got {recipe['seed']}")
 
 
 def _is_made(root: Path, recipe: Mapping[str, Any], colour: str) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL, UNKNOWN_ATTRIBUTE, measured_pixels
-from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
+from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked
 
@@ -32,11 +32,7 @@ def make_loss(task: TaskSpec, protocol: Protocol = "fixed") -> Loss:
     Args:
         task: its kind decides.
         protocol: which pixels count, see `measured_pixels`; makes no difference to segmentation and attributes.
-
-    Raises:
-        UnknownNameError: for an unknown protocol.
     """
-    check_protocol(protocol)
     losses: dict[str, Loss] = {
         "segmentation": segmentation_loss,
         "depth": lambda prediction, target: depth_loss(prediction, target, protocol),

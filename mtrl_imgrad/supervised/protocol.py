@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
-from mtrl_imgrad.errors import UnknownNameError
-
-__all__ = ["Protocol", "check_protocol"]
+__all__ = ["Protocol"]
 
 Protocol = Literal["paper", "fixed"]
 """``"paper"``: what the code behind the published tables computes, for comparison with their numbers.
 ``"fixed"``: the same quantities over the whole split and without 0/0; the default. The differences are listed in
 ``docs/supervised_networks.md``."""
-
-
-def check_protocol(protocol: str) -> None:
-    """Raise `UnknownNameError` if ``protocol`` is not a `Protocol`."""
-    if protocol not in get_args(Protocol):
-        raise UnknownNameError("protocol", protocol, get_args(Protocol))

@@ -32,7 +32,7 @@ from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
-from mtrl_imgrad.validation import Seed, checked
+from mtrl_imgrad.validation import NonNegativeInt, PositiveOrInf, Seed, checked
 
 __all__ = ["MultiTaskTrainer"]
 
@@ -90,23 +90,19 @@ class MultiTaskTrainer:
         gradients: Literal["losses", "features"] = "losses",
         heads: Heads = "unweighted",
         sharing: SharingRule = "cagrad",
-        max_grad_norm: float | None = None,
+        max_grad_norm: PositiveOrInf | None = None,
         on_nonfinite: OnNonFinite = "raise",
         protocol: Protocol = "fixed",
         evaluation_mode: Literal["eval", "train"] = "eval",
         seed: Seed = 0,
         device: str | torch.device = "auto",
-        num_workers: int = 0,
+        num_workers: NonNegativeInt = 0,
         group: Any = None,
     ) -> None:
         if model.tasks != data.tasks:
             raise TaskMismatchError(f"the model's tasks are {model.tasks}, the data's {data.tasks}")
-        if gradients not in ("losses", "features"):
-            raise ArgumentError(f"gradients must be 'losses' or 'features', got {gradients!r}")
         if gradients == "features" and not isinstance(model, FeatureModel):
             raise ArgumentError(f"gradients='features' needs one representation for all heads; {model.name} has none")
-        if evaluation_mode not in ("eval", "train"):
-            raise ArgumentError(f"evaluation_mode must be 'eval' or 'train', got {evaluation_mode!r}")
         self.optimization = optimization or OptimizationConfig()
         self.reporting = reporting or ReportConfig()
         self.device = _device(device)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.losses import make_loss
 from tests.support.supervised.benchmark_tasks import CELEBA, NYUV2
 
@@ -99,5 +99,5 @@ def test_attribute_loss_has_a_gradient_where_the_sigmoid_saturates():
 
 
 def test_unknown_protocol():
-    with pytest.raises(UnknownNameError, match="unknown protocol 'published'. Known: paper, fixed"):
+    with pytest.raises(ArgumentError, match="protocol must be one of 'paper', 'fixed', got 'published'"):
         make_loss(DEPTH, "published")

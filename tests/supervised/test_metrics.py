@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl_imgrad.errors import ArgumentError, TaskMismatchError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.supervised.metrics import MetricSet, make_metric
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from tests.support.supervised.benchmark_tasks import CELEBA, CITYSCAPES, NYUV2
@@ -279,7 +279,7 @@ def test_missing_task_and_unknown_protocol(batches):
     predictions, targets = batches[0]
     with pytest.raises(TaskMismatchError, match="targets must have task 'depth', got segmentation"):
         MetricSet(NYUV2[1:]).update(predictions, {"segmentation": targets["segmentation"]})
-    with pytest.raises(UnknownNameError, match="unknown protocol 'papre'"):
+    with pytest.raises(ArgumentError, match="protocol must be .*, got 'papre'"):
         MetricSet(NYUV2, "papre")
 
 

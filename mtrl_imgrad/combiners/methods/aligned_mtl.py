@@ -22,7 +22,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_flag
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
@@ -30,6 +29,7 @@ from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.validation import checked
 
 __all__ = ["AlignedMTL"]
 
@@ -38,6 +38,7 @@ TOLERANCE = 1e-6
 """Residual up to which the aligned gradients count as aligned."""
 
 
+@checked
 class AlignedMTL(GramianCombiner):
     """Mean of the aligned gradients. With one task ``d = g``.
 
@@ -50,9 +51,6 @@ class AlignedMTL(GramianCombiner):
         pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
             `mtrl_imgrad.combiners.families.pareto_safe`. Off, as in the paper.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "aligned_mtl"
@@ -67,9 +65,8 @@ class AlignedMTL(GramianCombiner):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        check_choice("scale_mode", scale_mode, SCALE_MODES)
         self.scale_mode = scale_mode
-        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
+        self.pareto_safe = pareto_safe
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.

@@ -31,12 +31,11 @@ left out, as in their code. The rate of x is not lowered. ``router="softmax"`` w
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite
 from mtrl_imgrad.combiners.families.positive_loss import weights_above
@@ -44,6 +43,7 @@ from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import NonNegative, checked
 
 __all__ = ["BiLB4MTL"]
 
@@ -56,6 +56,7 @@ INITIAL = 1.0
 """Where the free numbers start in the authors' code for CelebA."""
 
 
+@checked
 class BiLB4MTL(LossCombiner):
     """Combination with learned weights that hold neighbouring losses together. With one task ``d = g``.
 
@@ -71,9 +72,6 @@ class BiLB4MTL(LossCombiner):
         scale: l from L and each task's first loss L0, which must be positive: ``"initial"``, ``L / (L0 / min L0)`` with
             the least L0 of all tasks (NYUv2); ``"log_initial"``, ``log(L / L0)`` (QM9); ``"none"``.
         reduction: ``"mean"`` (the authors') or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "bilb4mtl"
@@ -85,7 +83,7 @@ class BiLB4MTL(LossCombiner):
 
     def __init__(
         self,
-        lam: float = 0.01,
+        lam: NonNegative = 0.01,
         learning_rate: float = 1e-3,
         *,
         router: Router = "sigmoid",
@@ -94,9 +92,7 @@ class BiLB4MTL(LossCombiner):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        for name, value, known in (("router", router, Router), ("gap", gap, Gap), ("scale", scale, Scale)):
-            check_choice(name, value, get_args(known))
-        self.lam = check_number("lam", lam, 0)
+        self.lam = lam
         self.learning_rate = learning_rate
         self.router = router
         self.gap = gap

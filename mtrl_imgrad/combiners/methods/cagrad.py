@@ -25,7 +25,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_flag, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.pareto_safe import projection_status, where
 from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
@@ -35,10 +34,12 @@ from mtrl_imgrad.combiners.solvers.dual_cone import correct, relative_length
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
+from mtrl_imgrad.validation import Count, NonNegative, checked
 
 __all__ = ["CAGrad"]
 
 
+@checked
 class CAGrad(TaskSampler):
     """Conflict-averse combination.
 
@@ -68,18 +69,18 @@ class CAGrad(TaskSampler):
 
     def __init__(
         self,
-        c: float = 0.4,
+        c: NonNegative = 0.4,
         *,
         rescale: bool = True,
         pareto_safe: bool = False,
         solver: SolverName = "exact",
-        update_every: int = 1,
+        update_every: Count = 1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
-        self.c = check_number("c", c, 0)
-        self.rescale = check_flag("rescale", rescale)
-        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
+        self.c = c
+        self.rescale = rescale
+        self.pareto_safe = pareto_safe
         self.solver = check_solver(solver)
 
     def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:

@@ -13,14 +13,19 @@ the wrong number); exact solver.
 
 from __future__ import annotations
 
-from mtrl_imgrad.combiners.arguments import check_count
+from typing import Annotated
+
+from annotated_types import Ge
+
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.methods.cagrad import CAGrad
 from mtrl_imgrad.combiners.solvers.choice import SolverName
+from mtrl_imgrad.validation import Count, Seed, checked
 
 __all__ = ["CAGradFast"]
 
 
+@checked
 class CAGradFast(CAGrad):
     """Conflict-averse combination of a few random groups of tasks.
 
@@ -46,15 +51,15 @@ class CAGradFast(CAGrad):
         self,
         c: float = 0.4,
         *,
-        tasks_per_step: int = 4,
+        tasks_per_step: Annotated[int, Ge(2)] = 4,
         rescale: bool = True,
-        seed: int | None = None,
+        seed: Seed | None = None,
         solver: SolverName = "exact",
-        update_every: int = 1,
+        update_every: Count = 1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(c, rescale=rescale, solver=solver, update_every=update_every, reduction=reduction)
-        self.tasks_per_step = check_count("tasks_per_step", tasks_per_step, 2)
+        self.tasks_per_step = tasks_per_step
         self._sample_tasks(self.tasks_per_step, seed)
 
     def _divisor(self) -> float:

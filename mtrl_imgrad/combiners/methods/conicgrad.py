@@ -40,7 +40,6 @@ import math
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
@@ -49,6 +48,7 @@ from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normaliz
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.validation import Count, Probability, checked
 
 __all__ = ["ConicGrad"]
 
@@ -63,6 +63,7 @@ _SLACK = 1e-9
 """By which the gain that u has to give falls short of the optimum, relative to the gains."""
 
 
+@checked
 class ConicGrad(GramianCombiner):
     """The best update for the worst-off task in a cone around the mean gradient. With one task ``d = g``.
 
@@ -70,18 +71,15 @@ class ConicGrad(GramianCombiner):
         c: cosine of the cone's half angle, in [0, 1]. 1 is the mean gradient; 0 the min-norm point's direction.
         update_every: see `GramianCombiner`.
         reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "conicgrad"
     departures = "The exact solution of the paper's problem; how the paper moves w, and its c, are not known to us."
     citation = "hassanpour2025fantastic"
 
-    def __init__(self, c: float = 0.5, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
+    def __init__(self, c: Probability = 0.5, *, update_every: Count = 1, reduction: Reduction = "mean") -> None:
         super().__init__(update_every=update_every, reduction=reduction)
-        self.c = check_number("c", c, 0, 1)
+        self.c = c
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.

@@ -20,7 +20,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
@@ -29,6 +28,7 @@ from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.block_table import BlockTable
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import NonNegative, Probability, checked
 
 __all__ = ["DBMTL"]
 
@@ -36,6 +36,7 @@ _SMALLEST_LOSS = 1e-8
 """The authors'."""
 
 
+@checked
 class DBMTL(MatrixCombiner):
     """Log-loss gradients, averaged over the steps and scaled to one length. With one task ``d = a``.
 
@@ -45,9 +46,6 @@ class DBMTL(MatrixCombiner):
         beta: share of the past in the running average at the second step, in [0, 1); 0.9 is the authors'.
         sigma: exponent of its decay, >= 0; 0 (the authors' code) keeps it constant.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "db_mtl"
@@ -56,12 +54,12 @@ class DBMTL(MatrixCombiner):
     )
     citation = "lin2023dual"
 
-    def __init__(self, beta: float = 0.9, *, sigma: float = 0.0, reduction: Reduction = "mean") -> None:
+    def __init__(self, beta: Probability = 0.9, *, sigma: NonNegative = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        self.beta = check_number("beta", beta, 0, 1)
+        self.beta = beta
         if beta == 1:
             raise ArgumentError("beta must be below 1: nothing but the first gradient would count")
-        self.sigma = check_number("sigma", sigma, 0)
+        self.sigma = sigma
         if self.beta > 0:
             self._averages, self._steps = BlockTable(), TaskTable()
 

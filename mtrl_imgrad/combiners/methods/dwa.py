@@ -16,16 +16,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.parts import Parts
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
+from mtrl_imgrad.validation import Count, Positive, checked
 
 __all__ = ["DWA"]
 
 
+@checked
 class DWA(LossCombiner):
     """Combination with the softmax of the losses' recent ratios. With one task ``d = g``.
 
@@ -36,19 +37,16 @@ class DWA(LossCombiner):
         window: steps of an epoch.
         temperature: T; the paper's is 2.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "dwa"
     departures = "Epochs are windows of steps, counted a task; mean in place of the sum."
     citation = "liu2019end"
 
-    def __init__(self, window: int = 25, *, temperature: float = 2.0, reduction: Reduction = "mean") -> None:
+    def __init__(self, window: Count = 25, *, temperature: Positive = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        self.window = check_count("window", window)
-        self.temperature = check_number("temperature", temperature, 0, closed=False)
+        self.window = window
+        self.temperature = temperature
         self._windows = _TwoWindows(self.window)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:

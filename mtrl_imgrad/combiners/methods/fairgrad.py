@@ -22,35 +22,33 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.validation import Positive, checked
 
 __all__ = ["FairGrad"]
 
 
+@checked
 class FairGrad(GramianCombiner):
     """Alpha-fair combination. With one task ``d = |g|^((1 - alpha) / (1 + alpha)) g / |g|``.
 
     Args:
         alpha: fairness, positive. 1 is the default of the authors' code, 2 what their scripts use on all data sets.
         reduction: ``"mean"``, which leaves w as it is, or ``"sum"``, which multiplies it by K (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "fairgrad"
     departures = "Solved exactly, where the authors' least squares fails on small gradients."
     citation = "ban2024fair"
 
-    def __init__(self, alpha: float = 1.0, *, reduction: Reduction = "mean") -> None:
+    def __init__(self, alpha: Positive = 1.0, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        self.alpha = check_number("alpha", alpha, 0, closed=False)
+        self.alpha = alpha
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`."""

@@ -24,7 +24,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
@@ -32,6 +31,7 @@ from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import adam_step
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import NonNegative, Positive, checked
 
 __all__ = ["GradNorm"]
 
@@ -39,6 +39,7 @@ _SMALLEST_WEIGHT = 1e-3
 _SMALLEST_RATIO = 1e-8
 
 
+@checked
 class GradNorm(GramianCombiner):
     """Weighted mean of the task gradients; weights follow norms and training rates. With one task ``d = g``.
 
@@ -50,9 +51,6 @@ class GradNorm(GramianCombiner):
         learning_rate: of the weights, > 0; ours.
         optimizer: of the weights, ``"adam"`` (default; its step does not grow with the gradients) or ``"sgd"``.
         reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "gradnorm"
@@ -61,16 +59,15 @@ class GradNorm(GramianCombiner):
 
     def __init__(
         self,
-        alpha: float = 1.5,
+        alpha: NonNegative = 1.5,
         *,
-        learning_rate: float = 0.025,
+        learning_rate: Positive = 0.025,
         optimizer: Literal["adam", "sgd"] = "adam",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        self.alpha = check_number("alpha", alpha, 0)
-        self.learning_rate = check_number("learning_rate", learning_rate, 0, closed=False)
-        check_choice("optimizer", optimizer, ("adam", "sgd"))
+        self.alpha = alpha
+        self.learning_rate = learning_rate
         self.optimizer = optimizer
         self._weights = TaskTable(first=1.0)
         self._first_losses = TaskTable(first=torch.nan)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_flag, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
@@ -29,6 +28,7 @@ from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normaliz
 from mtrl_imgrad.combiners.state.randomness import random_orders
 from mtrl_imgrad.combiners.state.tables import PairTable, TaskIds
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Probability, Seed, checked
 
 __all__ = ["GradVac"]
 
@@ -36,6 +36,7 @@ _HIGHEST_TARGET = 1 - 1e-6
 """A cosine of one is out of reach."""
 
 
+@checked
 class GradVac(GramianCombiner):
     """Mean of the task gradients, each turned towards those it has grown unlike. With one task ``d = g``.
 
@@ -48,9 +49,6 @@ class GradVac(GramianCombiner):
         pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
             `mtrl_imgrad.combiners.families.pareto_safe`. Off, as in the paper.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "gradvac"
@@ -58,11 +56,16 @@ class GradVac(GramianCombiner):
     citation = "wang2021gradient"
 
     def __init__(
-        self, beta: float = 0.01, *, seed: int | None = None, pareto_safe: bool = False, reduction: Reduction = "mean"
+        self,
+        beta: Probability = 0.01,
+        *,
+        seed: Seed | None = None,
+        pareto_safe: bool = False,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        self.beta = check_number("beta", beta, 0, 1)
-        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
+        self.beta = beta
+        self.pareto_safe = pareto_safe
         self._generator = self._seed_generator(seed)
         self._targets = PairTable()
 

@@ -16,16 +16,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.base_losses import BaseLosses
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["IGBv1"]
 
 
+@checked
 class IGBv1(PositiveLossCombiner):
     """Gradient of the logarithms of the losses, weighed by their gaps. With one task ``d = g / L``.
 
@@ -33,18 +34,15 @@ class IGBv1(PositiveLossCombiner):
         window: steps of an epoch; 25 is ours, short enough for a run without epochs.
         lower_bound: taken from the losses, see `PositiveLossCombiner`.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "igb_v1"
     departures = "Epochs are windows of steps, counted a task; mean in place of the sum."
     citation = "dai2023improvable"
 
-    def __init__(self, window: int = 25, *, lower_bound: LowerBound = 0.0, reduction: Reduction = "mean") -> None:
+    def __init__(self, window: Count = 25, *, lower_bound: LowerBound = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(lower_bound=lower_bound, reduction=reduction)
-        self.window = check_count("window", window)
+        self.window = window
         self._base_losses = BaseLosses(skip=self.window, window=self.window)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
 from mtrl_imgrad.combiners.result import Weights
@@ -31,6 +30,7 @@ from mtrl_imgrad.combiners.state.base_losses import BaseLosses
 from mtrl_imgrad.combiners.state.igb_agent import CAPACITY, WeightAgent
 from mtrl_imgrad.combiners.state.tables import Counter, TaskIds, index_of
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count, Seed, checked
 
 __all__ = ["IGBv2"]
 
@@ -40,6 +40,7 @@ BATCH_SIZE = 128
 """Of a nearly empty replay (the authors' 256 k / 2)."""
 
 
+@checked
 class IGBv2(PositiveLossCombiner):
     """Gradient of the logarithms of the losses, weighed by a learning agent. With one task ``d = g / L``.
 
@@ -54,9 +55,6 @@ class IGBv2(PositiveLossCombiner):
             `Combiner.set_random_seed`.
         lower_bound: taken from the losses, see `PositiveLossCombiner`.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "igb_v2"
@@ -66,16 +64,16 @@ class IGBv2(PositiveLossCombiner):
 
     def __init__(
         self,
-        window: int = 25,
+        window: Count = 25,
         *,
-        update_every: int = 50,
-        seed: int | None = None,
+        update_every: Count = 50,
+        seed: Seed | None = None,
         lower_bound: LowerBound = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(lower_bound=lower_bound, reduction=reduction)
-        self.window = check_count("window", window)
-        self.update_every = check_count("update_every", update_every)
+        self.window = window
+        self.update_every = update_every
         self._steps = Counter()
         self._base_losses = BaseLosses(skip=self.window, window=self.window)
         self._generator = self._seed_generator(seed)

@@ -30,17 +30,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_flag, check_number
+from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
 from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
-from mtrl_imgrad.combiners.imbalance import MEASURES, direct, plumb_line, smallest_norm
+from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
 from mtrl_imgrad.combiners.methods.cagrad import corrected_mean
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual, solve_min_norm
 from mtrl_imgrad.combiners.solvers.nash_imbalance import imbalanced_bargain
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count, Seed, checked
 
 __all__ = ["IMGrad"]
 
@@ -49,6 +50,7 @@ BASES = ("cagrad", "nash_mtl")
 DEFAULT_C = 0.4
 
 
+@checked
 class IMGrad(TaskSampler):
     """Imbalance-sensitive combination. With one task ``d = (1 + c) g / (1 + c^2)``, as CAGrad, or as Nash-MTL g / |g|.
 
@@ -94,19 +96,16 @@ class IMGrad(TaskSampler):
         rescale: bool = True,
         pareto_safe: bool = False,
         tasks_per_step: int | None = None,
-        seed: int | None = None,
-        update_every: int = 1,
+        seed: Seed | None = None,
+        update_every: Count = 1,
         official_k2_quirk: bool = False,
         solver: SolverName = "exact",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
-        check_choice("form", form, tuple(OFFSETS))
-        check_choice("measure", measure, MEASURES)
-        check_choice("base", base, BASES)
-        self.rescale = check_flag("rescale", rescale)
-        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
-        self.official_k2_quirk = check_flag("official_k2_quirk", official_k2_quirk)
+        self.rescale = rescale
+        self.pareto_safe = pareto_safe
+        self.official_k2_quirk = official_k2_quirk
         only_cagrad = {
             "c": c is not None,
             "rescale": not rescale,

@@ -22,7 +22,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_flag
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Weights
@@ -30,6 +29,7 @@ from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normaliz
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["MGDA"]
 
@@ -38,6 +38,7 @@ _SMALLEST_LOSS = 1e-6
 """Beside the largest."""
 
 
+@checked
 class MGDA(GramianCombiner):
     """Min-norm point of the task gradients.
 
@@ -49,9 +50,6 @@ class MGDA(GramianCombiner):
             gradients as they are, as in the authors' trainer.
         update_every: see `GramianCombiner`.
         reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "mgda"
@@ -63,13 +61,12 @@ class MGDA(GramianCombiner):
         normalization: Normalization = "none",
         *,
         combine_normalized: bool = False,
-        update_every: int = 1,
+        update_every: Count = 1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
-        check_choice("normalization", normalization, ("none", "l2", "loss", "loss+"))
         self.normalization = normalization
-        self.combine_normalized = check_flag("combine_normalized", combine_normalized)
+        self.combine_normalized = combine_normalized
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`. Divided by n with ``combine_normalized``.

@@ -18,12 +18,12 @@ multiplied by K (theirs is: ``reduction="sum"``).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_count, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
@@ -33,12 +33,14 @@ from mtrl_imgrad.combiners.state.block_table import BlockTable
 from mtrl_imgrad.combiners.state.simplex_table import SimplexTable, project_simplex
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count, NonNegative, checked
 
 __all__ = ["MoCo"]
 
 Normalization = Literal["none", "loss"]
 
 
+@checked
 class MoCo(MatrixCombiner):
     """Tracked task gradients, weighted by one step towards their min-norm point. With one task ``d = Y``.
 
@@ -55,9 +57,6 @@ class MoCo(MatrixCombiner):
         normalization: ``"loss"`` scales each gradient to the length of its loss first (of its size, where it is
             below zero), an option of the authors' code; it needs the losses.
         reduction: ``"mean"`` (weights of sum 1) or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "moco"
@@ -66,24 +65,23 @@ class MoCo(MatrixCombiner):
 
     def __init__(
         self,
-        beta: float = 0.5,
-        gamma: float = 0.1,
+        beta: Annotated[float, Interval(gt=0, le=1)] = 0.5,
+        gamma: NonNegative = 0.1,
         *,
-        window: int = 1,
-        sigma_beta: float = 0.5,
-        sigma_gamma: float = 0.5,
-        rho: float = 0.0,
+        window: Count = 1,
+        sigma_beta: NonNegative = 0.5,
+        sigma_gamma: NonNegative = 0.5,
+        rho: NonNegative = 0.0,
         normalization: Normalization = "none",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        self.beta = check_number("beta", beta, 0, 1, closed=False)
-        self.gamma = check_number("gamma", gamma, 0)
-        self.window = check_count("window", window)
-        self.sigma_beta = check_number("sigma_beta", sigma_beta, 0)
-        self.sigma_gamma = check_number("sigma_gamma", sigma_gamma, 0)
-        self.rho = check_number("rho", rho, 0)
-        check_choice("normalization", normalization, ("none", "loss"))
+        self.beta = beta
+        self.gamma = gamma
+        self.window = window
+        self.sigma_beta = sigma_beta
+        self.sigma_gamma = sigma_gamma
+        self.rho = rho
         self.normalization = normalization
         self._tracked = BlockTable()
         self._weights = SimplexTable()

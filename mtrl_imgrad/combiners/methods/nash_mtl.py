@@ -22,17 +22,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_bargain
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.validation import Count, Positive, checked
 
 __all__ = ["NashMTL"]
 
 
+@checked
 class NashMTL(GramianCombiner):
     """Nash bargaining solution. With one task ``d = g / |g|``.
 
@@ -54,14 +55,14 @@ class NashMTL(GramianCombiner):
 
     def __init__(
         self,
-        max_norm: float | None = 1.0,
+        max_norm: Positive | None = 1.0,
         *,
         solver: SolverName = "exact",
-        update_every: int = 1,
+        update_every: Count = 1,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
-        self.max_norm = None if max_norm is None else check_number("max_norm", max_norm, 0, closed=False)
+        self.max_norm = max_norm
         self.solver = check_solver(solver)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_flag
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
@@ -24,10 +23,12 @@ from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.state.randomness import in_order, random_orders
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.validation import Seed, checked
 
 __all__ = ["PCGrad"]
 
 
+@checked
 class PCGrad(GramianCombiner):
     """Mean of the task gradients, each projected off those that it conflicts with. With one task ``d = g``.
 
@@ -42,9 +43,6 @@ class PCGrad(GramianCombiner):
         pareto_safe: where the combination is uphill for a task, take the nearest one that is not; see
             `mtrl_imgrad.combiners.families.pareto_safe`. Off, as in the paper.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "pcgrad"
@@ -52,11 +50,16 @@ class PCGrad(GramianCombiner):
     citation = "yu2020gradient"
 
     def __init__(
-        self, shuffle: bool = True, *, seed: int | None = None, pareto_safe: bool = False, reduction: Reduction = "mean"
+        self,
+        shuffle: bool = True,
+        *,
+        seed: Seed | None = None,
+        pareto_safe: bool = False,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        self.shuffle = check_flag("shuffle", shuffle)
-        self.pareto_safe = check_flag("pareto_safe", pareto_safe)
+        self.shuffle = shuffle
+        self.pareto_safe = pareto_safe
         generator = self._seed_generator(seed)
         if self.shuffle:
             self._generator = generator

@@ -25,7 +25,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_flag, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.result import Status, Weights
@@ -34,6 +33,7 @@ from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, min_
 from mtrl_imgrad.combiners.state.simplex_table import SimplexTable, project_simplex
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count, NonNegative, checked
 
 __all__ = ["SDMGrad", "direction_oriented", "drawn_to_mean"]
 
@@ -43,6 +43,7 @@ _SMALLEST_SQUARE = 1e-8
 """Added to the squared unit of A, as in LibMTL's port: with little data all its diagonal may be negative."""
 
 
+@checked
 class SDMGrad(GramianCombiner):
     """Min-norm point of the task gradients, each shifted by ``lam`` times their mean. With one task ``d = g``.
 
@@ -61,9 +62,6 @@ class SDMGrad(GramianCombiner):
         halves: see above.
         update_every: see `GramianCombiner`.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "sdmgrad"
@@ -71,11 +69,11 @@ class SDMGrad(GramianCombiner):
     citation = "xiao2023direction"
 
     def __init__(
-        self, lam: float = 0.3, *, halves: bool = False, update_every: int = 1, reduction: Reduction = "mean"
+        self, lam: NonNegative = 0.3, *, halves: bool = False, update_every: Count = 1, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
-        self.lam = check_number("lam", lam, 0)
-        self.halves = check_flag("halves", halves)
+        self.lam = lam
+        self.halves = halves
         if self.halves:
             self.rows_per_task = 2
             self._weights = SimplexTable()

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
@@ -26,10 +25,12 @@ from mtrl_imgrad.combiners.methods.sdmgrad import direction_oriented, drawn_to_m
 from mtrl_imgrad.combiners.result import Combination, Weights
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.validation import NonNegative, Positive, Seed, checked
 
 __all__ = ["SDMGradOS"]
 
 
+@checked
 class SDMGradOS(GramianCombiner):
     """SDMGrad on a random sample of the tasks. With one task ``d = g``.
 
@@ -42,9 +43,6 @@ class SDMGradOS(GramianCombiner):
         lam: weight of the mean gradient, >= 0; 0.6 is the authors' on MT10 and MT50.
         seed: of the generator; None (default): the run's, see `Combiner.set_random_seed`.
         reduction: ``"mean"``, or ``"sum"``, which multiplies by K.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "sdmgrad_os"
@@ -53,11 +51,16 @@ class SDMGradOS(GramianCombiner):
     departures = "Exact; the form of the authors' first repository, without the successor's rows of zeros and K / n."
 
     def __init__(
-        self, num_sampled: float = 4, lam: float = 0.6, *, seed: int | None = None, reduction: Reduction = "mean"
+        self,
+        num_sampled: Positive = 4,
+        lam: NonNegative = 0.6,
+        *,
+        seed: Seed | None = None,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        self.num_sampled = check_number("num_sampled", num_sampled, 0, closed=False)
-        self.lam = check_number("lam", lam, 0)
+        self.num_sampled = num_sampled
+        self.lam = lam
         self._generator = self._seed_generator(seed)
 
     def draw_groups(self, num_tasks: int) -> Tensor:

@@ -17,16 +17,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.base_losses import BaseLosses
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.validation import Count, NonNegativeInt, Positive, checked
 
 __all__ = ["STCH"]
 
 
+@checked
 class STCH(PositiveLossCombiner):
     """Gradient of a smooth maximum of the losses' logarithms. With one task ``d = g / L``.
 
@@ -36,9 +37,6 @@ class STCH(PositiveLossCombiner):
         mu: smoothness; 1 in the authors' code.
         lower_bound: taken from the losses, see `PositiveLossCombiner`.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "stch"
@@ -47,17 +45,17 @@ class STCH(PositiveLossCombiner):
 
     def __init__(
         self,
-        window: int = 25,
+        window: Count = 25,
         *,
-        warm_up: int = 4,
-        mu: float = 1.0,
+        warm_up: NonNegativeInt = 4,
+        mu: Positive = 1.0,
         lower_bound: LowerBound = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(lower_bound=lower_bound, reduction=reduction)
-        self.window = check_count("window", window)
-        self.warm_up = check_count("warm_up", warm_up, 0)
-        self.mu = check_number("mu", mu, 0, closed=False)
+        self.window = window
+        self.warm_up = warm_up
+        self.mu = mu
         early = BaseLosses(skip=self.warm_up * self.window, window=self.window)
         self._base_losses = early
 

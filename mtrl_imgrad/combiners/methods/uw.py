@@ -16,16 +16,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
 from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
+from mtrl_imgrad.validation import Finite, checked
 
 __all__ = ["UW"]
 
 
+@checked
 class UW(LossCombiner):
     """Combination with the inverse of learned variances. With one task ``d = e^(-s) g / 2``.
 
@@ -33,19 +34,16 @@ class UW(LossCombiner):
         learning_rate: of the s, see the module.
         initial: where every s starts.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "uw"
     departures = "The combiner steps the log variances itself, without weight decay; mean in place of the sum."
     citation = "kendall2018multi"
 
-    def __init__(self, learning_rate: float = 0.025, *, initial: float = 0.0, reduction: Reduction = "mean") -> None:
+    def __init__(self, learning_rate: float = 0.025, *, initial: Finite = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         self.learning_rate = learning_rate
-        self.initial = check_number("initial", initial)
+        self.initial = initial
         self._log_variances = TaskAdam(self.initial, learning_rate)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:

@@ -14,17 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.supervised.protocol import Protocol
 
-__all__ = ["SCALES", "Protocol", "View", "apply_view", "check_protocol", "draw_view"]
-
-Protocol = Literal["fixed", "paper"]
+__all__ = ["SCALES", "View", "apply_view", "draw_view"]
 
 SCALES = (1.0, 1.2, 1.5)
 """Zooms, drawn with equal probability (MTAN's code)."""
@@ -49,12 +47,6 @@ class View:
     height: int
     width: int
     flip: bool
-
-
-def check_protocol(protocol: str) -> None:
-    """Raise `UnknownNameError` unless ``protocol`` is one."""
-    if protocol not in get_args(Protocol):
-        raise UnknownNameError("protocol", protocol, get_args(Protocol))
 
 
 def draw_view(height: int, width: int, generator: torch.Generator) -> View:

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.seeding import Stream, torch_generator
-from mtrl_imgrad.supervised.datasets.augmentation import Protocol, apply_view, check_protocol, draw_view
+from mtrl_imgrad.supervised.datasets.augmentation import apply_view, draw_view
 from mtrl_imgrad.supervised.datasets.description import class_names, depth_is_stated
 from mtrl_imgrad.supervised.datasets.layers import (
     ANY_DEPTH,
@@ -37,8 +37,9 @@ from mtrl_imgrad.supervised.datasets.layers import (
 )
 from mtrl_imgrad.supervised.datasets.layouts import check_root
 from mtrl_imgrad.supervised.datasets.units import check_splits_differ, check_units
+from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Seed, checked
 
 __all__ = ["CITYSCAPES_CLASSES", "NYUV2_CLASSES", "CityScapes", "DenseDataset", "NYUv2"]
 
@@ -80,9 +81,6 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         protocol: Protocol,
         seed: int,
     ) -> None:
-        check_protocol(protocol)
-        if seed < 0:
-            raise ArgumentError(f"seed must not be negative, got {seed}")
         self.root = Path(root).expanduser()
         self.split = split
         self.class_names = classes
@@ -164,7 +162,7 @@ class NYUv2(DenseDataset):
         *,
         augment: bool = False,
         protocol: Protocol = "fixed",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         classes = class_names(Path(root).expanduser(), NYUV2_CLASSES)
         folders = {
@@ -207,7 +205,7 @@ class CityScapes(DenseDataset):
         num_classes: int = 7,
         augment: bool = False,
         protocol: Protocol = "fixed",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         named = num_classes == len(CITYSCAPES_CLASSES)
         default = CITYSCAPES_CLASSES if named else tuple(f"class {number}" for number in range(num_classes))

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.datasets.celeba import CelebATree
 from mtrl_imgrad.supervised.datasets.celeba_files import CELEBA_SPLITS
@@ -132,7 +131,6 @@ def write_celeba(
     """
     if unknown := set(splits) - set(CELEBA_SPLITS):
         raise ArgumentError(f"splits must be of {', '.join(CELEBA_SPLITS)}, got {sorted(unknown)[0]!r}")
-    check_choice("tree", tree, ("original", "flat"))
     if not attribute_names:
         raise ArgumentError("attribute_names must hold at least one name, got none")
     if bad := [name for name in attribute_names if len(name.split()) != 1 or name != name.strip()]:

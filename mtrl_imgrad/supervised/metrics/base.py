@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
+from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.validation import checked
 
 __all__ = ["Metric"]
@@ -25,16 +25,12 @@ class Metric(ABC):
 
     Args:
         protocol: see `Protocol`.
-
-    Raises:
-        UnknownNameError: for an unknown protocol.
     """
 
     higher_is_better: ClassVar[Mapping[str, bool]]
     """By the names of `compute`, in the order of the published tables."""
 
     def __init__(self, protocol: Protocol = "fixed") -> None:
-        check_protocol(protocol)
         self.protocol = protocol
         self._sums = self._zeros()
 

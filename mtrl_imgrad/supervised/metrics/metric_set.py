@@ -21,11 +21,7 @@ __all__ = ["MetricSet", "make_metric"]
 
 @checked
 def make_metric(task: TaskSpec, protocol: Protocol = "fixed") -> Metric:
-    """The metrics of a task, by its kind.
-
-    Raises:
-        UnknownNameError: for an unknown protocol.
-    """
+    """The metrics of a task, by its kind."""
     if task.kind == "segmentation":
         return SegmentationMetric(task.channels, protocol)
     kinds: dict[str, type[Metric]] = {"depth": DepthMetric, "normal": NormalMetric, "attribute": AttributeMetric}

@@ -10,12 +10,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.supervised.protocol import Protocol, check_protocol
+from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import checked
 
 __all__ = ["FeatureModel", "TaskModel"]
 
 
+@checked
 class TaskModel(nn.Module, ABC):
     """A network from images to a prediction for every task.
 
@@ -28,7 +30,6 @@ class TaskModel(nn.Module, ABC):
 
     Raises:
         ArgumentError: for no task, two tasks of one name, or a kind that the network has no head for.
-        UnknownNameError: for an unknown protocol.
     """
 
     name: ClassVar[str]
@@ -41,7 +42,6 @@ class TaskModel(nn.Module, ABC):
 
     def __init__(self, tasks: Sequence[TaskSpec], protocol: Protocol) -> None:
         super().__init__()
-        check_protocol(protocol)
         self.tasks = tuple(tasks)
         _check_tasks(self.name, self.tasks, self.kinds)
 

@@ -45,7 +45,7 @@ def make_model(name: str, tasks: Sequence[TaskSpec], *, width: float = 1.0, prot
         protocol: ``"paper"`` normalises normals as the published code does, see `DenseHead`.
 
     Raises:
-        UnknownNameError: if there is no network of that name, or no such protocol.
+        UnknownNameError: if there is no network of that name.
         ArgumentError: if the network has no head for a task, or ``width`` leaves a layer without feature maps.
     """
     if name not in _MODELS:

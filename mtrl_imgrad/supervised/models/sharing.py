@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.models.base import TaskModel
 from mtrl_imgrad.validation import checked
 
@@ -40,7 +40,6 @@ def split_parameters(model: TaskModel, rule: SharingRule = "cagrad") -> Paramete
         The split. Parameters that are frozen are in neither part.
 
     Raises:
-        UnknownNameError: for an unknown rule.
         ArgumentError: if a predicate calls a parameter a task's own that several tasks' losses reach.
     """
     owners = _owners(model, heads_only=rule == "nash")
@@ -71,6 +70,4 @@ def _owners(model: TaskModel, heads_only: bool) -> dict[nn.Parameter, str]:
 def _predicate(rule: SharingRule, owners: dict[nn.Parameter, str]) -> Callable[[str, nn.Parameter], bool]:
     if callable(rule):
         return lambda name, _: bool(rule(name))
-    if rule not in ("cagrad", "nash"):
-        raise UnknownNameError("sharing rule", rule, ["cagrad", "nash"])
     return lambda _, parameter: parameter not in owners

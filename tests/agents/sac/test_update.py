@@ -257,7 +257,9 @@ def test_critic_losses_weigh_the_rows():
     for rows in (batch, poisoned):
         for network in (agent.actor, agent.critic):
             network.optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-        update = SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), combiner, combiner, settings, trace=False)
+        update = SACUpdate(
+            agent.policy, Temperature(alpha.log(), -4.0, None), combiner, combiner, settings, trace=False
+        )
         reports.append(update(rows, noise, update_target=False))
     torch.testing.assert_close(reports[0].critic_losses, reports[1].critic_losses)
 

@@ -84,7 +84,7 @@ def test_one_gramian_at_a_time():
     ("arguments", "message"),
     [
         ({"alpha": -1}, "alpha must be"),
-        ({"lr": 0}, "lr must be"),
+        ({"learning_rate": 0}, "learning_rate must be"),
         ({"optimizer": "lbfgs"}, "optimizer must be one of 'adam', 'sgd'"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.datasets import CITYSCAPES_CLASSES, CityScapes, NYUv2, write_cityscapes, write_nyuv2
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from tests.support.supervised.random_samples import HEIGHT, WIDTH, dense_samples
@@ -145,7 +145,7 @@ def test_arguments_are_checked(nyuv2):
         NYUv2(nyuv2 / "elsewhere", "train")
     with pytest.raises(ArgumentError, match="split"):
         NYUv2(nyuv2, "validation")
-    with pytest.raises(UnknownNameError, match="protocol 'papers'"):
+    with pytest.raises(ArgumentError, match="protocol must be .*, got 'papers'. Did you mean 'paper'"):
         NYUv2(nyuv2, "train", protocol="papers")
     with pytest.raises(IndexError, match="0 to 2"):
         NYUv2(nyuv2, "val")[3]
@@ -219,5 +219,5 @@ def test_writers_check_samples_and_touch_nothing_that_exists(tmp_path):
 def test_task_specs_hold_together(kind, channels):
     with pytest.raises(ArgumentError, match="task 'it'"):
         TaskSpec("it", kind, channels)
-    with pytest.raises(UnknownNameError, match="kind of task 'segmantation'. Did you mean 'segmentation'"):
+    with pytest.raises(ArgumentError, match="kind must be .*, got 'segmantation'. Did you mean 'segmentation'"):
         TaskSpec("it", "segmantation", 2)
