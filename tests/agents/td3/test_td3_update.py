@@ -49,7 +49,7 @@ def _update(agent, combiner):
 
 def _summed_gradient(network, loss):
     """Shared parameters: gradient of the mean loss. Own parameters: their task's gradient, K times as long."""
-    own = split_parameters(network).own
+    own = split_parameters(network).task_specific
     names, parameters = zip(*network.named_parameters(), strict=True)
     gradients = torch.autograd.grad(loss.mean(), parameters)
     return {name: (len(loss) if name in own else 1) * value for name, value in zip(names, gradients, strict=True)}
