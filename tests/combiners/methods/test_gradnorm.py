@@ -22,7 +22,7 @@ def losses(seed, num_tasks=4):
 @pytest.mark.parametrize("alpha", [0.0, 0.12, 1.5])
 @pytest.mark.parametrize(("optimizer", "lr"), [("adam", 0.025), ("sgd", 0.001)])
 def test_the_weights_take_the_published_step(optimizer, lr, alpha):
-    combiner = GradNorm(alpha, lr=lr, optimizer=optimizer)
+    combiner = GradNorm(alpha, learning_rate=lr, optimizer=optimizer)
     weights = nn.Parameter(torch.ones(4, dtype=torch.float64))
     stepper = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]([weights], lr=lr)
     for step in range(6):
@@ -58,7 +58,7 @@ def test_the_norms_are_those_at_the_features():
     features = trunk(torch.randn(7, 3))
     L = [(10**k * head(features) ** 2).mean() for k, head in enumerate(heads)]
     at_features = torch.stack([torch.autograd.grad(loss, features, retain_graph=True)[0].flatten() for loss in L])
-    combiner, other = GradNorm(optimizer="sgd", lr=1e-3), GradNorm(optimizer="sgd", lr=1e-3)
+    combiner, other = GradNorm(optimizer="sgd", learning_rate=1e-3), GradNorm(optimizer="sgd", learning_rate=1e-3)
     combiner.backward(L, trunk.parameters(), (), features=features)
     other(at_features, torch.stack(L).detach())
     torch.testing.assert_close(combiner.state_dict()["weights"], other.state_dict()["weights"])
