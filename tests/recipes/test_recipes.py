@@ -14,7 +14,6 @@ import torch
 
 from mtrl_imgrad import make_vec_env
 from mtrl_imgrad.agents import MTTD3
-from mtrl_imgrad.agents.td3.update import TD3Noise
 from tests.support.paths import DOCS
 from tests.support.registries import forget_registrations
 
@@ -116,17 +115,3 @@ def test_a_data_set() -> None:
     assert set(names["result"].results) == {"stripe", "distance"}
     (run,) = Path("runs").iterdir()
     assert run.name.startswith("stripes-imgrad")
-
-
-def test_an_agent() -> None:
-    agent = follow("An agent")["result"].agent
-    assert type(agent).__name__ == "MeanTD3"
-    assert (agent.policy_delay, agent._n_updates) == (3, 10)
-    batch = agent.replay_buffer.sample(agent.batch_size)
-    noise = TD3Noise(torch.zeros_like(batch.actions))
-    observations = batch.observations.flatten(0, 1)
-    agent.critic.optimizer = torch.optim.SGD(agent.critic.parameters(), lr=0.0)
-    with torch.no_grad():
-        first, second = agent.critic(observations, agent.actor(observations))
-    expected = -(first + second).view(4, -1).mean(1) / 2
-    torch.testing.assert_close(agent.update(batch, noise).actor_losses, expected)
