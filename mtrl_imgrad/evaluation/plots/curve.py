@@ -164,9 +164,9 @@ def _draw_tasks(axes: Axes, curves: _Curves) -> None:
     where = axes.get_yaxis_transform()
     for k, (name, end, height) in enumerate(zip(names, ends, heights, strict=True)):
         mean = k == len(styles)
-        style: dict[str, Any] = {"color": INK} if mean else styles[k]
+        line: dict[str, Any] = {"color": INK} if mean else styles[k]
         axes.plot(
-            [1.0, 1.025, 1.055], [end, height, height], linewidth=2.4 if mean else 1.2, **style,
+            [1.0, 1.025, 1.055], [end, height, height], linewidth=2.4 if mean else 1.2, **line,
             transform=where, clip_on=False, solid_capstyle="butt",
         )  # fmt: skip
         axes.annotate(
