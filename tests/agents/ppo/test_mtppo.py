@@ -276,7 +276,7 @@ def test_the_lines_of_the_documentation(tmp_path, monkeypatch):
         ({"clip_range": 0.0}, ArgumentError, "clip_range"),
         ({"clip_range_vf": -1}, ArgumentError, "clip_range_vf"),
         ({"normalize_advantage": "task"}, ArgumentError, "normalize_advantage"),
-        ({"advantage_scope": "all"}, ArgumentError, "'batch' or 'task'"),
+        ({"advantage_scope": "all"}, ArgumentError, "'batch', 'task'"),
         ({"value_normalization": "std"}, ArgumentError, "'popart'"),
         ({"ent_coef": "auto"}, ArgumentError, "ent_coef"),
         ({"ent_coef": float("nan")}, ArgumentError, "ent_coef"),
