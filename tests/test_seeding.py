@@ -41,7 +41,10 @@ def test_combiners_of_a_run_draw_from_streams_of_its_seed(kind, name, given):
         if given == "object":
             combiner = make_combiner(name, **OPTIONS.get(name, {}))
         elif given == "by network":
-            combiner = {"actor": name, "critic": make_combiner(name)}
+            combiner = {"actor": make_combiner(name, **OPTIONS.get(name, {})), "critic": name}
+            options = {"combiner_kwargs": {"critic": OPTIONS.get(name, {}), "actor": {}}}
+        else:
+            options = {"combiner_kwargs": OPTIONS.get(name, {})}
         found = agent(kind, combiner, seed, **options)
         return drawn(found.actor_combiner), drawn(found.critic_combiner)
 
