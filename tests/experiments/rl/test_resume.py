@@ -115,7 +115,7 @@ def test_models_without_a_checkpoint_are_not_overwritten(tmp_path, capsys):
     assert main(["train", *SMALL, *options]) == 0
     (tmp_path / "run" / "evaluation_after.npz").unlink()
     model = (tmp_path / "run" / "model.zip").read_bytes()
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 1
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err.replace("\n", " ")
     assert (tmp_path / "run" / "model.zip").read_bytes() == model
 
