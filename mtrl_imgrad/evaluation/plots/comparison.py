@@ -99,7 +99,7 @@ def task_curves(runs: Runs, *, title: str = "", measure: Literal["success", "ret
     figure.supxlabel("\n".join(filter(None, [f"{STEPS}{unit}", caption])), fontsize=9)
     figure.supylabel("mean return" if returns else "success rate", fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold", color=INK)
-    lines = panels[0].get_lines()[: len(runs)]
+    lines = [line for line in panels[0].get_lines() if line.get_marker() == "o"]
     figure.legend(lines, _labels(runs), loc="outside upper right", ncols=min(len(runs), 4), frameon=False, fontsize=9)
     return figure
 
@@ -123,11 +123,9 @@ def _check(runs: Runs) -> NDArray[np.bool_]:
 
 
 def _draw_all(axes: Axes, series: Sequence[Series], seeds: bool) -> tuple[float, str]:
-    """A line for each method, the means first; returns the unit of the steps and its name."""
+    """A line for each method; returns the unit of the steps and its name."""
     last = max(float(steps[-1]) for one in series for steps, _ in one.seeds)
     scale, unit = in_unit(last)
-    for i, one in enumerate(series):
-        axes.plot(one.steps / scale, one.mean, linewidth=1.8, zorder=4, **line_style(i))
     for i, one in enumerate(series):
         draw_series(axes, one, line_style(i), scale, seeds=seeds)
     axes.set_xlim(0, last / scale or 1.0)

@@ -52,7 +52,11 @@ def task_panels(figure: Figure | SubFigure, names: Sequence[str], *, share_y: bo
 
 
 def draw_series(axes: Axes, series: Series, style: dict[str, Any], scale: float, *, seeds: bool) -> None:
-    """The band, where asked for each seed as a thin line to its own ends, and a dot at both ends of the mean."""
+    """The mean with a dot at both ends, its band and, where asked for, each seed as a thin line to its own ends."""
+    axes.plot(
+        series.steps / scale, series.mean, linewidth=1.8, marker="o", markersize=3, markevery=[0, -1], clip_on=False,
+        zorder=4, **style,
+    )  # fmt: skip
     colour = style["color"]
     if np.isfinite(series.band).any():
         low, high = series.band.T
@@ -60,8 +64,3 @@ def draw_series(axes: Axes, series: Series, style: dict[str, Any], scale: float,
     if seeds and len(series.seeds) > 1:
         for steps, values in series.seeds:
             axes.plot(steps / scale, values, color=colour, linewidth=0.6, alpha=0.5, zorder=2)
-    ends = [0, -1]
-    axes.plot(
-        series.steps[ends] / scale, series.mean[ends], color=colour, linestyle="none", marker="o", markersize=3,
-        clip_on=False, zorder=5,
-    )  # fmt: skip
