@@ -75,6 +75,7 @@ COMMANDS = {
         "was interrupted, from its latest checkpoint.",
     ),
     "evaluate": Command("rl.commands:Evaluate", "Evaluate the agent of a run folder, per task; keep the report there."),
+    "video": Command("rl.commands:Video", "Film the agent of a run folder: a task, or all of them side by side."),
     "supervised": Command(
         "supervised.commands:Train",
         "Train on images: NYUv2, CityScapes, CelebA, simulated scenes. --data or --config sets the defaults of all "
