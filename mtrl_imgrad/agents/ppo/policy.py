@@ -84,9 +84,8 @@ class MTGaussianActor(BasePolicy):
         """An action ``[N, A]`` (the mean, if deterministic) and its log probability ``[N]``; ``noise`` is N(0, 1)."""
         mean, log_std = self.gaussian(observation)
         if deterministic:
-            action = mean
-        else:
-            action = mean + log_std.exp() * (torch.randn_like(mean) if noise is None else noise)
+            return mean, _log_prob(mean, log_std, mean)
+        action = mean + log_std.exp() * (torch.randn_like(mean) if noise is None else noise)
         return action, _log_prob(mean, log_std, action)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
