@@ -97,7 +97,7 @@ class RunClock(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        self.mark()
+        self.close()
 
     def mark(self) -> None:
         """Write a row."""
@@ -122,8 +122,9 @@ class RunClock(BaseCallback):
             self._cpu_start += cpu_after - cpu
 
     def close(self) -> None:
-        """Close the file, also where learning ended by an exception."""
+        """Write a last row and close the file, also where learning ended by an exception."""
         if self._file is not None:
+            self.mark()
             self._file.close()
             self._file = None
 

@@ -120,7 +120,7 @@ def _seconds(clock: Sequence[ClockRow], timesteps: int) -> tuple[float, float]:
     return round(wall, 2), round(float(np.interp(timesteps, steps, [row.cpu_seconds for row in clock])), 2)
 
 
-def _logs(folder: Path) -> dict[str, list[float | None]]:
+def _logs(folder: Path) -> dict[str, list[float]]:
     """Columns of the logs by name, ``timesteps`` the first; from the tables of all parts of a run that was resumed."""
     rows: dict[int, dict[str, float]] = {}
     for path in sorted(folder.glob("progress*.csv"), key=lambda path: path.stat().st_mtime):

@@ -101,8 +101,8 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
     The run folder holds ``config.yaml``, ``progress.csv``, TensorBoard events, ``evaluation_before`` and
     ``evaluation_after`` (``.npz`` and ``.json``), ``evaluations.npz`` (those two and the ones in between),
     ``success_curve.png``, ``success_per_task.png`` (if a task has a notion of success), ``best_model.zip`` (see
-    `MTEvalCallback`), ``model.zip`` (at the end, also when interrupted), ``clock.csv`` (seconds of learning by step) and
-    ``result.json`` (all numbers of the run, small; the last file to be written).
+    `MTEvalCallback`), ``model.zip`` (at the end, also when interrupted), ``clock.csv`` (seconds of learning by
+    step) and ``result.json`` (all numbers of the run, small; the last file to be written).
 
     Checkpoints lie in ``checkpoints``, see `resume`.
 
