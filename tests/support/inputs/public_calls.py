@@ -278,6 +278,8 @@ CALLS: dict[str, Call] = {
         "evaluations": history(),
         "path": folder / "curve.png",
     },
+    "evaluation.plots.comparison.success_curves": lambda folder: {"runs": {"imgrad": [history()]}},
+    "evaluation.plots.comparison.task_curves": lambda folder: {"runs": {"imgrad": [history()]}},
     "synthetic.measures.curves": lambda folder: {"run": run(), "method": 0, "scenario": 0, "count": 2},
     "synthetic.measures.outcomes": lambda folder: {"run": run()},
     "combiners.method_strings.parse_method": lambda folder: {"text": "imgrad:c=0.8"},
