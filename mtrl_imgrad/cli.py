@@ -80,6 +80,7 @@ COMMANDS = {
         "Run methods by seeds, several at a time, each run only once; go on with a folder. --preset or --config sets "
         "the defaults of all other options, which are those of train.",
     ),
+    "video": Command("rl.commands:Video", "Film the agent of a run folder: a task, or all of them side by side."),
     "supervised": Command(
         "supervised.commands:Train",
         "Train on images: NYUv2, CityScapes, CelebA, simulated scenes. --data or --config sets the defaults of all "

@@ -74,15 +74,16 @@ def _tasks(config: EnvConfig) -> str | list[str]:
 
 
 @checked
-def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecEnv:
+def make_eval_env(config: TrainConfig, seed: int | None = None, backend: str | None = None) -> MultiTaskVecEnv:
     """An environment for evaluations only: same tasks, other seed, its own back-end.
 
     Args:
         config: of the run.
         seed: None takes the run's seed where ``eval_goals`` is ``"training"``, and else one out of the reach of
             training seeds.
+        backend: None takes that of the run's evaluations.
     """
-    backend = config.evaluation.eval_backend
+    backend = backend or config.evaluation.eval_backend
     has_tasks = [known.name for known in find_backends(resolve_tasks(_tasks(config.env)))]
     overrides: dict[str, Any] = {
         "backend": backend if backend in has_tasks else "auto",
