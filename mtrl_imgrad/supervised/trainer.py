@@ -22,9 +22,9 @@ from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 from mtrl_imgrad.supervised.batch_norm import frozen_statistics
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
-from mtrl_imgrad.supervised.losses import make_loss
-from mtrl_imgrad.supervised.metrics import MetricSet
+from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
+from mtrl_imgrad.supervised.objectives import make_loss
 from mtrl_imgrad.supervised.optimizer import make_optimizer
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.replicas import Replica
@@ -353,7 +353,7 @@ class MultiTaskTrainer:
     def _drops_last(self) -> bool:
         """Whether the last batch is left out: one vector alone has no variance that batch norm could use."""
         return (
-            all(task.kind == "attribute" for task in self.model.tasks)
+            all(not task.record.dense for task in self.model.tasks)
             and 0 < length(self.data.train) % self.optimization.batch_size < 2 * self.replica.size
         )
 

@@ -26,8 +26,8 @@ from mtrl_imgrad.experiments.supervised.history import RunResult, best_epoch, re
 from mtrl_imgrad.experiments.supervised.run import load_model, make_trainer, resume, train
 from mtrl_imgrad.supervised.datasets import AttributeSample, DenseSample, write_celeba, write_nyuv2
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
-from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.models import make_model
+from mtrl_imgrad.supervised.objectives import make_loss
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics

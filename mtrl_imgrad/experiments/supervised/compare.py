@@ -22,7 +22,7 @@ from mtrl_imgrad.experiments.supervised.history import RunResult
 from mtrl_imgrad.experiments.supervised.panels import draw_panel, sample_items
 from mtrl_imgrad.experiments.supervised.published import has_published_table, published_table
 from mtrl_imgrad.experiments.supervised.run import check_settings, load_model, train_or_resume
-from mtrl_imgrad.supervised.metrics import MetricSet
+from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.validation import checked

@@ -31,7 +31,8 @@ from mtrl_imgrad.supervised.datasets import (
     write_nyuv2,
 )
 from mtrl_imgrad.supervised.datasets.layers import DEPTH, IMAGE, label_layer
-from mtrl_imgrad.supervised.metrics import DepthMetric, MetricSet, SegmentationMetric
+from mtrl_imgrad.supervised.metric_set import MetricSet
+from mtrl_imgrad.supervised.metrics import DepthMetric, SegmentationMetric
 from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
@@ -264,6 +265,19 @@ CALLS: dict[str, Call] = {
         "returns": np.ones((2, 1)),
         "lengths": np.ones((2, 1), dtype=np.int64),
     },
+    "evaluation.method_statistics.paired_difference": lambda folder: {"first": [1.0, 2.0], "second": [2.0, 2.0]},
+    "evaluation.method_statistics.performance_profile": lambda folder: {
+        "scores": np.eye(3),
+        "thresholds": [0.0, 0.5],
+        "resamples": 10,
+    },
+    "evaluation.method_statistics.probability_of_improvement": lambda folder: {
+        "first": np.eye(3),
+        "second": np.ones((2, 3)),
+        "resamples": 10,
+    },
+    "evaluation.method_statistics.seeds_needed": lambda folder: {"difference": 1.0, "deviation": 1.0},
+    "evaluation.method_statistics.worst_tasks": lambda folder: {"scores": np.eye(3), "k": 2},
     "evaluation.statistics.aggregate_runs": lambda folder: {"scores": np.eye(3), "resamples": 10},
     "evaluation.statistics.interquartile_mean": lambda folder: {"values": np.eye(3)},
     "evaluation.statistics.stratified_bootstrap": lambda folder: {"scores": np.eye(3), "resamples": 10},
@@ -328,7 +342,7 @@ CALLS: dict[str, Call] = {
         "higher_is_better": SIGNS,
     },
     "experiments.supervised.comparison.mean_rank": lambda folder: {"rows": {"one": PAIR}, "higher_is_better": SIGNS},
-    "supervised.losses.make_loss": lambda folder: {"task": TASKS[0]},
+    "supervised.objectives.make_loss": lambda folder: {"task": TASKS[0]},
     "experiments.supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.tasks.TaskSpec": lambda folder: {"name": "a", "kind": "depth", "channels": 1},
     "supervised.models.registry.make_model": lambda folder: {"name": "segnet", "tasks": TASKS, "width": 1 / 32},
@@ -337,8 +351,8 @@ CALLS: dict[str, Call] = {
     "supervised.metrics.depth.DepthMetric": lambda folder: {},
     "supervised.metrics.normal.NormalMetric": lambda folder: {},
     "supervised.metrics.segmentation.SegmentationMetric": lambda folder: {"num_classes": 3},
-    "supervised.metrics.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
-    "supervised.metrics.metric_set.make_metric": lambda folder: {"task": TASKS[0]},
+    "supervised.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
+    "supervised.objectives.make_metric": lambda folder: {"task": TASKS[0]},
     "supervised.datasets.registry.DataFormat": lambda folder: {"name": "mine", "reader": "module:Class"},
     "supervised.datasets.registry.data_format": lambda folder: {"name": "nyuv2"},
     "supervised.datasets.registry.register_format": lambda folder: {"record": DataFormat("mine", "module:Class")},
