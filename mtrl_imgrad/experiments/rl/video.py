@@ -113,7 +113,7 @@ def film(
         Frames, and the names of the tasks that succeeded.
     """
     scenes = {row: _Scene(env.task_names[env.task_ids[row]]) for row in rows}
-    observations = env.reset()
+    observations: Any = env.reset()
     frames = [_draw(scenes, view, observations, 0)]
     step = 0
     with counting_bar("steps", env.horizon, True) as advance:
