@@ -334,6 +334,8 @@ CALLS: dict[str, Call] = {
     "supervised.models.sharing.split_parameters": lambda folder: {"model": model()},
     "supervised.metrics.attributes.AttributeMetric": lambda folder: {},
     "supervised.metrics.depth.DepthMetric": lambda folder: {},
+    "supervised.metrics.classification.ClassificationMetric": lambda folder: {"num_classes": 3},
+    "supervised.metrics.regression.RegressionMetric": lambda folder: {},
     "supervised.metrics.normal.NormalMetric": lambda folder: {},
     "supervised.metrics.segmentation.SegmentationMetric": lambda folder: {"num_classes": 3},
     "supervised.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
