@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl_imgrad.supervised.batch_norm import frozen_statistics
 from mtrl_imgrad.supervised.models import FeatureModel, TaskModel
-from mtrl_imgrad.supervised.objectives import make_loss
+from mtrl_imgrad.supervised.objectives import Loss, make_loss
 from mtrl_imgrad.supervised.parts import Part
 from mtrl_imgrad.supervised.protocol import Protocol
 
@@ -27,11 +27,16 @@ class Forward:
         protocol: of the losses, and of a second look at a batch.
         amp: mixed precision, ``"none"`` for none.
         keeps_features: whether `predict` returns the representation, too.
+        scales: what the losses of some tasks are multiplied by.
     """
 
-    def __init__(self, model: TaskModel, protocol: Protocol, amp: str, keeps_features: bool) -> None:
+    def __init__(
+        self, model: TaskModel, protocol: Protocol, amp: str, keeps_features: bool, scales: Mapping[str, float]
+    ) -> None:
         self.model, self.protocol, self.amp, self.keeps_features = model, protocol, amp, keeps_features
-        self.by_task = {task.name: make_loss(task, protocol) for task in model.tasks}
+        self.by_task = {
+            task.name: _scaled(make_loss(task, protocol), scales.get(task.name, 1.0)) for task in model.tasks
+        }
 
     def predict(self, images: Tensor, tasks: Sequence[str] | None = None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Predictions in float32, of some tasks or all, and the representation if gradients are combined there."""
@@ -63,3 +68,7 @@ class Forward:
         """
         with torch.no_grad(), frozen_statistics(self.model) if self.protocol == "fixed" else nullcontext():
             yield
+
+
+def _scaled(loss: Loss, scale: float) -> Loss:
+    return loss if scale == 1 else lambda prediction, target: scale * loss(prediction, target)

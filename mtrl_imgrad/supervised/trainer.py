@@ -32,8 +32,8 @@ from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
 from mtrl_imgrad.supervised.task_feed import TaskFeed
-from mtrl_imgrad.supervised.trainer_checks import check_step, check_task_splits, read_device
-from mtrl_imgrad.validation import NonNegativeInt, PositiveOrInf, Seed, checked
+from mtrl_imgrad.supervised.trainer_checks import check_step, check_task_scales, check_task_splits, read_device
+from mtrl_imgrad.validation import NonNegativeInt, Positive, PositiveOrInf, Seed, checked
 
 __all__ = ["MultiTaskTrainer"]
 
@@ -59,6 +59,8 @@ class MultiTaskTrainer:
         reporting: which epochs are evaluated and which steps logged.
         gradients: ``"features"`` combines at the model's representation, with one backward through the trunk.
         heads: gradient of a task's own parameters: its plain gradient, or that times the task's weight.
+        task_scales: multiplies the losses of some tasks, as another unit of the target would: how unequal they are is
+            a dial. Metrics are as they were.
         sharing: which parameters are shared, see `split_parameters`.
         max_grad_norm: shorten the combined gradient of the shared parameters to this norm.
         on_nonfinite: what becomes of a step with a NaN or an infinity, see `Combiner.backward`. What is left out is
@@ -89,6 +91,7 @@ class MultiTaskTrainer:
         reporting: ReportConfig | None = None,
         gradients: Literal["losses", "features"] = "losses",
         heads: Heads = "unweighted",
+        task_scales: Mapping[str, Positive] | None = None,
         sharing: SharingRule = "cagrad",
         max_grad_norm: PositiveOrInf | None = None,
         on_nonfinite: OnNonFinite = "raise",
@@ -103,6 +106,7 @@ class MultiTaskTrainer:
             raise TaskMismatchError(f"the model's tasks are {model.tasks}, the data's {data.tasks}")
         if gradients == "features" and not isinstance(model, FeatureModel):
             raise ArgumentError(f"gradients='features' needs one representation for all heads; {model.name} has none")
+        check_task_scales(task_scales or {}, model.task_names)
         self.optimization = optimization or OptimizationConfig()
         self.reporting = reporting or ReportConfig()
         self.device = read_device(device)
@@ -128,7 +132,7 @@ class MultiTaskTrainer:
         """Epochs that are done."""
         self.step = 0
         """Batches that are done."""
-        self.forward = Forward(self.model, protocol, self.optimization.amp, gradients == "features")
+        self.forward = Forward(self.model, protocol, self.optimization.amp, gradients == "features", task_scales or {})
         self._names = list(model.task_names)
         self._left_out = NonFiniteCounts(self._names)
         self._shared, self._own_of = split_parameters(model, sharing)

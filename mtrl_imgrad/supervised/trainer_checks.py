@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
 from mtrl_imgrad.combiners import Combiner
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.splits import TaskSplits
+from mtrl_imgrad.validation import Positive, check
 
-__all__ = ["check_step", "check_task_splits", "read_device"]
+__all__ = ["check_step", "check_task_scales", "check_task_splits", "read_device"]
 
 
 def check_step(combiner: Combiner, gradients: str, max_grad_norm: float | None) -> None:
@@ -24,6 +27,14 @@ def check_step(combiner: Combiner, gradients: str, max_grad_norm: float | None) 
             f"max_grad_norm={max_grad_norm:g} does not go with {combiner.name}: it makes a step, whose length is the "
             "learning rate's business"
         )
+
+
+def check_task_scales(scales: Mapping[str, float], names: Sequence[str]) -> None:
+    """Scales are of tasks that there are."""
+    for name, scale in scales.items():
+        if name not in names:
+            raise UnknownNameError("task", name, names)
+        check(f"task_scales[{name!r}]", scale, Positive)
 
 
 def check_task_splits(combiner: Combiner, data: TaskSplits, gradients: str, ranks: int) -> None:

@@ -20,8 +20,8 @@ from mtrl_imgrad.supervised.parts import Part
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
-from tests.supervised.datasets.test_office_reader import write
 from tests.support.replicas import training as runs
+from tests.support.supervised.small_folders import write_office
 
 NAMES = [task.name for task in runs.TASKS]
 
@@ -182,7 +182,7 @@ def office(root, **data):
 
 
 def test_office_31_from_the_folder_to_the_panel(tmp_path):
-    root = write(tmp_path / "office", ["amazon", "dslr", "webcam"], "images")
+    root = write_office(tmp_path / "office", ["amazon", "dslr", "webcam"], "images")
     config = dataclasses.replace(office(root, batch_sizes={"dslr": 3}), run_dir=tmp_path / "run")
     result = train(config, progress_bar=False)
     assert result.split == "test"
@@ -193,7 +193,7 @@ def test_office_31_from_the_folder_to_the_panel(tmp_path):
 
 
 def test_any_set_may_have_a_loader_a_task_with_part_of_the_labels(tmp_path):
-    root = write(tmp_path / "office", ["amazon", "dslr", "webcam"], count=10)
+    root = write_office(tmp_path / "office", ["amazon", "dslr", "webcam"], count=10)
     data = load_splits(office(root, task_fractions={"amazon": 0.5}).data)
     assert isinstance(data, TaskSplits)
     assert [len(data.train[name]) for name in ("amazon", "dslr")] == [9, 20]

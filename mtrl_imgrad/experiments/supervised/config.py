@@ -52,6 +52,8 @@ class DataConfig:
     """Share of the training images whose labels are used."""
     full_tasks: tuple[str, ...] = ()
     """Tasks whose labels are used of all training images, whatever train_fraction."""
+    task_scales: Options = field(default_factory=dict)
+    """What the loss of a task is multiplied by, by task, as another unit would: depth=30 makes tasks unequal."""
     multi_input: bool = False
     """A loader of its own for each task; Office-31 and Office-Home always have that."""
     mixing: Mixing = "longest"
@@ -85,6 +87,8 @@ class DataConfig:
         data_format(self.format)
         if len(set(self.tasks)) != len(self.tasks):
             raise ArgumentError(f"tasks must be different ones, got {list(self.tasks)}")
+        for name, scale in self.task_scales.items():
+            check(f"task_scales[{name!r}]", scale, Positive)
         for name, size in self.batch_sizes.items():
             check(f"batch_sizes[{name!r}]", size, Count)
         for name, share in self.task_fractions.items():

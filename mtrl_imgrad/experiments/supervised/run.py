@@ -184,6 +184,7 @@ def make_trainer(config: SupervisedConfig, data: Splits | TaskSplits, group: Any
         reporting=config.reporting,
         gradients="losses" if single else method.gradients,
         heads="unweighted" if single else method.heads or "unweighted",
+        task_scales=_task_scales(config, data),
         sharing=method.sharing or "cagrad",
         max_grad_norm=None if single else method.max_grad_norm,
         on_nonfinite=method.on_nonfinite,
@@ -194,6 +195,13 @@ def make_trainer(config: SupervisedConfig, data: Splits | TaskSplits, group: Any
         num_workers=config.data.num_workers,
         group=group,
     )
+
+
+def _task_scales(config: SupervisedConfig, data: Splits | TaskSplits) -> dict[str, float]:
+    """Those of the run's tasks; a single-task run keeps only its own."""
+    learned = {task.name for task in data.tasks}
+    scales: dict[str, float] = config.data.task_scales
+    return {name: scale for name, scale in scales.items() if name in learned or not config.data.tasks}
 
 
 class _Run:
