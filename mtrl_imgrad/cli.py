@@ -79,6 +79,11 @@ COMMANDS = {
         "was interrupted, from its latest checkpoint.",
     ),
     "evaluate": Command("rl.commands:Evaluate", "Evaluate the agent of a run folder, per task; keep the report there."),
+    "compare": Command(
+        "comparisons.commands:Compare",
+        "Run methods by seeds, several at a time, each run only once; go on with a folder. --preset or --config sets "
+        "the defaults of all other options, which are those of train.",
+    ),
     "supervised": Command(
         "supervised.commands:Train",
         "Train on images: NYUv2, CityScapes, CelebA, simulated scenes. --data or --config sets the defaults of all "
