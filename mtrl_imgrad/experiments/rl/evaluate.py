@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.agents.registry import Agent, agent_class
-from mtrl_imgrad.errors import ArgumentError, CheckpointError
+from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, make_eval_env
+from mtrl_imgrad.experiments.run_folder import check_run
 from mtrl_imgrad.validation import checked
 
 __all__ = ["evaluate_run"]
@@ -51,9 +52,7 @@ def evaluate_run(
         CheckpointError: if the model cannot be read.
     """
     console = console or Console(highlight=False)
-    for file in (run / "config.yaml", run / f"{model}.zip"):
-        if not file.is_file():
-            raise ArgumentError(f"run {run}: there is no {file.name}; expected a folder that `train` made")
+    check_run(run, f"{model}.zip")
     config = load_config(run / "config.yaml")
     if backend is not None:
         evaluation = dataclasses.replace(config.evaluation, eval_backend=backend)
