@@ -5,6 +5,10 @@ A command's module is imported when the command is called, so that help costs ne
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("mtrl-imgrad on the command line", "tyro", "rich")
+
 import importlib
 import os
 import select

@@ -1,5 +1,9 @@
 """SB3-style multi-task agents and the callbacks that know of tasks."""
 
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.agents", "gymnasium", "stable_baselines3", "rich", "safetensors")
+
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint
 from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback

@@ -37,8 +37,9 @@ from mtrl_imgrad.experiments.config_files import save_config
 from mtrl_imgrad.experiments.rl.clock import RunClock
 from mtrl_imgrad.experiments.rl.config import EnvConfig, TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.logs import run_logger
+from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
 from mtrl_imgrad.experiments.rl.result import RESULT, write_result
-from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
+from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.validation import checked
 
@@ -66,11 +67,7 @@ class TrainResult:
 def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
     """The vector environment of a configuration."""
     arguments = {name: value for name, value in vars(config).items() if name != "env"}
-    return make_vec_env(_tasks(config), seed=seed, **{**arguments, **overrides})
-
-
-def _tasks(config: EnvConfig) -> str | list[str]:
-    return config.env[0] if len(config.env) == 1 else list(config.env)
+    return make_vec_env(find_tasks(config.env), seed=seed, **{**arguments, **overrides})
 
 
 @checked
@@ -83,8 +80,8 @@ def make_eval_env(config: TrainConfig, seed: int | None = None, backend: str | N
             training seeds.
         backend: None takes that of the run's evaluations.
     """
-    backend = backend or config.evaluation.eval_backend
-    has_tasks = [known.name for known in find_backends(resolve_tasks(_tasks(config.env)))]
+    backend, tasks = backend or config.evaluation.eval_backend, find_tasks(config.env.env)
+    has_tasks = [] if isinstance(tasks, dict) else [known.name for known in find_backends(resolve_tasks(tasks))]
     overrides: dict[str, Any] = {
         "backend": backend if backend in has_tasks else "auto",
         "num_envs_per_task": config.evaluation.eval_envs_per_task,
@@ -141,6 +138,7 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
         CheckpointError: if the latest checkpoint is damaged; remove it to go on from the one before.
         LearningInterruptedError: as `train`.
     """
+    check_run(folder)
     config = dataclasses.replace(load_config(folder / "config.yaml"), run_dir=folder)
     console = console or Console(highlight=False)
     if (folder / "evaluation_after.npz").exists():
@@ -317,7 +315,7 @@ def _learn(
 
 
 def _name(config: TrainConfig) -> str:
-    tasks = config.env.env[0] if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
+    tasks = config.env.env[0].replace(":", "-") if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
     return f"{tasks}-{config.agent.combiner}-seed{config.seed}"
 
 

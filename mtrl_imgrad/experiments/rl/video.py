@@ -19,6 +19,7 @@ from mtrl_imgrad.envs.success_info import success_of
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.rl.evaluate import load_run
+from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
 from mtrl_imgrad.experiments.rl.train import make_eval_env
 from mtrl_imgrad.experiments.rl.views import View, prepare_rendering, view_of
 from mtrl_imgrad.reporting.films import Frame, caption, check_film_path, save_film, tile
@@ -77,7 +78,10 @@ def film_run(
     if size % 2:
         raise ArgumentError(f"size must be even, as video encoders want, got {size}")
     config, load = load_run(run, model)
-    tasks = resolve_tasks(config.env.env[0] if len(config.env.env) == 1 else list(config.env.env))
+    found = find_tasks(config.env.env)
+    if isinstance(found, dict):
+        raise ArgumentError(f"run {run}: films show the library's tasks; render those of your own by their render_mode")
+    tasks = resolve_tasks(found)
     if task not in (ALL, *tasks):
         raise UnknownNameError("task of this run", task, [ALL, *tasks])
     backend = find_backends(tasks)[0]  # the reference, which has pictures where another simulator trains without
