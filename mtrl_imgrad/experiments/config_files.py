@@ -46,7 +46,7 @@ def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Con
         ArgumentError: if it holds a key or a value that does not exist; names ``path`` and the key.
     """
     try:
-        return _reader(kind).validate_python(data)
+        return _reader(kind).validate_python(data)  # type: ignore[arg-type]  # a class is hashable
     except pydantic.ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
