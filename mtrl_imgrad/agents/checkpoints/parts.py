@@ -14,6 +14,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import VecNormalize
 
+from mtrl_imgrad.agents.common.execution import restore_execution
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.conditional_step import check_optimizer
@@ -111,6 +112,7 @@ def _progress(agent: MultiTaskAlgorithm) -> dict[str, Any]:
         "counters": {name: getattr(agent, name) for name in COUNTERS},
         "remaining": agent._current_progress_remaining,
         "wants_jacobian": agent.wants_jacobian,
+        "compiled": agent.execution.compile,
         "episodes": None if episodes is None else [dict(info) for info in episodes],
         "successes": None if successes is None else [float(success) for success in successes],
         "task_successes": {name: list(window) for name, window in agent.task_success_buffers.items()},
@@ -119,7 +121,7 @@ def _progress(agent: MultiTaskAlgorithm) -> dict[str, Any]:
     }
 
 
-def _set_progress(agent: MultiTaskAlgorithm, state: Mapping[str, Any]) -> None:
+def _set_progress(agent: MultiTaskAlgorithm, state: Mapping[str, Any]) -> str | None:
     for name in COUNTERS:
         setattr(agent, name, int(state["counters"][name]))
     agent._current_progress_remaining = float(state["remaining"])
@@ -132,6 +134,7 @@ def _set_progress(agent: MultiTaskAlgorithm, state: Mapping[str, Any]) -> None:
         window.extend(map(float, state["task_successes"][name]))
     agent.non_finite.set_state(state["non_finite"])
     agent._unwritten_records = tuple(_checked_record(record) for record in state["records"])
+    return restore_execution(agent, bool(state.get("compiled", False)))
 
 
 def _records(logger: Logger | None) -> list[list[Any]]:
