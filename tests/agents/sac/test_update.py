@@ -242,7 +242,7 @@ def test_the_target_critic_moves_by_tau_when_told(update_target):
         combiner,
         combiner,
         UpdateSettings(GAMMA, TAU),
-        trace=False,
+        execution=Execution(trace=False),
     )
     update(batch, noise, update_target=update_target)
     tau = TAU if update_target else 0.0
