@@ -23,6 +23,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint, list_checkpoints
 from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
+from mtrl_imgrad.agents.common.execution import plan_execution
 from mtrl_imgrad.agents.registry import Agent, agent_class
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.registry import find_backends, resolve_tasks
@@ -299,6 +300,7 @@ def _learn(
     if checkpoints is not None:
         callbacks.append(checkpoints)
     began, steps = time.monotonic(), config.total_timesteps - agent.num_timesteps
+    console.print(escape(plan_execution(agent, steps, anew=agent.num_timesteps == 0)[1]))
     try:
         agent.learn(steps, callbacks, 10, reset_num_timesteps=agent.num_timesteps == 0, progress_bar=progress_bar)
     finally:
