@@ -93,6 +93,15 @@ COMMANDS = {
         "Run methods by seeds, several at a time, each run only once; go on with a folder. --preset or --config sets "
         "the defaults of all other options, which are those of train.",
     ),
+    "video": Command("rl.commands:Video", "Film the agent of a run folder: a task, or all of them side by side."),
+    "plot": Command(
+        "comparisons.commands:Plot",
+        "Draw finished runs: success against steps, wall clock and CPU time, tasks, profiles, imbalance, weights.",
+    ),
+    "report": Command(
+        "comparisons.commands:Report",
+        "Write the report of finished runs: one HTML page, Markdown, LaTeX, CSV; statistics over seeds.",
+    ),
     "supervised": Command(
         "supervised.commands:Train",
         "Train on images: NYUv2, CityScapes, CelebA, simulated scenes. --data or --config sets the defaults of all "

@@ -71,15 +71,16 @@ def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
 
 
 @checked
-def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecEnv:
+def make_eval_env(config: TrainConfig, seed: int | None = None, backend: str | None = None) -> MultiTaskVecEnv:
     """An environment for evaluations only: same tasks, other seed, its own back-end.
 
     Args:
         config: of the run.
         seed: None takes the run's seed where ``eval_goals`` is ``"training"``, and else one out of the reach of
             training seeds.
+        backend: None takes that of the run's evaluations.
     """
-    backend, tasks = config.evaluation.eval_backend, find_tasks(config.env.env)
+    backend, tasks = backend or config.evaluation.eval_backend, find_tasks(config.env.env)
     has_tasks = [] if isinstance(tasks, dict) else [known.name for known in find_backends(resolve_tasks(tasks))]
     overrides: dict[str, Any] = {
         "backend": backend if backend in has_tasks else "auto",

@@ -22,9 +22,9 @@ from mtrl_imgrad.experiments.supervised.history import RunResult
 from mtrl_imgrad.experiments.supervised.panels import draw_panel, sample_items
 from mtrl_imgrad.experiments.supervised.published import has_published_table, published_table
 from mtrl_imgrad.experiments.supervised.run import check_settings, load_model, train_or_resume
-from mtrl_imgrad.supervised.metrics import MetricSet
+from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.run_combiner import run_combiner
-from mtrl_imgrad.supervised.splits import Splits
+from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.validation import checked
 
 __all__ = ["SINGLE_TASK", "compare"]
@@ -95,7 +95,9 @@ def compare(
     return report
 
 
-def _jobs(config: SupervisedConfig, spec: Method, seed: int, data: Splits, folder: Path) -> list[SupervisedConfig]:
+def _jobs(
+    config: SupervisedConfig, spec: Method, seed: int, data: Splits | TaskSplits, folder: Path
+) -> list[SupervisedConfig]:
     """The runs that a method needs for a seed: one, or one a task."""
     if spec.name == SINGLE_TASK:
         return [
@@ -116,7 +118,7 @@ def _jobs(config: SupervisedConfig, spec: Method, seed: int, data: Splits, folde
     ]
 
 
-def _check_method(config: SupervisedConfig, data: Splits) -> None:
+def _check_method(config: SupervisedConfig, data: Splits | TaskSplits) -> None:
     """Whether the combiner takes its arguments."""
     method = config.resolved_method()
     run_combiner(method.combiner, method.combiner_kwargs, tasks=data.tasks, seed=config.seed, steps_per_epoch=1)
@@ -134,7 +136,7 @@ def _gather(label: str, results: Mapping[int, Sequence[RunResult]]) -> MethodRun
     )
 
 
-def _setting(config: SupervisedConfig, data: Splits, result: RunResult) -> str:
+def _setting(config: SupervisedConfig, data: Splits | TaskSplits, result: RunResult) -> str:
     name = f"{config.data.simulate} scenes (simulated)" if config.data.simulate else config.data.format
     if data.simulated and config.data.simulate is None:
         name += " format, simulated"
@@ -147,10 +149,14 @@ def _setting(config: SupervisedConfig, data: Splits, result: RunResult) -> str:
 
 
 def _draw_panel(
-    jobs: Mapping[str, Mapping[int, Sequence[SupervisedConfig]]], seed: int, data: Splits, count: int, path: Path
+    jobs: Mapping[str, Mapping[int, Sequence[SupervisedConfig]]],
+    seed: int,
+    data: Splits | TaskSplits,
+    count: int,
+    path: Path,
 ) -> None:
     """What the networks of the first seed predict, on the same images."""
-    images, targets = sample_items(data.evaluation["val"], count)
+    images, targets = sample_items(data, count)
     predictions: dict[str, dict[str, Tensor]] = {}
     for label, by_seed in jobs.items():
         predictions[label] = {}

@@ -38,7 +38,7 @@ from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.models import TaskModel, make_model
 from mtrl_imgrad.supervised.replicas import Replica
-from mtrl_imgrad.supervised.splits import Splits
+from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.validation import checked
 
@@ -125,7 +125,7 @@ def train_or_resume(
 
 
 @checked
-def build_model(config: SupervisedConfig, data: Splits) -> TaskModel:
+def build_model(config: SupervisedConfig, data: Splits | TaskSplits) -> TaskModel:
     """The network of a configuration, with first weights that follow from its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -135,7 +135,7 @@ def build_model(config: SupervisedConfig, data: Splits) -> TaskModel:
 
 
 @checked
-def load_model(folder: Path, data: Splits) -> TaskModel:
+def load_model(folder: Path, data: Splits | TaskSplits) -> TaskModel:
     """The network of a finished run, on the CPU.
 
     Args:
@@ -165,7 +165,7 @@ def _load_parameters(model: TaskModel, folder: Path) -> None:
 
 
 @checked
-def make_trainer(config: SupervisedConfig, data: Splits, group: Any = None) -> MultiTaskTrainer:
+def make_trainer(config: SupervisedConfig, data: Splits | TaskSplits, group: Any = None) -> MultiTaskTrainer:
     """The trainer of a configuration; ``group`` as in `train`."""
     method = config.resolved_method()
     single = len(data.tasks) == 1
@@ -183,6 +183,7 @@ def make_trainer(config: SupervisedConfig, data: Splits, group: Any = None) -> M
         reporting=config.reporting,
         gradients="losses" if single else method.gradients,
         heads="unweighted" if single else method.heads or "unweighted",
+        task_scales=_task_scales(config, data),
         sharing=method.sharing or "cagrad",
         max_grad_norm=None if single else method.max_grad_norm,
         on_nonfinite=method.on_nonfinite,
@@ -193,6 +194,13 @@ def make_trainer(config: SupervisedConfig, data: Splits, group: Any = None) -> M
         num_workers=config.data.num_workers,
         group=group,
     )
+
+
+def _task_scales(config: SupervisedConfig, data: Splits | TaskSplits) -> dict[str, float]:
+    """Those of the run's tasks; a single-task run keeps only its own."""
+    learned = {task.name for task in data.tasks}
+    scales: dict[str, float] = config.data.task_scales
+    return {name: scale for name, scale in scales.items() if name in learned or not config.data.tasks}
 
 
 class _Run:
