@@ -5,6 +5,10 @@ A command's module is imported when the command is called, so that help costs ne
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("mtrl-imgrad on the command line", "tyro", "rich")
+
 import importlib
 import os
 import select
@@ -75,6 +79,20 @@ COMMANDS = {
         "was interrupted, from its latest checkpoint.",
     ),
     "evaluate": Command("rl.commands:Evaluate", "Evaluate the agent of a run folder, per task; keep the report there."),
+    "compare": Command(
+        "comparisons.commands:Compare",
+        "Run methods by seeds, several at a time, each run only once; go on with a folder. --preset or --config sets "
+        "the defaults of all other options, which are those of train.",
+    ),
+    "video": Command("rl.commands:Video", "Film the agent of a run folder: a task, or all of them side by side."),
+    "plot": Command(
+        "comparisons.commands:Plot",
+        "Draw finished runs: success against steps, wall clock and CPU time, tasks, profiles, imbalance, weights.",
+    ),
+    "report": Command(
+        "comparisons.commands:Report",
+        "Write the report of finished runs: one HTML page, Markdown, LaTeX, CSV; statistics over seeds.",
+    ),
     "supervised": Command(
         "supervised.commands:Train",
         "Train on images: NYUv2, CityScapes, CelebA, simulated scenes. --data or --config sets the defaults of all "

@@ -22,6 +22,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     },
     {
         "validation": "the one vocabulary of argument checks: constraints in annotations, read by a decorator",
+        "extras": "optional packages: what brings each, and the one message where one is missing",
         "seeding": "named streams of random numbers, NumPy and torch, from one seed",
     },
     {
@@ -47,7 +48,10 @@ FLOORS: tuple[dict[str, str], ...] = (
         "presets": "YAML presets, each value with its source",
     },
     {
-        "cli": "the command line; nothing imports it",
+        "cli": "the command line",
+    },
+    {
+        "__main__": "the entry point: starts the command line, or says what it needs",
     },
 )
 """The rooms by floor, the lowest first. A room imports rooms of lower floors only, never one beside it."""

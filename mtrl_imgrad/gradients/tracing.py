@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.gradients.recording import record
 
 __all__ = ["Traced"]
 
@@ -50,7 +50,7 @@ class Traced:
 
     def _record(self, arguments: tuple[Any, ...]) -> GraphModule:
         try:
-            return make_fx(lambda *inputs: self.function(*inputs))(*arguments)
+            return record(self.function, arguments)
         except Exception as error:
             raise ArgumentError(
                 f"{getattr(self.function, '__qualname__', self.function)} cannot be recorded as a list of tensor "

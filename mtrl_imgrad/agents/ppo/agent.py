@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from mtrl_imgrad.agents.common.arguments import PPO_ARGUMENTS, as_schedule, chec
 from mtrl_imgrad.agents.common.learning import failures_handled
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.common.task_log import record_per_task
+from mtrl_imgrad.agents.ppo.colored_noise import colored_noise
 from mtrl_imgrad.agents.ppo.log import TAGS, TrainingLog, finite_mean
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
 from mtrl_imgrad.agents.ppo.rollout import TaskRollout, TaskRolloutBuffer
@@ -100,6 +102,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         value_normalization: None, or ``"popart"``: learn each task's values in the unit of their own running mean and
             deviation, see `mtrl_imgrad.agents.ppo.popart.PopArt`.
         value_normalization_kwargs: its ``beta`` and ``min_std``.
+        noise_beta: exponent in [0, 2] of the power spectrum 1 / f^beta of the noise in a rollout's actions. 0
+            (default) is SB3's white noise, 1 pink noise, which explores where an action counts only if it lasts; see
+            `mtrl_imgrad.agents.ppo.colored_noise`. A rollout of ``n_steps`` is one piece of noise.
         trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
 
     Raises:
@@ -149,12 +154,15 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         advantage_scope: AdvantageScope = "task",
         value_normalization: Literal["popart"] | None = None,
         value_normalization_kwargs: Mapping[str, Any] | None = None,
+        noise_beta: float = 0.0,
         trace: bool = True,
     ) -> None:
         self._check_arguments(locals(), PPO_ARGUMENTS, unsupported.PPO_ARGUMENTS)
         check_schedule("clip_range", clip_range, zero=False)
         if clip_range_vf is not None:
             check_schedule("clip_range_vf", clip_range_vf, zero=False)
+        if noise_beta and n_steps < 2:
+            raise ArgumentError(f"n_steps must be at least 2 for noise_beta={noise_beta}, got {n_steps}")
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,  # type: ignore[arg-type]
@@ -184,6 +192,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self.advantage_scope = advantage_scope
         self.value_normalization = value_normalization
         self.value_normalization_kwargs = value_normalization_kwargs
+        self.noise_beta = noise_beta
         self.target_kl = target_kl
         self.on_nonfinite = on_nonfinite
         self.combiner = combiner
@@ -287,6 +296,16 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         steps = self._checked_steps(total_timesteps, log_interval)
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """As in SB3, with the noise that ``noise_beta`` says."""
+        if self.noise_beta:
+            shape = (self.n_envs, math.prod(self.action_space.shape or ()))
+            self.policy.noise = iter(colored_noise(self.n_steps, shape, self.noise_beta, self.device))
+        try:
+            return super().collect_rollouts(*args, **kwargs)
+        finally:
+            self.policy.noise = None
 
     def train(self) -> None:
         """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from mtrl_imgrad.checkpoints.format import is_checkpoint, read_checkpoint, write_checkpoint
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.experiments.config_files import plain, save_config
-from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
+from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
 from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import (
@@ -91,8 +91,7 @@ def resume(folder: Path, *, group: Any = None, console: Console | None = None, p
         CheckpointError: if its checkpoint cannot be read.
     """
     folder = folder.expanduser()
-    if not (folder / "config.yaml").exists():
-        raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
+    check_run(folder)
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
     _refuse_earlier_version(folder / "checkpoint.pt")
