@@ -106,6 +106,8 @@ class ModelConfig:
     """Network of the single-task baselines."""
     width: Positive = 1.0
     """Multiplies the number of feature maps; 1 is the published network."""
+    weights: Path | None = None
+    """File of first weights in torchvision's or timm's names (resnet18, resnet50); None draws them."""
 
 
 @checked

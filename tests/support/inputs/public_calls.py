@@ -113,6 +113,15 @@ def nyuv2(folder: Path) -> Path:
     return root if root.exists() else write_nyuv2(root, dense_splits(), classes=("a", "b", "c"))
 
 
+def resnet() -> Any:
+    return make_model("resnet18", TASKS, width=1 / 32)
+
+
+def weights_of(folder: Path) -> Path:
+    torch.save(resnet().trunk.state_dict(), folder / "resnet18.pth")
+    return folder / "resnet18.pth"
+
+
 def office(folder: Path, *sources: str) -> Path:
     root = folder / sources[0]
     return root if root.exists() else write_office(root, sources)
@@ -366,6 +375,10 @@ CALLS: dict[str, Call] = {
     "experiments.supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.tasks.TaskSpec": lambda folder: {"name": "a", "kind": "depth", "channels": 1},
     "supervised.models.registry.make_model": lambda folder: {"name": "segnet", "tasks": TASKS, "width": 1 / 32},
+    "supervised.models.backbones.load_backbone": lambda folder: {
+        "model": resnet(),
+        "path": weights_of(folder),
+    },
     "supervised.models.sharing.split_parameters": lambda folder: {"model": model()},
     "supervised.metrics.attributes.AttributeMetric": lambda folder: {},
     "supervised.metrics.depth.DepthMetric": lambda folder: {},
