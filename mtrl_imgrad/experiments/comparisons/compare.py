@@ -10,12 +10,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, MtrlImgradError
 from mtrl_imgrad.experiments.comparisons.local import run_here, run_locally
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, plan_comparison
 from mtrl_imgrad.experiments.comparisons.state import read_state
 
-__all__ = ["Launcher", "make_runs"]
+__all__ = ["Launcher", "make_runs", "refuse_failed"]
 
 Launcher = Literal["local"]
 
@@ -65,3 +65,16 @@ def make_runs(
     elif missing:
         run_locally(comparison, missing, jobs, console, progress_bar)
     return comparison
+
+
+def refuse_failed(comparison: Comparison) -> None:
+    """Raise where a run failed, once all others are done.
+
+    Raises:
+        MtrlImgradError: names the runs and how to try them again.
+    """
+    failed = [run for run in comparison.runs() if read_state(comparison.kind, run).status == "failed"]
+    if failed:
+        names = "; ".join(f"{run.label}: see {run.folder / 'error.txt'}" for run in failed)
+        count = f"{len(failed)} of {len(comparison.runs())} runs failed"
+        raise MtrlImgradError(f"{count} ({names}); to try them again: {comparison.command()}")

@@ -89,7 +89,9 @@ def _profile(records: Sequence[RunRecord]) -> Figure:
         style = line_style(i)
         axes.step(thresholds, shares, where="post", label=method, linewidth=1.6, **style)
         if np.isfinite(band).all():
-            axes.fill_between(thresholds, *band.T, step="post", color=style["color"], alpha=0.15, linewidth=0)
+            axes.fill_between(
+                thresholds, band[:, 0], band[:, 1], step="post", color=style["color"], alpha=0.15, linewidth=0
+            )
     axes.set_xlabel("success rate τ")
     axes.set_ylabel("share of runs and tasks above τ")
     axes.set_ylim(-0.02, 1.02)
