@@ -67,7 +67,7 @@ class Compare:
     jobs: int = 1
     """Runs at a time; 0 runs one after the other in this process."""
     launcher: Launcher = "local"
-    """Processes of this machine."""
+    """Processes of this machine, or a job array of Slurm."""
     progress_bar: bool = True
     """Show progress."""
 
@@ -98,7 +98,8 @@ class Compare:
             launcher=self.launcher,
             progress_bar=self.progress_bar,
         )
-        refuse_failed(comparison)
+        if self.launcher != "slurm":
+            refuse_failed(comparison)
 
 
 @dataclass(frozen=True)

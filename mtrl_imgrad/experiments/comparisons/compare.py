@@ -17,7 +17,7 @@ from mtrl_imgrad.experiments.comparisons.state import read_state
 
 __all__ = ["Launcher", "make_runs", "refuse_failed"]
 
-Launcher = Literal["local"]
+Launcher = Literal["local", "slurm"]
 
 
 def make_runs(
@@ -42,7 +42,7 @@ def make_runs(
         seeds: different ones.
         folder: of the comparison.
         jobs: runs at a time; 0 runs one after the other in this process.
-        launcher: ``"local"``: processes of this machine.
+        launcher: ``"local"``: processes of this machine; ``"slurm"``: a job array, handed to ``sbatch``.
         console: where to print.
         progress_bar: show how far it is.
 
@@ -60,7 +60,11 @@ def make_runs(
     console.print(
         escape(f"{len(runs)} runs in {comparison.folder}: {len(runs) - len(missing)} need nothing"), soft_wrap=True
     )
-    if jobs == 0:
+    if launcher == "slurm":
+        from mtrl_imgrad.experiments.comparisons.slurm import submit
+
+        submit(comparison, missing, jobs, console)
+    elif jobs == 0:
         run_here(comparison, missing, console)
     elif missing:
         run_locally(comparison, missing, jobs, console, progress_bar)
