@@ -108,7 +108,7 @@ COMMANDS = {
         "other options; --resume goes on with a run. Commands below it: compare, cotbal, analyse, make-data.",
     ),
     "supervised compare": Command(
-        "supervised.commands:Compare",
+        "comparisons.supervised:Compare",
         "Run methods by seeds, each run only once, and print a table with standard errors beside the published rows.",
     ),
     "supervised cotbal": Command(

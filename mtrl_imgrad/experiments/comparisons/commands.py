@@ -12,11 +12,10 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, UnknownNameError
-from mtrl_imgrad.experiments.comparisons.compare import Launcher, make_runs
-from mtrl_imgrad.experiments.comparisons.plan import PLAN, Comparison, load_comparison
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.experiments.comparisons.compare import Launcher, make_runs, refuse_failed
+from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
 from mtrl_imgrad.experiments.comparisons.records import RunRecord, by_method, load_records
-from mtrl_imgrad.experiments.comparisons.state import read_state
 from mtrl_imgrad.experiments.options import Flat, given_options
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
@@ -68,7 +67,7 @@ class Compare:
     jobs: int = 1
     """Runs at a time; 0 runs one after the other in this process."""
     launcher: Launcher = "local"
-    """Processes of this machine."""
+    """Processes of this machine, or a job array of Slurm."""
     progress_bar: bool = True
     """Show progress."""
 
@@ -99,7 +98,8 @@ class Compare:
             launcher=self.launcher,
             progress_bar=self.progress_bar,
         )
-        refuse_failed(comparison)
+        if self.launcher != "slurm":
+            refuse_failed(comparison)
 
 
 @dataclass(frozen=True)
@@ -168,16 +168,3 @@ def chosen_records(folders: Sequence[Path], methods: Sequence[str]) -> list[RunR
         if method not in known:
             raise UnknownNameError("method with finished runs", method, known)
     return [record for record in records if not methods or record.method in methods]
-
-
-def refuse_failed(comparison: Comparison) -> None:
-    """Raise where a run failed, once all others are done.
-
-    Raises:
-        MtrlImgradError: names the runs and how to try them again.
-    """
-    failed = [run for run in comparison.runs() if read_state(comparison.kind, run).status == "failed"]
-    if failed:
-        names = "; ".join(f"{run.label}: see {run.folder / 'error.txt'}" for run in failed)
-        count = f"{len(failed)} of {len(comparison.runs())} runs failed"
-        raise MtrlImgradError(f"{count} ({names}); to try them again: {comparison.command()}")

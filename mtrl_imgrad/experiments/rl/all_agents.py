@@ -33,7 +33,7 @@ def _together(name: str, kinds: list[Any], changed: dict[str, Any]) -> type:
         for spec in dataclasses.fields(kind):
             default: Any = dataclasses.field(default=spec.default)
             if spec.default is dataclasses.MISSING:
-                default = dataclasses.field(default_factory=spec.default_factory)  # type: ignore[arg-type]
+                default = dataclasses.field(default_factory=spec.default_factory)
             fields.setdefault(spec.name, (spec.name, changed.get(spec.name, hints[spec.name]), default))
     return dataclasses.make_dataclass(name, fields.values(), frozen=True)
 

@@ -98,26 +98,30 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_needs_nothing_else(folder, tmp_path):
+@pytest.fixture(scope="module")
+def report(folder):
+    return write_report(load_records([folder]), folder.parent / "report", "A <title>").parent
+
+
+def test_the_page_needs_nothing_else(report):
     page = Page()
-    page.feed(write_report(load_records([folder]), tmp_path / "report", "A <title>").read_text())
-    assert len(page.sources) == len(list((tmp_path / "report/figures").iterdir())) == 8
+    page.feed((report / "index.html").read_text())
+    assert len(page.sources) == len(list((report / "figures").iterdir())) == 8
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
     text = " ".join(page.text)
     for expected in ("A <title>", "Soft modularization", "50 episodes a task", "No order beyond seed noise"):
         assert expected in text
 
 
-def test_the_other_formats_hold_the_same_numbers(folder, tmp_path):
-    write_report(load_records([folder]), tmp_path)
+def test_the_other_formats_hold_the_same_numbers(report):
     mean = f"{np.mean(RATES['ls']):.3f}"
-    assert f"| ls | 4 | {mean} [" in (tmp_path / "report.md").read_text()
-    assert f"ls & 4 & {mean} [" in (tmp_path / "table.tex").read_text()
-    rows = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
+    assert f"| ls | 4 | {mean} [" in (report / "report.md").read_text()
+    assert f"ls & 4 & {mean} [" in (report / "table.tex").read_text()
+    rows = list(csv.DictReader((report / "runs.csv").read_text().splitlines()))
     final = [float(row["success"]) for row in rows if row["final"] == "True" and row["method"] == "ls"]
     assert np.mean(final) == pytest.approx(np.mean(RATES["ls"]))
-    for name in re.findall(r"\]\((figures/.+?)\)", (tmp_path / "report.md").read_text()):
-        assert (tmp_path / name).exists()
+    for name in re.findall(r"\]\((figures/.+?)\)", (report / "report.md").read_text()):
+        assert (report / name).exists()
 
 
 def test_commands(folder, tmp_path, capsys):
