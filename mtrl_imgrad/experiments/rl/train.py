@@ -37,9 +37,10 @@ from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.config_files import save_config
 from mtrl_imgrad.experiments.rl.clock import RunClock
 from mtrl_imgrad.experiments.rl.config import EnvConfig, TrainConfig, load_config
-from mtrl_imgrad.experiments.rl.logs import run_logger
+from mtrl_imgrad.experiments.rl.logs import begin_tensorboard, flat_options, record_hparams, run_logger
 from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
 from mtrl_imgrad.experiments.rl.result import RESULT, write_result
+from mtrl_imgrad.experiments.rl.tracking import start_tracker
 from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.validation import checked
@@ -124,7 +125,8 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
     """Go on with an interrupted run, from its latest checkpoint to its end, in its folder.
 
     With the same versions on the same machine and a back-end that restores its episodes (all of ours do), the agent
-    that comes out is bit for bit that of the run without a break. Logs go on in a ``progress_<timesteps>.csv``.
+    that comes out is bit for bit that of the run without a break. Logs go on in
+    ``progress.csv``, from which the rows after the checkpoint are removed.
 
     A run that ended before its first checkpoint, for instance by Ctrl-C in the first evaluation, starts anew: its seed
     determines it.
@@ -174,7 +176,8 @@ def _run(
             agent = kind.load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env, **options)
             console.print(escape(f"resumed from {checkpoint}"))
         stack.enter_context(_failure_says_how_to_go_on(folder, console))
-        agent.set_logger(run_logger(folder, agent.num_timesteps))
+        tracker = [start_tracker(config.track, folder, flat_options(config))] if config.track else []
+        agent.set_logger(run_logger(folder, agent.num_timesteps, tracker))
         stack.callback(agent.logger.close)
         _introduce(console, config, folder, agent, env, eval_env)
         clock = stack.enter_context(contextlib.closing(RunClock(folder)))
@@ -187,6 +190,8 @@ def _run(
         evaluation.evaluations.append(0, before)
         evaluation.init_callback(agent)  # learning does so too, but not where eval_every is 0
         if checkpoint is None:
+            begin_tensorboard(agent.logger)
+            record_hparams(agent.logger, config)
             evaluation.record(before)
             evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
         checkpoints = _checkpoint_callback(config, folder, agent.n_envs, eval_env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class _Block(nn.Module):
         super().__init__()
         self.is_bottleneck = expansion == _BOTTLENECK
         end = width * expansion
-        wide = {"kernel_size": 3, "padding": dilation, "dilation": dilation, "bias": False}
+        wide: dict[str, Any] = {"kernel_size": 3, "padding": dilation, "dilation": dilation, "bias": False}
         if self.is_bottleneck:
             self.conv1 = nn.Conv2d(seen, width, kernel_size=1, bias=False)
             self.conv2 = nn.Conv2d(width, width, stride=stride, **wide)
