@@ -20,7 +20,7 @@ from mtrl_imgrad.agents.checkpoints.plain_values import CLASSES
 from mtrl_imgrad.agents.common.arguments import check_replay_class, two_combiners
 from mtrl_imgrad.agents.common.environments import parse_train_freq
 from mtrl_imgrad.agents.common.execution import Compile, make_execution
-from mtrl_imgrad.agents.common.learning import failures_handled
+from mtrl_imgrad.agents.common.learning import failures_handled, raise_non_finite
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
@@ -281,7 +281,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
             critic, actor = (Status(code) for code in statuses.tolist())
             by_side = dict(zip(("critic", "actor"), losses.tolist(), strict=True))
             where = f"in update {self._n_updates + 1}; neither its step nor any later one was applied"
-            self._raise_non_finite(by_side, {"critic": critic, "actor": actor}, where)
+            raise_non_finite(self, by_side, {"critic": critic, "actor": actor}, where)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if with_actor:
             self.logger.record("train/actor_loss", actor_loss)

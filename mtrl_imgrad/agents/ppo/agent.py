@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -22,13 +21,12 @@ from mtrl_imgrad.agents.common.arguments import PPO_ARGUMENTS, as_schedule, chec
 from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
-from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.ppo.colored_noise import colored_noise
-from mtrl_imgrad.agents.ppo.log import TAGS, TrainingLog, finite_mean
+from mtrl_imgrad.agents.ppo.log import TrainingLog, log_training
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
 from mtrl_imgrad.agents.ppo.rollout import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.agents.ppo.update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate
-from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
@@ -335,7 +333,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
                     print(f"stopped in epoch {epoch + 1}: the KL divergence exceeds 1.5 times target_kl")
                 break
         self.last_report = report
-        self._log_training(log, len(batches))
+        log_training(self, log, len(batches))
 
     def _minibatches(self, rollout: TaskRollout) -> Iterator[TaskRollout]:
         assert self.batch_size is not None
@@ -360,40 +358,6 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         return rollouts * self.n_epochs * -(-self.n_steps * self.n_envs // self.batch_size)
 
     # ------------------------------------------------------------------ logs
-
-    def _log_training(self, log: TrainingLog, batches_per_epoch: int) -> None:
-        """Record a training: the one copy from the device that it makes (besides those for ``target_kl``)."""
-        measures, flags = log.on_host()
-        counts, finite = flags["counts"] > 0, flags["finite"] > 0
-        if not finite.all():
-            first = int(np.argmin(finite))
-            actor = measures["policy_loss"] + self.ent_coef * measures["entropy_loss"]
-            losses = {"critic": measures["value_loss"][first].tolist(), "actor": actor[first].tolist()}
-            statuses = {side: Status(int(flags[f"{side}_status"][first])) for side in losses}
-            epoch, batch = (number + 1 for number in divmod(first, batches_per_epoch))
-            where = f"in minibatch {batch} of epoch {epoch}; neither its step nor any later one was applied"
-            self._raise_non_finite(losses, statuses, where)
-        measured = {name: column[counts] for name, column in measures.items()}
-        measured["approx_kl"] = measured["approx_kl"][-counts[-batches_per_epoch:].sum() :]  # of the last epoch, as SB3
-        for name, tag in TAGS.items():
-            self._record(tag, finite_mean(measured[name], 0))
-        last = {name: finite_mean(column[-1], 0) for name, column in measured.items()}
-        regularised = last["policy_loss"] + self.ent_coef * last["entropy_loss"]
-        self.logger.record("train/loss", float(regularised + self.vf_coef * last["value_loss"]))
-        self._record_non_finite()
-        self._record("explained_variance", self.rollout_buffer.explained_variances())
-        self._record("std", self.actor.log_std.weight.detach().exp().mean(1).cpu().numpy())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        settings = self._settings()
-        self.logger.record("train/clip_range", settings.clip_range)
-        if settings.clip_range_vf is not None:
-            self.logger.record("train/clip_range_vf", settings.clip_range_vf)
-
-    def _record(self, tag: str, by_task: np.ndarray) -> None:
-        """The mean under SB3's tag, each task's value under ``<tag>/<task>``, off the printed table."""
-        self.logger.record(f"train/{tag}", float(finite_mean(by_task, 0)))
-        if self.num_tasks > 1:
-            record_per_task(self.logger, f"train/{tag}", self.tasks.names, by_task, on_screen=False)
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write SB3's rollout logs and each task's success rate, where ``log_interval`` says so.

@@ -39,7 +39,8 @@ from mtrl_imgrad.experiments.rl.clock import RunClock
 from mtrl_imgrad.experiments.rl.config import EnvConfig, TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.logs import begin_tensorboard, flat_options, record_hparams, run_logger
 from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
-from mtrl_imgrad.experiments.rl.result import RESULT, write_result
+from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, RESULT, write_result
+from mtrl_imgrad.experiments.rl.summary import introduce, take_leave
 from mtrl_imgrad.experiments.rl.tracking import start_tracker
 from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
@@ -47,8 +48,6 @@ from mtrl_imgrad.validation import checked
 
 __all__ = ["TrainResult", "make_env", "make_eval_env", "resume", "train"]
 
-CHECKPOINTS = "checkpoints"
-"""Folder of a run's checkpoints within the run's."""
 LAST_FILES = ("success_curve.png", RESULT)
 """A run that has them is at its end."""
 EVALUATION_SEED_OFFSET = 10_000
@@ -179,7 +178,7 @@ def _run(
         tracker = [start_tracker(config.track, folder, flat_options(config))] if config.track else []
         agent.set_logger(run_logger(folder, agent.num_timesteps, tracker))
         stack.callback(agent.logger.close)
-        _introduce(console, config, folder, agent, env, eval_env)
+        introduce(console, config, folder, agent, env, eval_env)
         clock = stack.enter_context(contextlib.closing(RunClock(folder)))
         evaluation = _evaluation_callback(config, folder, env, eval_env, clock)
         if checkpoint is None:
@@ -213,7 +212,7 @@ def _conclude(config: TrainConfig, folder: Path, agent: Agent, console: Console)
     _draw(config, folder, history, before, after)
     write_result(folder)
     print_success(after, before, console)
-    _take_leave(console, folder, agent)
+    take_leave(console, folder, agent)
     return TrainResult(folder, agent, before, after)
 
 
@@ -362,28 +361,6 @@ def _checkpoint_callback(
     return MTCheckpointCallback(freq, folder / CHECKPOINTS, kept, replay, eval_env=eval_env)
 
 
-def _introduce(
-    console: Console,
-    config: TrainConfig,
-    folder: Path,
-    agent: Agent,
-    env: MultiTaskVecEnv,
-    eval_env: MultiTaskVecEnv,
-) -> None:
-    count = sum(parameter.numel() for parameter in agent.policy.parameters())
-    tasks = ", ".join(config.env.env)
-    console.print(escape(f"{tasks}: {env.num_tasks} tasks, seed {config.seed}, in {folder}"), style="bold")
-    console.print(f"simulator: {env.backend} to train, {eval_env.backend} to evaluate")
-    console.print(f"agent: {type(agent).__name__}")
-    console.print(escape(f"critic: {agent.critic_combiner}\nactor:  {agent.actor_combiner}"), soft_wrap=True)
-    console.print(
-        escape(
-            f"encoder {config.policy.encoder!r} {list(config.policy.net_arch)}, {count:,} parameters, "
-            f"batch {agent.batch_size}, on {agent.device}"
-        )
-    )
-
-
 def _draw(
     config: TrainConfig, folder: Path, history: EvaluationHistory, before: SuccessReport, after: SuccessReport
 ) -> None:
@@ -395,29 +372,3 @@ def _draw(
     if not np.isnan(after.mean_success):
         plot_per_task_bars(after, folder / "success_per_task.png", before=before, **titles)
     plot_success_curve(history, folder / "success_curve.png", **titles)
-
-
-def _take_leave(console: Console, folder: Path, agent: Agent) -> None:
-    contents = {
-        "success_curve.png": "look at these first",
-        "success_per_task.png": "",
-        "evaluation_after.json": "the table above, as numbers",
-        "model.zip": f"the agent at the end: {type(agent).__name__}.load(...)",
-        "best_model.zip": "the best evaluation while training",
-        "progress.csv": "all logs; TensorBoard's are beside it",
-        RESULT: "all of this run's numbers, small",
-        "config.yaml": "repeats this run",
-        CHECKPOINTS: f"with the replay; {type(agent).__name__}.load_checkpoint(...) learns on. Else remove them",
-    }
-    console.print(f"\nEverything is in {escape(str(folder))}", style="bold")
-    for name, what in contents.items():
-        if (folder / name).exists():
-            console.print(f"  {name:<22}{what}")
-    commands = (
-        f"mtrl-imgrad evaluate {folder} --episodes 50",
-        f"tensorboard --logdir {folder}",
-        f"mtrl-imgrad train --config {folder}/config.yaml --seed 1",
-    )
-    console.print("What next:", style="bold")
-    for command in commands:
-        console.print(f"  {escape(command)}", soft_wrap=True)
