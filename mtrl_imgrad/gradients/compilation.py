@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +40,8 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     Raises:
         Exception: whatever the compiler raises.
     """
-    from torch._inductor import compile as compile_fx  # half a second to import
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # PyTorch's own, of what its compiler uses
+        from torch._inductor import compile as compile_fx  # half a second to import
 
-    with torch.no_grad():
         return compile_fx(graph, list(inputs))
