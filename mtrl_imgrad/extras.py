@@ -29,7 +29,11 @@ PACKAGES = {
     "PIL": ("pillow", "vision"),
     "envpool": ("envpool", "fast"),
     "torchjd": ("torchjd", "torchjd"),
+    "imageio": ("imageio", "video"),
+    "imageio_ffmpeg": ("imageio-ffmpeg", "video"),
+    "onnx": ("onnx", "export"),
     "cvxpy": ("cvxpy", ""),
+    "pandas": ("pandas", ""),
 }
 """By module: the name that pip knows it by, and the extra that brings it; "" is none."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -12,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
 from mtrl_imgrad.experiments.options import Flat, given_options, without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
@@ -152,7 +155,29 @@ class CoTBal(Configured):
         from mtrl_imgrad.experiments.supervised.cotbal import measure_cotbal
 
         folder, progress_bar = self.folder("cotbal", self.out), self.progress_bar
-        measure_cotbal(self.chosen(), folder, mini=self.mini, temperature=self.temperature, progress_bar=progress_bar)
+        with _signals_say_how_to_go_on(folder):
+            measure_cotbal(
+                self.chosen(), folder, mini=self.mini, temperature=self.temperature, progress_bar=progress_bar
+            )
+
+
+@contextmanager
+def _signals_say_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block with that message; runs keep their checkpoints, as after any kill."""
+
+    def stop(number: int, frame: object) -> None:
+        raise LearningInterruptedError(
+            f"interrupted by {signal.Signals(number).name}: what is done is kept in {folder}; to go on, give the same "
+            "command again",
+            number,
+        )
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
