@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,13 @@ class ResNetTrunk(nn.Module):
         dilated: whether the last two stages keep the resolution and widen their convolutions instead (Yu, Koltun,
             Funkhouser, CVPR 2017, arXiv 1705.09914): the maps are then an eighth of the image's size, else a 32nd.
     """
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, depth: int, channels: Sequence[int], dilated: bool) -> None:
         super().__init__()
@@ -62,7 +70,7 @@ class _Block(nn.Module):
         super().__init__()
         self.is_bottleneck = expansion == _BOTTLENECK
         end = width * expansion
-        wide = {"kernel_size": 3, "padding": dilation, "dilation": dilation, "bias": False}
+        wide: dict[str, Any] = {"kernel_size": 3, "padding": dilation, "dilation": dilation, "bias": False}
         if self.is_bottleneck:
             self.conv1 = nn.Conv2d(seen, width, kernel_size=1, bias=False)
             self.conv2 = nn.Conv2d(width, width, stride=stride, **wide)
