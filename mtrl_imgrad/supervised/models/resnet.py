@@ -27,12 +27,12 @@ class ResNetTrunk(nn.Module):
             Funkhouser, CVPR 2017, arXiv 1705.09914): the maps are then an eighth of the image's size, else a 32nd.
     """
 
-    mean: Tensor
-    std: Tensor
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
     layer4: nn.Sequential
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, depth: int, channels: Sequence[int], dilated: bool) -> None:
         super().__init__()
