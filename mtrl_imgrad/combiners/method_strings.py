@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("a method with its arguments as text", "yaml")
+
 import inspect
 import re
 from collections.abc import Mapping, Sequence

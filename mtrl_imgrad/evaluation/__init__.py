@@ -1,5 +1,9 @@
 """Success by task, its statistics, tables and plots."""
 
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.evaluation", "gymnasium", "stable_baselines3", "rich", "matplotlib")
+
 from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.method_statistics import (
     paired_difference,

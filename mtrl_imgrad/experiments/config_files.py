@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -45,13 +46,19 @@ def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Con
         ArgumentError: if it holds a key or a value that does not exist; names ``path`` and the key.
     """
     try:
-        return pydantic.TypeAdapter(kind).validate_python(data)
+        return _reader(kind).validate_python(data)  # type: ignore[arg-type]  # a class is hashable
     except pydantic.ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
             for problem in error.errors()
         )
         raise ArgumentError(f"config {path}: {problems}") from None
+
+
+@functools.cache
+def _reader(kind: type[Config]) -> pydantic.TypeAdapter[Config]:
+    """What reads configurations of a kind; making one takes much longer than reading."""
+    return pydantic.TypeAdapter(kind)
 
 
 @checked

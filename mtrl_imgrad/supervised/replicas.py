@@ -143,14 +143,14 @@ class Replica:
         parts = [loss * share if share else loss.detach() for loss, share in zip(losses, shares.tolist(), strict=True)]
         return probe_gramian(parts, inputs, scale, Exchange(self._ranks, inputs, by_features))
 
-    def merge(self, metrics: MetricSet, totals: Tensor, count: int) -> tuple[Tensor, int]:
-        """Add what all ranks have measured; returns the sums of ``totals`` and ``count``."""
+    def merge(self, metrics: MetricSet, totals: Tensor) -> Tensor:
+        """Add what all ranks have measured; returns the sums of ``totals``."""
         ranks = self._ranks
         if ranks is None:
-            return totals, count
+            return totals
         for metric in metrics.metrics.values():
             metric.sum_over(lambda value: ranks.total(value.to(totals.device)))
-        return ranks.total(totals), int(ranks.total(torch.tensor(count)))
+        return ranks.total(totals)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Take rank 0's buffers: running statistics are those of its part of the batches."""

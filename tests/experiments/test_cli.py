@@ -274,6 +274,9 @@ def test_completion_knows_commands_options_and_presets(tmp_path, capsys):
     expected = {
         "tra": {"train"},
         "train --pres": {"--preset"},
+        "train --gae": {"--gae-lambda"},
+        "train --learning-st": {"--learning-starts"},
+        "train --agent mtp": {"mtppo"},
         "train --preset mt10_c": {"mt10_cagrad_paper", "mt10_cpu"},
         "supervised --resu": {"--resume"},
         "supervised --data cel": {"celeba"},

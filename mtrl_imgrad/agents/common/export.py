@@ -30,15 +30,18 @@ OPSET = 17
 class _Acting(nn.Module):
     """What ``predict(..., deterministic=True)`` does, as one graph."""
 
-    def __init__(self, actor: Any, num_tasks: int, sees_task: bool, action_space: spaces.Box, squashed: bool) -> None:
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, actor: Any, num_tasks: int, action_space: spaces.Box, squashed: bool) -> None:
         super().__init__()
-        self.actor, self.num_tasks, self.sees_task, self.squashed = actor, num_tasks, sees_task, squashed
+        self.actor, self.num_tasks, self.squashed = actor, num_tasks, squashed
         self.shape = action_space.shape
         for name in ("low", "high"):
             self.register_buffer(name, torch.as_tensor(getattr(action_space, name), dtype=torch.float32))
 
     def forward(self, state: Tensor, task: Tensor | None = None) -> Tensor:
-        if self.sees_task:
+        if task is not None:
             state = torch.cat([state, one_hot(task, self.num_tasks).to(state.dtype)], dim=-1)
         action = self.actor._predict(state, deterministic=True).reshape(-1, *self.shape)
         if self.squashed:  # from (-1, 1), as SB3's unscale_action
@@ -56,9 +59,9 @@ def export_policy(agent: MultiTaskAlgorithm, path: Path) -> Path:
         raise MissingDependencyError("export needs the package onnx: pip install 'mtrl-imgrad[export]'") from error
     policy, tasks = agent.policy, agent.tasks
     assert isinstance(agent.action_space, spaces.Box)
-    actor = copy.deepcopy(policy.actor).cpu()
+    actor: Any = copy.deepcopy(policy.actor).cpu()
     actor.set_training_mode(False)
-    acting = _Acting(actor, tasks.num_tasks, tasks.one_hot, agent.action_space, policy.squash_output).eval()
+    acting = _Acting(actor, tasks.num_tasks, agent.action_space, policy.squash_output).eval()
     width = int(np.prod(agent.observation_space.shape)) - (tasks.num_tasks if tasks.one_hot else 0)  # type: ignore[arg-type]
     # Two rows: of one the graph could take its number for a constant.
     example = (torch.zeros(2, width), torch.zeros(2, dtype=torch.int64))[: 1 + tasks.one_hot]
@@ -69,7 +72,7 @@ def export_policy(agent: MultiTaskAlgorithm, path: Path) -> Path:
         torch.onnx.export(
             acting,
             example,
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the older exporter writes to a file object
             dynamo=False,
             opset_version=OPSET,
             input_names=names,

@@ -19,6 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import PPO_ARGUMENTS, as_schedule, check_schedule, two_combiners
+from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.common.task_log import record_per_task
@@ -29,7 +30,7 @@ from mtrl_imgrad.agents.ppo.rollout import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.agents.ppo.update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import checked
@@ -106,6 +107,8 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
             (default) is SB3's white noise, 1 pink noise, which explores where an action counts only if it lasts; see
             `mtrl_imgrad.agents.ppo.colored_noise`. A rollout of ``n_steps`` is one piece of noise.
         trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
+        compile: hand them to PyTorch's compiler; True, False or ``"auto"``, see `MTSAC`.
+        precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
 
     Raises:
         ArgumentError: if an argument is wrong, naming it.
@@ -156,6 +159,8 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         value_normalization_kwargs: Mapping[str, Any] | None = None,
         noise_beta: float = 0.0,
         trace: bool = True,
+        compile: Compile = "auto",
+        precision: Precision = "float32",
     ) -> None:
         self._check_arguments(locals(), PPO_ARGUMENTS, unsupported.PPO_ARGUMENTS)
         check_schedule("clip_range", clip_range, zero=False)
@@ -199,6 +204,8 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
         self.heads = heads
         self.trace = trace
+        self.compile = compile
+        self.precision = precision
         self.wants_jacobian = False
         self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
         check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
@@ -240,8 +247,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.mask_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
+        self.execution = make_execution(self)
         self.update = PPOUpdate(
-            self.policy, self.actor_combiner, self.critic_combiner, trace=self.trace, generator=self.mask_generator
+            self.policy, self.actor_combiner, self.critic_combiner, self.execution, generator=self.mask_generator
         )
 
     def _setup_batches(self) -> None:
@@ -346,6 +354,11 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
             step=self._step_settings(),
         )
 
+    def _updates_in(self, total_timesteps: int) -> int:
+        assert self.batch_size is not None
+        rollouts = -(-total_timesteps // (self.n_steps * self.n_envs))
+        return rollouts * self.n_epochs * -(-self.n_steps * self.n_envs // self.batch_size)
+
     # ------------------------------------------------------------------ logs
 
     def _log_training(self, log: TrainingLog, batches_per_epoch: int) -> None:
@@ -397,7 +410,15 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     # ------------------------------------------------------------------ save and load
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "last_report", "update", "mask_generator"]
+        return [
+            *super()._excluded_save_params(),
+            "actor",
+            "critic",
+            "last_report",
+            "update",
+            "execution",
+            "mask_generator",
+        ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []

@@ -118,8 +118,8 @@ def _check(runs: Runs) -> NDArray[np.bool_]:
             raise TaskMismatchError(
                 f"runs[{label!r}] is of {first.task_names}, runs[{other!r}] of {history.task_names}"
             )
-    known = [history.reports[0].has_success for _, history in every]
-    return np.all(known, axis=0)
+    known = np.array([history.reports[0].has_success for _, history in every])
+    return np.asarray(known.all(axis=0))
 
 
 def _draw_all(axes: Axes, series: Sequence[Series], seeds: bool) -> tuple[float, str]:

@@ -68,7 +68,7 @@ def plot_success_curve(
     elif num_tasks <= _MAX_PANELS:
         below = 1.3 * grid_shape(num_tasks)[0] + 0.2
         figure = new_figure(9.6, 3.4 + below, DPI)
-        top, rest = figure.subfigures(2, 1, height_ratios=(3.4, below))
+        top, rest = figure.subfigures(2, 1, height_ratios=(3.4, below))  # type: ignore[misc]
         axes = bottom = top.add_subplot()
         _draw_panels(rest, curves)
     else:

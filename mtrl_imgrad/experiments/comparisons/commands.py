@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from rich.console import Console
+from rich.markup import escape
 
-from mtrl_imgrad.errors import ArgumentError, MtrlImgradError
-from mtrl_imgrad.experiments.comparisons.compare import Launcher, make_runs
-from mtrl_imgrad.experiments.comparisons.plan import PLAN, Comparison, load_comparison
-from mtrl_imgrad.experiments.comparisons.state import read_state
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.experiments.comparisons.compare import Launcher, make_runs, refuse_failed
+from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
+from mtrl_imgrad.experiments.comparisons.records import RunRecord, by_method, load_records
 from mtrl_imgrad.experiments.options import Flat, given_options
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
+from mtrl_imgrad.reporting.tables import plain_table
 
-__all__ = ["Compare"]
+__all__ = ["Compare", "Plot", "Report"]
 
 if TYPE_CHECKING:
     Preset = str
 else:
     Preset = tyro.extras.literal_type_from_choices(list_presets("rl"))
 
+ON_SCREEN = 5
+"""Columns of the report's table that a terminal shows."""
+Format = Literal["png", "pdf", "svg"]
 _ONE = tyro.conf.create_mutex_group(required=False)
 
 
@@ -60,7 +67,7 @@ class Compare:
     jobs: int = 1
     """Runs at a time; 0 runs one after the other in this process."""
     launcher: Launcher = "local"
-    """Processes of this machine."""
+    """Processes of this machine, or a job array of Slurm."""
     progress_bar: bool = True
     """Show progress."""
 
@@ -91,17 +98,73 @@ class Compare:
             launcher=self.launcher,
             progress_bar=self.progress_bar,
         )
-        refuse_failed(comparison)
+        if self.launcher != "slurm":
+            refuse_failed(comparison)
 
 
-def refuse_failed(comparison: Comparison) -> None:
-    """Raise where a run failed, once all others are done.
+@dataclass(frozen=True)
+class Plot:
+    """Options of ``plot``."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Comparisons, or folders with runs below them."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("figures")
+    """Folder for the figures."""
+    methods: tuple[str, ...] = ()
+    """Only these; none: all."""
+    format: Format = "png"
+    """Of the files."""
+
+    def __call__(self) -> None:
+        """Draw and say what each figure shows."""
+        from mtrl_imgrad.experiments.comparisons.figures import draw_figures, refuse_too_many
+
+        records = chosen_records(self.folders, self.methods)
+        refuse_too_many(records)
+        console = Console(highlight=False)
+        for path, what in draw_figures(records, self.out, self.format).items():
+            console.print(escape(f"{path}  {what}"), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Options of ``report``."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Comparisons, or folders with runs below them."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report")
+    """Folder of the report."""
+    methods: tuple[str, ...] = ()
+    """Only these; none: all."""
+    title: str = "Comparison"
+    """Of the page."""
+
+    def __call__(self) -> None:
+        """Write the report; print its table and statements."""
+        from mtrl_imgrad.experiments.comparisons.report import write_report
+        from mtrl_imgrad.experiments.comparisons.summary import summarize
+
+        records = chosen_records(self.folders, self.methods)
+        page = write_report(records, self.out, self.title)
+        summary, console = summarize(records), Console(highlight=False)
+        table = plain_table(summary.header()[:ON_SCREEN], edge=True)
+        for row in summary.rows():
+            table.add_row(*map(escape, row[:ON_SCREEN]))
+        console.print(table)
+        for sentence in summary.statements:
+            console.print(escape(f"  {sentence}"))
+        console.print(escape(f"the report is {page}"), soft_wrap=True)
+
+
+def chosen_records(folders: Sequence[Path], methods: Sequence[str]) -> list[RunRecord]:
+    """The finished runs of some methods, or of all.
 
     Raises:
-        MtrlImgradError: names the runs and how to try them again.
+        UnknownNameError: if a method has no finished run.
     """
-    failed = [run for run in comparison.runs() if read_state(comparison.kind, run).status == "failed"]
-    if failed:
-        names = "; ".join(f"{run.label}: see {run.folder / 'error.txt'}" for run in failed)
-        count = f"{len(failed)} of {len(comparison.runs())} runs failed"
-        raise MtrlImgradError(f"{count} ({names}); to try them again: {comparison.command()}")
+    records = load_records(folders)
+    known = list(by_method(records))
+    for method in methods:
+        if method not in known:
+            raise UnknownNameError("method with finished runs", method, known)
+    return [record for record in records if not methods or record.method in methods]

@@ -10,14 +10,14 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, MtrlImgradError
 from mtrl_imgrad.experiments.comparisons.local import run_here, run_locally
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, plan_comparison
 from mtrl_imgrad.experiments.comparisons.state import read_state
 
-__all__ = ["Launcher", "make_runs"]
+__all__ = ["Launcher", "make_runs", "refuse_failed"]
 
-Launcher = Literal["local"]
+Launcher = Literal["local", "slurm"]
 
 
 def make_runs(
@@ -42,7 +42,7 @@ def make_runs(
         seeds: different ones.
         folder: of the comparison.
         jobs: runs at a time; 0 runs one after the other in this process.
-        launcher: ``"local"``: processes of this machine.
+        launcher: ``"local"``: processes of this machine; ``"slurm"``: a job array, handed to ``sbatch``.
         console: where to print.
         progress_bar: show how far it is.
 
@@ -60,8 +60,25 @@ def make_runs(
     console.print(
         escape(f"{len(runs)} runs in {comparison.folder}: {len(runs) - len(missing)} need nothing"), soft_wrap=True
     )
-    if jobs == 0:
+    if launcher == "slurm":
+        from mtrl_imgrad.experiments.comparisons.slurm import submit
+
+        submit(comparison, missing, jobs, console)
+    elif jobs == 0:
         run_here(comparison, missing, console)
     elif missing:
         run_locally(comparison, missing, jobs, console, progress_bar)
     return comparison
+
+
+def refuse_failed(comparison: Comparison) -> None:
+    """Raise where a run failed, once all others are done.
+
+    Raises:
+        MtrlImgradError: names the runs and how to try them again.
+    """
+    failed = [run for run in comparison.runs() if read_state(comparison.kind, run).status == "failed"]
+    if failed:
+        names = "; ".join(f"{run.label}: see {run.folder / 'error.txt'}" for run in failed)
+        count = f"{len(failed)} of {len(comparison.runs())} runs failed"
+        raise MtrlImgradError(f"{count} ({names}); to try them again: {comparison.command()}")

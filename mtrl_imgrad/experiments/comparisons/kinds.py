@@ -133,10 +133,20 @@ class SupervisedRuns(RunKind):
         return Progress(len(rows), config.optimization.epochs, sum(row["seconds"] for row in rows))
 
 
+_TASKS: dict[str, list[str]] = {}
+"""Names of the tasks by data set: each is opened once."""
+
+
 def _task_names(config: SupervisedConfig) -> list[str]:
+    if config.data.tasks:
+        return list(config.data.tasks)
     from mtrl_imgrad.experiments.supervised.data import load_splits
 
-    return [task.name for task in load_splits(config.data, protocol=config.protocol, progress_bar=False).tasks]
+    key = repr((config.data, config.protocol))
+    if key not in _TASKS:
+        data = load_splits(config.data, protocol=config.protocol, progress_bar=False)
+        _TASKS[key] = [task.name for task in data.tasks]
+    return _TASKS[key]
 
 
 def _single_task(config: SupervisedConfig, task: str) -> SupervisedConfig:

@@ -40,7 +40,7 @@ class EnvConfig:
     __pydantic_config__: ClassVar = STRICT
 
     env: tuple[str, ...] = ("MT10",)
-    """A task set (MT10, MT25, MT50, toy-reach), or task names."""
+    """A task set (MT10, MT25, MT50, toy-reach), task names, or package.module:attribute for tasks of your own."""
     backend: BackendName = "auto"
     """Simulator back-end."""
     num_envs_per_task: int = 1

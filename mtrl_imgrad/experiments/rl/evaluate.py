@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.agents.registry import Agent, agent_class
-from mtrl_imgrad.errors import ArgumentError, CheckpointError
+from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, make_eval_env
+from mtrl_imgrad.experiments.run_folder import check_run
 from mtrl_imgrad.validation import checked
 
 __all__ = ["evaluate_run", "load_run"]
@@ -75,9 +76,7 @@ def load_run(run: Path, model: str) -> tuple[TrainConfig, Callable[[], Agent]]:
     Raises:
         ArgumentError: if the folder holds no such run or model, naming the file.
     """
-    for file in (run / "config.yaml", run / f"{model}.zip"):
-        if not file.is_file():
-            raise ArgumentError(f"run {run}: there is no {file.name}; expected a folder that `train` made")
+    check_run(run, f"{model}.zip")
     config = load_config(run / "config.yaml")
     return config, lambda: _load(run / f"{model}.zip", config)
 

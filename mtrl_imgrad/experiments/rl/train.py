@@ -23,6 +23,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint, list_checkpoints
 from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
+from mtrl_imgrad.agents.common.execution import plan_execution
 from mtrl_imgrad.agents.registry import Agent, agent_class
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.registry import find_backends, resolve_tasks
@@ -37,9 +38,10 @@ from mtrl_imgrad.experiments.config_files import save_config
 from mtrl_imgrad.experiments.rl.clock import RunClock
 from mtrl_imgrad.experiments.rl.config import EnvConfig, TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.logs import begin_tensorboard, flat_options, record_hparams, run_logger
+from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
 from mtrl_imgrad.experiments.rl.result import RESULT, write_result
 from mtrl_imgrad.experiments.rl.tracking import start_tracker
-from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
+from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.validation import checked
 
@@ -67,15 +69,13 @@ class TrainResult:
 def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
     """The vector environment of a configuration."""
     arguments = {name: value for name, value in vars(config).items() if name != "env"}
-    return make_vec_env(_tasks(config), seed=seed, **{**arguments, **overrides})
-
-
-def _tasks(config: EnvConfig) -> str | list[str]:
-    return config.env[0] if len(config.env) == 1 else list(config.env)
+    return make_vec_env(find_tasks(config.env), seed=seed, **{**arguments, **overrides})
 
 
 @checked
-def make_eval_env(config: TrainConfig, seed: int | None = None, backend: str | None = None) -> MultiTaskVecEnv:
+def make_eval_env(
+    config: TrainConfig, seed: int | None = None, backend: str | None = None, render_mode: str | None = None
+) -> MultiTaskVecEnv:
     """An environment for evaluations only: same tasks, other seed, its own back-end.
 
     Args:
@@ -83,13 +83,15 @@ def make_eval_env(config: TrainConfig, seed: int | None = None, backend: str | N
         seed: None takes the run's seed where ``eval_goals`` is ``"training"``, and else one out of the reach of
             training seeds.
         backend: None takes that of the run's evaluations.
+        render_mode: as in `make_vec_env`.
     """
-    backend = backend or config.evaluation.eval_backend
-    has_tasks = [known.name for known in find_backends(resolve_tasks(_tasks(config.env)))]
+    backend, tasks = backend or config.evaluation.eval_backend, find_tasks(config.env.env)
+    has_tasks = [] if isinstance(tasks, dict) else [known.name for known in find_backends(resolve_tasks(tasks))]
     overrides: dict[str, Any] = {
         "backend": backend if backend in has_tasks else "auto",
         "num_envs_per_task": config.evaluation.eval_envs_per_task,
         "terminate_on_success": False,
+        "render_mode": render_mode,
     }
     if seed is None:  # the seed determines the goals
         seed = config.seed + (0 if config.evaluation.eval_goals == "training" else EVALUATION_SEED_OFFSET)
@@ -143,6 +145,7 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
         CheckpointError: if the latest checkpoint is damaged; remove it to go on from the one before.
         LearningInterruptedError: as `train`.
     """
+    check_run(folder)
     config = dataclasses.replace(load_config(folder / "config.yaml"), run_dir=folder)
     console = console or Console(highlight=False)
     if (folder / "evaluation_after.npz").exists():
@@ -306,6 +309,7 @@ def _learn(
     if checkpoints is not None:
         callbacks.append(checkpoints)
     began, steps = time.monotonic(), config.total_timesteps - agent.num_timesteps
+    console.print(escape(plan_execution(agent, steps, anew=agent.num_timesteps == 0)[1]))
     try:
         agent.learn(steps, callbacks, 10, reset_num_timesteps=agent.num_timesteps == 0, progress_bar=progress_bar)
     finally:
@@ -322,7 +326,7 @@ def _learn(
 
 
 def _name(config: TrainConfig) -> str:
-    tasks = config.env.env[0] if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
+    tasks = config.env.env[0].replace(":", "-") if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
     return f"{tasks}-{config.agent.combiner}-seed{config.seed}"
 
 

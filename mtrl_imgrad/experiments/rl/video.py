@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from mtrl_imgrad.envs.success_info import success_of
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.rl.evaluate import load_run
+from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
 from mtrl_imgrad.experiments.rl.train import make_eval_env
 from mtrl_imgrad.experiments.rl.views import View, prepare_rendering, view_of
 from mtrl_imgrad.reporting.films import Frame, caption, check_film_path, save_film, tile
@@ -76,13 +78,19 @@ def film_run(
     if size % 2:
         raise ArgumentError(f"size must be even, as video encoders want, got {size}")
     config, load = load_run(run, model)
-    tasks = resolve_tasks(config.env.env[0] if len(config.env.env) == 1 else list(config.env.env))
+    found = find_tasks(config.env.env)
+    if isinstance(found, dict):
+        raise ArgumentError(f"run {run}: films show the library's tasks; render those of your own by their render_mode")
+    found = find_tasks(config.env.env)
+    own = isinstance(found, dict)
+    tasks = list(found) if isinstance(found, dict) else resolve_tasks(found)
     if task not in (ALL, *tasks):
         raise UnknownNameError("task of this run", task, [ALL, *tasks])
-    backend = find_backends(tasks)[0]  # the reference, which has pictures where another simulator trains without
-    if backend.name == "metaworld":
+    # The reference, which has pictures where another simulator trains without.
+    backend = None if own else find_backends(tasks)[0].name
+    if backend == "metaworld":
         prepare_rendering()
-    with contextlib.closing(make_eval_env(config, seed, backend=backend.name)) as env:
+    with contextlib.closing(make_eval_env(config, seed, backend, "rgb_array" if own else None)) as env:
         rows = [env.task_names.index(name) * env.num_envs_per_task for name in (tasks if task == ALL else [task])]
         with contextlib.closing(view_of(env, camera, size)) as view:
             frames, done = film(load(), env, view, rows, every=every, until_success=until_success)
@@ -113,7 +121,7 @@ def film(
         Frames, and the names of the tasks that succeeded.
     """
     scenes = {row: _Scene(env.task_names[env.task_ids[row]]) for row in rows}
-    observations = env.reset()
+    observations: Any = env.reset()
     frames = [_draw(scenes, view, observations, 0)]
     step = 0
     with counting_bar("steps", env.horizon, True) as advance:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.reporting.figures import new_figure, save_figure
-from mtrl_imgrad.supervised.splits import ItemDataset, length
+from mtrl_imgrad.supervised.splits import ItemDataset, Splits, TaskSplits, length
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def draw_panel(
 
 def draw_run_panel(trainer: MultiTaskTrainer, path: Path, count: int) -> Path:
     """`draw_panel` for a trained network, on images spread over its validation split."""
-    images, targets = sample_items(trainer.data.evaluation["val"], count)
+    images, targets = sample_items(trainer.data, count)
     trainer.model.eval()
     with torch.no_grad():
         predictions = trainer.model(images.to(trainer.device))
@@ -97,12 +97,38 @@ def draw_run_panel(trainer: MultiTaskTrainer, path: Path, count: int) -> Path:
     return draw_panel(path, images, targets, {"prediction": on_host}, trainer.model.tasks)
 
 
-def sample_items(split: ItemDataset, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """At most ``count`` items spread evenly over a split, as one batch."""
+def sample_items(data: Splits | TaskSplits, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """At most ``count`` items of ``"val"``, spread evenly, as one batch.
+
+    Where every task has a loader: so many of each task, whose other targets are unknown; of tasks with images of the
+    first one's size only.
+    """
+    if isinstance(data, Splits):
+        return _spread(data.evaluation["val"], count)
+    found = {task: _spread(data.evaluation["val"][task.name], count) for task in data.tasks}
+    size = found[data.tasks[0]][0].shape[1:]
+    drawn = {task: batch for task, batch in found.items() if batch[0].shape[1:] == size}
+    targets = {
+        task.name: torch.cat(
+            [
+                items[task.name] if one == task else _unknown(task, found[task][1][task.name], len(images))
+                for one, (images, items) in drawn.items()
+            ]
+        )
+        for task in data.tasks
+    }
+    return torch.cat([images for images, _ in drawn.values()]), targets
+
+
+def _spread(split: ItemDataset, count: int) -> tuple[Tensor, dict[str, Tensor]]:
     places = np.unique(np.linspace(0, length(split) - 1, count).round().astype(int))
     items = [split[int(place)] for place in places]
     targets = {name: torch.stack([target[name] for _, target in items]) for name in items[0][1]}
     return torch.stack([image for image, _ in items]), targets
+
+
+def _unknown(task: TaskSpec, like: Tensor, count: int) -> Tensor:
+    return torch.full_like(like[:1], task.record.unknown).expand(count, *like.shape[1:])
 
 
 def _as_targets(predictions: Maps, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:

@@ -10,6 +10,10 @@
     image, targets = train[0]  # targets["segmentation"], targets["depth"], targets["normal"]
 """
 
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.supervised.datasets", "PIL")
+
 from mtrl_imgrad.supervised.datasets.augmentation import View, apply_view, draw_view
 from mtrl_imgrad.supervised.datasets.celeba import CelebA
 from mtrl_imgrad.supervised.datasets.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES, CityScapes, DenseDataset, NYUv2

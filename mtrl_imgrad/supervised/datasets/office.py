@@ -79,7 +79,10 @@ class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             rows = self._pictures(self._source(task))
             self._rows = _drawn(rows, split, [split_seed, self.task_names.index(task)])
         else:
-            self._rows = _listed(Path(lists).expanduser() / f"{task}_{split}.txt", self.root, len(self.class_names))
+            folder = Path(lists).expanduser()
+            if not folder.is_dir():
+                raise ArgumentError(f"lists must be a folder of lists, got {str(lists)!r}")
+            self._rows = _listed(folder / f"{task}_{split}.txt", self.root, len(self.class_names))
         if not self._rows:
             raise DatasetError(f"{self.root}: no picture of {task!r} for split {split!r}; expected five or more in all")
         self.tasks = (TaskSpec(task, "classification", len(self.class_names)),)

@@ -56,6 +56,11 @@ class TaskModel(nn.Module, ABC):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predictions by task name, see the class."""
 
+    def predict(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Predictions of some tasks only; a network that can leave out what the others alone need does so."""
+        predictions = self(images)
+        return {name: predictions[name] for name in tasks}
+
     def head(self, task: str) -> nn.Module:
         """The layers that make the prediction of ``task`` and serve nothing else."""
         return self.task_heads[self._index(task)]
@@ -90,6 +95,11 @@ class FeatureModel(TaskModel):
     def heads(self, features: Tensor) -> dict[str, Tensor]:
         """Predictions by task name."""
         return self._predict([features] * len(self.tasks))
+
+    def predict(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """See `TaskModel.predict`: the heads of these tasks only."""
+        features = self.features(images)
+        return {name: self.head(name)(features) for name in tasks}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """``heads(features(images))``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.supervised.models.backbones import ResNet18, ResNet50
 from mtrl_imgrad.supervised.models.base import TaskModel
 from mtrl_imgrad.supervised.models.celeba import AttributeNet
 from mtrl_imgrad.supervised.models.cross_stitch import SegNetCrossStitch
@@ -17,7 +18,7 @@ from mtrl_imgrad.validation import checked
 
 __all__ = ["list_models", "make_model"]
 
-_OURS = (SegNet, SegNetMTAN, SegNetCrossStitch, AttributeNet, MoleculeNet)
+_OURS = (SegNet, SegNetMTAN, SegNetCrossStitch, AttributeNet, MoleculeNet, ResNet18, ResNet50)
 _MODELS: dict[str, Callable[..., TaskModel]] = {model.name: model for model in _OURS}
 
 
@@ -25,7 +26,7 @@ def list_models() -> list[str]:
     """Names that `make_model` accepts.
 
     >>> list_models()
-    ['segnet', 'segnet_mtan', 'segnet_cross_stitch', 'attribute_net', 'molecule_net']
+    ['segnet', 'segnet_mtan', 'segnet_cross_stitch', 'attribute_net', 'molecule_net', 'resnet18', 'resnet50']
     """
     return list(_MODELS)
 

@@ -1,30 +1,16 @@
 """Office-31 and Office-Home from folders as they unpack."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
 from mtrl_imgrad.supervised.datasets import Office31, OfficeHome
-
-CLASSES = ("back_pack", "bike", "mug")
-
-
-def write(root, sources, inner="", count=5, classes=CLASSES):
-    for s, source in enumerate(sources):
-        for c, name in enumerate(classes):
-            folder = root / source / inner / name
-            folder.mkdir(parents=True)
-            for i in range(count + s):
-                pixels = np.full((12, 10, 3), 40 * s + 10 * c + i, np.uint8)
-                Image.fromarray(pixels).save(folder / f"frame_{i + 1:04d}.png")
-    return root
+from tests.support.supervised.small_folders import CLASSES, write_office
 
 
 @pytest.fixture
 def office31(tmp_path):
-    return write(tmp_path / "office31", ["amazon", "dslr", "webcam"], "images")
+    return write_office(tmp_path / "office31", ["amazon", "dslr", "webcam"], "images")
 
 
 def test_a_source_is_a_task_and_its_splits_hold_every_picture_once(office31):
@@ -55,7 +41,7 @@ def test_the_draw_follows_from_its_seed_and_differs_between_seeds(office31):
 
 
 def test_office_home_as_it_unpacks(tmp_path):
-    root = write(tmp_path / "OfficeHomeDataset_10072016", ["Art", "Clipart", "Product", "Real World"])
+    root = write_office(tmp_path / "OfficeHomeDataset_10072016", ["Art", "Clipart", "Product", "Real World"])
     found = OfficeHome(root, "val", task="Real_World", size=(8, 8))
     assert found.tasks[0].name == "Real_World"
     assert len(found) == round(0.8 * 24) - round(0.6 * 24)

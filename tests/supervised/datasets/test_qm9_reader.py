@@ -8,18 +8,7 @@ from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.datasets import QM9, QM9_TASKS
 from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.objectives import make_metric
-
-
-def molecules(count=30, seed=0):
-    rng = np.random.default_rng(seed)
-    atoms = rng.integers(3, 8, count)
-    arrays = {
-        "N": atoms,
-        "Z": rng.choice([1, 6, 7, 8, 9], atoms.sum()),
-        "R": rng.normal(0, 2, (atoms.sum(), 3)),
-        "id": np.arange(count),
-    }
-    return arrays | {name: rng.normal(k - 5, 1 + k, count) for k, name in enumerate(QM9_TASKS)}
+from tests.support.supervised.small_folders import molecules
 
 
 @pytest.fixture

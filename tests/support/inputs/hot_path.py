@@ -12,6 +12,8 @@ HOT_PATH = {
     "supervised.datasets.augmentation.apply_view": "supervised.datasets.dense.DenseDataset",
     "supervised.datasets.augmentation.draw_view": "supervised.datasets.dense.DenseDataset",
     "supervised.losses.attribute_loss": "supervised.objectives.make_loss",
+    "supervised.losses.classification_loss": "supervised.objectives.make_loss",
+    "supervised.losses.regression_loss": "supervised.objectives.make_loss",
     "supervised.losses.depth_loss": "supervised.objectives.make_loss",
     "supervised.losses.normal_loss": "supervised.objectives.make_loss",
     "supervised.losses.segmentation_loss": "supervised.objectives.make_loss",

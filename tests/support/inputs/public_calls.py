@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from functools import cache
@@ -31,6 +32,7 @@ from mtrl_imgrad.supervised.datasets import (
     write_nyuv2,
 )
 from mtrl_imgrad.supervised.datasets.layers import DEPTH, IMAGE, label_layer
+from mtrl_imgrad.supervised.kinds import task_kind
 from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.metrics import DepthMetric, SegmentationMetric
 from mtrl_imgrad.supervised.models import make_model
@@ -38,6 +40,7 @@ from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.synthetic import descend, outcomes
 from tests.support.combiners.examples import example_arguments, make_example
+from tests.support.supervised.small_folders import molecules, write_office
 
 Call = Callable[[Path], dict[str, Any]]
 NUMBERS = itertools.count()
@@ -108,6 +111,32 @@ def face_splits() -> dict[str, list[AttributeSample]]:
 def nyuv2(folder: Path) -> Path:
     root = folder / "nyuv2"
     return root if root.exists() else write_nyuv2(root, dense_splits(), classes=("a", "b", "c"))
+
+
+def resnet() -> Any:
+    return make_model("resnet18", TASKS, width=1 / 32)
+
+
+def weights_of(folder: Path) -> Path:
+    torch.save(resnet().trunk.state_dict(), folder / "resnet18.pth")
+    return folder / "resnet18.pth"
+
+
+def office(folder: Path, *sources: str) -> Path:
+    root = folder / sources[0]
+    return root if root.exists() else write_office(root, sources)
+
+
+def qm9(folder: Path) -> Path:
+    np.savez(folder / "qm9_eV.npz", **molecules(8))
+    return folder
+
+
+def task_splits(folder: Path) -> dict[str, Any]:
+    data = splits(folder)
+    names = [task.name for task in data.tasks]
+    evaluation = {split: dict.fromkeys(names, items) for split, items in data.evaluation.items()}
+    return {"train": dict.fromkeys(names, data.train), "evaluation": evaluation, "tasks": data.tasks}
 
 
 def cityscapes(folder: Path) -> Path:
@@ -346,9 +375,15 @@ CALLS: dict[str, Call] = {
     "experiments.supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.tasks.TaskSpec": lambda folder: {"name": "a", "kind": "depth", "channels": 1},
     "supervised.models.registry.make_model": lambda folder: {"name": "segnet", "tasks": TASKS, "width": 1 / 32},
+    "supervised.models.backbones.load_backbone": lambda folder: {
+        "model": resnet(),
+        "path": weights_of(folder),
+    },
     "supervised.models.sharing.split_parameters": lambda folder: {"model": model()},
     "supervised.metrics.attributes.AttributeMetric": lambda folder: {},
     "supervised.metrics.depth.DepthMetric": lambda folder: {},
+    "supervised.metrics.classification.ClassificationMetric": lambda folder: {"num_classes": 3},
+    "supervised.metrics.regression.RegressionMetric": lambda folder: {},
     "supervised.metrics.normal.NormalMetric": lambda folder: {},
     "supervised.metrics.segmentation.SegmentationMetric": lambda folder: {"num_classes": 3},
     "supervised.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
@@ -395,6 +430,24 @@ CALLS: dict[str, Call] = {
         "root": folder / f"written {next(NUMBERS)}",
         "splits": dense_splits(),
     },
+    "supervised.splits.TaskSplits": task_splits,
+    "supervised.kinds.record.TaskKind": lambda folder: {**vars(task_kind("depth")), "name": "mine"},
+    "supervised.kinds.registry.list_kinds": lambda folder: {},
+    "supervised.kinds.registry.task_kind": lambda folder: {"name": "depth"},
+    "supervised.kinds.registry.register_kind": lambda folder: {
+        "record": dataclasses.replace(task_kind("depth"), name="mine")
+    },
+    "supervised.datasets.office.Office31": lambda folder: {
+        "root": office(folder, "amazon", "dslr", "webcam"),
+        "split": "train",
+        "task": "amazon",
+    },
+    "supervised.datasets.office.OfficeHome": lambda folder: {
+        "root": office(folder, "Art", "Clipart", "Product", "Real_World"),
+        "split": "train",
+        "task": "Art",
+    },
+    "supervised.datasets.qm9.QM9": lambda folder: {"root": qm9(folder), "split": "train", "held_out": 2},
     "supervised.splits.Splits": lambda folder: vars(splits(folder)),
     "experiments.supervised.data.load_splits": lambda folder: {"config": supervised_config(folder).data},
     "supervised.trainer.MultiTaskTrainer": lambda folder: {"model": model(), "data": splits(folder), "device": "cpu"},
