@@ -8,7 +8,7 @@ from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, lates
 from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
 from mtrl_imgrad.agents.callbacks.progress import MTProgressBarCallback
-from mtrl_imgrad.agents.common.pretrained import list_pretrained, pretrained_card
+from mtrl_imgrad.agents.common.pretrained import list_pretrained
 from mtrl_imgrad.agents.off_policy.buffer import TaskReplayBuffer
 from mtrl_imgrad.agents.ppo.agent import MTPPO
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
@@ -31,5 +31,4 @@ __all__ = [
     "TaskReplayBuffer",
     "latest_checkpoint",
     "list_pretrained",
-    "pretrained_card",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 import weakref
@@ -26,12 +27,17 @@ from mtrl_imgrad.validation import checked
 __all__ = ["MTProgressBarCallback", "task_progress"]
 
 
+def _can_redraw(console: Console) -> bool:
+    """Whether what was drawn can be drawn over: on a terminal, and in a notebook by rich's widget."""
+    return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
+
+
 @checked
 class MTProgressBarCallback(BaseCallback):
     """Progress, speed, and the success of the latest training episodes, overall and of every task, live.
 
-    On a terminal this is a bar above a list of the tasks; where standard output is none (a file, a batch
-    job) it is a line of text now and then. Speed and time left are those of the last minute: updates make
+    On a terminal, and in a notebook that has ipywidgets, this is a bar above a list of the tasks; elsewhere (a file,
+    a batch job) it is a line of text now and then. Speed and time left are those of the last minute: updates make
     the steps after warm-up slower, and an average over all would promise too much.
 
     Args:
@@ -64,7 +70,7 @@ class MTProgressBarCallback(BaseCallback):
         self._began = self._drawn = self._clock()
         self._marks = deque([(self._began, self.num_timesteps)])
         self._console = self.console or Console(file=sys.stdout, highlight=False)
-        if self._console.is_terminal:
+        if _can_redraw(self._console):
             # Refreshed from here, not by a thread: an interrupted training leaves nothing behind that draws.
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()

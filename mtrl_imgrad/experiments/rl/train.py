@@ -72,7 +72,9 @@ def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
 
 
 @checked
-def make_eval_env(config: TrainConfig, seed: int | None = None, backend: str | None = None) -> MultiTaskVecEnv:
+def make_eval_env(
+    config: TrainConfig, seed: int | None = None, backend: str | None = None, render_mode: str | None = None
+) -> MultiTaskVecEnv:
     """An environment for evaluations only: same tasks, other seed, its own back-end.
 
     Args:
@@ -80,6 +82,7 @@ def make_eval_env(config: TrainConfig, seed: int | None = None, backend: str | N
         seed: None takes the run's seed where ``eval_goals`` is ``"training"``, and else one out of the reach of
             training seeds.
         backend: None takes that of the run's evaluations.
+        render_mode: as in `make_vec_env`.
     """
     backend, tasks = backend or config.evaluation.eval_backend, find_tasks(config.env.env)
     has_tasks = [] if isinstance(tasks, dict) else [known.name for known in find_backends(resolve_tasks(tasks))]
@@ -87,6 +90,7 @@ def make_eval_env(config: TrainConfig, seed: int | None = None, backend: str | N
         "backend": backend if backend in has_tasks else "auto",
         "num_envs_per_task": config.evaluation.eval_envs_per_task,
         "terminate_on_success": False,
+        "render_mode": render_mode,
     }
     if seed is None:  # the seed determines the goals
         seed = config.seed + (0 if config.evaluation.eval_goals == "training" else EVALUATION_SEED_OFFSET)

@@ -81,13 +81,16 @@ def film_run(
     found = find_tasks(config.env.env)
     if isinstance(found, dict):
         raise ArgumentError(f"run {run}: films show the library's tasks; render those of your own by their render_mode")
-    tasks = resolve_tasks(found)
+    found = find_tasks(config.env.env)
+    own = isinstance(found, dict)
+    tasks = list(found) if isinstance(found, dict) else resolve_tasks(found)
     if task not in (ALL, *tasks):
         raise UnknownNameError("task of this run", task, [ALL, *tasks])
-    backend = find_backends(tasks)[0]  # the reference, which has pictures where another simulator trains without
-    if backend.name == "metaworld":
+    # The reference, which has pictures where another simulator trains without.
+    backend = None if own else find_backends(tasks)[0].name
+    if backend == "metaworld":
         prepare_rendering()
-    with contextlib.closing(make_eval_env(config, seed, backend=backend.name)) as env:
+    with contextlib.closing(make_eval_env(config, seed, backend, "rgb_array" if own else None)) as env:
         rows = [env.task_names.index(name) * env.num_envs_per_task for name in (tasks if task == ALL else [task])]
         with contextlib.closing(view_of(env, camera, size)) as view:
             frames, done = film(load(), env, view, rows, every=every, until_success=until_success)

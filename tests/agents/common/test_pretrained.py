@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl_imgrad.agents import MTPPO, MTSAC, list_pretrained, pretrained_card
+from mtrl_imgrad.agents import MTPPO, MTSAC, list_pretrained
 from mtrl_imgrad.agents.common import pretrained
+from mtrl_imgrad.agents.common.pretrained import pretrained_card
 from mtrl_imgrad.agents.registry import agent_class
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.envs import make_vec_env
