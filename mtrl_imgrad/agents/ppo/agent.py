@@ -103,7 +103,6 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
 
     Raises:
-        ArgumentError: if an argument is wrong, naming it.
         UnsupportedError: if it asks for something of SB3's that is not there.
     """
 

@@ -87,7 +87,6 @@ class MTSAC(TaskReplayAlgorithm):
         trace: record the operations of an update once and replay them; changes no number. False for debugging.
 
     Raises:
-        ArgumentError: if an argument is wrong, naming it.
         UnsupportedError: if it asks for something of SB3's that is not there.
     """
 

@@ -24,9 +24,9 @@ from mtrl_imgrad.combiners.checks import check_losses
 from mtrl_imgrad.combiners.families.loss import are_finite
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
 from mtrl_imgrad.combiners.replicas.agreement import mean_losses
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
+from mtrl_imgrad.combiners.weights import Weights
 
 __all__ = ["FAMO"]
 
@@ -43,9 +43,6 @@ class FAMO(PositiveLossCombiner):
             MT10.
         lower_bound: taken from the losses, see `PositiveLossCombiner`; the authors' toy problem has one below zero.
         reduction: ``"mean"`` (the authors') or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "famo"
