@@ -78,6 +78,7 @@ def test_vmap_gives_what_a_loop_gives(name):
     torch.testing.assert_close(together, torch.stack([combiner.weights(one).values for one in M]))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", ["linear_scalarization", "imgrad"])
 def test_one_graph_is_compiled(name, monkeypatch):
     """No graph breaks, so no branch on a value. Fewer steps than by default keep the test short."""

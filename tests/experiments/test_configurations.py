@@ -36,7 +36,7 @@ def settings(data: dict, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 def with_value(data: dict, way: tuple[str, ...], value: object) -> dict:
     head, *rest = way
-    return {**data, head: with_value(data[head], tuple(rest), value) if rest else value}
+    return {**data, head: with_value(data.get(head, {}), tuple(rest), value) if rest else value}
 
 
 def refusal(load, path: Path) -> str | None:
@@ -52,10 +52,11 @@ def refusal(load, path: Path) -> str | None:
 def test_wrong_values_of_every_setting(kind, load, tmp_path):
     valid = plain(dataclasses.asdict(kind()))
     path = tmp_path / "config.yaml"
+    rest = {"agent": {"name": valid["agent"]["name"]}} if "agent" in valid else {}  # all else has its default
     refused = 0
     for way in settings(valid):
         for value in WRONG:
-            path.write_text(yaml.safe_dump(with_value(valid, way, value)))
+            path.write_text(yaml.safe_dump(with_value(rest, way, value)))
             said = refusal(load, path)
             assert said is None or any(part in said for part in way), f"{way} = {value!r}: {said}"
             assert said is not None or value == value, f"{'.'.join(way)}: NaN was accepted"

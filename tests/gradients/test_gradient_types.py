@@ -279,6 +279,7 @@ def test_losses_may_hold_gradients_of_their_own():
     assert found.weights.shape == (2,)
 
 
+@pytest.mark.compiled
 def test_compiled_modules():
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     plain = copy.deepcopy(net)

@@ -33,7 +33,9 @@ from mtrl_imgrad.agents.common.arguments import (
     seed_combiners,
 )
 from mtrl_imgrad.agents.common.environments import check_env, check_normalization, check_spaces
+from mtrl_imgrad.agents.common.execution import Compile, begin_execution
 from mtrl_imgrad.agents.common.learning import FiniteCheck, as_callbacks
+from mtrl_imgrad.agents.common.sharing import Sharing
 from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.common.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.common.unsupported import Refusal, refuse, supported_policy_kwargs
@@ -41,7 +43,7 @@ from mtrl_imgrad.combiners import Combination, Combiner, Status
 from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, NonFiniteError, TaskMismatchError
-from mtrl_imgrad.gradients import Heads, StepSettings
+from mtrl_imgrad.gradients import Execution, Heads, Precision, StepSettings
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite
 from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.validation import Seed, check
@@ -61,7 +63,7 @@ class CombinedUpdate(Protocol):
         """Of the critic's gradients."""
 
 
-class MultiTaskAlgorithm(BaseAlgorithm):
+class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     """Mixed in before one of SB3's algorithms; call `_setup_tasks` first in ``_setup_model``."""
 
     update_unit: ClassVar[str] = "updates"
@@ -77,6 +79,11 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     """Set to make the next training compute per-task gradients even where its combiner does without."""
     last_report: CombinedUpdate | None
     heads: Heads
+    trace: bool
+    compile: Compile
+    precision: Precision
+    execution: Execution
+    """How the updates are run: what became of the three arguments."""
     batch_size: Any  # as `max_grad_norm` annotated by SB3's algorithms, each in its own way
     max_grad_norm: Any  # a number or None
     on_nonfinite: OnNonFinite
@@ -292,6 +299,10 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         """The agent's own generators by name, combiners' aside, each with the stream that seeds it."""
         raise NotImplementedError
 
+    def _updates_in(self, total_timesteps: int) -> int:
+        """How many updates a ``learn`` will make; 0 where that cannot be told."""
+        raise NotImplementedError
+
     @property
     def num_tasks(self) -> int:
         """Number of tasks K."""
@@ -338,6 +349,7 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             callback = [FiniteCheck(), *as_callbacks(callback)]
         setup = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         take_over_records(self)
+        begin_execution(self, total_timesteps, anew=self.num_timesteps == 0)
         return setup
 
     def _raise_non_finite(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,16 +19,18 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import PPO_ARGUMENTS, as_schedule, check_schedule, two_combiners
+from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.common.task_log import record_per_task
+from mtrl_imgrad.agents.ppo.colored_noise import colored_noise
 from mtrl_imgrad.agents.ppo.log import TAGS, TrainingLog, finite_mean
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
 from mtrl_imgrad.agents.ppo.rollout import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.agents.ppo.update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import checked
@@ -100,7 +103,12 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         value_normalization: None, or ``"popart"``: learn each task's values in the unit of their own running mean and
             deviation, see `mtrl_imgrad.agents.ppo.popart.PopArt`.
         value_normalization_kwargs: its ``beta`` and ``min_std``.
+        noise_beta: exponent in [0, 2] of the power spectrum 1 / f^beta of the noise in a rollout's actions. 0
+            (default) is SB3's white noise, 1 pink noise, which explores where an action counts only if it lasts; see
+            `mtrl_imgrad.agents.ppo.colored_noise`. A rollout of ``n_steps`` is one piece of noise.
         trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
+        compile: hand them to PyTorch's compiler; True, False or ``"auto"``, see `MTSAC`.
+        precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
 
     Raises:
         UnsupportedError: if it asks for something of SB3's that is not there.
@@ -148,12 +156,17 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         advantage_scope: AdvantageScope = "task",
         value_normalization: Literal["popart"] | None = None,
         value_normalization_kwargs: Mapping[str, Any] | None = None,
+        noise_beta: float = 0.0,
         trace: bool = True,
+        compile: Compile = "auto",
+        precision: Precision = "float32",
     ) -> None:
         self._check_arguments(locals(), PPO_ARGUMENTS, unsupported.PPO_ARGUMENTS)
         check_schedule("clip_range", clip_range, zero=False)
         if clip_range_vf is not None:
             check_schedule("clip_range_vf", clip_range_vf, zero=False)
+        if noise_beta and n_steps < 2:
+            raise ArgumentError(f"n_steps must be at least 2 for noise_beta={noise_beta}, got {n_steps}")
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,  # type: ignore[arg-type]
@@ -183,12 +196,15 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self.advantage_scope = advantage_scope
         self.value_normalization = value_normalization
         self.value_normalization_kwargs = value_normalization_kwargs
+        self.noise_beta = noise_beta
         self.target_kl = target_kl
         self.on_nonfinite = on_nonfinite
         self.combiner = combiner
         self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
         self.heads = heads
         self.trace = trace
+        self.compile = compile
+        self.precision = precision
         self.wants_jacobian = False
         self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
         check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
@@ -230,8 +246,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.mask_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
+        self.execution = make_execution(self)
         self.update = PPOUpdate(
-            self.policy, self.actor_combiner, self.critic_combiner, trace=self.trace, generator=self.mask_generator
+            self.policy, self.actor_combiner, self.critic_combiner, self.execution, generator=self.mask_generator
         )
 
     def _setup_batches(self) -> None:
@@ -287,6 +304,16 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
 
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """As in SB3, with the noise that ``noise_beta`` says."""
+        if self.noise_beta:
+            shape = (self.n_envs, math.prod(self.action_space.shape or ()))
+            self.policy.noise = iter(colored_noise(self.n_steps, shape, self.noise_beta, self.device))
+        try:
+            return super().collect_rollouts(*args, **kwargs)
+        finally:
+            self.policy.noise = None
+
     def train(self) -> None:
         """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""
         rollout = self.rollout_buffer.rollout()
@@ -325,6 +352,11 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
             target_kl=self.target_kl,
             step=self._step_settings(),
         )
+
+    def _updates_in(self, total_timesteps: int) -> int:
+        assert self.batch_size is not None
+        rollouts = -(-total_timesteps // (self.n_steps * self.n_envs))
+        return rollouts * self.n_epochs * -(-self.n_steps * self.n_envs // self.batch_size)
 
     # ------------------------------------------------------------------ logs
 
@@ -377,7 +409,15 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     # ------------------------------------------------------------------ save and load
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "last_report", "update", "mask_generator"]
+        return [
+            *super()._excluded_save_params(),
+            "actor",
+            "critic",
+            "last_report",
+            "update",
+            "execution",
+            "mask_generator",
+        ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []

@@ -20,7 +20,7 @@ from mtrl_imgrad.experiments.supervised.history import RunResult
 from mtrl_imgrad.experiments.torchrun import is_first, torchrun_group
 from mtrl_imgrad.scenes import SCENE_KINDS, make_scenes
 
-__all__ = ["Analyse", "CoTBal", "Compare", "MakeData", "Train"]
+__all__ = ["Analyse", "CoTBal", "Configured", "MakeData", "Resume", "Train"]
 
 if TYPE_CHECKING:
     Preset = str
@@ -55,7 +55,7 @@ class _Given:
 
 
 @dataclass(frozen=True)
-class _Configured:
+class Configured:
     """Options of a command that takes a configuration."""
 
     start: Annotated[Start, Flat] = field(default_factory=Start)
@@ -87,7 +87,7 @@ class _Configured:
 
 
 @dataclass(frozen=True)
-class Train(_Configured):
+class Train(Configured):
     """Options of ``supervised``."""
 
     resume: Annotated[Path | None, _ONE] = None
@@ -137,26 +137,7 @@ def _print_result(result: RunResult) -> None:
 
 
 @dataclass(frozen=True)
-class Compare(_Configured):
-    """Options of ``supervised compare``."""
-
-    methods: tuple[str, ...] = ("stl", "ls", "cagrad", "imgrad")
-    """Combiners with their arguments, such as imgrad:measure=lm,update_every=4; stl is one network a task."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Runs of each method."""
-    out: Path | None = None
-    """Folder; None makes comparisons/<data>."""
-
-    def __call__(self) -> None:
-        """Make the runs that are missing, then compare all."""
-        from mtrl_imgrad.experiments.supervised.compare import compare
-
-        folder = self.folder("comparisons", self.out)
-        compare(self.chosen(), self.methods, self.seeds, folder, progress_bar=self.progress_bar)
-
-
-@dataclass(frozen=True)
-class CoTBal(_Configured):
+class CoTBal(Configured):
     """Options of ``supervised cotbal``."""
 
     mini: float = 1 / 32

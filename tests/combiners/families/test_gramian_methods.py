@@ -164,6 +164,7 @@ def test_a_batch_gives_what_its_members_give(name, family):
 
 
 @names
+@pytest.mark.compiled
 def test_one_graph_is_compiled(name, monkeypatch):
     """No graph breaks, so no branch on a value. Fewer steps than by default keep the test short."""
     monkeypatch.setattr(active_set, "_step_limit", lambda num_tasks, can_stop: 3)
