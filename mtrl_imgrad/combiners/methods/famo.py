@@ -27,6 +27,7 @@ from mtrl_imgrad.combiners.replicas.agreement import mean_losses
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
 from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import NonNegative
 
 __all__ = ["FAMO"]
 
@@ -52,9 +53,9 @@ class FAMO(PositiveLossCombiner):
 
     def __init__(
         self,
-        learning_rate: float = 0.025,
+        learning_rate: NonNegative = 0.025,
         *,
-        weight_decay: float = 1e-3,
+        weight_decay: NonNegative = 1e-3,
         lower_bound: LowerBound = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
