@@ -31,7 +31,11 @@ class MtrlImgradError(Exception):
 
 
 class ArgumentError(MtrlImgradError, ValueError):
-    """An argument has a wrong type, shape or value."""
+    """An argument has a wrong type, shape or value.
+
+    Every constructor and entry point raises it for an argument that does not fit its annotation; ``Raises:`` in their
+    docstrings names only what goes beyond.
+    """
 
 
 class UnknownNameError(ArgumentError):

@@ -41,11 +41,13 @@ from mtrl_imgrad.errors import ArgumentError
 __all__ = [
     "Count",
     "Finite",
+    "Fraction",
     "NonNegative",
     "NonNegativeInt",
     "Positive",
     "PositiveOrInf",
     "Probability",
+    "Rate",
     "Seed",
     "check",
     "checked",
@@ -57,6 +59,8 @@ Positive = Annotated[float, _FINITE, Gt(0)]
 PositiveOrInf = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, _FINITE, Ge(0)]
 Probability = Annotated[float, _FINITE, Interval(ge=0, le=1)]
+Rate = Annotated[float, _FINITE, Interval(ge=0, lt=1)]
+Fraction = Annotated[float, Interval(gt=0, lt=1)]
 Count = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
 Seed = Annotated[int, Ge(0), doc("an integer in [0, 2^63)")]

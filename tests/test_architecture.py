@@ -55,6 +55,16 @@ def test_a_circle_within_a_room_is_found(tmp_path):
     assert import_map.faults(arrows) == ["cycle of folders: agents.ppo, agents.sac"]
 
 
+def test_a_circle_of_a_folder_and_a_file_beside_it_is_found(tmp_path):
+    arrows = package(
+        tmp_path,
+        agents__sac__a="import mtrl_imgrad.agents.log",
+        agents__log="import mtrl_imgrad.agents.sac.b",
+        agents__sac__b="",
+    )
+    assert import_map.faults(arrows) == ["cycle of folders: agents.log, agents.sac"]
+
+
 def test_imports_for_the_type_checker_and_of_others_do_not_count(tmp_path):
     text = "import torch\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mtrl_imgrad.agents import sac\n"
     assert import_map.faults(package(tmp_path, envs__toy=text, agents__sac="")) == []

@@ -162,8 +162,10 @@ def faults(arrows: Mapping[str, Mapping[str, bool]] | None = None) -> list[str]:
     """Whatever breaks the map, a line each: cycles, arrows that run up or sideways, rooms without a floor."""
     arrows = graph() if arrows is None else arrows
     floor = _floors()
-    wrong = [f"cycle of modules: {', '.join(group)}" for group in cycles(_without_exceptions(arrows))]
-    wrong += [f"cycle of folders: {', '.join(group)}" for group in cycles(_folders(arrows))]
+    inner = _without_exceptions(arrows)
+    circles = cycles(inner)
+    wrong = [f"cycle of modules: {', '.join(group)}" for group in circles]
+    wrong += [f"cycle of folders: {', '.join(group)}" for group in cycles(_folders(inner)) if group not in circles]
     wrong += [f"room without a floor: {room}" for room in sorted({room_of(m) for m in arrows} - set(floor) - {""})]
     for (source, target), where in sorted(room_arrows(arrows).items()):
         if source not in floor or target not in floor or floor[target] < floor[source]:
@@ -180,16 +182,13 @@ def _floors() -> dict[str, int]:
     return {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 
 
-def _folders(arrows: Mapping[str, Mapping[str, bool]]) -> dict[str, set[str]]:
-    """Arrows between the folders of a room, for instance ``agents.sac`` to ``agents.common``."""
-    folder = {name: ".".join(name.split(".")[:2]) for name in arrows if name.count(".") >= 2}
-    folder |= {name: name for name in folder.values()}  # a folder's own __init__
-    found: dict[str, set[str]] = {}
+def _folders(arrows: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
+    """Arrows with each folder of a room as one: ``combiners.solvers`` to ``combiners.weights``, a file beside it."""
+    folder = {name: ".".join(name.split(".")[:2]) for name in arrows}
+    merged: dict[str, set[str]] = {}
     for source, targets in arrows.items():
-        inside = {folder[target] for target in targets if target in folder and room_of(target) == room_of(source)}
-        if source in folder:
-            found.setdefault(folder[source], set()).update(inside - {folder[source]})
-    return found
+        merged.setdefault(folder[source], set()).update({folder[target] for target in targets} - {folder[source]})
+    return merged
 
 
 def _without_exceptions(arrows: Mapping[str, Mapping[str, bool]]) -> dict[str, list[str]]:

@@ -9,10 +9,10 @@ Pure PyTorch: nothing here knows of reinforcement learning, vision, or files.
 """
 
 from mtrl_imgrad.combiners.base import Combiner
+from mtrl_imgrad.combiners.diagnostics import gramian_diagnostics
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.loss import LossCombiner
 from mtrl_imgrad.combiners.families.matrix import MatrixCombiner
-from mtrl_imgrad.combiners.gramian import gramian_diagnostics
 from mtrl_imgrad.combiners.methods.adatask import AdaTask
 from mtrl_imgrad.combiners.methods.aligned_mtl import AlignedMTL
 from mtrl_imgrad.combiners.methods.bilb4mtl import BiLB4MTL
@@ -48,8 +48,9 @@ from mtrl_imgrad.combiners.methods.stch import STCH
 from mtrl_imgrad.combiners.methods.upgrad import UPGrad
 from mtrl_imgrad.combiners.methods.uw import UW
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
-from mtrl_imgrad.combiners.result import Combination, Status, Weights
+from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
+from mtrl_imgrad.combiners.weights import Status, Weights
 
 __all__ = [
     "DBMTL",

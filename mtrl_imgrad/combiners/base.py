@@ -29,13 +29,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_seed
 from mtrl_imgrad.combiners.checks import Jacobian, check_jacobian
 from mtrl_imgrad.combiners.references import references
-from mtrl_imgrad.combiners.result import Combination, Weights
+from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state import parts
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Seed, checked
 
 if TYPE_CHECKING:
     from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
@@ -48,15 +49,13 @@ __all__ = ["Combiner", "Reduction"]
 Reduction = Literal["mean", "sum"]
 
 
+@checked
 class Combiner(ABC):
     """Base of all combiners; users meet `__call__`, `backward` and `state_dict`.
 
     Args:
         reduction: ``"mean"`` (default) or ``"sum"``, which multiplies the combination by the number of tasks,
             the convention of the vision papers.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name: ClassVar[str]
@@ -89,13 +88,14 @@ class Combiner(ABC):
     """Names of the arguments that may hold one value for each task."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Hold the arguments of every method, one's own too, against their annotations."""
         super().__init_subclass__(**kwargs)
+        checked(cls)
         if "citation" in vars(cls):
             entry = references()[cls.citation]
             cls.paper, cls.bibtex = entry.full, entry.bibtex
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
-        check_choice("reduction", reduction, ("mean", "sum"))
         self.reduction = reduction
         self.list_checks: ListChecks | None = None
         """What `backward` has seen of the lists of parameters that it was given."""
@@ -252,9 +252,6 @@ class Combiner(ABC):
 
         Returns:
             What to enter; its ``combination`` says afterwards how the update came about.
-
-        Raises:
-            ArgumentError: if an argument is wrong.
         """
         from mtrl_imgrad.gradients.per_loss import Accumulation  # the room above this one
 
@@ -330,7 +327,8 @@ class Combiner(ABC):
             rows: as in `backward`.
         """
 
-    def set_random_seed(self, seed: int) -> None:
+    @checked
+    def set_random_seed(self, seed: Seed) -> None:
         """Draw from a run's seed, unless the constructor was given a ``seed``; nothing for methods that draw nothing.
 
         Agents and the supervised trainer call this, with a stream of the run's seed for each of their combiners. In a
@@ -340,17 +338,13 @@ class Combiner(ABC):
 
         Args:
             seed: an integer in [0, 2^63).
-
-        Raises:
-            ArgumentError: if it is not one.
         """
-        seed = check_seed(seed)
         if hasattr(self, "_generator") and self.seed is None:
             self._generator.manual_seed(seed)
 
     def _seed_generator(self, seed: int | None) -> torch.Generator:
         """A generator on the host for all that the combiner draws, to be kept as ``_generator``."""
-        self.seed = None if seed is None else check_seed(seed)
+        self.seed = seed
         return torch.Generator().manual_seed(self.seed or 0)
 
     def cite(self) -> str:

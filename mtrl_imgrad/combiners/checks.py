@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_tensor
 from mtrl_imgrad.combiners.columns import with_blocks
-from mtrl_imgrad.combiners.gramian import rows_of
+from mtrl_imgrad.combiners.gramian import check_tensor, rows_of
 from mtrl_imgrad.combiners.state.tables import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 

@@ -1,77 +1,19 @@
-"""Results of a combiner: coefficients or an update, with status and residual."""
+"""What a combiner returns: an update, and how it came about."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_diagnostics
+from mtrl_imgrad.combiners.diagnostics import gramian_diagnostics
+from mtrl_imgrad.combiners.gramian import combine_blocks
 from mtrl_imgrad.combiners.printing import as_line, norm_text, numbers_text
+from mtrl_imgrad.combiners.weights import Status, Weights
 
-__all__ = ["Combination", "Status", "Weights", "linear_combination"]
-
-
-class Status(IntEnum):
-    """How an answer was reached. The number travels in tensors; `sentence` is for people."""
-
-    SOLVED = 0
-    ZERO_GRADIENTS = 1
-    INACCURATE = 2
-    NON_FINITE = 3
-    NOT_POSITIVE = 4
-
-    @property
-    def sentence(self) -> str:
-        """The status as a sentence."""
-        return _SENTENCES[self]
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.sentence}"
-
-
-_SENTENCES = {
-    Status.SOLVED: "The problem was solved; the residual is that of its optimality conditions.",
-    Status.ZERO_GRADIENTS: "Every task gradient is zero: the update is zero and the base weights are returned.",
-    Status.INACCURATE: "The optimality conditions are met only to the stated residual, above the tolerance.",
-    Status.NON_FINITE: "A task gradient or loss is NaN or infinite: the weights are NaN and must not be applied.",
-    Status.NOT_POSITIVE: "A loss is not above the method's lower_bound: the weights are NaN and must not be applied.",
-}
-
-
-@dataclass(frozen=True, repr=False)
-class Weights:
-    """The K coefficients of a combination, with their certificate. Leading batch dimensions are allowed.
-
-    Attributes:
-        values: ``[..., K]`` float64; ``gradient = values @ jacobian``.
-        residual: ``[...]`` violation of the problem's optimality conditions, relative (0 is exact).
-        status_code: ``[...]`` int64 tensor of `Status` values, on the Gramian's device.
-        extras: what the method found on its way (for instance ``mu``, ``cos_theta``,
-            ``simplex_weights``).
-    """
-
-    values: Tensor
-    residual: Tensor
-    status_code: Tensor
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def combination(self, gradient: Tensor | list[Tensor]) -> Combination:
-        """``gradient``, made with these coefficients, and their certificate."""
-        return Combination(gradient, self.values, self.residual, self.status_code, extras=self.extras)
-
-    @property
-    def status(self) -> Status:
-        """The worst status of the batch. Reads the device: not for the hot path."""
-        return Status(int(self.status_code.max()))
-
-    def __repr__(self) -> str:
-        """In one line."""
-        parts = [self.status.name, numbers_text("residual", self.residual), numbers_text("values", self.values)]
-        return as_line("Weights", parts)
+__all__ = ["Combination", "linear_combination"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,6 +43,11 @@ class Combination:
     non_finite: tuple[int, ...] = ()
     skipped: bool = False
 
+    @classmethod
+    def from_weights(cls, weights: Weights, gradient: Tensor | list[Tensor]) -> Combination:
+        """``gradient``, made with these coefficients, and their certificate."""
+        return cls(gradient, weights.values, weights.residual, weights.status_code, extras=weights.extras)
+
     @property
     def status(self) -> Status:
         """The status. Reads the device: not for the hot path."""
@@ -110,7 +57,7 @@ class Combination:
     def diagnostics(self) -> dict[str, Tensor]:
         """Norms, cosines, conflicts and imbalance of the task gradients, plus what the method itself reports.
 
-        Computed when asked for, see `mtrl_imgrad.combiners.gramian.gramian_diagnostics`.
+        Computed when asked for, see `mtrl_imgrad.combiners.diagnostics.gramian_diagnostics`.
         """
         found = {} if self.gramian is None else gramian_diagnostics(self.gramian, self.weights)
         return {**found, **self.extras}
@@ -130,5 +77,5 @@ def linear_combination(
     """The linear combination of the rows that the weights stand for; NaN where a gradient is not finite."""
     combined = combine_blocks(weights.values, blocks)
     status = torch.where(torch.isfinite(gramian).all(), weights.status_code, int(Status.NON_FINITE))
-    whole = weights.combination(combined[0] if isinstance(jacobian, Tensor) else combined)
+    whole = Combination.from_weights(weights, combined[0] if isinstance(jacobian, Tensor) else combined)
     return replace(whole, status_code=status, gramian=gramian)

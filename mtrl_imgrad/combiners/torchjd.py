@@ -26,8 +26,9 @@ from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.matrix import MatrixCombiner
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks, rows_of
-from mtrl_imgrad.combiners.result import Combination, Status
+from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Status
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["TorchJDCombiner", "as_aggregator", "as_weighting"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mtrl_imgrad.envs.registry import Backend, check_backend, find_backends, list_backends, resolve_tasks
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, NonNegativeInt, PositiveOrInf, Seed, checked
 
 if TYPE_CHECKING:
     from mtrl_imgrad.envs.backends.own_tasks import MakeEnv
@@ -58,20 +57,20 @@ class _Options:
 @checked
 def make_vec_env(
     tasks: str | Sequence[str] | Mapping[str, MakeEnv],
-    seed: int = 0,
+    seed: Seed = 0,
     backend: str = "auto",
-    num_envs_per_task: int = 1,
-    vector_strategy: str = "sync",
-    horizon: int | None = None,
+    num_envs_per_task: Count = 1,
+    vector_strategy: Literal["sync", "async"] = "sync",
+    horizon: Count | None = None,
     reward_version: str = "v2",
-    num_goals: int | str | None = "auto",
+    num_goals: Count | Literal["auto"] | None = "auto",
     one_hot: bool = True,
     terminate_on_success: bool = False,
-    num_threads: int | None = None,
-    num_workers: int | None = None,
-    worker_timeout: float = 60.0,
-    worker_restarts: int = 0,
-    render_mode: str | None = None,
+    num_threads: Count | None = None,
+    num_workers: Count | None = None,
+    worker_timeout: PositiveOrInf = 60.0,
+    worker_restarts: NonNegativeInt = 0,
+    render_mode: Literal["rgb_array"] | None = None,
 ) -> MultiTaskVecEnv:
     """Build a multi-task vector environment that Stable-Baselines3's algorithms take as it is.
 
@@ -130,19 +129,19 @@ def make_vec_env(
     own = isinstance(tasks, Mapping)
     options = _Options(
         task_names=list(tasks) if isinstance(tasks, Mapping) else resolve_tasks(tasks),
-        seed=_integer("seed", seed, 0),
-        num_envs_per_task=_integer("num_envs_per_task", num_envs_per_task, 1),
-        vector_strategy=_one_of("vector_strategy", vector_strategy, ("sync", "async")),
-        horizon=None if horizon is None else _integer("horizon", horizon, 1),
+        seed=seed,
+        num_envs_per_task=num_envs_per_task,
+        vector_strategy=vector_strategy,
+        horizon=horizon,
         reward_version=reward_version,
-        num_goals=num_goals if num_goals in (None, "auto") else _integer("num_goals", num_goals, 1),
-        one_hot=_flag("one_hot", one_hot),
-        terminate_on_success=_flag("terminate_on_success", terminate_on_success),
-        num_threads=None if num_threads is None else _integer("num_threads", num_threads, 1),
-        num_workers=None if num_workers is None else _integer("num_workers", num_workers, 1),
-        worker_timeout=_positive("worker_timeout", worker_timeout),
-        worker_restarts=_integer("worker_restarts", worker_restarts, 0),
-        render_mode=None if render_mode is None else _one_of("render_mode", render_mode, ("rgb_array",)),
+        num_goals=num_goals,
+        one_hot=one_hot,
+        terminate_on_success=terminate_on_success,
+        num_threads=num_threads,
+        num_workers=num_workers,
+        worker_timeout=worker_timeout,
+        worker_restarts=worker_restarts,
+        render_mode=render_mode,
     )
     if options.worker_restarts and options.vector_strategy == "sync":
         raise ArgumentError(
@@ -213,33 +212,3 @@ def _build(backend: Backend, tasks: Any, asked: _Options) -> MultiTaskVecEnv:
         raise MissingDependencyError(
             f"backend={backend.name!r} needs the package {backend.package}: {backend.install_command}"
         ) from error
-
-
-def _integer(name: str, value: object, low: int) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ArgumentError(f"{name} must be an integer, at least {low}, not {value!r}") from None
-    if number < low:
-        raise ArgumentError(f"{name} must be at least {low}, not {number}")
-    return number
-
-
-def _one_of(name: str, value: object, known: Sequence[str]) -> str:
-    if value not in known:
-        raise ArgumentError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
-    return str(value)
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ArgumentError(f"{name} must be True or False, not {value!r}")
-    return value
-
-
-def _positive(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ArgumentError(f"{name} must be a positive number, not {value!r}")
-    return float(value)

@@ -15,14 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import annotated_types
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.validation import Count, Seed, checked
+from mtrl_imgrad.validation import Count, Fraction, Seed, checked
 
 __all__ = [
     "Aggregate",
@@ -37,7 +36,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 Resample = Literal["within_task", "runs"]
-Confidence = Annotated[float, annotated_types.Interval(gt=0, lt=1)]
+Confidence = Fraction
 """Two-sided level of an interval."""
 
 CHUNK = 2_000_000

@@ -13,16 +13,17 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.gramian import rows_of
-from mtrl_imgrad.combiners.result import Combination, Status
+from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.tables import index_of
+from mtrl_imgrad.combiners.weights import Status
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import check
 
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
@@ -46,7 +47,7 @@ def check_on_nonfinite(on_nonfinite: object, *combiners: Combiner) -> None:
     Raises:
         ArgumentError: if it is none of the three, or one of the combiners cannot do without a task.
     """
-    check_choice("on_nonfinite", on_nonfinite, get_args(OnNonFinite))
+    check("on_nonfinite", on_nonfinite, OnNonFinite)
     for combiner in combiners:
         if on_nonfinite == "drop_task" and combiner.needs_all_tasks:
             raise ArgumentError(f"on_nonfinite='drop_task' does not go with {combiner.name}, which needs all tasks")

@@ -124,7 +124,7 @@ def weighted_gradients(
         gradients={**shared, **task_specific},
         losses=losses,
         aux=aux,
-        combination=weights.combination(list(shared.values())),
+        combination=Combination.from_weights(weights, list(shared.values())),
     )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.gramian import gramian_diagnostics, gramian_of_blocks
+from mtrl_imgrad.combiners.diagnostics import gramian_diagnostics
+from mtrl_imgrad.combiners.gramian import gramian_of_blocks
 from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
 from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.solvers.normalized import normalize

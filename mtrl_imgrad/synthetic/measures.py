@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners import min_norm_point
-from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.imbalance import plumb_line
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.synthetic.optima import distance_to_front, lowest_loss, minimiser
 from mtrl_imgrad.synthetic.problem import Start, evaluate, task_weights
 from mtrl_imgrad.synthetic.run import Trajectories
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["FAILURE_COSINE", "RADIUS", "Curves", "Outcome", "curves", "outcomes"]
 
@@ -98,9 +97,8 @@ def outcomes(run: Trajectories) -> list[Outcome]:
 
 
 @checked
-def curves(run: Trajectories, method: int, scenario: int, count: int = 400) -> Curves:
+def curves(run: Trajectories, method: int, scenario: int, count: Count = 400) -> Curves:
     """The curves of one method in one scenario, at up to ``count`` steps evenly apart."""
-    check_count("count", count)
     for name, index, size in (("method", method, len(run.methods)), ("scenario", scenario, len(run.shares))):
         if not 0 <= index < size:
             raise ArgumentError(f"{name} must be one of the run's {size}, counted from 0, got {index}")

@@ -11,9 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.synthetic.problem import check_points, evaluate
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["distance_to_front", "front", "lowest_loss", "minimiser"]
 
@@ -44,9 +43,8 @@ def minimiser(shares: Tensor) -> Tensor:
 
 
 @checked
-def front(count: int = 201) -> Tensor:
+def front(count: Count = 201) -> Tensor:
     """``[count, 2]`` points of the Pareto front, from the optimum of f2 to that of f1."""
-    check_count("count", count)
     return minimiser(torch.linspace(0, 1, count, dtype=torch.float64))
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_seed
 from mtrl_imgrad.combiners.method_strings import Method
-from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.errors import NonFiniteError
 from mtrl_imgrad.synthetic.methods import DEFAULT_METHODS, Updates, check_methods, is_proven
 from mtrl_imgrad.synthetic.problem import (
     LOWER_BOUND,
@@ -21,7 +20,7 @@ from mtrl_imgrad.synthetic.problem import (
     evaluate,
     task_weights,
 )
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, Positive, Seed, checked
 
 __all__ = ["Trajectories", "descend"]
 
@@ -62,9 +61,9 @@ def descend(
     *,
     shares: Sequence[float] = (0.9,),
     starts: str | Sequence[Start] = "five",
-    steps: int = 35_000,
-    lr: float = 1e-3,
-    seed: int = 0,
+    steps: Count = 35_000,
+    lr: Positive = 1e-3,
+    seed: Seed = 0,
     on_steps: Callable[[int], None] | None = None,
 ) -> Trajectories:
     """Follow every method from every start in every scenario, by Adam on the combined gradient.
@@ -89,18 +88,13 @@ def descend(
     """
     found = check_methods(methods)
     shares, points = check_shares(shares), check_starts(starts)
-    if not isinstance(steps, int) or steps < 1:
-        raise ArgumentError(f"steps must be an integer >= 1, got {steps!r}")
-    if not 0 < lr < float("inf"):
-        raise ArgumentError(f"lr must be positive and finite, got {lr!r}")
-    seed = check_seed(seed)
     shape = (len(found), len(shares), len(points), 2)
     position = torch.tensor(points, dtype=torch.float64).expand(shape).clone()
     run = Trajectories(
         methods=found,
         shares=shares,
         starts=points,
-        lr=float(lr),
+        lr=lr,
         positions=torch.empty(steps + 1, *shape, dtype=torch.float64),
         updates=torch.empty(steps, *shape, dtype=torch.float64),
         unproven=torch.zeros(shape[:-1], dtype=torch.int64),

@@ -16,15 +16,15 @@ from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNam
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"seed": -1}, "seed must be an integer in"),
         ({"seed": 1.5}, "seed must be an integer"),
         ({"seed": True}, "seed must be an integer"),
         ({"num_envs_per_task": 0}, "num_envs_per_task"),
-        ({"horizon": 0}, "horizon must be at least 1, not 0"),
+        ({"horizon": 0}, "horizon must be an integer >= 1 or None, got 0"),
         ({"horizon": 501}, r"horizon=501 \(between 1 and 500\)"),
-        ({"vector_strategy": "threads"}, "vector_strategy must be 'sync' or 'async'"),
+        ({"vector_strategy": "threads"}, "vector_strategy must be one of 'sync', 'async'"),
         ({"reward_version": "v3"}, r"reward_version='v3' \(has v2 and v1 only\)"),
-        ({"num_goals": 0}, "num_goals must be at least 1, not 0"),
+        ({"num_goals": 0}, "num_goals must be an integer >= 1 or 'auto' or None, got 0"),
         ({"num_goals": 51}, r"num_goals=51 \(between 1 and 50, or None\)"),
         ({"num_goals": "many"}, "num_goals must be an integer"),
         ({"one_hot": 1}, "one_hot must be True or False"),
@@ -33,7 +33,7 @@ from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNam
         ({"num_workers": 0}, "num_workers"),
         ({"worker_timeout": 0}, "worker_timeout"),
         ({"worker_timeout": float("nan")}, "worker_timeout"),
-        ({"render_mode": "human"}, "render_mode must be 'rgb_array'"),
+        ({"render_mode": "human"}, "render_mode must be 'rgb_array' or None"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:

@@ -125,8 +125,8 @@ def test_leaving_the_numbers_names_method_scenario_and_start():
     ("arguments", "message"),
     [
         ({"steps": 0}, "steps must be an integer >= 1"),
-        ({"lr": 0.0}, "lr must be positive"),
-        ({"lr": float("nan")}, "lr must be a number"),
+        ({"lr": 0.0}, "lr must be a finite number > 0"),
+        ({"lr": float("nan")}, "lr must be a finite number > 0"),
         ({"methods": []}, "at least one method"),
         ({"methods": ["mgda", "mgda"]}, "none twice"),
         ({"starts": "seven"}, "starts must be"),

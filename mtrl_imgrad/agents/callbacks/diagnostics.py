@@ -7,7 +7,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents.common.task_log import record_per_task, task_names_of
 from mtrl_imgrad.combiners.base import Combination
-from mtrl_imgrad.combiners.gramian import gramian_diagnostics
+from mtrl_imgrad.combiners.diagnostics import gramian_diagnostics
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.validation import checked
 

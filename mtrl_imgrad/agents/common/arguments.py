@@ -105,9 +105,6 @@ def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:
     Args:
         values: by name; others than those of ``expected`` are not looked at.
         expected: `SAC_ARGUMENTS` or `PPO_ARGUMENTS`.
-
-    Raises:
-        ArgumentError: naming the argument and what was expected.
     """
     for name, (kinds, holds, words) in expected.items():
         value = values[name]
@@ -231,11 +228,7 @@ def as_schedule(value: float | Schedule) -> FloatSchedule:
 
 
 def as_float(value: Any, argument: str, expected: str) -> float:
-    """``value`` as a number.
-
-    Raises:
-        ArgumentError: naming the argument and what was expected.
-    """
+    """``value`` as a number."""
     try:
         number = float(value)
         if not math.isfinite(number):

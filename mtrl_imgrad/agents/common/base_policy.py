@@ -11,7 +11,6 @@ from stable_baselines3.common.policies import BaseModel, BasePolicy
 from torch import Tensor, nn
 
 from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, initialize, make_encoder
-from mtrl_imgrad.agents.encoders.dropout import check_rate
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MTPolicy", "NetArch", "spaces_of", "split_observation"]
@@ -51,9 +50,6 @@ class MTPolicy(BasePolicy):
         optimizer_class: of every network.
         optimizer_kwargs: its options, besides the learning rate.
         squash_output: whether actions are squashed into (-1, 1).
-
-    Raises:
-        ArgumentError: if an argument is wrong, naming it.
     """
 
     sides: ClassVar[tuple[str, str]]
@@ -111,33 +107,21 @@ class MTPolicy(BasePolicy):
         return self.observation_space.shape[0] - self.task_features  # type: ignore[index]
 
     def _make_encoder(self, side: str, in_features: int, out_features: int) -> Encoder:
-        layer_norm = self._of_side("layer_norm", self.layer_norm, side)
-        if not isinstance(layer_norm, bool):
-            raise ArgumentError(f"layer_norm must be True or False, got {layer_norm!r}")
         spec = NetworkSpec(
             in_features=in_features,
             out_features=out_features,
             task_names=self.task_names,
             sees_task=self.one_hot,
-            net_arch=self._hidden_widths(side),
+            net_arch=self._of_side("net_arch", self.net_arch, side),
             activation_fn=self.activation_fn,
-            layer_norm=layer_norm,
-            dropout=check_rate("dropout", self._of_side("dropout", self.dropout, side)),
+            layer_norm=self._of_side("layer_norm", self.layer_norm, side),
+            dropout=self._of_side("dropout", self.dropout, side),
         )
         by_side = bool(self.encoder_kwargs) and set(self.encoder_kwargs) <= set(self.sides)
         kwargs = self.encoder_kwargs.get(side, {}) if by_side else self.encoder_kwargs
         encoder = make_encoder(self._of_side("encoder", self.encoder, side), spec, **kwargs)
         initialize(encoder, self.initialization, critic=side != "pi")
         return encoder
-
-    def _hidden_widths(self, side: str) -> tuple[int, ...]:
-        widths = self._of_side("net_arch", self.net_arch, side)
-        if isinstance(widths, (str, int)):
-            raise ArgumentError(f"net_arch must be a list of widths, got {widths!r}")
-        widths = tuple(widths)
-        if not all(isinstance(width, int) and width > 0 for width in widths):
-            raise ArgumentError(f"net_arch must hold positive integers, got {list(widths)}")
-        return widths
 
     def _of_side(self, argument: str, given: Any, side: str) -> Any:
         """What a dict by side holds for one of them; anything else is for both."""

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -38,13 +39,13 @@ from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.common.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.common.unsupported import Refusal, refuse, supported_policy_kwargs
 from mtrl_imgrad.combiners import Combination, Combiner
-from mtrl_imgrad.combiners.arguments import check_number, check_seed
 from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError
 from mtrl_imgrad.gradients import Execution, Heads, Precision, StepSettings
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite
 from mtrl_imgrad.seeding import Stream, stream_seed
+from mtrl_imgrad.validation import Seed, check
 
 __all__ = ["MultiTaskAlgorithm"]
 
@@ -280,12 +281,12 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
             raise ArgumentError("env must be given to learn in: set_env(env), or load(path, env=env)")
         if log_interval is not None and log_interval < 1:
             raise ArgumentError(f"log_interval must be a positive integer or None, got {log_interval}")
-        return int(check_number("total_timesteps", total_timesteps, 0, 2**63))
+        return int(check("total_timesteps", total_timesteps, Annotated[float, Interval(ge=0, lt=2**63)]))
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """As in SB3; what is the agent's own is seeded too: updates, batches, combiners without a seed of their own."""
         if seed is not None:
-            check_seed(seed)
+            check("seed", seed, Seed)
         super().set_random_seed(seed)
         if seed is None or "update" not in vars(self):  # the streams of an agent that is being set up are new anyway
             return

@@ -6,9 +6,10 @@ import math
 
 from torch import Tensor
 
-from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.experts import expert_mlp, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
+from mtrl_imgrad.validation import Count
 
 __all__ = ["AttentionEncoder"]
 
@@ -31,10 +32,9 @@ class AttentionEncoder(Encoder):
     name = "attention"
 
     def __init__(
-        self, spec: NetworkSpec, num_experts: int = 6, encoder_width: int = 50, encoder_depth: int = 2
+        self, spec: NetworkSpec, num_experts: Count = 6, encoder_width: Count = 50, encoder_depth: Count = 2
     ) -> None:
         super().__init__(spec)
-        check_positive(num_experts=num_experts, encoder_width=encoder_width, encoder_depth=encoder_depth)
         self.encoders = expert_mlp(
             num_experts, spec.in_features, [encoder_width] * encoder_depth, spec, activated=False
         )

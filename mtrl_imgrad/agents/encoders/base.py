@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, Rate, checked
 
-__all__ = ["Encoder", "NetworkSpec", "check_positive"]
+__all__ = ["Encoder", "NetworkSpec"]
 
 
 @checked
@@ -46,10 +46,10 @@ class NetworkSpec:
     out_features: int
     task_names: tuple[str, ...]
     sees_task: bool
-    net_arch: tuple[int, ...]
+    net_arch: tuple[Count, ...]
     activation_fn: type[nn.Module] = nn.ReLU
     layer_norm: bool = False
-    dropout: float = 0.0
+    dropout: Rate = 0.0
 
     @property
     def num_tasks(self) -> int:
@@ -97,14 +97,3 @@ class Encoder(nn.Module, ABC):
         Returns:
             ``[N, out_features]``.
         """
-
-
-def check_positive(**counts: int) -> None:
-    """Refuse options that must be positive integers and are not.
-
-    Raises:
-        ArgumentError: naming the option.
-    """
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ArgumentError(f"{name} must be an integer, at least 1, got {value!r}")

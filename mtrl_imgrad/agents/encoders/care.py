@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.experts import expert_mlp, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp, rows_of_table
 from mtrl_imgrad.agents.encoders.metadata import metadata_table
+from mtrl_imgrad.validation import Count
 
 __all__ = ["CAREEncoder"]
 
@@ -48,15 +49,12 @@ class CAREEncoder(Encoder):
         self,
         spec: NetworkSpec,
         metadata: str | Mapping[str, Any] | None = None,
-        num_experts: int = 6,
-        encoder_width: int = 50,
-        encoder_depth: int = 2,
-        context_dim: int = 50,
+        num_experts: Count = 6,
+        encoder_width: Count = 50,
+        encoder_depth: Count = 2,
+        context_dim: Count = 50,
     ) -> None:
         super().__init__(spec)
-        check_positive(
-            num_experts=num_experts, encoder_width=encoder_width, encoder_depth=encoder_depth, context_dim=context_dim
-        )
         table = metadata_table(metadata, spec.task_names)
         activation = spec.activation_fn
         layers: list[nn.Module] = []

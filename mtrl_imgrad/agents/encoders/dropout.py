@@ -18,17 +18,13 @@ PyTorch the units that are kept are scaled in training, where the paper scales t
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtrl_imgrad.agents.encoders.base import check_positive
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, Rate, checked
 
-__all__ = ["NO_MASKS", "Dropout", "DropoutLayers", "Masks", "check_rate"]
+__all__ = ["NO_MASKS", "Dropout", "DropoutLayers", "Masks"]
 
 Masks = dict[str, Tensor]
 """The masks of one pass through a network, by the names under which `torch.func.functional_call` takes them."""
@@ -48,20 +44,16 @@ class Dropout(nn.Module):
         features: width of its input ``[N, features]``.
         rate: probability p in [0, 1) of a unit to be dropped.
         num_experts: E, where the input is ``[E, N, features]``; every expert drops units of its own.
-
-    Raises:
-        ArgumentError: if an argument is out of range.
     """
 
     mask: Tensor | None
     """Of one task's input, shaped like it: 0 where a unit is dropped, ``1 / (1 - rate)`` where not. None but in a pass
     that was given masks; never saved."""
 
-    def __init__(self, features: int, rate: float, num_experts: int | None = None) -> None:
+    def __init__(self, features: Count, rate: Rate, num_experts: Count | None = None) -> None:
         super().__init__()
-        check_positive(features=features, **({} if num_experts is None else {"num_experts": num_experts}))
         self.features = features
-        self.rate = check_rate("rate", rate)
+        self.rate = rate
         self.num_experts = num_experts
         self.register_buffer("mask", None, persistent=False)
 
@@ -119,15 +111,3 @@ class DropoutLayers:
             generator: on that device; nothing is drawn from it if there are no layers.
         """
         return {name: layer.draw(rows, generator) for name, layer in self._layers.items()}
-
-
-def check_rate(argument: str, rate: Any) -> float:
-    """A rate of dropout as a float; ``argument`` is its name for the message.
-
-    Raises:
-        ArgumentError: if it is no number in [0, 1).
-    """
-    is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
-    if not is_number or not 0 <= rate < 1:
-        raise ArgumentError(f"{argument} must be a number in [0, 1), got {rate!r}")
-    return float(rate)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
+from mtrl_imgrad.validation import Count
 
 __all__ = ["EmbeddingEncoder"]
 
@@ -26,9 +27,8 @@ class EmbeddingEncoder(Encoder):
 
     name = "embedding"
 
-    def __init__(self, spec: NetworkSpec, embedding_dim: int = 50) -> None:
+    def __init__(self, spec: NetworkSpec, embedding_dim: Count = 50) -> None:
         super().__init__(spec)
-        check_positive(embedding_dim=embedding_dim)
         self.embedding = TaskEmbedding(spec.num_tasks, embedding_dim)
         self.trunk = mlp(spec.in_features + embedding_dim, spec, spec.out_features)
 

@@ -6,10 +6,11 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.dropout import Dropout
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count
 
 __all__ = ["FiLMEncoder"]
 
@@ -29,9 +30,8 @@ class FiLMEncoder(Encoder):
 
     name = "film"
 
-    def __init__(self, spec: NetworkSpec, embedding_dim: int = 50) -> None:
+    def __init__(self, spec: NetworkSpec, embedding_dim: Count = 50) -> None:
         super().__init__(spec)
-        check_positive(embedding_dim=embedding_dim)
         if not spec.net_arch:
             raise ArgumentError("net_arch must have at least one hidden layer for encoder 'film', got []")
         self.embedding = TaskEmbedding(spec.num_tasks, embedding_dim)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.experts import expert_mlp, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, TaskLinear
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count
 
 __all__ = ["MOOREEncoder", "orthonormal"]
 
@@ -52,9 +53,8 @@ class MOOREEncoder(Encoder):
 
     name = "moore"
 
-    def __init__(self, spec: NetworkSpec, num_experts: int = 4) -> None:
+    def __init__(self, spec: NetworkSpec, num_experts: Count = 4) -> None:
         super().__init__(spec)
-        check_positive(num_experts=num_experts)
         if not spec.net_arch:
             raise ArgumentError("net_arch must have at least one hidden layer for encoder 'moore', got []")
         if num_experts > spec.net_arch[-1]:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.dropout import Dropout
 from mtrl_imgrad.agents.encoders.experts import ExpertLinear, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
+from mtrl_imgrad.validation import Count
 
 __all__ = ["PaCoEncoder"]
 
@@ -33,9 +34,8 @@ class PaCoEncoder(Encoder):
 
     name = "paco"
 
-    def __init__(self, spec: NetworkSpec, num_sets: int = 5) -> None:
+    def __init__(self, spec: NetworkSpec, num_sets: Count = 5) -> None:
         super().__init__(spec)
-        check_positive(num_sets=num_sets)
         self.composition = TaskEmbedding(spec.num_tasks, num_sets)
         with torch.no_grad():
             self.composition.weight.div_(self.composition.weight.norm(dim=-1, keepdim=True))

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.dropout import Dropout
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count
 
 __all__ = ["ResidualEncoder"]
 
@@ -31,9 +32,8 @@ class ResidualEncoder(Encoder):
 
     name = "residual"
 
-    def __init__(self, spec: NetworkSpec, embedding_dim: int = 32) -> None:
+    def __init__(self, spec: NetworkSpec, embedding_dim: Count = 32) -> None:
         super().__init__(spec)
-        check_positive(embedding_dim=embedding_dim)
         if not spec.net_arch:
             raise ArgumentError("net_arch must have at least one hidden layer for encoder 'residual', got []")
         self.embedding = TaskEmbedding(spec.num_tasks, embedding_dim)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec, check_positive
+from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.experts import expert_layer, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count
 
 __all__ = ["SoftModularizationEncoder"]
 
@@ -38,20 +39,13 @@ class SoftModularizationEncoder(Encoder):
     def __init__(
         self,
         spec: NetworkSpec,
-        num_modules: int = 2,
-        num_module_layers: int = 2,
-        module_width: int = 256,
-        routing_width: int = 256,
-        routing_depth: int = 2,
+        num_modules: Count = 2,
+        num_module_layers: Count = 2,
+        module_width: Count = 256,
+        routing_width: Count = 256,
+        routing_depth: Count = 2,
     ) -> None:
         super().__init__(spec)
-        check_positive(
-            num_modules=num_modules,
-            num_module_layers=num_module_layers,
-            module_width=module_width,
-            routing_width=routing_width,
-            routing_depth=routing_depth,
-        )
         if not spec.net_arch:
             raise ArgumentError(
                 "net_arch must have at least one hidden layer for encoder 'soft_modularization', got []"

@@ -79,9 +79,6 @@ class TaskReplayBuffer(StoredColumns):
         n_steps: transitions that a sampled one spans, fewer where an episode ends and before the newest one.
         gamma: discount of the rewards of these.
         seed: of the sampling generator.
-
-    Raises:
-        ArgumentError: if an argument is wrong, naming it.
     """
 
     n_steps: int = 1

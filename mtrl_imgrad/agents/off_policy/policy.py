@@ -52,9 +52,6 @@ class TwinCriticPolicy(MTPolicy):
         lr_schedule: SB3's learning-rate schedule.
         n_critics: number of critics; the target is the smallest of them.
         options: of `MTPolicy`.
-
-    Raises:
-        ArgumentError: if an argument is wrong, naming it.
     """
 
     sides = ("pi", "qf")

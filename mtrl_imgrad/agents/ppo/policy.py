@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
@@ -23,13 +24,12 @@ from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.encoders.dropout import DropoutLayers
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.agents.ppo.popart import PopArt
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
 __all__ = ["MTGaussianActor", "MTPPOPolicy", "MTValueCritic"]
 
-LARGEST_LOG_STD = 20.0
+LogStd = Annotated[float, Interval(ge=-20, le=20)]
 """Of either sign, initially: float32 holds the standard deviation and its square."""
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -198,7 +198,7 @@ class MTPPOPolicy(MTPolicy):
         initialization: str = "pytorch",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
-        log_std_init: float = 0.0,
+        log_std_init: LogStd = 0.0,
     ) -> None:
         if len(task_names) > 1 and not one_hot:
             raise ArgumentError(
@@ -223,7 +223,7 @@ class MTPPOPolicy(MTPolicy):
         )
         self.value_normalization = value_normalization
         self.value_normalization_kwargs = dict(value_normalization_kwargs or {})
-        self.log_std_init = check_number("log_std_init", log_std_init, -LARGEST_LOG_STD, LARGEST_LOG_STD)
+        self.log_std_init = log_std_init
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:

@@ -39,9 +39,6 @@ class PopArt(TaskModule):
         num_tasks: K.
         beta: step of the statistics for one target (3e-4 is the multi-task paper's).
         min_std: lower bound of sigma (1e-4 is the multi-task paper's).
-
-    Raises:
-        ArgumentError: if an argument is out of range.
     """
 
     mean: Tensor

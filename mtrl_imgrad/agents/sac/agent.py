@@ -94,7 +94,6 @@ class MTSAC(TaskReplayAlgorithm):
             instructions for it. Parameters, optimizers, losses and the combination of gradients are float32 in both.
 
     Raises:
-        ArgumentError: if an argument is wrong, naming it.
         UnsupportedError: if it asks for something of SB3's that is not there.
     """
 

@@ -104,9 +104,6 @@ class MTSACPolicy(TwinCriticPolicy):
         optimizer_kwargs: its options, besides the learning rate.
         n_critics: number of critics; the target is the smallest of them.
         ent_coef_optimizer_kwargs: options of the temperatures' Adam, besides the learning rate.
-
-    Raises:
-        ArgumentError: if an argument is wrong, naming it.
     """
 
     actor: MTActor

@@ -74,7 +74,6 @@ class MTTD3(TaskReplayAlgorithm):
         precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
 
     Raises:
-        ArgumentError: if an argument is wrong, naming it.
         UnsupportedError: if it asks for something of SB3's that is not there.
     """
 

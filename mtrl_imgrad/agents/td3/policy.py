@@ -62,9 +62,6 @@ class MTTD3Policy(TwinCriticPolicy):
         optimizer_class: default Adam (fused).
         optimizer_kwargs: its options, besides the learning rate.
         n_critics: number of critics; the target is the smallest of them, the actor climbs the first.
-
-    Raises:
-        ArgumentError: if an argument is wrong, naming it.
     """
 
     actor: MTTD3Actor

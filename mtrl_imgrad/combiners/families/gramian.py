@@ -6,14 +6,15 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.base import Combiner, Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.gramian import check_gramian, gramian_of_blocks
-from mtrl_imgrad.combiners.result import Combination, Weights, linear_combination
+from mtrl_imgrad.combiners.result import Combination, linear_combination
 from mtrl_imgrad.combiners.state.frozen_weights import FrozenWeights
 from mtrl_imgrad.combiners.state.tables import TaskIds, check_task_ids
+from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Count
 
 __all__ = ["GramianCombiner"]
 
@@ -25,17 +26,14 @@ class GramianCombiner(Combiner):
         update_every: solve on every n-th step and use the weights found on the steps between, which then need no
             task gradients. A step with a task that the weights were not found for solves as well.
         reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     needs = "gramian"
     by_columns = True
 
-    def __init__(self, *, update_every: int = 1, reduction: Reduction = "mean") -> None:
+    def __init__(self, *, update_every: Count = 1, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        self.update_every = check_count("update_every", update_every)
+        self.update_every = update_every
         self._frozen = FrozenWeights(self.update_every) if self.update_every > 1 else None
 
     def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:

@@ -11,9 +11,10 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of, check_losses
 from mtrl_imgrad.combiners.gramian import gramian_of_blocks
-from mtrl_imgrad.combiners.result import Combination, Status, Weights, linear_combination
+from mtrl_imgrad.combiners.result import Combination, linear_combination
 from mtrl_imgrad.combiners.state.parts import parts_of
 from mtrl_imgrad.combiners.state.tables import TaskIds, check_task_ids
+from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["LossCombiner", "are_finite", "weights_from"]

@@ -11,7 +11,8 @@ from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.checks import Jacobian
 from mtrl_imgrad.combiners.columns import Columns
 from mtrl_imgrad.combiners.gramian import rows_of
-from mtrl_imgrad.combiners.result import Combination, Status
+from mtrl_imgrad.combiners.result import Combination
+from mtrl_imgrad.combiners.weights import Status
 
 __all__ = ["MatrixCombiner", "combination", "row_norms", "wide"]
 

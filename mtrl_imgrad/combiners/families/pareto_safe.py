@@ -12,9 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.dual_cone import Correction, correct
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
+from mtrl_imgrad.combiners.weights import Status, Weights
 
 __all__ = ["harmless", "projection_status", "where"]
 

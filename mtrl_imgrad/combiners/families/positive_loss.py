@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number, check_numbers
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, check_jacobian
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
-from mtrl_imgrad.combiners.result import Combination, Status, Weights
-from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.result import Combination
+from mtrl_imgrad.combiners.state.tables import TaskIds, values_of_tasks
+from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Finite
 
 __all__ = ["LowerBound", "PositiveLossCombiner", "are_usable", "weights_above"]
 
-LowerBound = float | Sequence[float]
+LowerBound = Finite | Annotated[Sequence[Finite], MinLen(1)]
 """One number for all tasks, or one for each task, by id."""
 
 
@@ -34,19 +37,13 @@ class PositiveLossCombiner(LossCombiner):
     Args:
         lower_bound: what is taken from the losses: a number below all that will come, or one for each task.
         reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     per_task = ("lower_bound",)
 
     def __init__(self, *, lower_bound: LowerBound = 0.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
-        if isinstance(lower_bound, Sequence) and not isinstance(lower_bound, str):
-            self.lower_bound: LowerBound = check_numbers("lower_bound", lower_bound)
-        else:
-            self.lower_bound = check_number("lower_bound", lower_bound)
+        self.lower_bound = tuple(map(float, lower_bound)) if isinstance(lower_bound, Sequence) else lower_bound
 
     def __call__(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """As `Combiner.__call__`.
@@ -75,13 +72,8 @@ class PositiveLossCombiner(LossCombiner):
         losses = losses.double()
         if isinstance(self.lower_bound, float):
             return losses - self.lower_bound
-        ids = range(losses.shape[-1]) if tasks is None else tasks
-        if (tasks is None and len(self.lower_bound) != len(ids)) or max(ids) >= len(self.lower_bound):
-            raise ArgumentError(
-                f"lower_bound must hold a number for each of the tasks {list(ids)}, got {len(self.lower_bound)}"
-            )
-        bounds = torch.tensor([self.lower_bound[task] for task in ids], dtype=torch.float64)
-        return losses - bounds.to(losses.device, non_blocking=True)
+        bounds = values_of_tasks("lower_bound", self.lower_bound, losses.shape[-1], tasks)
+        return losses - torch.tensor(bounds, dtype=torch.float64).to(losses.device, non_blocking=True)
 
 
 def are_usable(losses: Tensor, above: Tensor) -> Tensor:

@@ -12,17 +12,21 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_count
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.gramian import gramian_of_blocks
-from mtrl_imgrad.combiners.result import Combination, Weights, linear_combination
+from mtrl_imgrad.combiners.result import Combination, linear_combination
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Weights
 
-__all__ = ["TaskSampler"]
+__all__ = ["TaskSampler", "TasksPerStep"]
+
+TasksPerStep = Annotated[int, Ge(2)]
 
 
 class TaskSampler(GramianCombiner):
@@ -32,14 +36,10 @@ class TaskSampler(GramianCombiner):
     _rows: int | None = None
 
     def _sample_tasks(self, rows: int | None, seed: int | None) -> None:
-        """Look at ``rows`` groups of tasks a step; with None, or with at least K, at every task on its own.
-
-        Raises:
-            ArgumentError: if ``rows`` is not an integer >= 2, or ``seed`` cannot seed a generator.
-        """
+        """Look at ``rows`` groups of tasks a step; with None, or with at least K, at every task on its own."""
         generator = self._seed_generator(seed)
         if rows is not None:
-            self._rows, self._generator = check_count("tasks_per_step", rows, 2), generator
+            self._rows, self._generator = rows, generator
 
     @abstractmethod
     def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:

@@ -25,7 +25,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
@@ -33,7 +32,7 @@ from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.block_table import BlockTable
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import adam_step
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Positive, Rate
 
 __all__ = ["AdaTask"]
 
@@ -53,9 +52,6 @@ class AdaTask(MatrixCombiner):
         alpha: decay of RMSprop's second moment, in [0, 1).
         eps: added to the roots; None takes PyTorch's: 1e-8, for Adagrad 1e-10.
         reduction: ``"mean"`` or ``"sum"`` (the authors'; the step is then up to K times as long).
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "adatask"
@@ -67,19 +63,16 @@ class AdaTask(MatrixCombiner):
         self,
         algorithm: Literal["adam", "adagrad", "rmsprop"] = "adam",
         *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        alpha: float = 0.99,
-        eps: float | None = None,
+        betas: tuple[Rate, Rate] = (0.9, 0.999),
+        alpha: Rate = 0.99,
+        eps: Positive | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        check_choice("algorithm", algorithm, tuple(_EPS))
         self.algorithm = algorithm
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ArgumentError(f"betas must be two numbers, got {betas!r}")
-        self.betas = (_decay("betas", betas[0]), _decay("betas", betas[1]))
-        self.alpha = _decay("alpha", alpha)
-        self.eps = None if eps is None else check_number("eps", eps, 0, closed=False)
+        self.betas = betas
+        self.alpha = alpha
+        self.eps = eps
         if algorithm == "adam":
             self._first_moments = BlockTable()
         self._second_moments, self._steps = BlockTable(), TaskTable()
@@ -118,9 +111,3 @@ class AdaTask(MatrixCombiner):
     @property
     def _eps(self) -> float:
         return _EPS[self.algorithm] if self.eps is None else self.eps
-
-
-def _decay(argument: str, value: float) -> float:
-    if check_number(argument, value, 0, 1) == 1:
-        raise ArgumentError(f"{argument} must be below 1, got {value!r}")
-    return float(value)

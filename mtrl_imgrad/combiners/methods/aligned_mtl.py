@@ -25,11 +25,10 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.combiners.weights import Status, Weights
 
 __all__ = ["AlignedMTL"]
 
@@ -38,7 +37,6 @@ TOLERANCE = 1e-6
 """Residual up to which the aligned gradients count as aligned."""
 
 
-@checked
 class AlignedMTL(GramianCombiner):
     """Mean of the aligned gradients. With one task ``d = g``.
 

@@ -39,11 +39,11 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite
 from mtrl_imgrad.combiners.families.positive_loss import weights_above
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
+from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import NonNegative, checked
+from mtrl_imgrad.validation import NonNegative
 
 __all__ = ["BiLB4MTL"]
 
@@ -56,7 +56,6 @@ INITIAL = 1.0
 """Where the free numbers start in the authors' code for CelebA."""
 
 
-@checked
 class BiLB4MTL(LossCombiner):
     """Combination with learned weights that hold neighbouring losses together. With one task ``d = g``.
 

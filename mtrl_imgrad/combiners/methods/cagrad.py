@@ -28,18 +28,17 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.pareto_safe import projection_status, where
 from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
-from mtrl_imgrad.combiners.result import Weights
-from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual
+from mtrl_imgrad.combiners.solvers.choice import SolverName, solve_dual, usable_solver
 from mtrl_imgrad.combiners.solvers.dual_cone import correct, relative_length
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
-from mtrl_imgrad.validation import Count, NonNegative, checked
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import Count, NonNegative
 
 __all__ = ["CAGrad"]
 
 
-@checked
 class CAGrad(TaskSampler):
     """Conflict-averse combination.
 
@@ -59,7 +58,6 @@ class CAGrad(TaskSampler):
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
-        ArgumentError: if an argument is not one of those listed.
         MissingDependencyError: if ``solver="cvxpy"`` and cvxpy is not installed.
     """
 
@@ -81,7 +79,7 @@ class CAGrad(TaskSampler):
         self.c = c
         self.rescale = rescale
         self.pareto_safe = pareto_safe
-        self.solver = check_solver(solver)
+        self.solver = usable_solver(solver)
 
     def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.

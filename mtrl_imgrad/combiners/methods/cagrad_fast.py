@@ -13,19 +13,15 @@ the wrong number); exact solver.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from annotated_types import Ge
-
 from mtrl_imgrad.combiners.base import Reduction
+from mtrl_imgrad.combiners.families.task_sampling import TasksPerStep
 from mtrl_imgrad.combiners.methods.cagrad import CAGrad
 from mtrl_imgrad.combiners.solvers.choice import SolverName
-from mtrl_imgrad.validation import Count, Seed, checked
+from mtrl_imgrad.validation import Count, Seed
 
 __all__ = ["CAGradFast"]
 
 
-@checked
 class CAGradFast(CAGrad):
     """Conflict-averse combination of a few random groups of tasks.
 
@@ -40,7 +36,6 @@ class CAGradFast(CAGrad):
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
-        ArgumentError: if an argument is not one of those listed.
         MissingDependencyError: if ``solver="cvxpy"`` and cvxpy is not installed.
     """
 
@@ -51,7 +46,7 @@ class CAGradFast(CAGrad):
         self,
         c: float = 0.4,
         *,
-        tasks_per_step: Annotated[int, Ge(2)] = 4,
+        tasks_per_step: TasksPerStep = 4,
         rescale: bool = True,
         seed: Seed | None = None,
         solver: SolverName = "exact",

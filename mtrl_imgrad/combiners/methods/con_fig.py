@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.spectrum import decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Status, Weights
 
 __all__ = ["ConFIG"]
 
@@ -40,9 +40,6 @@ class ConFIG(GramianCombiner):
 
     Args:
         reduction: ``"mean"`` or ``"sum"`` (the paper's).
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "config"

@@ -42,13 +42,13 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.dual_cone import lift
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.validation import Count, Probability, checked
+from mtrl_imgrad.combiners.weights import Status, Weights
+from mtrl_imgrad.validation import Count, Probability
 
 __all__ = ["ConicGrad"]
 
@@ -63,7 +63,6 @@ _SLACK = 1e-9
 """By which the gain that u has to give falls short of the optimum, relative to the gains."""
 
 
-@checked
 class ConicGrad(GramianCombiner):
     """The best update for the worst-off task in a cone around the mean gradient. With one task ``d = g``.
 

@@ -23,23 +23,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number, check_numbers
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, weights_from
-from mtrl_imgrad.combiners.result import Weights
-from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.state.tables import TaskIds, values_of_tasks
+from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import Finite, NonNegative, Positive, checked
 
 __all__ = ["CoTBal", "balance_scores", "cotbal_weights"]
 
 
+@checked
 def cotbal_weights(
-    mini: Sequence[float],
-    single: Sequence[Sequence[float]],
+    mini: Sequence[Finite],
+    single: Sequence[Sequence[Finite]],
     *,
-    temperature: float = 1.0,
-    shares: Sequence[float] = (0.25, 0.25, 0.5),
-    smallest_gain: float = 0.01,
+    temperature: Positive = 1.0,
+    shares: Sequence[NonNegative] = (0.25, 0.25, 0.5),
+    smallest_gain: Positive = 0.01,
 ) -> list[float]:
     """The K weights, of sum K.
 
@@ -52,19 +53,19 @@ def cotbal_weights(
             own data hardly help, the ratio C would have no meaning.
 
     Raises:
-        ArgumentError: if the tables are not K finite numbers and K x K, a task's score with its own data is not
-            positive, or another argument is not one of those listed.
+        ArgumentError: if the tables are not K numbers and K x K, a task's score with its own data is not positive, or
+            the shares are not three of sum 1.
     """
     few, full = _tables(mini, single)
-    temperature = check_number("temperature", temperature, 0, closed=False)
-    parts = _shares(shares)
+    if len(shares) != 3 or not math.isclose(sum(shares), 1.0, abs_tol=1e-9):
+        raise ArgumentError(f"shares must be three numbers of sum 1, got {shares!r}")
     own = full.diagonal()
-    gain = torch.maximum(own - few, check_number("smallest_gain", smallest_gain, 0, closed=False) * own)
+    gain = torch.maximum(own - few, smallest_gain * own)
     contribution = (full - few) / gain
     contribution.fill_diagonal_(0.0)
     others = max(len(few) - 1, 1)
     gives, receives = contribution.sum(1) / others, contribution.sum(0) / others
-    return balance_scores(gives, receives, 1 - few / own, temperature=temperature, shares=parts).tolist()
+    return balance_scores(gives, receives, 1 - few / own, temperature=temperature, shares=shares).tolist()
 
 
 def balance_scores(
@@ -85,9 +86,6 @@ class CoTBal(LossCombiner):
         shares: of the three softmaxes.
         smallest_gain: relative to a task's score with its own data.
         reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "cotbal"
@@ -97,23 +95,23 @@ class CoTBal(LossCombiner):
 
     def __init__(
         self,
-        mini: Sequence[float],
-        single: Sequence[Sequence[float]],
+        mini: Sequence[Finite],
+        single: Sequence[Sequence[Finite]],
         *,
-        temperature: float = 1.0,
-        shares: Sequence[float] = (0.25, 0.25, 0.5),
-        smallest_gain: float = 0.01,
+        temperature: Positive = 1.0,
+        shares: Sequence[NonNegative] = (0.25, 0.25, 0.5),
+        smallest_gain: Positive = 0.01,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
         self.task_weights = cotbal_weights(
             mini, single, temperature=temperature, shares=shares, smallest_gain=smallest_gain
         )
-        self.mini = tuple(float(score) for score in mini)
-        self.single = tuple(tuple(float(score) for score in row) for row in single)
-        self.temperature = float(temperature)
-        self.shares = tuple(float(share) for share in shares)
-        self.smallest_gain = float(smallest_gain)
+        self.mini = tuple(map(float, mini))
+        self.single = tuple(tuple(map(float, row)) for row in single)
+        self.temperature = temperature
+        self.shares = tuple(map(float, shares))
+        self.smallest_gain = smallest_gain
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` weights of sum one; of the losses only their number matters, and that they are finite.
@@ -121,35 +119,18 @@ class CoTBal(LossCombiner):
         Raises:
             ArgumentError: if there is no row of the tables for a task.
         """
-        known = len(self.task_weights)
-        ids = range(losses.shape[-1]) if tasks is None else tasks
-        if (tasks is None and len(ids) != known) or max(ids) >= known:
-            raise ArgumentError(f"{self.name} has scores of {known} tasks, got a step of the tasks {list(ids)}")
-        chosen = [self.task_weights[task] for task in ids]
+        chosen = values_of_tasks("mini", self.task_weights, losses.shape[-1], tasks)
         ones = torch.ones_like(losses[..., 0], dtype=torch.float64)
         return weights_from(torch.stack([ones * (weight / sum(chosen)) for weight in chosen], -1), losses)
 
 
 def _tables(mini: Sequence[float], single: Sequence[Sequence[float]]) -> tuple[Tensor, Tensor]:
-    try:
-        few = torch.tensor([float(score) for score in mini], dtype=torch.float64)
-        full = torch.tensor([[float(score) for score in row] for row in single], dtype=torch.float64)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"mini and single must hold numbers, the rows of single equally many: {error}") from None
-    if few.numel() == 0 or full.shape != (len(few), len(few)):
-        raise ArgumentError(
-            f"mini must hold K scores and single K rows of K, got {len(few)} and a table of shape {tuple(full.shape)}"
-        )
-    if not bool(few.isfinite().all() and full.isfinite().all()):
-        raise ArgumentError("mini and single must hold finite scores")
-    for task, score in enumerate(full.diagonal().tolist()):
-        if score <= 0:
-            raise ArgumentError(f"single[{task}][{task}] must be > 0: the difficulty is relative to it, got {score}")
-    return few, full
-
-
-def _shares(shares: Sequence[float]) -> list[float]:
-    parts = list(check_numbers("shares", shares, 0))
-    if len(parts) != 3 or not math.isclose(sum(parts), 1.0, abs_tol=1e-9):
-        raise ArgumentError(f"shares must be three numbers of sum 1, got {shares!r}")
-    return parts
+    widths = [len(row) for row in single]
+    if not mini or widths != [len(mini)] * len(mini):
+        raise ArgumentError(f"mini must hold K scores and single K rows of K, got {len(mini)} and rows of {widths}")
+    for task, row in enumerate(single):
+        if row[task] <= 0:
+            raise ArgumentError(
+                f"single[{task}][{task}] must be > 0: the difficulty is relative to it, got {row[task]}"
+            )
+    return torch.tensor(mini, dtype=torch.float64), torch.tensor(single, dtype=torch.float64)

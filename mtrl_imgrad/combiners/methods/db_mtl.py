@@ -28,7 +28,7 @@ from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.block_table import BlockTable
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import NonNegative, Probability, checked
+from mtrl_imgrad.validation import NonNegative, Probability
 
 __all__ = ["DBMTL"]
 
@@ -36,7 +36,6 @@ _SMALLEST_LOSS = 1e-8
 """The authors'."""
 
 
-@checked
 class DBMTL(MatrixCombiner):
     """Log-loss gradients, averaged over the steps and scaled to one length. With one task ``d = a``.
 

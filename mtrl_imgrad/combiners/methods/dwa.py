@@ -18,15 +18,14 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.parts import Parts
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
-from mtrl_imgrad.validation import Count, Positive, checked
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import Count, Positive
 
 __all__ = ["DWA"]
 
 
-@checked
 class DWA(LossCombiner):
     """Combination with the softmax of the losses' recent ratios. With one task ``d = g``.
 

@@ -24,16 +24,15 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.validation import Positive, checked
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import Positive
 
 __all__ = ["FairGrad"]
 
 
-@checked
 class FairGrad(GramianCombiner):
     """Alpha-fair combination. With one task ``d = |g|^((1 - alpha) / (1 + alpha)) g / |g|``.
 

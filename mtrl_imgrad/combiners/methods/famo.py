@@ -24,9 +24,10 @@ from mtrl_imgrad.combiners.checks import check_losses
 from mtrl_imgrad.combiners.families.loss import are_finite
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
 from mtrl_imgrad.combiners.replicas.agreement import mean_losses
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import NonNegative
 
 __all__ = ["FAMO"]
 
@@ -43,9 +44,6 @@ class FAMO(PositiveLossCombiner):
             MT10.
         lower_bound: taken from the losses, see `PositiveLossCombiner`; the authors' toy problem has one below zero.
         reduction: ``"mean"`` (the authors') or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "famo"
@@ -55,9 +53,9 @@ class FAMO(PositiveLossCombiner):
 
     def __init__(
         self,
-        learning_rate: float = 0.025,
+        learning_rate: NonNegative = 0.025,
         *,
-        weight_decay: float = 1e-3,
+        weight_decay: NonNegative = 1e-3,
         lower_bound: LowerBound = 0.0,
         reduction: Reduction = "mean",
     ) -> None:

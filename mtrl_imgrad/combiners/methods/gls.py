@@ -11,8 +11,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from mtrl_imgrad.combiners.families.positive_loss import PositiveLossCombiner, weights_above
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Weights
 
 __all__ = ["GLS"]
 
@@ -23,9 +23,6 @@ class GLS(PositiveLossCombiner):
     Args:
         lower_bound: taken from the losses, see `PositiveLossCombiner`.
         reduction: ``"mean"`` (the authors') or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "gls"

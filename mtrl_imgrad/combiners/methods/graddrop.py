@@ -18,11 +18,12 @@ sum is divided by K (theirs is ``reduction="sum"``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number, check_numbers
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.columns import own_columns, with_blocks
@@ -30,8 +31,8 @@ from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, r
 from mtrl_imgrad.combiners.gramian import scale_rows
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.randomness import uniform
-from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.combiners.state.tables import TaskIds, values_of_tasks
+from mtrl_imgrad.validation import Probability, Seed
 
 __all__ = ["GradDrop"]
 
@@ -48,9 +49,6 @@ class GradDrop(MatrixCombiner):
         leak: part of a gradient that is never dropped, in [0, 1]; one for all tasks, or one for each task id.
         seed: of the generator; None (default): the run's, see `Combiner.set_random_seed`.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "graddrop"
@@ -60,10 +58,14 @@ class GradDrop(MatrixCombiner):
     citation = "chen2020just"
 
     def __init__(
-        self, leak: float | Sequence[float] = 0.0, *, seed: int | None = None, reduction: Reduction = "mean"
+        self,
+        leak: Probability | Annotated[Sequence[Probability], MinLen(1)] = 0.0,
+        *,
+        seed: Seed | None = None,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        self.leak: float | tuple[float, ...] = _check_leak(leak)
+        self.leak = tuple(map(float, leak)) if isinstance(leak, Sequence) else leak
         self._generator = self._seed_generator(seed)
 
     def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
@@ -75,27 +77,17 @@ class GradDrop(MatrixCombiner):
         blocks = blocks_of(jacobian)
         blocks = with_blocks(blocks, map(wide, blocks))
         num_tasks = len(blocks[0])
-        leak = self._leaks(num_tasks, tasks)
+        leak: float | Sequence[float] = self.leak
+        if isinstance(leak, Sequence):
+            leak = values_of_tasks("leak", leak, num_tasks, tasks)
         factor = 1.0 if self.reduction == "sum" else 1 / num_tasks
         numbers = own_columns(blocks, lambda count: uniform(count, blocks[0].device, self._generator))
         gradient = [factor * _picked(block, number, leak) for block, number in zip(blocks, numbers, strict=True)]
         norms = row_norms(blocks)
         return combination(jacobian, gradient, torch.isfinite(norms).all(), zero=(norms == 0).all())
 
-    def _leaks(self, num_tasks: int, tasks: TaskIds | None) -> float | list[float]:
-        if isinstance(self.leak, float):
-            return self.leak
-        ids = range(num_tasks) if tasks is None else tasks
-        if max(ids) >= len(self.leak) or (tasks is None and len(self.leak) != num_tasks):
-            raise ArgumentError(f"leak must hold a number for each of the tasks {list(ids)}, got {len(self.leak)}")
-        return [self.leak[task] for task in ids]
 
-
-def _check_leak(leak: float | Sequence[float]) -> float | tuple[float, ...]:
-    return check_numbers("leak", leak, 0, 1) if isinstance(leak, Sequence) else check_number("leak", leak, 0, 1)
-
-
-def _picked(block: Tensor, number: Tensor, leak: float | list[float]) -> Tensor:
+def _picked(block: Tensor, number: Tensor, leak: float | Sequence[float]) -> Tensor:
     """Sum over the tasks of what is kept; ``number`` [*shape] is uniform on [0, 1)."""
     positive, negative = block.clamp_min(0), block.clamp_max(0)
     up, down = positive.sum(0), negative.sum(0)

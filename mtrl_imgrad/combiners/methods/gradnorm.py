@@ -26,12 +26,12 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import adam_step
+from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import NonNegative, Positive, checked
+from mtrl_imgrad.validation import NonNegative, Positive
 
 __all__ = ["GradNorm"]
 
@@ -39,7 +39,6 @@ _SMALLEST_WEIGHT = 1e-3
 _SMALLEST_RATIO = 1e-8
 
 
-@checked
 class GradNorm(GramianCombiner):
     """Weighted mean of the task gradients; weights follow norms and training rates. With one task ``d = g``.
 

@@ -23,12 +23,12 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.state.randomness import random_orders
 from mtrl_imgrad.combiners.state.tables import PairTable, TaskIds
+from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import Probability, Seed, checked
+from mtrl_imgrad.validation import Probability, Seed
 
 __all__ = ["GradVac"]
 
@@ -36,7 +36,6 @@ _HIGHEST_TARGET = 1 - 1e-6
 """A cosine of one is out of reach."""
 
 
-@checked
 class GradVac(GramianCombiner):
     """Mean of the task gradients, each turned towards those it has grown unlike. With one task ``d = g``.
 

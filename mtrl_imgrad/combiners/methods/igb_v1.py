@@ -18,15 +18,14 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.base_losses import BaseLosses
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.validation import Count, checked
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import Count
 
 __all__ = ["IGBv1"]
 
 
-@checked
 class IGBv1(PositiveLossCombiner):
     """Gradient of the logarithms of the losses, weighed by their gaps. With one task ``d = g / L``.
 

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.base_losses import BaseLosses
 from mtrl_imgrad.combiners.state.igb_agent import CAPACITY, WeightAgent
 from mtrl_imgrad.combiners.state.tables import Counter, TaskIds, index_of
+from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import Count, Seed, checked
+from mtrl_imgrad.validation import Count, Seed
 
 __all__ = ["IGBv2"]
 
@@ -40,7 +40,6 @@ BATCH_SIZE = 128
 """Of a nearly empty replay (the authors' 256 k / 2)."""
 
 
-@checked
 class IGBv2(PositiveLossCombiner):
     """Gradient of the logarithms of the losses, weighed by a learning agent. With one task ``d = g / L``.
 

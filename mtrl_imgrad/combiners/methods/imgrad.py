@@ -30,18 +30,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
-from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
+from mtrl_imgrad.combiners.families.task_sampling import TaskSampler, TasksPerStep
 from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
 from mtrl_imgrad.combiners.methods.cagrad import corrected_mean
-from mtrl_imgrad.combiners.result import Weights
-from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_dual, solve_min_norm
+from mtrl_imgrad.combiners.solvers.choice import SolverName, solve_dual, solve_min_norm, usable_solver
 from mtrl_imgrad.combiners.solvers.nash_imbalance import imbalanced_bargain
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
+from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import Count, Seed, checked
+from mtrl_imgrad.validation import Count, NonNegative, Seed
 
 __all__ = ["IMGrad"]
 
@@ -50,7 +49,6 @@ BASES = ("cagrad", "nash_mtl")
 DEFAULT_C = 0.4
 
 
-@checked
 class IMGrad(TaskSampler):
     """Imbalance-sensitive combination. With one task ``d = (1 + c) g / (1 + c^2)``, as CAGrad, or as Nash-MTL g / |g|.
 
@@ -88,14 +86,14 @@ class IMGrad(TaskSampler):
 
     def __init__(
         self,
-        c: float | None = None,
+        c: NonNegative | None = None,
         *,
         form: Literal["authors", "paper"] = "authors",
         measure: Literal["pm", "lm", "dc"] = "pm",
         base: Literal["cagrad", "nash_mtl"] = "cagrad",
         rescale: bool = True,
         pareto_safe: bool = False,
-        tasks_per_step: int | None = None,
+        tasks_per_step: TasksPerStep | None = None,
         seed: Seed | None = None,
         update_every: Count = 1,
         official_k2_quirk: bool = False,
@@ -121,12 +119,12 @@ class IMGrad(TaskSampler):
             raise ArgumentError("official_k2_quirk must go with form='authors': the paper's form has none")
         if pareto_safe and tasks_per_step is not None:
             raise ArgumentError("pareto_safe cannot go with tasks_per_step: the tasks of a group are not seen singly")
-        self.c = check_number("c", DEFAULT_C if c is None else c, 0) if base == "cagrad" else None
+        self.c = (DEFAULT_C if c is None else c) if base == "cagrad" else None
         self.form = form
         self.measure = measure
         self.base = base
         self.tasks_per_step = tasks_per_step
-        self.solver = check_solver(solver)
+        self.solver = usable_solver(solver)
         self._sample_tasks(tasks_per_step, seed)
 
     def solve_rows(self, gramian: Tensor, mean: Tensor | None) -> Weights:

@@ -19,9 +19,9 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.loss import are_finite
 from mtrl_imgrad.combiners.methods.imtl_g import IMTLG
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
+from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["IMTL"]
@@ -36,9 +36,6 @@ class IMTL(GramianCombiner):
     Args:
         learning_rate: of the s, see `mtrl_imgrad.combiners.methods.imtl_l`.
         reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "imtl"

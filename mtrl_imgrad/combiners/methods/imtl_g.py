@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.spectrum import decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Status, Weights
 
 __all__ = ["IMTLG"]
 
@@ -42,9 +42,6 @@ class IMTLG(GramianCombiner):
 
     Args:
         reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "imtl_g"

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
+from mtrl_imgrad.combiners.weights import Weights
 
 __all__ = ["IMTLL"]
 
@@ -29,9 +29,6 @@ class IMTLL(LossCombiner):
     Args:
         learning_rate: of the s, see the module.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "imtl_l"

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import Count, checked
+from mtrl_imgrad.validation import Count
 
 __all__ = ["MGDA"]
 
@@ -38,7 +38,6 @@ _SMALLEST_LOSS = 1e-6
 """Beside the largest."""
 
 
-@checked
 class MGDA(GramianCombiner):
     """Min-norm point of the task gradients.
 

@@ -33,14 +33,13 @@ from mtrl_imgrad.combiners.state.block_table import BlockTable
 from mtrl_imgrad.combiners.state.simplex_table import SimplexTable, project_simplex
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import Count, NonNegative, checked
+from mtrl_imgrad.validation import Count, NonNegative
 
 __all__ = ["MoCo"]
 
 Normalization = Literal["none", "loss"]
 
 
-@checked
 class MoCo(MatrixCombiner):
     """Tracked task gradients, weighted by one step towards their min-norm point. With one task ``d = Y``.
 

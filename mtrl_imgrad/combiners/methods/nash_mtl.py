@@ -24,16 +24,15 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.result import Weights
-from mtrl_imgrad.combiners.solvers.choice import SolverName, check_solver, solve_bargain
+from mtrl_imgrad.combiners.solvers.choice import SolverName, solve_bargain, usable_solver
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.validation import Count, Positive, checked
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import Count, Positive
 
 __all__ = ["NashMTL"]
 
 
-@checked
 class NashMTL(GramianCombiner):
     """Nash bargaining solution. With one task ``d = g / |g|``.
 
@@ -45,7 +44,6 @@ class NashMTL(GramianCombiner):
         reduction: ``"mean"``, or ``"sum"``, which multiplies the (shortened) update by K.
 
     Raises:
-        ArgumentError: if an argument is not one of those listed.
         MissingDependencyError: if ``solver="cvxpy"`` and cvxpy is not installed.
     """
 
@@ -63,7 +61,7 @@ class NashMTL(GramianCombiner):
     ) -> None:
         super().__init__(update_every=update_every, reduction=reduction)
         self.max_norm = max_norm
-        self.solver = check_solver(solver)
+        self.solver = usable_solver(solver)
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`.

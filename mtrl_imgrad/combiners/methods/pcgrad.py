@@ -19,16 +19,15 @@ from torch import Tensor
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.state.randomness import in_order, random_orders
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.validation import Seed, checked
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import Seed
 
 __all__ = ["PCGrad"]
 
 
-@checked
 class PCGrad(GramianCombiner):
     """Mean of the task gradients, each projected off those that it conflicts with. With one task ``d = g``.
 

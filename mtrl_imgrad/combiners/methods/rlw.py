@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, weights_from
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import Seed
 
 __all__ = ["RLW"]
 
@@ -27,16 +28,13 @@ class RLW(LossCombiner):
     Args:
         seed: of the generator; None (default): the run's, see `Combiner.set_random_seed`.
         reduction: ``"mean"`` (the authors') or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "rlw"
     departures = "Only the paper's standard normal distribution, not its five others."
     citation = "lin2022reasonable"
 
-    def __init__(self, *, seed: int | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(self, *, seed: Seed | None = None, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         self._generator = self._seed_generator(seed)
 

@@ -27,13 +27,13 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, min_norm_point
 from mtrl_imgrad.combiners.state.simplex_table import SimplexTable, project_simplex
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import Count, NonNegative, checked
+from mtrl_imgrad.validation import Count, NonNegative
 
 __all__ = ["SDMGrad", "direction_oriented", "drawn_to_mean"]
 
@@ -43,7 +43,6 @@ _SMALLEST_SQUARE = 1e-8
 """Added to the squared unit of A, as in LibMTL's port: with little data all its diagonal may be negative."""
 
 
-@checked
 class SDMGrad(GramianCombiner):
     """Min-norm point of the task gradients, each shifted by ``lam`` times their mean. With one task ``d = g``.
 

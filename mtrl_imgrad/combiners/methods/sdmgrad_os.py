@@ -22,15 +22,15 @@ from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
 from mtrl_imgrad.combiners.methods.sdmgrad import direction_oriented, drawn_to_mean
-from mtrl_imgrad.combiners.result import Combination, Weights
+from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.validation import NonNegative, Positive, Seed, checked
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import NonNegative, Positive, Seed
 
 __all__ = ["SDMGradOS"]
 
 
-@checked
 class SDMGradOS(GramianCombiner):
     """SDMGrad on a random sample of the tasks. With one task ``d = g``.
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from mtrl_imgrad.combiners.families.positive_loss import PositiveLossCombiner, weights_above
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Weights
 
 __all__ = ["SI"]
 
@@ -21,9 +21,6 @@ class SI(PositiveLossCombiner):
     Args:
         lower_bound: taken from the losses, see `PositiveLossCombiner`.
         reduction: ``"mean"`` or ``"sum"`` (the authors').
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "si"

@@ -19,15 +19,14 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.base_losses import BaseLosses
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.validation import Count, NonNegativeInt, Positive, checked
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import Count, NonNegativeInt, Positive
 
 __all__ = ["STCH"]
 
 
-@checked
 class STCH(PositiveLossCombiner):
     """Gradient of a smooth maximum of the losses' logarithms. With one task ``d = g / L``.
 

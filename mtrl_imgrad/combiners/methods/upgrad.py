@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.solvers.dual_cone import correct
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
+from mtrl_imgrad.combiners.weights import Status, Weights
 
 __all__ = ["UPGrad"]
 
@@ -38,9 +38,6 @@ class UPGrad(GramianCombiner):
 
     Args:
         reduction: ``"mean"`` or ``"sum"``.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
     name = "upgrad"

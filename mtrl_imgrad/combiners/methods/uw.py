@@ -18,15 +18,14 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
-from mtrl_imgrad.combiners.result import Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
-from mtrl_imgrad.validation import Finite, checked
+from mtrl_imgrad.combiners.weights import Weights
+from mtrl_imgrad.validation import Finite
 
 __all__ = ["UW"]
 
 
-@checked
 class UW(LossCombiner):
     """Combination with the inverse of learned variances. With one task ``d = e^(-s) g / 2``.
 

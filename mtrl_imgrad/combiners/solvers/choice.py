@@ -7,24 +7,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_choice
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, power_fair
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 
-__all__ = ["SolverName", "check_solver", "solve_bargain", "solve_dual", "solve_min_norm"]
+__all__ = ["SolverName", "solve_bargain", "solve_dual", "solve_min_norm", "usable_solver"]
 
 SolverName = Literal["exact", "cvxpy"]
 
 
-def check_solver(solver: SolverName) -> SolverName:
-    """``solver``, if it exists and can be used.
+def usable_solver(solver: SolverName) -> SolverName:
+    """``solver``, if it can be used.
 
     Raises:
-        ArgumentError: if it is not one of those listed.
         MissingDependencyError: if it is ``"cvxpy"`` and cvxpy is not installed.
     """
-    check_choice("solver", solver, ("exact", "cvxpy"))
     if solver == "cvxpy":
         from mtrl_imgrad.combiners.solvers.conic import require_cvxpy
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, check_balance
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, check_dual
+from mtrl_imgrad.combiners.weights import Status
 from mtrl_imgrad.extras import require
 
 __all__ = ["cvxpy_bargain", "cvxpy_dual", "require_cvxpy"]

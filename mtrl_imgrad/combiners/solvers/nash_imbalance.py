@@ -27,10 +27,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
+from mtrl_imgrad.combiners.weights import Status
 
 __all__ = ["ImbalancedBargain", "imbalanced_bargain"]
 

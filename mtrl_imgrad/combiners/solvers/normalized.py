@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.gramian import ZERO_NORM, check_gramian
-from mtrl_imgrad.combiners.result import Status, Weights
+from mtrl_imgrad.combiners.weights import Status, Weights
 
 __all__ = ["NormalizedGramian", "normalize"]
 

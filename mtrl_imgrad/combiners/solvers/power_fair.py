@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
 from mtrl_imgrad.combiners.solvers.candidates import balance_candidate, find_candidate
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.optimality import ROUNDING
+from mtrl_imgrad.combiners.weights import Status
 
 __all__ = ["PowerFairSolution", "check_balance", "power_fair"]
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_tensor
+from mtrl_imgrad.combiners.gramian import check_tensor
 from mtrl_imgrad.combiners.printing import as_line, numbers_text
-from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.active_set import certify, minimise
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Found
+from mtrl_imgrad.combiners.weights import Status
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["SimplexSolution", "check_dual", "conflict_averse_dual", "min_norm_point"]

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.result import Status, Weights
 from mtrl_imgrad.combiners.state.tables import TaskIds, index_of
+from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["FrozenWeights"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Counter", "PairTable", "TaskIds", "TaskTable", "check_task_ids", "index_of"]
+__all__ = ["Counter", "PairTable", "TaskIds", "TaskTable", "check_task_ids", "index_of", "values_of_tasks"]
 
 TaskIds = Sequence[int]
 """Which task each row is of; numbers from 0 on, no number twice."""
@@ -203,3 +203,15 @@ def check_task_ids(tasks: TaskIds | None, num_rows: int) -> None:
         raise ArgumentError(f"tasks must be integers >= 0, got {numbers}")
     if len(set(numbers)) != len(numbers):
         raise ArgumentError(f"tasks must not name a task twice, got {numbers}")
+
+
+def values_of_tasks(argument: str, values: Sequence[float], num_tasks: int, tasks: TaskIds | None) -> list[float]:
+    """What an argument with one number a task, by id, holds for the K tasks of a step.
+
+    Raises:
+        ArgumentError: if it lacks a task, or ``tasks`` is None and it holds numbers of more than K.
+    """
+    ids = range(num_tasks) if tasks is None else tasks
+    if max(ids) >= len(values) or (tasks is None and len(values) != num_tasks):
+        raise ArgumentError(f"{argument} must hold a number for each of the tasks {list(ids)}, got {len(values)}")
+    return [values[task] for task in ids]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.gramian import scale_rows
 from mtrl_imgrad.combiners.state.parts import Parts
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
+from mtrl_imgrad.validation import NonNegative, checked
 
 __all__ = ["TaskAdam", "adam_step"]
 
@@ -45,6 +45,7 @@ def adam_step(
     return scale_rows(mean, 1 / (1 - betas[0] ** steps)) / size, mean, square
 
 
+@checked
 class TaskAdam(Parts):
     """One number a task and its moments; a part of a combiner's state.
 
@@ -52,14 +53,11 @@ class TaskAdam(Parts):
         first: what a new task's number is.
         learning_rate: of Adam, >= 0.
         weight_decay: times the number is added to its gradient (L2, as in ``torch.optim.Adam``), >= 0.
-
-    Raises:
-        ArgumentError: if an argument is not one of those listed.
     """
 
-    def __init__(self, first: float, learning_rate: float, weight_decay: float = 0.0) -> None:
-        self.learning_rate = check_number("learning_rate", learning_rate, 0)
-        self.weight_decay = check_number("weight_decay", weight_decay, 0)
+    def __init__(self, first: float, learning_rate: NonNegative, weight_decay: NonNegative = 0.0) -> None:
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self._numbers = TaskTable(first)
         self._means, self._squares, self._steps = TaskTable(), TaskTable(), TaskTable()
 

@@ -23,7 +23,6 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.combiners.arguments import check_number
 from mtrl_imgrad.combiners.methods.cotbal import cotbal_weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config_files import save_config
@@ -35,7 +34,7 @@ from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.atomic_files import write_text
 from mtrl_imgrad.reporting.tables import plain_table
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Fraction, Positive, checked
 
 __all__ = ["CoTBalTables", "measure_cotbal"]
 
@@ -70,8 +69,8 @@ def measure_cotbal(
     config: SupervisedConfig,
     folder: Path,
     *,
-    mini: float = 1 / 32,
-    temperature: float = 1.0,
+    mini: Fraction = 1 / 32,
+    temperature: Positive = 1.0,
     console: Console | None = None,
     progress_bar: bool = True,
 ) -> CoTBalTables:
@@ -91,10 +90,6 @@ def measure_cotbal(
     Raises:
         ArgumentError: if an argument is wrong, the folder holds other runs, or a score cannot be used.
     """
-    check_number("mini", mini, 0, 1, closed=False)
-    check_number("temperature", temperature, 0, closed=False)
-    if mini == 1:
-        raise ArgumentError("mini must be below 1: the runs would all be the same, got 1")
     console = console or Console(file=sys.stdout, highlight=False)
     folder = folder.expanduser()
     tasks = load_splits(config.data, protocol=config.protocol, progress_bar=progress_bar).tasks

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.result import Combination, Status, Weights
+from mtrl_imgrad.combiners.result import Combination
+from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.gradients.absent_tasks import combine_finite, no_step
 from mtrl_imgrad.gradients.heads import head_weights

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtrl_imgrad.combiners.arguments import check_choice, check_flag, check_number
 from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.state.tables import TaskIds, check_task_ids, index_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.gradients.heads import Heads
+from mtrl_imgrad.validation import Positive, check
 
 __all__ = [
     "Inputs",
@@ -245,12 +245,11 @@ def read_options(
     Raises:
         ArgumentError: if one is wrong, or two do not go together.
     """
-    check_choice("heads", heads, get_args(Heads))
-    check_flag("retain_graph", retain_graph)
+    check("heads", heads, Heads)
+    check("retain_graph", retain_graph, bool)
+    max_grad_norm = check("max_grad_norm", max_grad_norm, Positive | None)
     if not isinstance(grad_scaler, (torch.amp.GradScaler, type(None))):
         raise ArgumentError(f"grad_scaler must be a torch.amp.GradScaler, got {type(grad_scaler).__name__}")
-    if max_grad_norm is not None:
-        max_grad_norm = check_number("max_grad_norm", max_grad_norm, 0, closed=False)
     if grad_scaler is None or not grad_scaler.is_enabled():  # one that is disabled skips no step
         return Options(heads, max_grad_norm, on_nonfinite, None, retain_graph)
     if on_nonfinite != "raise":

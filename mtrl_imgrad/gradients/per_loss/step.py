@@ -104,7 +104,7 @@ class Step:
         if not self._is_finite([*shared, *task_specific]):
             return self._without_culprit("the weighted losses")
         write_gradients(self.inputs, self.options, shared, task_specific)
-        return weights.combination(filled(self.inputs.shared.tensors, shared))
+        return Combination.from_weights(weights, filled(self.inputs.shared.tensors, shared))
 
     def by_groups(self) -> Combination:
         """A backward a group of tasks, and one through the heads alone; `by_losses` if there are no groups."""

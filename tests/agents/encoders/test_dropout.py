@@ -463,7 +463,7 @@ def test_a_resumed_run_drops_the_same_units(make, tmp_path):
 @pytest.mark.parametrize("by_side", [False, True])
 def test_rates_that_are_none_are_named(rate, by_side):
     dropout = {"pi": 0.0, "qf": rate} if by_side else rate
-    with pytest.raises(ArgumentError, match=r"dropout must be a number (in \[0, 1\)|or a dict), got"):
+    with pytest.raises(ArgumentError, match=r"dropout must be a (finite )?number (in \[0, 1\)|or a dict), got"):
         _sac(policy_kwargs={"dropout": dropout})
 
 

@@ -239,7 +239,7 @@ def test_bad_metadata_name_the_task(metadata, says):
 @pytest.mark.parametrize(
     ("name", "kwargs", "says"),
     [
-        ("film", {"embedding_dim": 0}, "embedding_dim must be an integer, at least 1, got 0"),
+        ("film", {"embedding_dim": 0}, "embedding_dim must be an integer >= 1, got 0"),
         ("embedding", {"embedding_dim": 2.0}, "embedding_dim must be an integer"),
         ("attention", {"num_experts": True}, "num_experts must be an integer"),
         ("care", {"context_dim": -1}, "context_dim must be"),

@@ -84,8 +84,8 @@ def test_state_holds_what_the_algorithm_needs():
     ("arguments", "message"),
     [
         ({"algorithm": "sgd"}, "algorithm must be one of 'adam', 'adagrad', 'rmsprop'"),
-        ({"betas": (0.9, 1.0)}, "betas must be below 1"),
-        ({"betas": 0.9}, "betas must be two numbers"),
+        ({"betas": (0.9, 1.0)}, "betas must be a sequence of 2"),
+        ({"betas": 0.9}, "betas must be a sequence of 2"),
         ({"alpha": -1}, "alpha must be"),
         ({"eps": 0}, "eps must be"),
     ],

@@ -53,7 +53,7 @@ def test_absent_tasks_leave_their_share_to_the_others():
 
 @pytest.mark.parametrize(("count", "tasks"), [(3, None), (5, None), (2, [0, 4])])
 def test_a_task_without_scores_is_refused(count, tasks):
-    with pytest.raises(ArgumentError, match="scores of 4 tasks, got a step of the tasks"):
+    with pytest.raises(ArgumentError, match="mini must hold a number for each of the tasks"):
         CoTBal(MINI, SINGLE).weights(torch.ones(count), tasks)
 
 
@@ -61,17 +61,17 @@ def test_a_task_without_scores_is_refused(count, tasks):
     ("arguments", "message"),
     [
         ({"mini": []}, "mini must hold K scores"),
-        ({"mini": MINI[:3]}, r"got 3 and a table of shape \(4, 4\)"),
-        ({"single": SINGLE[0]}, "must hold numbers"),
-        ({"single": [*SINGLE[:3], [0.1]]}, "equally many"),
-        ({"mini": [0.1, 0.2, float("nan"), 0.1]}, "finite"),
-        ({"mini": ["a", "b", "c", "d"]}, "must hold numbers"),
+        ({"mini": MINI[:3]}, r"got 3 and rows of \[4, 4, 4, 4\]"),
+        ({"single": SINGLE[0]}, "single must be a sequence"),
+        ({"single": [*SINGLE[:3], [0.1]]}, "rows of"),
+        ({"mini": [0.1, 0.2, float("nan"), 0.1]}, "mini must be a sequence of finite numbers"),
+        ({"mini": ["a", "b", "c", "d"]}, "mini must be a sequence of finite numbers"),
         ({"single": [SINGLE[0], [0.5, 0.0, 0.5, 0.5], *SINGLE[2:]]}, r"single\[1\]\[1\] must be > 0"),
         ({"temperature": 0}, "temperature must be"),
         ({"smallest_gain": -1}, "smallest_gain must be"),
         ({"shares": [0.5, 0.5]}, "shares must be three numbers of sum 1"),
         ({"shares": [0.5, 0.5, 0.5]}, "shares must be three numbers of sum 1"),
-        ({"shares": [1.5, -0.5, 0.0]}, "shares must be a finite number >= 0"),
+        ({"shares": [1.5, -0.5, 0.0]}, "shares must be a sequence of finite numbers >= 0"),
     ],
 )
 def test_wrong_tables_are_refused(arguments, message):

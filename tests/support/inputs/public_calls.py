@@ -247,7 +247,7 @@ CALLS: dict[str, Call] = {
         f"{one.__module__.removeprefix('mtrl_imgrad.')}.{one.__name__}": lambda folder: {"spec": SPEC}
         for one in ENCODERS.values()
     },
-    "combiners.gramian.gramian_diagnostics": lambda folder: {"gramian": gramian()},
+    "combiners.diagnostics.gramian_diagnostics": lambda folder: {"gramian": gramian()},
     "combiners.registry.combiner_class": lambda folder: {"name": "imgrad"},
     "combiners.registry.make_combiner": lambda folder: {"combiner": "imgrad"},
     "combiners.solvers.simplex_problems.conflict_averse_dual": lambda folder: {
