@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ from mtrl_imgrad.validation import checked
 __all__ = ["STRICT", "plain", "read_sections", "save_config", "validated"]
 
 Config = TypeVar("Config")
+
+_reader: Callable[[Any], pydantic.TypeAdapter[Any]] = functools.cache(pydantic.TypeAdapter)
+"""What reads a kind of configuration; making one takes much longer than reading."""
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 """A key of a configuration file that no field has is an error, not a silent default; so is NaN."""
@@ -44,19 +48,14 @@ def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Con
         ArgumentError: if it holds a key or a value that does not exist; names ``path`` and the key.
     """
     try:
-        return _reader(kind).validate_python(data)
+        config: Config = _reader(kind).validate_python(data)
     except pydantic.ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
             for problem in error.errors()
         )
         raise ArgumentError(f"config {path}: {problems}") from None
-
-
-@functools.cache
-def _reader(kind: type[Config]) -> pydantic.TypeAdapter[Config]:
-    """What reads configurations of a kind; making one takes much longer than reading."""
-    return pydantic.TypeAdapter(kind)
+    return config
 
 
 @checked
