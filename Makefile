@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --
 # Two threads of a small matrix product wait for each other on shared cores; one is faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo demo-supervised test test-portable test-portable-quick test-faults test-all lint type format bench clean
+.PHONY: help setup demo demo-supervised test test-portable test-portable-quick test-faults test-all lint type format bench dist-check clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -16,7 +16,7 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fast,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
 setup: $(STAMP) ## make .venv and install everything
@@ -56,5 +56,8 @@ format: $(STAMP) ## rewrite the layout
 bench: $(STAMP) ## speed beside Stable-Baselines3 and other solvers, as ratios in one run
 	$(BIN)/python -m benchmarks
 
+dist-check: $(STAMP) ## build sdist and wheel into dist, install the wheel by itself, try it
+	$(BIN)/python tools/dist_check.py --out dist
+
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from benchmarks.timing import in_turn, table
 from mtrl_imgrad.combiners import Combiner, make_combiner
-from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.models import FeatureModel, TaskModel, make_model, split_parameters
+from mtrl_imgrad.supervised.objectives import make_loss
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 PUBLISHED = {

@@ -5,6 +5,10 @@ A command's module is imported when the command is called, so that help costs ne
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("mtrl-imgrad on the command line", "tyro", "rich")
+
 import importlib
 import os
 import select
@@ -20,7 +24,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad import __version__
-from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError, MtrlImgradError, UnknownNameError
+from mtrl_imgrad.errors import (
+    ArgumentError,
+    LearningInterruptedError,
+    MissingDependencyError,
+    MtrlImgradError,
+    UnknownNameError,
+)
 from mtrl_imgrad.experiments.torchrun import refuse_torchrun
 
 __all__ = ["COMMANDS", "main", "read"]
@@ -34,19 +44,22 @@ class Completion:
     """Which shell."""
 
     def __call__(self) -> None:
-        """Let tyro print the script for all commands with all their options."""
-        below = [_subcommand(name.split()[1], name) for name in COMMANDS if " " in name]
-        flat = tyro.conf.arg(name="")
-        supervised = make_dataclass(
-            "Supervised",
-            [
-                ("training", Annotated[_options("supervised"), flat]),
-                ("command", Annotated[reduce(or_, [*below, None]), flat], None),
-            ],
-        )
-        commands = [_subcommand(name, name) for name in COMMANDS if " " not in name and name != "supervised"]
+        """Let tyro print the script for all commands with all their options, but those that an extra would bring."""
+        found = {name: kind for name in COMMANDS if (kind := _options_to_complete(name)) is not None}
+        commands = [_subcommand(name, name, kind) for name, kind in found.items() if name.split()[0] != "supervised"]
+        if "supervised" in found:
+            below = [_subcommand(name.split()[1], name, kind) for name, kind in found.items() if " " in name]
+            flat = tyro.conf.arg(name="")
+            supervised = make_dataclass(
+                "Supervised",
+                [
+                    ("training", Annotated[found["supervised"], flat]),
+                    ("command", Annotated[reduce(or_, [*below, None]), flat], None),
+                ],
+            )
+            commands.append(Annotated[supervised, tyro.conf.subcommand("supervised")])
         tyro.cli(
-            reduce(or_, [*commands, Annotated[supervised, tyro.conf.subcommand("supervised")]]),
+            reduce(or_, commands),
             prog="mtrl-imgrad",
             args=["--tyro-print-completion", self.shell],
             config=(tyro.conf.OmitSubcommandPrefixes,),
@@ -75,13 +88,27 @@ COMMANDS = {
         "was interrupted, from its latest checkpoint.",
     ),
     "evaluate": Command("rl.commands:Evaluate", "Evaluate the agent of a run folder, per task; keep the report there."),
+    "compare": Command(
+        "comparisons.commands:Compare",
+        "Run methods by seeds, several at a time, each run only once; go on with a folder. --preset or --config sets "
+        "the defaults of all other options, which are those of train.",
+    ),
+    "video": Command("rl.commands:Video", "Film the agent of a run folder: a task, or all of them side by side."),
+    "plot": Command(
+        "comparisons.commands:Plot",
+        "Draw finished runs: success against steps, wall clock and CPU time, tasks, profiles, imbalance, weights.",
+    ),
+    "report": Command(
+        "comparisons.commands:Report",
+        "Write the report of finished runs: one HTML page, Markdown, LaTeX, CSV; statistics over seeds.",
+    ),
     "supervised": Command(
         "supervised.commands:Train",
         "Train on images: NYUv2, CityScapes, CelebA, simulated scenes. --data or --config sets the defaults of all "
         "other options; --resume goes on with a run. Commands below it: compare, cotbal, analyse, make-data.",
     ),
     "supervised compare": Command(
-        "supervised.commands:Compare",
+        "comparisons.supervised:Compare",
         "Run methods by seeds, each run only once, and print a table with standard errors beside the published rows.",
     ),
     "supervised cotbal": Command(
@@ -221,8 +248,18 @@ def _options(name: str) -> Any:
     return getattr(importlib.import_module(f"mtrl_imgrad.experiments.{module}"), kind) if module else Completion
 
 
-def _subcommand(name: str, command: str) -> Any:
-    return Annotated[_options(command), tyro.conf.subcommand(name, description=COMMANDS[command].summary)]
+def _options_to_complete(name: str) -> Any:
+    """As `_options`, those of all agents for ``train``; None where a package is missing."""
+    try:
+        if name == "train":
+            return importlib.import_module("mtrl_imgrad.experiments.rl.all_agents").train_of_all_agents()
+        return _options(name)
+    except MissingDependencyError:
+        return None
+
+
+def _subcommand(name: str, command: str, options: Any) -> Any:
+    return Annotated[options, tyro.conf.subcommand(name, description=COMMANDS[command].summary)]
 
 
 def _reader_left() -> bool:

@@ -50,6 +50,10 @@ class Stream(Enum):
     """What the combiner draws."""
     RANK = ("supervised", (4,), 2, 63)
     """`TORCH` on a rank after the first; indices: epoch, rank."""
+    TASK_ORDER = ("supervised", (5,), 3, 63)
+    """Order of the images of a task's own loader; indices: epoch, task, pass of the epoch."""
+    MIXING = ("supervised", (6,), 1, 63)
+    """Which tasks take part in the steps of an epoch; index: epoch."""
 
     TRAJECTORIES = ("synthetic", (), 1, 63)
     """What a trajectory's combiner draws; index: trajectory."""

@@ -40,6 +40,8 @@ ROOMS = (
     "experiments.supervised.comparison",
     "supervised.losses",
     "experiments.supervised.published",
+    "supervised.metric_set",
+    "supervised.objectives",
     "supervised.settings",
     "supervised.splits",
     "experiments.supervised.data",

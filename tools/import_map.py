@@ -22,6 +22,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     },
     {
         "validation": "the one vocabulary of argument checks: constraints in annotations, read by a decorator",
+        "extras": "optional packages: what brings each, and the one message where one is missing",
         "seeding": "named streams of random numbers, NumPy and torch, from one seed",
     },
     {
@@ -36,7 +37,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     },
     {
         "agents": "MTSAC, MTPPO and MTTD3: policies, replay and rollouts, updates, encoders, callbacks, checkpoints",
-        "supervised": "NYUv2, CityScapes, CelebA: data sets, networks, losses, metrics, trainer",
+        "supervised": "NYUv2, CityScapes, CelebA, Office, QM9: kinds of tasks, data sets, networks, metrics, trainer",
         "synthetic": "the two-objective problem of the papers: descent, optima, plots",
     },
     {
@@ -47,7 +48,10 @@ FLOORS: tuple[dict[str, str], ...] = (
         "presets": "YAML presets, each value with its source",
     },
     {
-        "cli": "the command line; nothing imports it",
+        "cli": "the command line",
+    },
+    {
+        "__main__": "the entry point: starts the command line, or says what it needs",
     },
 )
 """The rooms by floor, the lowest first. A room imports rooms of lower floors only, never one beside it."""

@@ -1,9 +1,14 @@
 """SB3-style multi-task agents and the callbacks that know of tasks."""
 
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.agents", "gymnasium", "stable_baselines3", "rich", "safetensors")
+
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint
 from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
 from mtrl_imgrad.agents.callbacks.progress import MTProgressBarCallback
+from mtrl_imgrad.agents.common.pretrained import list_pretrained, pretrained_card
 from mtrl_imgrad.agents.off_policy.buffer import TaskReplayBuffer
 from mtrl_imgrad.agents.ppo.agent import MTPPO
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
@@ -25,4 +30,6 @@ __all__ = [
     "MTTD3Policy",
     "TaskReplayBuffer",
     "latest_checkpoint",
+    "list_pretrained",
+    "pretrained_card",
 ]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("a method with its arguments as text", "yaml")
+
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +19,7 @@ from mtrl_imgrad.combiners.registry import combiner_class, make_combiner
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["Method", "parse_method", "parse_options"]
+__all__ = ["Method", "format_method", "parse_method", "parse_options"]
 
 SHORT_NAMES = {"ls": "linear_scalarization"}
 
@@ -67,6 +71,22 @@ def parse_method(text: str, **defaults: Any) -> Method:
     except ValueError as error:
         raise ArgumentError(f"method {text!r}: {error}; expected NAME or NAME:KEY=VALUE,KEY=VALUE") from error
     return Method(text, name, {key: value for key, value in defaults.items() if key in accepted} | given)
+
+
+def format_method(name: str, arguments: Mapping[str, Any]) -> str:
+    """The text that `parse_method` reads as this combiner.
+
+    >>> format_method("linear_scalarization", {"task_weights": [1, 3]})
+    'ls:task_weights=[1, 3]'
+    """
+    short = next((short for short, full in SHORT_NAMES.items() if full == name), name)
+    given = ",".join(f"{key}={_text(value)}" for key, value in arguments.items())
+    return f"{short}:{given}" if given else short
+
+
+def _text(value: Any) -> str:
+    """As YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).partition("\n")[0]
 
 
 def parse_options(arguments: Sequence[str]) -> dict[str, Any]:

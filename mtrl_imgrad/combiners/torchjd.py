@@ -12,8 +12,14 @@ them; its ecos has no wheel for Python 3.13 and later, where it must be compiled
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.combiners.torchjd", "torchjd")
+
 import torch
 from torch import Tensor
+from torchjd import Stateful
+from torchjd.aggregation import Aggregator, GramianWeightedAggregator, WeightedAggregator, Weighting
 
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
@@ -22,15 +28,7 @@ from mtrl_imgrad.combiners.families.matrix import MatrixCombiner
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks, rows_of
 from mtrl_imgrad.combiners.result import Combination, Status
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
-
-try:
-    from torchjd import Stateful
-    from torchjd.aggregation import Aggregator, GramianWeightedAggregator, WeightedAggregator, Weighting
-except ImportError as error:
-    raise MissingDependencyError(
-        'the adapters need TorchJD, which is not installed: pip install "mtrl-imgrad[torchjd]"'
-    ) from error
+from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["TorchJDCombiner", "as_aggregator", "as_weighting"]
 

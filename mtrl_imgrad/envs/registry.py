@@ -116,6 +116,7 @@ _OURS = (
         "mtrl_imgrad.envs.backends.metaworld:MetaWorldVecEnv",
         METAWORLD_SETS,
         package="metaworld",
+        install="'mtrl-imgrad[rl]'",
         reward_versions=("v2", "v1"),
         fixed_goals=50,  # a task, as in the Meta-World+ protocol
         max_horizon=500,  # Meta-World's own limit, max_path_length

@@ -5,6 +5,10 @@ Separate from the stepping because no training needs it: callbacks, videos and `
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("MultiTaskVecEnv", "gymnasium", "stable_baselines3")
+
 from collections.abc import Sequence
 from typing import Any
 

@@ -22,6 +22,10 @@ A back-end that can repeat its resets implements two more, and its episodes can 
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("MultiTaskVecEnv", "gymnasium", "stable_baselines3")
+
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,17 @@
 """Success by task, its statistics, tables and plots."""
 
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.evaluation", "gymnasium", "stable_baselines3", "rich", "matplotlib")
+
 from mtrl_imgrad.evaluation.history import EvaluationHistory
+from mtrl_imgrad.evaluation.method_statistics import (
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
+    seeds_needed,
+    worst_tasks,
+)
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.statistics import (
@@ -25,9 +36,14 @@ __all__ = [
     "evaluate_success",
     "interquartile_mean",
     "markdown_table",
+    "paired_difference",
+    "performance_profile",
     "print_success",
+    "probability_of_improvement",
+    "seeds_needed",
     "stratified_bootstrap",
     "success_interval",
     "success_table",
     "wilson_interval",
+    "worst_tasks",
 ]

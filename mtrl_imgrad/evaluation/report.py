@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.files import EPISODES, PathLike, load_npz, save_npz, with_suffix, write_whole
 from mtrl_imgrad.evaluation.protocol import UNKNOWN, EvaluationProtocol, read_protocol
-from mtrl_imgrad.evaluation.report_table import report_table
+from mtrl_imgrad.evaluation.report_table import report_html, report_table
 from mtrl_imgrad.evaluation.statistics import Confidence, Interval, as_array, success_interval, wilson_interval
 from mtrl_imgrad.reporting.tables import render_text
 from mtrl_imgrad.validation import checked
@@ -171,6 +171,10 @@ class SuccessReport:
 
     def __str__(self) -> str:
         return render_text(report_table(self, None, width=80), width=80)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return report_html(self)
 
 
 def _or_none(number: float) -> float | None:

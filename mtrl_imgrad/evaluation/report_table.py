@@ -10,12 +10,12 @@ from rich.text import Text
 
 from mtrl_imgrad.errors import TaskMismatchError
 from mtrl_imgrad.evaluation.bars import ASCII, BLOCKS, interval_bar
-from mtrl_imgrad.reporting.tables import markdown_rows, plain_table
+from mtrl_imgrad.reporting.tables import html_table, markdown_rows, plain_table
 
 if TYPE_CHECKING:
     from mtrl_imgrad.evaluation.report import SuccessReport  # which prints itself by this table
 
-__all__ = ["report_markdown", "report_table"]
+__all__ = ["report_html", "report_markdown", "report_table"]
 
 _MIN_BAR, _MAX_BAR = 8, 40
 _GAP = 2  # blanks between two columns
@@ -57,6 +57,14 @@ def report_markdown(report: SuccessReport, before: SuccessReport | None, bar: in
     title = _title(report, before).replace("\n", "; ")
     note = _note(report)
     return f"{title}\n\n{body}\n" + (f"\n{note}\n" if note else "")
+
+
+def report_html(report: SuccessReport) -> str:
+    """The table as HTML, for notebooks: the mean in the last row, bars of the rates with their intervals."""
+    header, rows = _cells(report, None)
+    drawn = [interval_bar(*ends, 20) for ends in _all_rates(report)]
+    title = "\n".join(filter(None, [_title(report, None), _note(report)]))
+    return html_table(title, [*header, ""], [[*row, bar] for row, bar in zip(rows, drawn, strict=True)])
 
 
 def _title(report: SuccessReport, before: SuccessReport | None) -> str:

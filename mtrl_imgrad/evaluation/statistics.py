@@ -186,7 +186,7 @@ def stratified_bootstrap(
         ArgumentError: if a shape or an option is wrong.
         NonFiniteError: if a score is NaN or infinite; names run and task.
     """
-    matrix = _score_matrix(scores)
+    matrix = score_matrix(scores)
     runs, tasks = matrix.shape
     if runs == 1:
         return Interval(np.nan, np.nan)
@@ -197,7 +197,7 @@ def stratified_bootstrap(
     for start in range(0, resamples, step):
         rows = rng.integers(runs, size=(min(step, resamples - start), runs, columns))
         found.append((statistic or _mean)(matrix[rows, np.arange(tasks)]))
-    return _percentiles(np.concatenate(found), confidence)
+    return percentiles(np.concatenate(found), confidence)
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def aggregate_runs(
         ArgumentError: if a shape or an option is wrong.
         NonFiniteError: if a score is NaN or infinite; names run and task.
     """
-    matrix = _score_matrix(scores)
+    matrix = score_matrix(scores)
 
     def interval(statistic: Statistic, weighted: Callable[[Floats, Floats], float]) -> Interval:
         found = stratified_bootstrap(
@@ -323,7 +323,8 @@ def _weighted_iqm(values: Floats, weights: Floats) -> float:
     return float(values[order] @ np.diff(edges) / 0.5)
 
 
-def _percentiles(samples: Floats, confidence: float) -> Interval:
+def percentiles(samples: Floats, confidence: float) -> Interval:
+    """The middle ``confidence`` of samples ``[B]``."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     return Interval(float(low), float(high))
@@ -341,11 +342,17 @@ def as_array(name: str, values: ArrayLike, dtype: type[np.generic] = np.float64)
         raise ArgumentError(f"{name} must be an array of numbers: {error}") from None
 
 
-def _score_matrix(scores: ArrayLike) -> Floats:
-    matrix = as_array("scores", scores)
+def score_matrix(scores: ArrayLike, name: str = "scores") -> Floats:
+    """Scores as a finite matrix ``[runs, tasks]``.
+
+    Raises:
+        ArgumentError: if they are none, naming the argument.
+        NonFiniteError: if a score is NaN or infinite; names run and task.
+    """
+    matrix = as_array(name, scores)
     if matrix.ndim != 2 or matrix.size == 0:
-        raise ArgumentError(f"scores must be [runs, tasks] and not empty, got shape {matrix.shape}")
+        raise ArgumentError(f"{name} must be [runs, tasks] and not empty, got shape {matrix.shape}")
     if not np.isfinite(matrix).all():
         run, task = np.argwhere(~np.isfinite(matrix))[0]
-        raise NonFiniteError(f"scores must be finite: the score of run {run} on task {task} is {matrix[run, task]}")
+        raise NonFiniteError(f"{name} must be finite: the score of run {run} on task {task} is {matrix[run, task]}")
     return matrix

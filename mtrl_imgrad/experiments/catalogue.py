@@ -13,6 +13,7 @@ from rich.table import Table
 from mtrl_imgrad.combiners import combiner_class, list_combiners
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.references import references
+from mtrl_imgrad.reporting.narrow import NARROW, print_item
 
 __all__ = ["Combiners", "print_combiner", "print_combiners"]
 
@@ -41,7 +42,13 @@ class Combiners:
 
 
 def print_combiners(console: Console) -> None:
-    """A table of all combiners: name, what a step needs and keeps, paper."""
+    """All combiners: name, what a step needs and keeps, paper; a table where there is room for it."""
+    if console.width < NARROW:
+        for name in list_combiners():
+            combiner = combiner_class(name)
+            print_item(console, f"{name}: {COSTS[combiner.needs]}", references()[combiner.citation].short)
+        console.print("\n`mtrl-imgrad combiners NAME` says more of one.")
+        return
     table = Table(box=None, pad_edge=False)
     for column in ("name", "a step needs", "keeps", "paper"):
         table.add_column(column, no_wrap=column in ("name", "a step needs"))
@@ -69,7 +76,11 @@ def print_combiner(name: str, console: Console) -> None:
     table.add_row("keeps", ", ".join(_state_names(combiner)) or "nothing")
     table.add_row("departures", combiner.departures)
     table.add_row("arguments", _arguments(combiner))
-    console.print(table)
+    if console.width < NARROW:
+        for what, text in zip(*(column.cells for column in table.columns), strict=True):
+            print_item(console, str(what), *str(text).splitlines())
+    else:
+        console.print(table)
     console.print(f"\n{combiner.bibtex}", markup=False, soft_wrap=True)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +15,9 @@ import yaml
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["STRICT", "plain", "read_sections", "save_config", "validated"]
+__all__ = ["STRICT", "config_hash", "differences", "plain", "read_sections", "save_config", "validated"]
 
 Config = TypeVar("Config")
-
-_reader: Callable[[Any], pydantic.TypeAdapter[Any]] = functools.cache(pydantic.TypeAdapter)
-"""What reads a kind of configuration; making one takes much longer than reading."""
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 """A key of a configuration file that no field has is an error, not a silent default; so is NaN."""
@@ -48,14 +46,19 @@ def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Con
         ArgumentError: if it holds a key or a value that does not exist; names ``path`` and the key.
     """
     try:
-        config: Config = _reader(kind).validate_python(data)
+        return _reader(kind).validate_python(data)  # type: ignore[arg-type]  # a class is hashable
     except pydantic.ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
             for problem in error.errors()
         )
         raise ArgumentError(f"config {path}: {problems}") from None
-    return config
+
+
+@functools.cache
+def _reader(kind: type[Config]) -> pydantic.TypeAdapter[Config]:
+    """What reads configurations of a kind; making one takes much longer than reading."""
+    return pydantic.TypeAdapter(kind)
 
 
 @checked
@@ -80,3 +83,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [plain(entry) for entry in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def config_hash(config: Any) -> str:
+    """Sixteen hexadecimal digits that differ where two configurations do; seed and run folder do not count."""
+    data = plain(dataclasses.asdict(config))
+    data = {key: value for key, value in data.items() if key not in ("seed", "run_dir")}
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """``section.key: old value there, new value given`` for each value in which two nested mappings differ."""
+    found = []
+    for key in dict.fromkeys((*old, *new)):
+        before, after = (data.get(key, "nothing") for data in (old, new))
+        if isinstance(before, dict) and isinstance(after, dict) and before and after:
+            found += [f"{key}.{difference}" for difference in differences(before, after)]
+        elif before != after:
+            found.append(f"{key}: {before!r} there, {after!r} given")
+    return found

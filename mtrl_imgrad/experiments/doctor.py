@@ -18,7 +18,10 @@ from rich.table import Table
 
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.registry import Backend, find_backends, list_backends, list_tasks
+from mtrl_imgrad.errors import MissingDependencyError
 from mtrl_imgrad.experiments.versions import installed_versions, relevant_packages
+from mtrl_imgrad.extras import PACKAGES, install_command
+from mtrl_imgrad.reporting.narrow import NARROW, print_item
 
 __all__ = ["Doctor", "Finding", "diagnose", "print_diagnosis"]
 
@@ -66,6 +69,11 @@ def diagnose() -> list[Finding]:
 def print_diagnosis(console: Console | None = None) -> None:
     """Print `diagnose` as a table."""
     console = console or Console(highlight=False)
+    if console.width < NARROW:
+        for finding in diagnose():
+            mark = {True: "ok", False: "no", None: "--"}[finding.works]
+            print_item(console, f"{mark}  {finding.subject}", finding.found, finding.advice)
+        return
     table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
     for finding in diagnose():
         mark = {True: "[green]ok[/]", False: "[red]no[/]", None: "[yellow]--[/]"}[finding.works]
@@ -76,16 +84,14 @@ def print_diagnosis(console: Console | None = None) -> None:
 def _packages() -> list[Finding]:
     versions = installed_versions()
     findings = [Finding("python", True, f"{versions['python']} on {platform.platform()}, {os.cpu_count()} cores")]
-    optional = {"cvxpy": "pip install cvxpy"}
-    optional |= {
-        backend.package: backend.install_command for backend in list_backends() if backend.package and backend.install
-    }
+    backends = {backend.package: backend.install_command for backend in list_backends() if backend.package}
+    modules = {name: module for module, (name, _) in PACKAGES.items()} | {module: module for module in PACKAGES}
     for name in relevant_packages():
         if name in versions:
             findings.append(Finding(name, True, versions[name]))
         else:
-            works = None if name in optional else False
-            findings.append(Finding(name, works, "not installed", optional.get(name, f"pip install {name}")))
+            command = install_command(modules[name]) if name in modules else backends.get(name, f"pip install {name}")
+            findings.append(Finding(name, None, "not installed", command))
     return findings
 
 
@@ -104,7 +110,8 @@ def _simulators() -> list[Finding]:
     working = [backend.name for backend, finding in zip(backends, findings, strict=True) if finding.works]
     auto = [backend.name for backend in find_backends(list_tasks("MT10")) if backend.name in working]
     found = f"trains MT10 on {auto[-1]}" if auto else "no simulator steps MT10"
-    return [*findings, Finding("backend='auto'", bool(auto), found)]
+    works = bool(auto) or (None if all(finding.works is None for finding in findings) else False)
+    return [*findings, Finding("backend='auto'", works, found)]
 
 
 def _steps(backend: Backend) -> Finding:
@@ -154,5 +161,7 @@ def _attempt(subject: str, probe: Callable[[], str]) -> Finding:
     """A finding from a probe that may fail in any way: the failure is the finding."""
     try:
         return Finding(subject, True, probe())
+    except MissingDependencyError as error:
+        return Finding(subject, None, str(error))
     except Exception as error:
         return Finding(subject, False, f"{type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.reporting.narrow import print_item
 from mtrl_imgrad.validation import checked
 
 __all__ = ["Presets", "list_presets", "preset_path"]
@@ -31,7 +32,8 @@ class Presets:
             for name in list_presets(kind):
                 path = preset_path(kind, name)
                 summary = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-                console.print(f"{option} [bold]{name}[/]  {escape(summary)}\n    {escape(str(path))}", soft_wrap=True)
+                print_item(console, f"{option} {name}", summary)
+                console.print(escape(f"    {path}"), soft_wrap=True)
 
 
 @checked

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["make_run_dir", "new_run_dir"]
+__all__ = ["check_run", "make_run_dir", "new_run_dir"]
 
 
 def new_run_dir(run_dir: Path | None, name: str, contents: str = "config.yaml") -> Path:
@@ -27,6 +27,21 @@ def new_run_dir(run_dir: Path | None, name: str, contents: str = "config.yaml") 
     if (run_dir / contents).exists():
         raise ArgumentError(f"run_dir {run_dir} holds a run already; give another folder, nothing was changed")
     return run_dir
+
+
+def check_run(run: Path, *files: str) -> None:
+    """Hold that a folder holds a run.
+
+    Args:
+        run: the folder.
+        files: that it must have beside ``config.yaml``.
+
+    Raises:
+        ArgumentError: if a file is not there; names it.
+    """
+    for name in ("config.yaml", *files):
+        if not (run / name).is_file():
+            raise ArgumentError(f"run {run}: there is no {name}; expected a folder that `train` made")
 
 
 def make_run_dir(run_dir: Path) -> None:

@@ -16,6 +16,7 @@ sum takes the place of the task gradients: `combining.weighted_gradients`, `per_
 """
 
 from mtrl_imgrad.gradients.combining import CombinedGradients, combine_rows, weighted_gradients
+from mtrl_imgrad.gradients.execution import Execution, Precision
 from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.gradients.network_update import NetworkUpdate, StepSettings
 from mtrl_imgrad.gradients.parameters import ParameterIndex, Parameters, TaskModule, split_parameters
@@ -23,10 +24,12 @@ from mtrl_imgrad.gradients.vectorized import RowGradients, TaskLoss, by_rows, ov
 
 __all__ = [
     "CombinedGradients",
+    "Execution",
     "Heads",
     "NetworkUpdate",
     "ParameterIndex",
     "Parameters",
+    "Precision",
     "RowGradients",
     "StepSettings",
     "TaskLoss",

@@ -21,6 +21,7 @@ from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, after_step
 from mtrl_imgrad.gradients.combining import CombinedGradients, combine_rows, weighted_gradients
 from mtrl_imgrad.gradients.conditional_step import step_where
+from mtrl_imgrad.gradients.execution import Execution
 from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.gradients.parameters import ParameterIndex, Parameters
 from mtrl_imgrad.gradients.tracing import Traced
@@ -55,19 +56,24 @@ class NetworkUpdate:
         loss: of one task, ``loss(parameters, *rows) -> (scalar, auxiliary tensors)``. All tensors that it uses must be
             arguments.
         settings: may be set anew between steps.
-        trace: record the gradients' operations once and replay them, see `mtrl_imgrad.gradients.tracing`.
+        execution: how the gradients' operations are run; by default recorded once and replayed.
     """
 
     def __init__(
-        self, network: nn.Module, combiner: Combiner, loss: TaskLoss, settings: StepSettings, trace: bool = True
+        self,
+        network: nn.Module,
+        combiner: Combiner,
+        loss: TaskLoss,
+        settings: StepSettings,
+        execution: Execution | None = None,
     ) -> None:
         self.network = network
         self.combiner = combiner
         self.settings = settings
         self._loss = loss
         self._index = ParameterIndex(network)
-        self._jacobian = Traced(self._compute_jacobian, trace)
-        self._losses = Traced(self._compute_losses, trace)
+        self._jacobian = Traced(self._compute_jacobian, execution)
+        self._losses = Traced(self._compute_losses, execution)
 
     def parameters(self) -> Parameters:
         """The network's parameters as they are now, detached."""

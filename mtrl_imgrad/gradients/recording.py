@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch._guards import TracingContext, tracing
@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 __all__ = ["record"]
 
 
-def record(function: Callable[..., Any], arguments: tuple[Any, ...]) -> GraphModule:
+def record(function: Callable[..., Any], arguments: Sequence[Any]) -> GraphModule:
     """The operations that ``function(*arguments)`` makes.
 
     Args:

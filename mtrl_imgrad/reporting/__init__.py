@@ -1,1 +1,5 @@
 """What a run writes: atomic files, figures, tables."""
+
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.reporting", "rich", "matplotlib")

@@ -1,7 +1,8 @@
-"""Tables of text: for the terminal by rich, for files in GitHub's markdown."""
+"""Tables of text: for the terminal by rich, for files in GitHub's markdown, for notebooks in HTML."""
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["TextTable", "markdown_rows", "plain_table", "render_text"]
+__all__ = ["TextTable", "html_table", "markdown_rows", "plain_table", "render_text"]
 
 
 def plain_table(header: Sequence[str] = (), *, edge: bool = False) -> Table:
@@ -39,6 +40,32 @@ def markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]], last: st
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
+def html_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table, aligned as `plain_table`, with its title for a caption; every text is escaped.
+
+    Args:
+        title: may have several lines.
+        header: of the columns.
+        rows: of cells.
+    """
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        sides = ("right" if i else "left" for i in range(len(cells)))
+        parts = (
+            f'<{tag} style="text-align: {side}">{_escaped(cell)}</{tag}>'
+            for side, cell in zip(sides, cells, strict=True)
+        )
+        return f"<tr>{''.join(parts)}</tr>"
+
+    caption = f'<caption style="text-align: left">{_escaped(title)}</caption>'
+    body = "".join(row(cells, "td") for cells in rows)
+    return f"<table>{caption}<thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")
+
+
 def render_text(table: Table, width: int = 80) -> str:
     """A table as plain text, whatever the terminal; no line is longer than ``width`` nor ends in blanks."""
     file = io.StringIO()
@@ -65,3 +92,7 @@ class TextTable:
     def markdown(self) -> str:
         """As GitHub markdown, the title a line of its own."""
         return f"**{self.title}**\n\n{markdown_rows(self.header, self.rows)}\n"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return html_table(self.title, self.header, self.rows)

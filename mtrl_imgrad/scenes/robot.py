@@ -7,6 +7,10 @@ that does not is a fixture.
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("mt10 scenes", "metaworld")
+
 from typing import Any
 
 import mujoco

@@ -7,8 +7,6 @@ by zero there, under both protocols we do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
@@ -16,30 +14,15 @@ from torch import Tensor
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL, UNKNOWN_ATTRIBUTE, measured_pixels
 from mtrl_imgrad.supervised.protocol import Protocol
-from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.validation import checked
 
-__all__ = ["Loss", "attribute_loss", "depth_loss", "make_loss", "normal_loss", "segmentation_loss"]
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""``(prediction, target) -> scalar``."""
-
-
-@checked
-def make_loss(task: TaskSpec, protocol: Protocol = "fixed") -> Loss:
-    """The loss of a task.
-
-    Args:
-        task: its kind decides.
-        protocol: which pixels count, see `measured_pixels`; makes no difference to segmentation and attributes.
-    """
-    losses: dict[str, Loss] = {
-        "segmentation": segmentation_loss,
-        "depth": lambda prediction, target: depth_loss(prediction, target, protocol),
-        "normal": lambda prediction, target: normal_loss(prediction, target, protocol),
-        "attribute": attribute_loss,
-    }
-    return losses[task.kind]
+__all__ = [
+    "attribute_loss",
+    "classification_loss",
+    "depth_loss",
+    "normal_loss",
+    "regression_loss",
+    "segmentation_loss",
+]
 
 
 def segmentation_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -95,6 +78,35 @@ def attribute_loss(logits: Tensor, target: Tensor) -> Tensor:
     _check_same_shape(logits=logits, target=target)
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return _masked_mean(entropy, target != UNKNOWN_ATTRIBUTE)
+
+
+def classification_loss(log_probabilities: Tensor, classes: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the labelled images.
+
+    Args:
+        log_probabilities: ``[B, C]``.
+        classes: ``[B]``, int64, -1 where unknown.
+    """
+    if log_probabilities.ndim != 2 or classes.shape != log_probabilities.shape[:1]:
+        raise ArgumentError(
+            "log_probabilities and classes must be [B, C] and [B], got "
+            f"{list(log_probabilities.shape)} and {list(classes.shape)}"
+        )
+    total = F.nll_loss(log_probabilities, classes, ignore_index=IGNORED_LABEL, reduction="sum")
+    return total / (classes != IGNORED_LABEL).sum().clamp_min(1)
+
+
+def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error.
+
+    Args:
+        prediction: ``[B, 1]``.
+        target: ``[B, 1]``, NaN where unknown.
+    """
+    _check_same_shape(prediction=prediction, target=target)
+    known = ~target.isnan()
+    # A NaN in a difference would come back through the gradient of `where`.
+    return _masked_mean((prediction - target.nan_to_num(0.0)).square(), known)
 
 
 def _check_same_shape(**pair: Tensor) -> None:

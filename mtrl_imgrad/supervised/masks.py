@@ -1,19 +1,21 @@
-"""Which parts of a target carry a measurement, and targets without any."""
+"""Which parts of a target carry a measurement."""
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
 from mtrl_imgrad.supervised.protocol import Protocol
-from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["IGNORED_LABEL", "UNKNOWN_ATTRIBUTE", "measured_pixels", "unknown"]
+__all__ = ["IGNORED_LABEL", "UNKNOWN_ATTRIBUTE", "UNKNOWN_NUMBER", "measured_pixels"]
 
 IGNORED_LABEL = -1
-"""Label of a pixel without a class."""
+"""Label of a pixel or an image without a class."""
 UNKNOWN_ATTRIBUTE = -1.0
 """Target of an image of which nobody says whether it has the attribute."""
+UNKNOWN_NUMBER = math.nan
+"""Target of an image of which nobody knows the number."""
 
 
 def measured_pixels(target: Tensor, protocol: Protocol) -> Tensor:
@@ -28,10 +30,3 @@ def measured_pixels(target: Tensor, protocol: Protocol) -> Tensor:
         ``[B, H, W]``, boolean.
     """
     return target.sum(dim=1) != 0 if protocol == "paper" else (target != 0).any(dim=1)
-
-
-def unknown(task: TaskSpec, target: Tensor) -> Tensor:
-    """A target of the same shape and type in which nothing is known."""
-    if task.kind == "segmentation":
-        return torch.full_like(target, IGNORED_LABEL)
-    return torch.full_like(target, UNKNOWN_ATTRIBUTE) if task.kind == "attribute" else torch.zeros_like(target)

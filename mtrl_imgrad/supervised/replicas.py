@@ -20,8 +20,7 @@ from mtrl_imgrad.combiners.replicas.agreement import mean_losses
 from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.masks import IGNORED_LABEL, UNKNOWN_ATTRIBUTE, measured_pixels
-from mtrl_imgrad.supervised.metrics import MetricSet
+from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian
 from mtrl_imgrad.supervised.tasks import TaskSpec
@@ -92,7 +91,7 @@ class Replica:
         Raises:
             ArgumentError: if a rank would get no image, or a single one where batch norm needs two.
         """
-        least = 2 if all(task.kind == "attribute" for task in tasks) else 1
+        least = 2 if all(not task.record.dense for task in tasks) else 1
         if self.size > 1 and batch_size < least * self.size:
             raise ArgumentError(
                 f"batch_size must be at least {least * self.size} with {self.size} ranks, which share each batch, "
@@ -118,7 +117,7 @@ class Replica:
             return None
         if whole is not None and whole <= self.rank:
             return [0.0] * len(tasks)
-        counts = torch.stack([_measured(task, targets[task.name], protocol) for task in tasks]).tolist()
+        counts = torch.stack([task.record.measured(targets[task.name], protocol).sum() for task in tasks]).tolist()
         return [float(count) or _NOTHING for count in counts]
 
     def mean(self, losses: Tensor, rows: list[float] | None) -> Tensor:
@@ -144,14 +143,14 @@ class Replica:
         parts = [loss * share if share else loss.detach() for loss, share in zip(losses, shares.tolist(), strict=True)]
         return probe_gramian(parts, inputs, scale, Exchange(self._ranks, inputs, by_features))
 
-    def merge(self, metrics: MetricSet, totals: Tensor, count: int) -> tuple[Tensor, int]:
-        """Add what all ranks have measured; returns the sums of ``totals`` and ``count``."""
+    def merge(self, metrics: MetricSet, totals: Tensor) -> Tensor:
+        """Add what all ranks have measured; returns the sums of ``totals``."""
         ranks = self._ranks
         if ranks is None:
-            return totals, count
+            return totals
         for metric in metrics.metrics.values():
             metric.sum_over(lambda value: ranks.total(value.to(totals.device)))
-        return ranks.total(totals), int(ranks.total(torch.tensor(count)))
+        return ranks.total(totals)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Take rank 0's buffers: running statistics are those of its part of the batches."""
@@ -193,12 +192,3 @@ class Replica:
         """Go on when all ranks are here."""
         if self._ranks is not None:
             self._ranks.total(torch.zeros(1))
-
-
-def _measured(task: TaskSpec, target: Tensor, protocol: Protocol) -> Tensor:
-    """How many terms the mean of the task's loss has, see `mtrl_imgrad.supervised.losses`."""
-    if task.kind == "segmentation":
-        return (target != IGNORED_LABEL).sum()
-    if task.kind == "attribute":
-        return (target != UNKNOWN_ATTRIBUTE).sum()
-    return measured_pixels(target, protocol).sum()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sized
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Literal, cast
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["ItemDataset", "Splits"]
+__all__ = ["ItemDataset", "Mixing", "Splits", "TaskSplits"]
 
 ItemDataset = Dataset[tuple[Tensor, dict[str, Tensor]]]
 """Items are ``(image [3, H, W], {task name: target})``."""
@@ -60,11 +60,95 @@ class Splits:
         Raises:
             UnknownNameError: if there is no task of a name.
         """
-        known = {task.name: task for task in self.tasks}
-        for name in names:
-            if name not in known:
-                raise UnknownNameError("task", name, known)
-        return dataclasses.replace(self, tasks=tuple(known[name] for name in names))
+        return dataclasses.replace(self, tasks=_chosen(self.tasks, names))
+
+
+Mixing = Literal["longest", "round_robin", "proportional"]
+"""Which tasks with loaders of their own take part in a step, see `TaskSplits`."""
+
+
+@checked
+@dataclass(frozen=True)
+class TaskSplits:
+    """What a network learns from and is judged on, where every task has pictures of its own ("multi-input").
+
+    Each data set holds the targets of its task, others are not looked at. Two tasks may share one.
+
+    Attributes:
+        train: by task; lengths may differ. May have ``set_epoch(epoch)``.
+        evaluation: by split, then by task. Training never sees them, but an epoch may be chosen by ``"val"``.
+        tasks: those to learn.
+        batch_sizes: images of a batch of some tasks; the others take that of the run.
+        mixing: ``"longest"``: all tasks in every step, until the longest loader ends; the others begin anew.
+            ``"round_robin"``: ``tasks_per_step`` tasks in turn, every batch once; a task whose loader has ended is left
+            out for the rest of the epoch. ``"proportional"``: ``tasks_per_step`` different tasks a step, drawn with
+            probabilities in proportion to their numbers of batches; as many steps as round robin has.
+        tasks_per_step: tasks of a step where not all take part. A combiner sees those only: of one task nothing is left
+            to combine.
+        simulated: whether the folder says that it holds a simulation.
+
+    Raises:
+        ArgumentError: for no task, no split ``"val"``, or what does not fit the tasks.
+    """
+
+    train: Mapping[str, ItemDataset]
+    evaluation: Mapping[str, Mapping[str, ItemDataset]]
+    tasks: tuple[TaskSpec, ...]
+    batch_sizes: Mapping[str, Count] = field(default_factory=dict)
+    mixing: Mixing = "longest"
+    tasks_per_step: Count = 1
+    simulated: bool = False
+
+    def __post_init__(self) -> None:
+        names = {task.name for task in self.tasks}
+        if not names:
+            raise ArgumentError("tasks must name at least one task, got none")
+        if "val" not in self.evaluation:
+            raise ArgumentError(f"evaluation must have the split 'val', got {', '.join(self.evaluation) or 'none'}")
+        for split, by_task in {"train": self.train, **self.evaluation}.items():
+            if set(by_task) != names:
+                raise ArgumentError(f"split {split!r} must have tasks {sorted(names)}, got {sorted(by_task)}")
+            for name, items in by_task.items():
+                if not length(items):
+                    raise ArgumentError(f"split {split!r} of task {name!r} must hold at least one image, got none")
+        if odd := sorted(set(self.batch_sizes) - names):
+            raise ArgumentError(f"batch_sizes must be of tasks {sorted(names)}, got {odd[0]!r}")
+        if self.tasks_per_step > len(names):
+            raise ArgumentError(f"tasks_per_step must be at most {len(names)}, got {self.tasks_per_step}")
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every step has all tasks."""
+        return self.mixing == "longest" or self.tasks_per_step == len(self.tasks) == 1
+
+    @property
+    def reported(self) -> str:
+        """The split that results are of, see `Splits.reported`."""
+        return "test" if "test" in self.evaluation else "val"
+
+    def only(self, names: tuple[str, ...]) -> TaskSplits:
+        """The same with some of the tasks.
+
+        Raises:
+            UnknownNameError: if there is no task of a name.
+        """
+        tasks = _chosen(self.tasks, names)
+        return dataclasses.replace(
+            self,
+            train={name: self.train[name] for name in names},
+            evaluation={split: {name: items[name] for name in names} for split, items in self.evaluation.items()},
+            tasks=tasks,
+            batch_sizes={name: size for name, size in self.batch_sizes.items() if name in names},
+            tasks_per_step=min(self.tasks_per_step, len(names)),
+        )
+
+
+def _chosen(tasks: tuple[TaskSpec, ...], names: tuple[str, ...]) -> tuple[TaskSpec, ...]:
+    known = {task.name: task for task in tasks}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("task", name, known)
+    return tuple(known[name] for name in names)
 
 
 def length(split: ItemDataset) -> int:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.supervised.kinds import TaskKind, task_kind
+from mtrl_imgrad.validation import Finite, Positive, checked
 
-__all__ = ["TaskKind", "TaskSpec"]
-
-TaskKind = Literal["segmentation", "depth", "normal", "attribute"]
+__all__ = ["TaskSpec"]
 
 
 @checked
@@ -18,7 +16,7 @@ TaskKind = Literal["segmentation", "depth", "normal", "attribute"]
 class TaskSpec:
     """A task: its name, its kind and the channels that a model predicts for it.
 
-    What a batch of B images holds as the target of each kind:
+    What a batch of B images holds as the target of each kind of this library:
 
     ============== ========= ================ ====================================================
     kind           dtype     shape            values
@@ -27,26 +25,36 @@ class TaskSpec:
     depth          float32   ``[B, 1, H, W]`` metres or inverse depth; 0 where unknown
     normal         float32   ``[B, 3, H, W]`` unit vectors; (0, 0, 0) where unknown
     attribute      float32   ``[B, 1]``       1 where the image has the attribute, else 0; -1 where unknown (training)
+    classification int64     ``[B]``          class 0 to ``channels - 1``; -1 where unknown
+    regression     float32   ``[B, 1]``       ``(number - offset) / scale``; NaN where unknown
     ============== ========= ================ ====================================================
 
     Attributes:
         name: How the task is called in batches, reports and logs.
-        kind: One of the kinds above.
-        channels: Number of classes for segmentation; 1 for depth and attributes; 3 for normals.
+        kind: One of the kinds above, or one that was registered, see `mtrl_imgrad.supervised.kinds`.
+        channels: Number of classes for segmentation and classification; 3 for normals; else 1.
+        scale: Of a regression: what its targets were divided by; its error is reported times this.
+        offset: Of a regression: what was subtracted before.
 
     Raises:
         ArgumentError: ``channels`` is not what the kind needs.
+        UnknownNameError: there is no such kind.
     """
 
     name: str
-    kind: TaskKind
+    kind: str
     channels: int
+    scale: Positive = 1.0
+    offset: Finite = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind == "segmentation":
-            if self.channels < 2:
-                raise ArgumentError(
-                    f"task {self.name!r}: channels must be at least 2 for segmentation, got {self.channels}"
-                )
-        elif self.channels != (needed := 3 if self.kind == "normal" else 1):
+        needed = self.record.channels
+        if needed is None and self.channels < 2:
+            raise ArgumentError(f"task {self.name!r}: channels must be at least 2 for {self.kind}, got {self.channels}")
+        if needed is not None and self.channels != needed:
             raise ArgumentError(f"task {self.name!r}: channels must be {needed} for {self.kind}, got {self.channels}")
+
+    @property
+    def record(self) -> TaskKind:
+        """All that is known of its kind."""
+        return task_kind(self.kind)

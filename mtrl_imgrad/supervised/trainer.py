@@ -5,38 +5,37 @@ Losses go to the combiner as a list, one scalar a task, so that a task's backwar
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
 
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, after_step, check_on_nonfinite
 from mtrl_imgrad.gradients.heads import Heads
-from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
-from mtrl_imgrad.supervised.batch_norm import frozen_statistics
+from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
-from mtrl_imgrad.supervised.losses import make_loss
-from mtrl_imgrad.supervised.metrics import MetricSet
+from mtrl_imgrad.supervised.forward import Forward
+from mtrl_imgrad.supervised.joint_feed import JointFeed
+from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
 from mtrl_imgrad.supervised.optimizer import make_optimizer
+from mtrl_imgrad.supervised.parts import Feed, Part
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
-from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
+from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
-from mtrl_imgrad.validation import NonNegativeInt, PositiveOrInf, Seed, checked
+from mtrl_imgrad.supervised.task_feed import TaskFeed
+from mtrl_imgrad.supervised.trainer_checks import check_step, check_task_scales, check_task_splits, read_device
+from mtrl_imgrad.validation import NonNegativeInt, Positive, PositiveOrInf, Seed, checked
 
 __all__ = ["MultiTaskTrainer"]
-
-_AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @checked
@@ -52,13 +51,16 @@ class MultiTaskTrainer:
 
     Args:
         model: moved to ``device``.
-        data: its tasks must be the model's.
+        data: its tasks must be the model's. With `TaskSplits` each task's batch is a micro-batch of the step, whose
+            graph is freed before the next.
         combiner: a `Combiner`, or its registry name. With one task it has no part in the update.
         combiner_kwargs: arguments for a registry name; what is left out follows from the run, see `run_combiner`.
         optimization: Adam, its schedule, epochs, batches, mixed precision.
         reporting: which epochs are evaluated and which steps logged.
         gradients: ``"features"`` combines at the model's representation, with one backward through the trunk.
         heads: gradient of a task's own parameters: its plain gradient, or that times the task's weight.
+        task_scales: multiplies the losses of some tasks, as another unit of the target would: how unequal they are is
+            a dial. Metrics are as they were.
         sharing: which parameters are shared, see `split_parameters`.
         max_grad_norm: shorten the combined gradient of the shared parameters to this norm.
         on_nonfinite: what becomes of a step with a NaN or an infinity, see `Combiner.backward`. What is left out is
@@ -81,7 +83,7 @@ class MultiTaskTrainer:
     def __init__(
         self,
         model: TaskModel,
-        data: Splits,
+        data: Splits | TaskSplits,
         combiner: str | Combiner = "imgrad",
         *,
         combiner_kwargs: Mapping[str, Any] | None = None,
@@ -89,6 +91,7 @@ class MultiTaskTrainer:
         reporting: ReportConfig | None = None,
         gradients: Literal["losses", "features"] = "losses",
         heads: Heads = "unweighted",
+        task_scales: Mapping[str, Positive] | None = None,
         sharing: SharingRule = "cagrad",
         max_grad_norm: PositiveOrInf | None = None,
         on_nonfinite: OnNonFinite = "raise",
@@ -103,9 +106,10 @@ class MultiTaskTrainer:
             raise TaskMismatchError(f"the model's tasks are {model.tasks}, the data's {data.tasks}")
         if gradients == "features" and not isinstance(model, FeatureModel):
             raise ArgumentError(f"gradients='features' needs one representation for all heads; {model.name} has none")
+        check_task_scales(task_scales or {}, model.task_names)
         self.optimization = optimization or OptimizationConfig()
         self.reporting = reporting or ReportConfig()
-        self.device = _device(device)
+        self.device = read_device(device)
         self.replica = Replica(group)
         self.replica.check_batches(model.tasks, self.optimization.batch_size)
         if self.optimization.amp == "fp16" and self.device.type != "cuda":
@@ -114,22 +118,25 @@ class MultiTaskTrainer:
             raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with amp='fp16', which skips steps itself")
         self.on_nonfinite = on_nonfinite
         self.model, self.data, self.protocol = model.to(self.device), data, protocol
+        self.evaluation_mode, self.seed = evaluation_mode, seed
+        self.feed = self._make_feed(data, num_workers)
         self.combiner = run_combiner(
             combiner, combiner_kwargs or {}, tasks=model.tasks, seed=seed, steps_per_epoch=self.steps_per_epoch
         )
         check_on_nonfinite(on_nonfinite, self.combiner)
-        _check_step(self.combiner, gradients, max_grad_norm)
+        check_step(self.combiner, gradients, max_grad_norm)
+        if isinstance(data, TaskSplits):
+            check_task_splits(self.combiner, data, gradients, self.replica.size)
         self.gradients, self.heads, self.max_grad_norm = gradients, heads, max_grad_norm
-        self.evaluation_mode, self.seed, self.num_workers = evaluation_mode, seed, num_workers
         self.epoch = 0
         """Epochs that are done."""
         self.step = 0
         """Batches that are done."""
-        self._left_out = NonFiniteCounts([task.name for task in model.tasks])
-        self._losses = {task.name: make_loss(task, protocol) for task in model.tasks}
-        split = split_parameters(model, sharing)
-        self._shared = split.shared
-        self._own = [parameter for parameters in split.own.values() for parameter in parameters]
+        self.forward = Forward(self.model, protocol, self.optimization.amp, gradients == "features", task_scales or {})
+        self._names = list(model.task_names)
+        self._left_out = NonFiniteCounts(self._names)
+        self._shared, self._own_of = split_parameters(model, sharing)
+        self._own = [parameter for parameters in self._own_of.values() for parameter in parameters]
         self._optimizer = make_optimizer(self.combiner, self._shared, self._own, self.optimization, self.device)
         self._scaler = torch.amp.GradScaler("cuda") if self.optimization.amp == "fp16" else None
 
@@ -149,22 +156,22 @@ class MultiTaskTrainer:
     @property
     def steps_per_epoch(self) -> int:
         """Updates of an epoch."""
-        count, size = length(self.data.train), self.optimization.batch_size
-        return count // size if self._drops_last() else math.ceil(count / size)
+        return self.feed.steps_per_epoch
 
     def evaluate(self, split: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """Metrics by task and mean losses by task, over a split of ``data.evaluation``."""
         metrics = MetricSet(self.model.tasks, self.protocol)
-        totals, count = torch.zeros(len(self._losses), dtype=torch.float64, device=self.device), 0
+        totals = {name: torch.zeros(2, dtype=torch.float64, device=self.device) for name in self._names}
         self.model.train(self.evaluation_mode == "train")
         with torch.no_grad():
-            for images, targets in self._batches(self.data.evaluation[split]):
-                predictions, _ = self._predict(images)
-                metrics.update(predictions, targets)
-                totals += torch.stack(self._task_losses(predictions, targets)).double() * len(images)
-                count += len(images)
-        totals, number = self.replica.merge(metrics, totals, count)
-        return metrics.compute(), dict(zip(self._losses, (totals / number).tolist(), strict=True))
+            for part in self.feed.evaluation(split):
+                predictions, _ = self.forward.predict(part.images, list(part.targets))
+                for name, target in part.targets.items():
+                    metrics.metrics[name].update(predictions[name], target)
+                    loss = self.forward.by_task[name](predictions[name], target).double()
+                    totals[name] += len(part.images) * torch.stack([loss, torch.ones_like(loss)])
+        sums, counts = self.replica.merge(metrics, torch.stack(list(totals.values()))).T
+        return metrics.compute(), dict(zip(self._names, (sums / counts).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """What continues the run bit for bit after an epoch."""
@@ -197,10 +204,8 @@ class MultiTaskTrainer:
         learning_rate = self.optimization.learning_rate_at(self.epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        if hasattr(self.data.train, "set_epoch"):
-            self.data.train.set_epoch(self.epoch)
         began = time.perf_counter()
-        self._left_out = NonFiniteCounts(list(self._losses))
+        self._left_out = NonFiniteCounts(self._names)
         with self._own_random_numbers():
             train_losses, diagnostics = self._train(advance)
         self.replica.share_buffers(self.model)
@@ -225,22 +230,27 @@ class MultiTaskTrainer:
     def _train(self, advance: Callable[[], object]) -> tuple[dict[str, float], list[dict[str, float]]]:
         """One pass over the training images."""
         self.model.train()
-        totals = torch.zeros(len(self._losses), dtype=torch.float64, device=self.device)
-        counts = torch.zeros_like(totals)  # images with a finite loss: all, unless others may be left out
+        totals = {name: torch.zeros(2, dtype=torch.float64, device=self.device) for name in self._names}
         rows: list[dict[str, float]] = []
-        size, count = self.optimization.batch_size, length(self.data.train)
-        for number, (images, targets) in enumerate(self._batches(self.data.train, shuffle=True)):
-            every = self.reporting.log_every
-            whole = min(size, count - number * size)  # images of the batch, those of other ranks included
-            losses, row = self.update(images, targets, bool(every) and self.step % every == 0, whole)
-            finite = losses.isfinite()
-            totals += torch.where(finite, losses.double(), 0.0) * whole
-            counts += finite * whole
+        every = self.reporting.log_every
+        for parts in self.feed.steps(self.epoch):
+            log = bool(every) and self.step % every == 0
+            if isinstance(self.data, TaskSplits):
+                losses, row = self.update_by_parts(parts, log)
+            else:
+                (part,) = parts
+                values, row = self.update(part.images, part.targets, log, part.whole)
+                losses = dict(zip(self._names, values, strict=True))
+            whole = {name: part.whole for part in parts for name in part.targets}
+            for name, loss in losses.items():  # images with a finite loss: all, unless others may be left out
+                finite, value = loss.isfinite(), loss.double()
+                totals[name] += whole[name] * torch.stack([torch.where(finite, value, 0.0), finite.double()])
             if row is not None:
                 rows.append({"epoch": self.epoch, "step": self.step, **row})
             self.step += 1
             advance()
-        return dict(zip(self._losses, (totals / counts).tolist(), strict=True)), rows
+        sums, counts = torch.stack(list(totals.values())).T
+        return dict(zip(self._names, (sums / counts).tolist(), strict=True)), rows
 
     def update(
         self, images: Tensor, targets: Mapping[str, Tensor], log: bool = False, whole: int | None = None
@@ -260,8 +270,8 @@ class MultiTaskTrainer:
         Raises:
             NonFiniteError: if a loss or a gradient is NaN or infinite; names the epoch and the step.
         """
-        predictions, features = self._predict(images)
-        losses = self._task_losses(predictions, targets)
+        predictions, features = self.forward.predict(images)
+        losses = self.forward.losses(predictions, targets)
         rows = self.replica.rows(self.model.tasks, targets, self.protocol, whole)
         gramian = self._probe(losses, features, rows) if log else None
         self._optimizer.zero_grad()
@@ -279,28 +289,83 @@ class MultiTaskTrainer:
                 rows=rows,
             )
         except NonFiniteError as error:
-            raise NonFiniteError(
-                f"epoch {self.epoch}, step {self.step}, tasks {list(self._losses)}: {error}"
-            ) from error
+            raise self._located(error, self._names) from error
         values = self.replica.mean(torch.stack([loss.detach() for loss in losses]), rows)
         self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
         if combination.skipped:
             return values, None
-        if self._scaler is None:
-            self._optimizer.step()
-        else:
-            assert isinstance(self._optimizer, torch.optim.Optimizer), "make_optimizer refuses the rest with a scaler"
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
+        self._move()
         if self.combiner.needs_losses_after_step:
-            after = self._losses_again(images, targets)
+            with self.forward.second_look():
+                after = torch.stack(self.forward.losses(self.forward.predict(images)[0], targets))
             after_step(self.combiner, combination, after, self.replica.group, rows)
         if not log or combination.non_finite:
             return values, None
         gramian = combination.gramian if gramian is None else gramian
         assert gramian is not None, "probed where the combiner does not bring it"
-        row = dict(zip((f"loss/{name}" for name in self._losses), values.tolist(), strict=True))
-        return values, {**row, **step_diagnostics(gramian, combination.weights, list(self._losses))}
+        row = dict(zip((f"loss/{name}" for name in self._names), values.tolist(), strict=True))
+        return values, {**row, **step_diagnostics(gramian, combination.weights, self._names)}
+
+    def update_by_parts(
+        self, parts: Sequence[Part], log: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, float] | None]:
+        """One step of the optimizer on a batch a task; the graph of one is freed before the next is run.
+
+        Args:
+            parts: of different tasks, one each; tasks without one are absent from the step.
+            log: whether to return diagnostics.
+
+        Returns:
+            The losses before the step by task, detached, and with ``log`` what is known of the step: the losses, and
+            where the combiner formed the Gramian, the rest of `step_diagnostics`.
+
+        Raises:
+            NonFiniteError: if a loss or a gradient is NaN or infinite; names the epoch and the step.
+        """
+        values: dict[str, Tensor] = {}
+        self._optimizer.zero_grad()
+        try:
+            with self.combiner.accumulate(
+                heads=self.heads,
+                max_grad_norm=self.max_grad_norm,
+                grad_scaler=self._scaler,
+                on_nonfinite=self.on_nonfinite,
+            ) as step:
+                for part in parts:
+                    ((name, loss),) = self.forward.losses_of(part).items()
+                    step.backward([loss], self._shared, self._own_of[name], tasks=[self._names.index(name)])
+                    values[name] = loss.detach()
+        except NonFiniteError as error:
+            raise self._located(error, sorted(values, key=self._names.index)) from error
+        combination, present = step.combination, [self._names[k] for k in step.tasks]
+        assert combination is not None, "the block has ended"
+        self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
+        if combination.skipped:
+            return values, None
+        self._move()
+        if self.combiner.needs_losses_after_step:
+            with self.forward.second_look():
+                after = {name: loss for part in parts for name, loss in self.forward.losses_of(part).items()}
+            left = [k for k in step.tasks if k not in combination.non_finite]
+            self.combiner.after_step(torch.stack([after[self._names[k]] for k in left]), left)
+        if not log or combination.non_finite:
+            return values, None
+        row = {f"loss/{name}": float(values[name]) for name in present}
+        if combination.gramian is not None and len(present) > 1:
+            row |= step_diagnostics(combination.gramian, combination.weights, present)
+        return values, row
+
+    def _move(self) -> None:
+        """The optimizer's step."""
+        if self._scaler is None:
+            self._optimizer.step()
+            return
+        assert isinstance(self._optimizer, torch.optim.Optimizer), "make_optimizer refuses the rest with a scaler"
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+    def _located(self, error: NonFiniteError, names: list[str]) -> NonFiniteError:
+        return NonFiniteError(f"epoch {self.epoch}, step {self.step}, tasks {names}: {error}")
 
     def _probe(self, losses: list[Tensor], features: Tensor | None, rows: list[float] | None) -> Tensor | None:
         """The Gramian, unless the combiner is about to form it."""
@@ -313,49 +378,11 @@ class MultiTaskTrainer:
             return self.replica.gramian(losses, inputs, features is not None, rows, scale)
         return probe_gramian(losses, inputs, scale)
 
-    def _predict(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Predictions in float32, and the representation if gradients are combined there."""
-        amp = self.optimization.amp
-        with nullcontext() if amp == "none" else torch.autocast(self.device.type, _AMP_TYPES[amp]):
-            features = None
-            if self.gradients == "features" and isinstance(self.model, FeatureModel):
-                features = self.model.features(images)
-                predictions = self.model.heads(features)
-            else:
-                predictions = self.model(images)
-        return {name: prediction.float() for name, prediction in predictions.items()}, features
-
-    def _task_losses(self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> list[Tensor]:
-        return [loss(predictions[name], targets[name]) for name, loss in self._losses.items()]
-
-    def _losses_again(self, images: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """The batch's losses after the step, in training mode, as FAMO's authors take them."""
-        once = frozen_statistics(self.model) if self.protocol == "fixed" else nullcontext()
-        with torch.no_grad(), once:
-            return torch.stack(self._task_losses(self._predict(images)[0], targets))
-
-    def _batches(self, split: ItemDataset, shuffle: bool = False) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        generator = torch_generator(self.seed, Stream.ORDER, self.epoch)
-        order = RandomSampler(split, generator=generator) if shuffle else range(length(split))  # type: ignore[arg-type]
-        loader = DataLoader(
-            split,
-            batch_sampler=self.replica.batches(
-                order, self.optimization.batch_size, shared=shuffle, drop_last=shuffle and self._drops_last()
-            ),
-            num_workers=self.num_workers,
-            generator=generator,
-            pin_memory=self.device.type == "cuda",
-        )
-        for images, targets in loader:
-            wanted = {name: targets[name].to(self.device, non_blocking=True) for name in self._losses}
-            yield images.to(self.device, non_blocking=True), wanted
-
-    def _drops_last(self) -> bool:
-        """Whether the last batch is left out: one vector alone has no variance that batch norm could use."""
-        return (
-            all(task.kind == "attribute" for task in self.model.tasks)
-            and 0 < length(self.data.train) % self.optimization.batch_size < 2 * self.replica.size
-        )
+    def _make_feed(self, data: Splits | TaskSplits, num_workers: int) -> Feed:
+        size = self.optimization.batch_size
+        if isinstance(data, TaskSplits):
+            return TaskFeed(data, size, self.seed, self.device, num_workers)
+        return JointFeed(data, size, self.replica, self.seed, self.device, num_workers)
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
@@ -367,29 +394,3 @@ class MultiTaskTrainer:
             stream, indices = (Stream.RANK, (self.epoch, rank)) if rank else (Stream.TORCH, (self.epoch,))
             torch.manual_seed(stream_seed(self.seed, stream, *indices))
             yield
-
-
-def _check_step(combiner: Combiner, gradients: str, max_grad_norm: float | None) -> None:
-    """A combination that is a step already cannot be clipped as a gradient, nor be taken at a representation."""
-    if not combiner.returns_step:
-        return
-    if gradients != "losses":
-        raise ArgumentError(
-            f"gradients={gradients!r} does not go with {combiner.name}, whose moments are of parameters; take 'losses'"
-        )
-    if max_grad_norm is not None:
-        raise ArgumentError(
-            f"max_grad_norm={max_grad_norm:g} does not go with {combiner.name}: it makes a step, whose length is the "
-            "learning rate's business"
-        )
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise ArgumentError(f"device must be auto, cpu, cuda ... and there, got {device!r} ({error})") from error
-    return found

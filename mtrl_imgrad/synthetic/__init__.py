@@ -9,6 +9,10 @@
 Pictures are in `mtrl_imgrad.synthetic.plots`, the command in `mtrl_imgrad.experiments.synthetic`.
 """
 
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.synthetic", "rich", "yaml", "matplotlib")
+
 from mtrl_imgrad.combiners.method_strings import Method, parse_method
 from mtrl_imgrad.reporting.tables import TextTable
 from mtrl_imgrad.synthetic.measures import Curves, Outcome, curves, outcomes

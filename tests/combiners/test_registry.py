@@ -124,7 +124,7 @@ def test_without_torchjd_everything_else_works_and_the_adapters_say_what_to_inst
         "except MissingDependencyError as error: print(error)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 'pip install "mtrl-imgrad[torchjd]"' in found.stdout
+    assert "pip install 'mtrl-imgrad[torchjd]'" in found.stdout
 
 
 def test_public_names_exist():

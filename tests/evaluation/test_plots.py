@@ -12,7 +12,8 @@ from matplotlib.colors import to_rgb
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
-from mtrl_imgrad.evaluation.plots import bars, curve, plot_per_task_bars, plot_success_curve
+from mtrl_imgrad.evaluation.plots import bars, curve, plot_per_task_bars, plot_success_curve, task_curves
+from mtrl_imgrad.evaluation.plots.titles import spread
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.reporting.figures import PALETTE, save_figure
@@ -78,6 +79,12 @@ def line_at(axes, steps, values):
     ]
 
 
+def band_at(axes, step):
+    """Lower and upper end of the first band at a step."""
+    vertices = axes.collections[0].get_paths()[0].vertices
+    return sorted(set(vertices[vertices[:, 0] == step][:, 1]))
+
+
 def boxes(figure, texts):
     renderer = FigureCanvasAgg(figure).get_renderer()
     return [text.get_window_extent(renderer) for text in texts]
@@ -87,24 +94,20 @@ def test_curve_shows_the_numbers(tmp_path, figures):
     rates = np.array([[0.0, 0.3], [0.5, 0.9], [1.0, 0.6]])
     history = history_of(rates, [20_000, 40_000, 60_000])
     path = plot_success_curve(history, tmp_path / "new" / "curve.png", env="MT2", combiner="imgrad", seed=7)
-    axes = figures[0].axes[0]
+    axes, *panels = figures[0].axes
     steps = [20, 40, 60]
-    for k in range(2):
-        assert len(line_at(axes, steps, rates[:, k])) == 1
-    mean = line_at(axes, steps, rates.mean(axis=1))
-    assert mean[0].get_linewidth() > 2 * line_at(axes, steps, rates[:, 0])[0].get_linewidth() * 0.9
-    band = axes.collections[0].get_paths()[0].vertices
-    low, high = history.mean_intervals[1]
-    np.testing.assert_allclose(sorted(set(band[band[:, 0] == 40][:, 1])), [low, high])
+    assert len(line_at(axes, steps, rates.mean(axis=1))) == 1
+    np.testing.assert_allclose(band_at(axes, 40), history.mean_intervals[1])
     assert axes.get_ylim() == (-0.02, 1.02)
     assert axes.get_xlim() == (0, 60)
     assert axes.get_xlabel() == "environment steps, all tasks together (thousands)"
-    texts = [text.get_text() for text in axes.texts]
-    assert {"1.00  task-0", "0.60  task-1", "0.80  mean of 2 tasks", "MT2  ·  imgrad  ·  seed 7"} == set(texts)
-    assert "10 episodes a task, band: 95 % interval" in axes.get_title("left")
-    image = matplotlib.image.imread(path)
-    assert image.shape[:2] == (750, 1440)
-    assert np.ptp(image) > 0.9
+    assert {text.get_text() for text in axes.texts} == {"0.80  mean of 2 tasks", "MT2  ·  imgrad  ·  seed 7"}
+    assert "10 episodes a task, bands: 95 % intervals" in axes.get_title("left")
+    assert [panel.get_title("left") for panel in panels] == ["task-0   1.00", "task-1   0.60"]
+    for k, panel in enumerate(panels):
+        assert len(line_at(panel, steps, rates[:, k])) == 1
+        np.testing.assert_allclose(band_at(panel, 40), history.reports[1].intervals[k])
+    assert np.ptp(matplotlib.image.imread(path)) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -118,16 +121,23 @@ def test_steps_come_in_a_readable_unit(tmp_path, figures, last, ticks, unit):
     assert axes.get_xlim() == (0, ticks)
 
 
-@pytest.mark.parametrize("final", [np.ones(10), np.zeros(10), np.linspace(0, 1, 10), [0.5] * 10, [1.0] * 9 + [0.0]])
-def test_names_of_ten_tasks_do_not_overlap_nor_leave_the_picture(tmp_path, figures, final):
-    names = list_tasks("MT10")
-    plot_success_curve(history_of([np.zeros(10), final], [1_000_000, 2_000_000], names=names), tmp_path / "c.png")
-    labels = [text for text in figures[0].axes[0].texts if text.get_text()[:1].isdigit()]
-    assert len(labels) == 11
-    extents = boxes(figures[0], labels)
-    assert not any(a.overlaps(b) for a, b in itertools.combinations(extents, 2))
-    right = figures[0].bbox.width
-    assert all(box.x1 <= right and box.y0 >= 0 and box.y1 <= figures[0].bbox.height for box in extents)
+@pytest.mark.parametrize("task_set", ["MT10", "MT50"])
+def test_names_of_panels_do_not_overlap_nor_leave_the_picture(tmp_path, figures, task_set):
+    names = list_tasks(task_set)
+    history = history_of([np.zeros(len(names)), np.ones(len(names))], [1_000_000, 2_000_000], names=names)
+    figure = task_curves({"imgrad": [history]}, title=task_set)
+    if task_set == "MT10":
+        plot_success_curve(history, tmp_path / "c.png")
+        figures.append(figure)
+    else:
+        figures.append(figure)
+    for figure in figures:
+        figure.draw_without_rendering()
+        titles = [axes._left_title for axes in figure.axes if axes.get_title("left").endswith(("v3", "1.00"))]
+        assert len(titles) == len(names)
+        extents = boxes(figure, titles)
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(extents, 2))
+        assert all(box.x1 <= figure.bbox.width and box.x0 >= 0 for box in extents)
 
 
 def test_fifty_tasks_are_a_map(tmp_path, figures):
@@ -136,7 +146,7 @@ def test_fifty_tasks_are_a_map(tmp_path, figures):
     plot_success_curve(history_of(rates, [100, 200, 300, 400], names=names), tmp_path / "c.png")
     curve, tasks = figures[0].axes[:2]
     assert len(line_at(curve, [100, 200, 300, 400], rates.mean(axis=1))) == 1
-    assert len(curve.lines) == 1
+    assert len(curve.lines) == 2  # with that to its name
     shown = [label.get_text() for label in tasks.get_yticklabels()]
     order = [names.index(name) for name in shown]
     assert sorted(order) == list(range(50))
@@ -228,7 +238,8 @@ def test_a_task_without_a_notion_of_success_is_left_out_and_the_caption_says_so(
         history.append(when, without_success(np.array([True, False]), [when, when]))
     plot_success_curve(history, tmp_path / "c.png")
     axes = figures[0].axes[0]
-    assert [text.get_text()[:12] for text in axes.texts if text.get_text()] == ["0.25  task-0", "0.25  mean o"]
+    assert len(figures[0].axes) == 1  # one task needs no panel beside the mean
+    assert [text.get_text() for text in axes.texts if text.get_text()] == ["0.25  mean of 1 task"]
     assert "without 1 task whose environment says nothing of success" in axes.get_title("left")
     plot_per_task_bars(history.reports[0], tmp_path / "b.png")
     assert [text.get_text() for text in figures[1].axes[0].texts][:3] == ["0.25", "-", "0.25"]
@@ -239,10 +250,10 @@ def test_where_no_task_knows_of_success_returns_are_drawn(tmp_path, figures):
     for when, returns in ((0, [-5, 10]), (100, [-3, 30]), (200, [-4, 50])):
         history.append(when, without_success(np.zeros(2, bool), returns))
     plot_success_curve(history, tmp_path / "c.png")
-    axes = figures[0].axes[0]
+    axes, *panels = figures[0].axes
     assert axes.get_ylabel() == "normalized return"
-    assert line_at(axes, [0, 100, 200], [0, 1, 0.5])
-    assert line_at(axes, [0, 100, 200], [0, 0.5, 1])
+    assert line_at(panels[0], [0, 100, 200], [0, 1, 0.5])
+    assert line_at(panels[1], [0, 100, 200], [0, 0.5, 1])
     with pytest.raises(ArgumentError, match="a task with a notion of success"):
         plot_per_task_bars(history.reports[0], tmp_path / "b.png")
 
@@ -261,7 +272,7 @@ def test_pyplot_keeps_nothing(tmp_path):
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=13), st.floats(0.01, 0.06))
 def test_spread_names_keep_distance_and_order(heights, gap):
-    placed = curve._spread(heights, gap)
+    placed = spread(heights, gap)
     order = np.argsort(placed)
     assert (np.diff(placed[order]) >= gap - 1e-9).all()
     assert (np.diff(np.array(heights)[order]) >= 0).all()

@@ -48,8 +48,10 @@ def test_a_run_leaves_everything_behind(run):
     assert f"rollout/success_rate/{TASKS[0]}" in rows[0]
     events = EventAccumulator(str(run)).Reload()
     tags = events.Tags()["scalars"]
-    for tag in ("eval/success_rate", f"eval/success_rate/{TASKS[1]}", "train/critic_loss", "grad/cos_min"):
+    for tag in ("eval/success_rate", f"eval/success_rate/{TASKS[1]}", "train/critic_loss"):
         assert tag in tags
+    assert "grad/cos_min" in rows[-1]
+    assert "grad/cos_min" not in tags, "which repeats grad/critic/cos_min"
     assert load_config(run / "config.yaml").run_dir is None
     for tag in ("grad/critic/imbalance", f"combiner/actor/weight/{TASKS[0]}", "combiner/critic/residual"):
         assert tag in tags
@@ -272,6 +274,9 @@ def test_completion_knows_commands_options_and_presets(tmp_path, capsys):
     expected = {
         "tra": {"train"},
         "train --pres": {"--preset"},
+        "train --gae": {"--gae-lambda"},
+        "train --learning-st": {"--learning-starts"},
+        "train --agent mtp": {"mtppo"},
         "train --preset mt10_c": {"mt10_cagrad_paper", "mt10_cpu"},
         "supervised --resu": {"--resume"},
         "supervised --data cel": {"celeba"},

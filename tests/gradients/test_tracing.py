@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.gradients.execution import Execution
 from mtrl_imgrad.gradients.tracing import Traced
 
 
@@ -23,7 +24,7 @@ def test_replays_the_same_numbers_for_new_values_and_shapes():
         expected, found = _function(parameters, x), traced(parameters, x)
         for name in expected:
             assert torch.equal(expected[name], found[name])
-    assert len(traced._graphs) == 2
+    assert len(traced._records) == 2
 
 
 def test_calls_the_function_once_for_each_shape():
@@ -33,7 +34,7 @@ def test_calls_the_function_once_for_each_shape():
         calls.append(x.shape)
         return x * 2
 
-    traced, plain = Traced(counted), Traced(counted, enabled=False)
+    traced, plain = Traced(counted), Traced(counted, Execution(trace=False))
     for _ in range(3):
         traced(torch.ones(2))
     traced(torch.ones(2, dtype=torch.float64))
@@ -55,7 +56,7 @@ def test_pickles_without_its_records():
     traced = Traced(_double)
     traced(torch.ones(2))
     copied = pickle.loads(pickle.dumps(traced))
-    assert copied._graphs == {}
+    assert copied._records == {}
     assert torch.equal(copied(torch.ones(2)), torch.full((2,), 2.0))
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.losses import make_loss
+from mtrl_imgrad.supervised.objectives import make_loss
 from tests.support.supervised.benchmark_tasks import CELEBA, NYUV2
 
 SEGMENTATION, DEPTH, NORMAL = NYUV2

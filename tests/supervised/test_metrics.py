@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.supervised.metrics import MetricSet, make_metric
+from mtrl_imgrad.supervised.metric_set import MetricSet
+from mtrl_imgrad.supervised.objectives import make_metric
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from tests.support.supervised.benchmark_tasks import CELEBA, CITYSCAPES, NYUV2
 

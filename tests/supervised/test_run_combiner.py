@@ -7,8 +7,8 @@ import torch
 
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.models import make_model
+from mtrl_imgrad.supervised.objectives import make_loss
 from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.tasks import TaskSpec

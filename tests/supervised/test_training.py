@@ -26,8 +26,8 @@ from mtrl_imgrad.experiments.supervised.history import RunResult, best_epoch, re
 from mtrl_imgrad.experiments.supervised.run import load_model, make_trainer, resume, train
 from mtrl_imgrad.supervised.datasets import AttributeSample, DenseSample, write_celeba, write_nyuv2
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
-from mtrl_imgrad.supervised.losses import make_loss
 from mtrl_imgrad.supervised.models import make_model
+from mtrl_imgrad.supervised.objectives import make_loss
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import Splits
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
@@ -94,7 +94,8 @@ def weights_of(trainer):
 
 
 def batch_of(trainer):
-    return next(iter(trainer._batches(trainer.data.train)))
+    part = next(trainer.feed.in_order(trainer.data.train))
+    return part.images, part.targets
 
 
 # The trainer
@@ -262,7 +263,7 @@ def test_a_loss_that_is_not_finite_is_named(root):
 def test_a_run_may_go_on_without_a_lost_task(root, tmp_path, monkeypatch, on_nonfinite, combiner):
     """One batch has NaN for the depth: counted in the record and in epochs.csv, and all else stays finite."""
     trainer = trainer_for(root, combiner=combiner, on_nonfinite=on_nonfinite)
-    task_losses, before = trainer._task_losses, []
+    task_losses, before = trainer.forward.losses, []
 
     def lossy(predictions, targets):
         losses = task_losses(predictions, targets)
@@ -271,7 +272,7 @@ def test_a_run_may_go_on_without_a_lost_task(root, tmp_path, monkeypatch, on_non
             losses[1] = losses[1] * torch.nan
         return losses
 
-    monkeypatch.setattr(trainer, "_task_losses", lossy)
+    monkeypatch.setattr(trainer.forward, "losses", lossy)
     update, after = trainer.update, {}
 
     def spied(*args, **kwargs):
@@ -350,8 +351,8 @@ def test_wrong_arguments_are_named(root):
 def test_diagnostics_are_those_of_plain_gradients(root):
     trainer = trainer_for(root, combiner="linear_scalarization")
     images, targets = batch_of(trainer)
-    predictions, _ = trainer._predict(images)
-    losses = trainer._task_losses(predictions, targets)
+    predictions, _ = trainer.forward.predict(images)
+    losses = trainer.forward.losses(predictions, targets)
     G = torch.stack(
         [
             torch.cat([g.flatten() for g in torch.autograd.grad(loss, trainer._shared, retain_graph=True)])
@@ -385,7 +386,8 @@ def test_cos_theta_of_two_tasks_has_a_closed_form():
 @pytest.mark.parametrize("name", list_presets("supervised"))
 def test_presets_load_and_their_networks_exist(name):
     config = load_config(preset_path("supervised", name))
-    tasks = [TaskSpec("a", "attribute", 1)] if config.data.format == "celeba" else [TaskSpec("depth", "depth", 1)]
+    of_scenes = config.data.format in ("nyuv2", "cityscapes")
+    tasks = [TaskSpec("depth", "depth", 1) if of_scenes else TaskSpec("a", "attribute", 1)]
     for model in (config.model.model, config.model.single_task_model):
         assert make_model(model, tasks, width=1 / 16).task_names
 

@@ -31,8 +31,8 @@ class GradientDiagnosticsCallback(BaseCallback):
     A step from which tasks were left out (``on_nonfinite``) is not recorded.
 
     The same names without a network (``grad/cos_min``) repeat those of ``main``, so that what reads the
-    library's plain tags finds them, whatever networks an agent has. These, and the values of single tasks, go
-    to TensorBoard, CSV and JSON, not to the printed table, which they would flood.
+    library's plain tags finds them, whatever networks an agent has. These go to CSV and JSON; the values of
+    single tasks to TensorBoard as well; neither to the printed table, which they would flood.
 
     A record is of the first training after every ``log_freq`` steps, and made where that training is over. So a
     `MTCheckpointCallback` that comes after this one in a list of callbacks finds it in the logs.
@@ -83,19 +83,20 @@ class GradientDiagnosticsCallback(BaseCallback):
             found = _scalars_on_host(combination)
             self._record(f"/{network}", found)
             if network == self.main:
-                self._record("", found, on_screen=False)
+                self._record("", found, repeated=True)
 
-    def _record(self, network: str, found: dict[str, list[float]], on_screen: bool = True) -> None:
+    def _record(self, network: str, found: dict[str, list[float]], repeated: bool = False) -> None:
         names = task_names_of(self.model, self.training_env)
+        hidden = ("stdout", "log", "tensorboard") if repeated else ("stdout", "log")
         for tag, values in found.items():
             group, _, name = tag.partition("/")
             key = f"{group}{network}/{name}"
             if name in ("norm", "weight"):
                 if len(values) != len(names):
                     raise TaskMismatchError(f"{key} has {len(values)} values, but the tasks are {names}")
-                record_per_task(self.logger, key, names, values, on_screen=False)
+                record_per_task(self.logger, key, names, values, exclude=hidden)
             else:
-                self.logger.record(key, values[0], exclude=None if on_screen else ("stdout", "log"))
+                self.logger.record(key, values[0], exclude=hidden if repeated else None)
 
 
 def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:

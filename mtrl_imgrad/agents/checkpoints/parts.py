@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.gradients.compilation import missing_compiler
 from mtrl_imgrad.gradients.conditional_step import check_optimizer
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def _progress(agent: MultiTaskAlgorithm) -> dict[str, Any]:
         "counters": {name: getattr(agent, name) for name in COUNTERS},
         "remaining": agent._current_progress_remaining,
         "wants_jacobian": agent.wants_jacobian,
+        "compiled": agent.execution.compile,
         "episodes": None if episodes is None else [dict(info) for info in episodes],
         "successes": None if successes is None else [float(success) for success in successes],
         "task_successes": {name: list(window) for name, window in agent.task_success_buffers.items()},
@@ -119,7 +121,7 @@ def _progress(agent: MultiTaskAlgorithm) -> dict[str, Any]:
     }
 
 
-def _set_progress(agent: MultiTaskAlgorithm, state: Mapping[str, Any]) -> None:
+def _set_progress(agent: MultiTaskAlgorithm, state: Mapping[str, Any]) -> str | None:
     for name in COUNTERS:
         setattr(agent, name, int(state["counters"][name]))
     agent._current_progress_remaining = float(state["remaining"])
@@ -132,6 +134,16 @@ def _set_progress(agent: MultiTaskAlgorithm, state: Mapping[str, Any]) -> None:
         window.extend(map(float, state["task_successes"][name]))
     agent.non_finite.set_state(state["non_finite"])
     agent._unwritten_records = tuple(_checked_record(record) for record in state["records"])
+    return _restore_execution(agent, bool(state.get("compiled", False)))
+
+
+def _restore_execution(agent: MultiTaskAlgorithm, compiled: bool) -> str | None:
+    """Go on as a checkpoint's run did, unless ``compile`` is given; a sentence where that is impossible."""
+    if agent.compile != "auto" or not agent.trace:
+        return None
+    missing = missing_compiler(agent.device) if compiled else None
+    agent.execution.compile = compiled and missing is None
+    return f"its updates were compiled, but {missing}" if missing else None
 
 
 def _records(logger: Logger | None) -> list[list[Any]]:

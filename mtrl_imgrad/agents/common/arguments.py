@@ -143,6 +143,7 @@ PPO_ARGUMENTS: Expected = {
     "normalize_advantage": (bool, lambda v: True, "True or False"),
     "advantage_scope": (str, lambda v: v in ("batch", "task"), "'batch' or 'task'"),
     "value_normalization": ((str, NoneType), lambda v: v in (None, "popart"), "None or 'popart'"),
+    "noise_beta": (_NUMBER, lambda v: 0 <= v <= 2, "a number in [0, 2]"),
     "ent_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
     "vf_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
     "target_kl": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),

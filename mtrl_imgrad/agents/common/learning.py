@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 
+from mtrl_imgrad.combiners import Status
 from mtrl_imgrad.errors import EnvironmentFaultError, LearningInterruptedError, NonFiniteError
 
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["FiniteCheck", "as_callbacks", "failures_handled"]
+__all__ = ["FiniteCheck", "as_callbacks", "failures_handled", "raise_non_finite"]
 
 
 class FiniteCheck(BaseCallback):
@@ -87,3 +89,32 @@ def _flat(callback: Any) -> Iterator[Any]:
             yield from _flat(one)
     elif inner is not None:
         yield inner
+
+
+def raise_non_finite(
+    agent: MultiTaskAlgorithm, losses: Mapping[str, Sequence[float]], statuses: Mapping[str, Status], where: str
+) -> NoReturn:
+    """Say what was wrong with an update that was not applied.
+
+    Args:
+        agent: whose update it was.
+        losses: of each task, by ``"critic"`` and ``"actor"``.
+        statuses: of their combiners.
+        where: which update it was, and what became of it.
+    """
+    for side, row in losses.items():
+        for name, loss in zip(agent.tasks.names, row, strict=True):
+            if not math.isfinite(loss):
+                raise NonFiniteError(
+                    f"the {side} loss of task {name!r} is {loss} {where}. A smaller learning_rate or "
+                    "max_grad_norm=1.0 usually helps; on_nonfinite='skip' or 'drop_task' goes on without it"
+                )
+    for side, status in statuses.items():
+        if status == Status.NOT_POSITIVE:
+            name = (agent.critic_combiner if side == "critic" else agent.actor_combiner).name
+            raise NonFiniteError(
+                f"combiner {name!r} cannot weigh the {side} losses, of which the lowest is "
+                f"{min(losses[side]):.6g}, {where}. {status.sentence} Give a lower one in combiner_kwargs, or the "
+                f"{side} another combiner"
+            )
+    raise NonFiniteError(f"a gradient is NaN or infinite {where}, although all losses are finite")

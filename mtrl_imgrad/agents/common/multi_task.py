@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -32,16 +31,18 @@ from mtrl_imgrad.agents.common.arguments import (
     seed_combiners,
 )
 from mtrl_imgrad.agents.common.environments import check_env, check_normalization, check_spaces
+from mtrl_imgrad.agents.common.execution import Compile, begin_execution
 from mtrl_imgrad.agents.common.learning import FiniteCheck, as_callbacks
+from mtrl_imgrad.agents.common.sharing import Sharing
 from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.common.tasks import TaskLayout, check_same_tasks, layout_of
 from mtrl_imgrad.agents.common.unsupported import Refusal, refuse, supported_policy_kwargs
-from mtrl_imgrad.combiners import Combination, Combiner, Status
+from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.combiners.arguments import check_number, check_seed
 from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, NonFiniteError, TaskMismatchError
-from mtrl_imgrad.gradients import Heads, StepSettings
+from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError
+from mtrl_imgrad.gradients import Execution, Heads, Precision, StepSettings
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite
 from mtrl_imgrad.seeding import Stream, stream_seed
 
@@ -60,7 +61,7 @@ class CombinedUpdate(Protocol):
         """Of the critic's gradients."""
 
 
-class MultiTaskAlgorithm(BaseAlgorithm):
+class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     """Mixed in before one of SB3's algorithms; call `_setup_tasks` first in ``_setup_model``."""
 
     update_unit: ClassVar[str] = "updates"
@@ -76,6 +77,11 @@ class MultiTaskAlgorithm(BaseAlgorithm):
     """Set to make the next training compute per-task gradients even where its combiner does without."""
     last_report: CombinedUpdate | None
     heads: Heads
+    trace: bool
+    compile: Compile
+    precision: Precision
+    execution: Execution
+    """How the updates are run: what became of the three arguments."""
     batch_size: Any  # as `max_grad_norm` annotated by SB3's algorithms, each in its own way
     max_grad_norm: Any  # a number or None
     on_nonfinite: OnNonFinite
@@ -291,6 +297,10 @@ class MultiTaskAlgorithm(BaseAlgorithm):
         """The agent's own generators by name, combiners' aside, each with the stream that seeds it."""
         raise NotImplementedError
 
+    def _updates_in(self, total_timesteps: int) -> int:
+        """How many updates a ``learn`` will make; 0 where that cannot be told."""
+        raise NotImplementedError
+
     @property
     def num_tasks(self) -> int:
         """Number of tasks K."""
@@ -337,34 +347,8 @@ class MultiTaskAlgorithm(BaseAlgorithm):
             callback = [FiniteCheck(), *as_callbacks(callback)]
         setup = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         take_over_records(self)
+        begin_execution(self, total_timesteps, anew=self.num_timesteps == 0)
         return setup
-
-    def _raise_non_finite(
-        self, losses: Mapping[str, Sequence[float]], statuses: Mapping[str, Status], where: str
-    ) -> NoReturn:
-        """Say what was wrong with an update that was not applied.
-
-        Args:
-            losses: of each task, by ``"critic"`` and ``"actor"``.
-            statuses: of their combiners.
-            where: which update it was, and what became of it.
-        """
-        for side, row in losses.items():
-            for name, loss in zip(self.tasks.names, row, strict=True):
-                if not math.isfinite(loss):
-                    raise NonFiniteError(
-                        f"the {side} loss of task {name!r} is {loss} {where}. A smaller learning_rate or "
-                        "max_grad_norm=1.0 usually helps; on_nonfinite='skip' or 'drop_task' goes on without it"
-                    )
-        for side, status in statuses.items():
-            if status == Status.NOT_POSITIVE:
-                name = (self.critic_combiner if side == "critic" else self.actor_combiner).name
-                raise NonFiniteError(
-                    f"combiner {name!r} cannot weigh the {side} losses, of which the lowest is "
-                    f"{min(losses[side]):.6g}, {where}. {status.sentence} Give a lower one in combiner_kwargs, or the "
-                    f"{side} another combiner"
-                )
-        raise NonFiniteError(f"a gradient is NaN or infinite {where}, although all losses are finite")
 
     def _step_settings(self) -> StepSettings:
         return StepSettings(self.heads, self.max_grad_norm, self.on_nonfinite)

@@ -12,7 +12,13 @@ __all__ = ["record_per_task", "task_names_of"]
 
 
 def record_per_task(
-    logger: Logger, tag: str, task_names: Sequence[str], values: Iterable[float], *, on_screen: bool = True
+    logger: Logger,
+    tag: str,
+    task_names: Sequence[str],
+    values: Iterable[float],
+    *,
+    on_screen: bool = True,
+    exclude: tuple[str, ...] = (),
 ) -> None:
     """Record ``<tag>/<task>`` for every task.
 
@@ -26,6 +32,7 @@ def record_per_task(
         task_names: K names.
         values: K numbers.
         on_screen: False keeps all of them off the printed table.
+        exclude: outputs that get none of them, by SB3's names.
     """
     keys = [f"{tag}/{name}" for name in task_names]
     shown = [key.partition("/")[2] for key in keys]
@@ -33,7 +40,7 @@ def record_per_task(
     times = Counter(shown)
     for key, cut, value in zip(keys, shown, values, strict=True):
         hidden = not on_screen or times[cut] > 1
-        logger.record(key, float(value), exclude=("stdout", "log") if hidden else None)
+        logger.record(key, float(value), exclude=exclude or (("stdout", "log") if hidden else None))
 
 
 def task_names_of(model: Any, env: Any) -> list[str]:

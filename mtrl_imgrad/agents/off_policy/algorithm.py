@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.type_aliases import MaybeCallback, TrainFrequencyUnit
 from torch import Tensor
 
 from mtrl_imgrad.agents.callbacks.progress import task_progress
@@ -19,14 +19,15 @@ from mtrl_imgrad.agents.checkpoints.parts import Part
 from mtrl_imgrad.agents.checkpoints.plain_values import CLASSES
 from mtrl_imgrad.agents.common.arguments import check_replay_class, two_combiners
 from mtrl_imgrad.agents.common.environments import parse_train_freq
-from mtrl_imgrad.agents.common.learning import failures_handled
+from mtrl_imgrad.agents.common.execution import Compile, make_execution
+from mtrl_imgrad.agents.common.learning import failures_handled, raise_non_finite
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.agents.off_policy.update import UpdateSettings
 from mtrl_imgrad.combiners import Combiner, Status
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import checked
@@ -50,8 +51,8 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
 
     Args:
         policy, env, replay_buffer_class, replay_buffer_kwargs, policy_kwargs, seed: SB3's.
-        combiner, combiner_kwargs, heads, max_grad_norm, on_nonfinite, sampling, reward_normalization, trace: see
-            `MTSAC`.
+        combiner, combiner_kwargs, heads, max_grad_norm, on_nonfinite, sampling, reward_normalization, trace,
+            compile, precision: see `MTSAC`.
         arguments: further ones of SB3's ``OffPolicyAlgorithm``, by name.
     """
 
@@ -80,6 +81,8 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         sampling: Sampling,
         reward_normalization: str | None,
         trace: bool,
+        compile: Compile,
+        precision: Precision,
         **arguments: Any,
     ) -> None:
         owner = type(self).__name__
@@ -104,6 +107,8 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self.sampling = sampling
         self.reward_normalization = reward_normalization
         self.trace = trace
+        self.compile = compile
+        self.precision = precision
         self.wants_jacobian = False
         self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
         check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
@@ -165,6 +170,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
+        self.execution = make_execution(self)
         self.update = self._setup_update()
         self.noise_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
 
@@ -252,6 +258,14 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self.last_report = report
         self._log_update(report, losses, statuses, gradient_steps - applied, with_actor=actor is not None)
 
+    def _updates_in(self, total_timesteps: int) -> int:
+        if self.gradient_steps < 0:
+            return total_timesteps
+        frequency, unit = self.train_freq  # type: ignore[misc]
+        if unit == TrainFrequencyUnit.EPISODE:
+            return 0
+        return total_timesteps // (frequency * self.n_envs) * self.gradient_steps
+
     def _draw_noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.noise_generator, device=self.device)
 
@@ -267,7 +281,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
             critic, actor = (Status(code) for code in statuses.tolist())
             by_side = dict(zip(("critic", "actor"), losses.tolist(), strict=True))
             where = f"in update {self._n_updates + 1}; neither its step nor any later one was applied"
-            self._raise_non_finite(by_side, {"critic": critic, "actor": actor}, where)
+            raise_non_finite(self, by_side, {"critic": critic, "actor": actor}, where)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if with_actor:
             self.logger.record("train/actor_loss", actor_loss)
@@ -321,7 +335,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     # ------------------------------------------------------------------ save and load
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["actor", "critic", "critic_target", "last_report", "update", "noise_generator"]
+        own = ["actor", "critic", "critic_target", "last_report", "update", "execution", "noise_generator"]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

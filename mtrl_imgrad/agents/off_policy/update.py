@@ -19,7 +19,14 @@ from mtrl_imgrad.agents.encoders.dropout import NO_MASKS, DropoutLayers, Masks
 from mtrl_imgrad.agents.off_policy.buffer import TaskBatch
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.combiners import Combiner
-from mtrl_imgrad.gradients import CombinedGradients, NetworkUpdate, ParameterIndex, StepSettings, over_tasks
+from mtrl_imgrad.gradients import (
+    CombinedGradients,
+    Execution,
+    NetworkUpdate,
+    ParameterIndex,
+    StepSettings,
+    over_tasks,
+)
 from mtrl_imgrad.gradients.parameters import Parameters
 from mtrl_imgrad.gradients.tracing import Traced
 
@@ -69,7 +76,7 @@ class OffPolicyUpdate:
         critic_combiner: for the gradients of the critic losses.
         actor_combiner: for the gradients of the actor losses.
         settings: may be set anew between updates.
-        trace: record the gradients' operations once and replay them, see `mtrl_imgrad.gradients.tracing`.
+        execution: how the gradients' operations are run; by default recorded once and replayed.
     """
 
     critic_loss_scale: ClassVar[float] = 1.0
@@ -85,16 +92,16 @@ class OffPolicyUpdate:
         critic_combiner: Combiner,
         actor_combiner: Combiner,
         settings: UpdateSettings,
-        trace: bool = True,
+        execution: Execution | None = None,
     ) -> None:
         self.policy = policy
         self.settings = settings
-        self.critic = NetworkUpdate(policy.critic, critic_combiner, self._critic_loss, settings.step, trace)
-        self.actor = NetworkUpdate(policy.actor, actor_combiner, self._actor_loss, settings.step, trace)
+        self.critic = NetworkUpdate(policy.critic, critic_combiner, self._critic_loss, settings.step, execution)
+        self.actor = NetworkUpdate(policy.actor, actor_combiner, self._actor_loss, settings.step, execution)
         self._critic_target = ParameterIndex(policy.critic_target)
         self._actor_dropout, self._critic_dropout = DropoutLayers(policy.actor), DropoutLayers(policy.critic)
         self._finite = torch.ones((), dtype=torch.bool, device=policy.device)
-        self._targets = Traced(self._compute_targets, trace)
+        self._targets = Traced(self._compute_targets, execution)
 
     def begin(self, settings: UpdateSettings) -> None:
         """Start a series of updates, all of which stop moving anything after the first that is not finite."""

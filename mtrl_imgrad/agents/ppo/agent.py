@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -18,16 +18,17 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import PPO_ARGUMENTS, as_schedule, check_schedule, two_combiners
+from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
-from mtrl_imgrad.agents.common.task_log import record_per_task
-from mtrl_imgrad.agents.ppo.log import TAGS, TrainingLog, finite_mean
+from mtrl_imgrad.agents.ppo.colored_noise import colored_noise
+from mtrl_imgrad.agents.ppo.log import TrainingLog, log_training
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
 from mtrl_imgrad.agents.ppo.rollout import TaskRollout, TaskRolloutBuffer
 from mtrl_imgrad.agents.ppo.update import AdvantageScope, PPOReport, PPOSettings, PPOUpdate
-from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import checked
@@ -100,7 +101,12 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         value_normalization: None, or ``"popart"``: learn each task's values in the unit of their own running mean and
             deviation, see `mtrl_imgrad.agents.ppo.popart.PopArt`.
         value_normalization_kwargs: its ``beta`` and ``min_std``.
+        noise_beta: exponent in [0, 2] of the power spectrum 1 / f^beta of the noise in a rollout's actions. 0
+            (default) is SB3's white noise, 1 pink noise, which explores where an action counts only if it lasts; see
+            `mtrl_imgrad.agents.ppo.colored_noise`. A rollout of ``n_steps`` is one piece of noise.
         trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
+        compile: hand them to PyTorch's compiler; True, False or ``"auto"``, see `MTSAC`.
+        precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
 
     Raises:
         ArgumentError: if an argument is wrong, naming it.
@@ -149,12 +155,17 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         advantage_scope: AdvantageScope = "task",
         value_normalization: Literal["popart"] | None = None,
         value_normalization_kwargs: Mapping[str, Any] | None = None,
+        noise_beta: float = 0.0,
         trace: bool = True,
+        compile: Compile = "auto",
+        precision: Precision = "float32",
     ) -> None:
         self._check_arguments(locals(), PPO_ARGUMENTS, unsupported.PPO_ARGUMENTS)
         check_schedule("clip_range", clip_range, zero=False)
         if clip_range_vf is not None:
             check_schedule("clip_range_vf", clip_range_vf, zero=False)
+        if noise_beta and n_steps < 2:
+            raise ArgumentError(f"n_steps must be at least 2 for noise_beta={noise_beta}, got {n_steps}")
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,  # type: ignore[arg-type]
@@ -184,12 +195,15 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self.advantage_scope = advantage_scope
         self.value_normalization = value_normalization
         self.value_normalization_kwargs = value_normalization_kwargs
+        self.noise_beta = noise_beta
         self.target_kl = target_kl
         self.on_nonfinite = on_nonfinite
         self.combiner = combiner
         self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
         self.heads = heads
         self.trace = trace
+        self.compile = compile
+        self.precision = precision
         self.wants_jacobian = False
         self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
         check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
@@ -231,8 +245,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self.actor = self.policy.actor
         self.critic = self.policy.critic
         self.mask_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
+        self.execution = make_execution(self)
         self.update = PPOUpdate(
-            self.policy, self.actor_combiner, self.critic_combiner, trace=self.trace, generator=self.mask_generator
+            self.policy, self.actor_combiner, self.critic_combiner, self.execution, generator=self.mask_generator
         )
 
     def _setup_batches(self) -> None:
@@ -288,6 +303,16 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
 
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """As in SB3, with the noise that ``noise_beta`` says."""
+        if self.noise_beta:
+            shape = (self.n_envs, math.prod(self.action_space.shape or ()))
+            self.policy.noise = iter(colored_noise(self.n_steps, shape, self.noise_beta, self.device))
+        try:
+            return super().collect_rollouts(*args, **kwargs)
+        finally:
+            self.policy.noise = None
+
     def train(self) -> None:
         """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""
         rollout = self.rollout_buffer.rollout()
@@ -308,7 +333,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
                     print(f"stopped in epoch {epoch + 1}: the KL divergence exceeds 1.5 times target_kl")
                 break
         self.last_report = report
-        self._log_training(log, len(batches))
+        log_training(self, log, len(batches))
 
     def _minibatches(self, rollout: TaskRollout) -> Iterator[TaskRollout]:
         assert self.batch_size is not None
@@ -327,41 +352,12 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
             step=self._step_settings(),
         )
 
+    def _updates_in(self, total_timesteps: int) -> int:
+        assert self.batch_size is not None
+        rollouts = -(-total_timesteps // (self.n_steps * self.n_envs))
+        return rollouts * self.n_epochs * -(-self.n_steps * self.n_envs // self.batch_size)
+
     # ------------------------------------------------------------------ logs
-
-    def _log_training(self, log: TrainingLog, batches_per_epoch: int) -> None:
-        """Record a training: the one copy from the device that it makes (besides those for ``target_kl``)."""
-        measures, flags = log.on_host()
-        counts, finite = flags["counts"] > 0, flags["finite"] > 0
-        if not finite.all():
-            first = int(np.argmin(finite))
-            actor = measures["policy_loss"] + self.ent_coef * measures["entropy_loss"]
-            losses = {"critic": measures["value_loss"][first].tolist(), "actor": actor[first].tolist()}
-            statuses = {side: Status(int(flags[f"{side}_status"][first])) for side in losses}
-            epoch, batch = (number + 1 for number in divmod(first, batches_per_epoch))
-            where = f"in minibatch {batch} of epoch {epoch}; neither its step nor any later one was applied"
-            self._raise_non_finite(losses, statuses, where)
-        measured = {name: column[counts] for name, column in measures.items()}
-        measured["approx_kl"] = measured["approx_kl"][-counts[-batches_per_epoch:].sum() :]  # of the last epoch, as SB3
-        for name, tag in TAGS.items():
-            self._record(tag, finite_mean(measured[name], 0))
-        last = {name: finite_mean(column[-1], 0) for name, column in measured.items()}
-        regularised = last["policy_loss"] + self.ent_coef * last["entropy_loss"]
-        self.logger.record("train/loss", float(regularised + self.vf_coef * last["value_loss"]))
-        self._record_non_finite()
-        self._record("explained_variance", self.rollout_buffer.explained_variances())
-        self._record("std", self.actor.log_std.weight.detach().exp().mean(1).cpu().numpy())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        settings = self._settings()
-        self.logger.record("train/clip_range", settings.clip_range)
-        if settings.clip_range_vf is not None:
-            self.logger.record("train/clip_range_vf", settings.clip_range_vf)
-
-    def _record(self, tag: str, by_task: np.ndarray) -> None:
-        """The mean under SB3's tag, each task's value under ``<tag>/<task>``, off the printed table."""
-        self.logger.record(f"train/{tag}", float(finite_mean(by_task, 0)))
-        if self.num_tasks > 1:
-            record_per_task(self.logger, f"train/{tag}", self.tasks.names, by_task, on_screen=False)
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write SB3's rollout logs and each task's success rate, where ``log_interval`` says so.
@@ -378,7 +374,15 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     # ------------------------------------------------------------------ save and load
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "last_report", "update", "mask_generator"]
+        return [
+            *super()._excluded_save_params(),
+            "actor",
+            "critic",
+            "last_report",
+            "update",
+            "execution",
+            "mask_generator",
+        ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor.optimizer", "critic.optimizer"], []

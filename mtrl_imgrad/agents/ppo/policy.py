@@ -7,7 +7,7 @@ actor and critic share nothing, each is an encoder that is told the task; and ev
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,10 +78,14 @@ class MTGaussianActor(BasePolicy):
         mean, log_std = self.gaussian(observation)
         return _log_prob(mean, log_std, action), (log_std + 0.5 + LOG_SQRT_2PI).sum(-1)
 
-    def sample(self, observation: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor]:
-        """An action ``[N, A]`` (the mean, if deterministic) and its log probability ``[N]``."""
+    def sample(
+        self, observation: Tensor, deterministic: bool = False, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """An action ``[N, A]`` (the mean, if deterministic) and its log probability ``[N]``; ``noise`` is N(0, 1)."""
         mean, log_std = self.gaussian(observation)
-        action = mean if deterministic else mean + log_std.exp() * torch.randn_like(mean)
+        if deterministic:
+            return mean, _log_prob(mean, log_std, mean)
+        action = mean + log_std.exp() * (torch.randn_like(mean) if noise is None else noise)
         return action, _log_prob(mean, log_std, action)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
@@ -173,6 +177,8 @@ class MTPPOPolicy(MTPolicy):
     adam_options = {**MTPolicy.adam_options, "eps": 1e-5}  # noqa: RUF012  (as the base class's)
     actor: MTGaussianActor
     critic: MTValueCritic
+    noise: Iterator[Tensor] | None = None
+    """Of the steps of a rollout that is under way, ``[N, A]`` each, unless it is white."""
 
     def __init__(
         self,
@@ -254,7 +260,8 @@ class MTPPOPolicy(MTPolicy):
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions as their space has them, values ``[N, 1]`` in the unit of the rewards, log probabilities ``[N]``."""
         assert isinstance(observation, Tensor)
-        actions, log_prob = self.actor.sample(observation.float(), deterministic)
+        noise = None if self.noise is None else next(self.noise)
+        actions, log_prob = self.actor.sample(observation.float(), deterministic, noise)
         return actions.view(-1, *(self.action_space.shape or ())), self.predict_values(observation), log_prob
 
     def predict_values(self, observation: PyTorchObs) -> Tensor:

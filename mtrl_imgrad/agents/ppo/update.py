@@ -29,7 +29,7 @@ from mtrl_imgrad.agents.ppo.rollout import TaskRollout
 from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.combiners.state.tables import index_of
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.gradients import CombinedGradients, NetworkUpdate, StepSettings
+from mtrl_imgrad.gradients import CombinedGradients, Execution, NetworkUpdate, StepSettings
 
 __all__ = ["AdvantageScope", "PPOReport", "PPOSettings", "PPOUpdate", "TaskMeasures", "whitened"]
 
@@ -103,7 +103,7 @@ class PPOUpdate:
         policy: networks and their optimizers; changed in place.
         actor_combiner: for the gradients of the actor losses.
         critic_combiner: for the gradients of the critic losses.
-        trace: record the gradients' operations once and replay them, see `mtrl_imgrad.gradients.tracing`.
+        execution: how the gradients' operations are run; by default recorded once and replayed.
         generator: what the masks of the critic's dropout are drawn from, anew for each update; on its device.
 
     Raises:
@@ -119,12 +119,12 @@ class PPOUpdate:
         policy: MTPPOPolicy,
         actor_combiner: Combiner,
         critic_combiner: Combiner,
-        trace: bool = True,
+        execution: Execution | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         self.policy = policy
-        self.actor = NetworkUpdate(policy.actor, actor_combiner, self._actor_loss, StepSettings(), trace)
-        self.critic = NetworkUpdate(policy.critic, critic_combiner, self._critic_loss, StepSettings(), trace)
+        self.actor = NetworkUpdate(policy.actor, actor_combiner, self._actor_loss, StepSettings(), execution)
+        self.critic = NetworkUpdate(policy.critic, critic_combiner, self._critic_loss, StepSettings(), execution)
         self._critic_dropout = DropoutLayers(policy.critic)
         self.generator = generator
         if self._critic_dropout and generator is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from mtrl_imgrad.agents.checkpoints.from_sb3 import read_sb3_sac
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import SAC_ARGUMENTS, as_float
+from mtrl_imgrad.agents.common.execution import Compile
 from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.off_policy.algorithm import TaskReplayAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
@@ -25,7 +26,7 @@ from mtrl_imgrad.agents.sac.temperature import Temperature
 from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateReport
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import CheckpointError
-from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.validation import checked
 
@@ -85,6 +86,12 @@ class MTSAC(TaskReplayAlgorithm):
         sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
         reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
         trace: record the operations of an update once and replay them; changes no number. False for debugging.
+        compile: hand them to PyTorch's compiler, which fuses what lies between matrix products; the same numbers to
+            rounding. ``"auto"`` (default) does so where there is a compiler (g++ or clang++; on CUDA Triton) and a
+            ``learn`` that begins a run will make at least 10,000 updates; what goes on stays with it. ``verbose=1``
+            says what was chosen. True raises an error where it cannot.
+        precision: of the matrix products in an update: ``"float32"``, or ``"bf16"``, which is faster on processors with
+            instructions for it. Parameters, optimizers, losses and the combination of gradients are float32 in both.
 
     Raises:
         ArgumentError: if an argument is wrong, naming it.
@@ -133,6 +140,8 @@ class MTSAC(TaskReplayAlgorithm):
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
         trace: bool = True,
+        compile: Compile = "auto",
+        precision: Precision = "float32",
     ) -> None:
         self._check_arguments(locals(), SAC_ARGUMENTS, unsupported.SAC_ARGUMENTS)
         super().__init__(
@@ -164,6 +173,8 @@ class MTSAC(TaskReplayAlgorithm):
             sampling=sampling,
             reward_normalization=reward_normalization,
             trace=trace,
+            compile=compile,
+            precision=precision,
         )
         self.ent_coef = ent_coef
         self.target_entropy = target_entropy
@@ -175,7 +186,7 @@ class MTSAC(TaskReplayAlgorithm):
 
     def _setup_update(self) -> SACUpdate:
         combiners = (self.critic_combiner, self.actor_combiner)
-        return SACUpdate(self.policy, self._setup_temperature(), *combiners, self._settings(), trace=self.trace)
+        return SACUpdate(self.policy, self._setup_temperature(), *combiners, self._settings(), execution=self.execution)
 
     def _setup_temperature(self) -> Temperature:
         if self.target_entropy == "auto":

@@ -13,12 +13,13 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from mtrl_imgrad.agents.common import unsupported
+from mtrl_imgrad.agents.common.execution import Compile
 from mtrl_imgrad.agents.off_policy.algorithm import TaskReplayAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
 from mtrl_imgrad.agents.td3.policy import MTTD3Policy
 from mtrl_imgrad.agents.td3.update import TD3Noise, TD3Report, TD3Settings, TD3Update
 from mtrl_imgrad.combiners import Combiner
-from mtrl_imgrad.gradients import Heads
+from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, Positive, Probability, Seed, checked
 
@@ -69,6 +70,8 @@ class MTTD3(TaskReplayAlgorithm):
         sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
         reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
         trace: record the operations of an update once and replay them; changes no number. False for debugging.
+        compile: hand them to PyTorch's compiler; True, False or ``"auto"``, see `MTSAC`.
+        precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
 
     Raises:
         ArgumentError: if an argument is wrong, naming it.
@@ -114,6 +117,8 @@ class MTTD3(TaskReplayAlgorithm):
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
         trace: bool = True,
+        compile: Compile = "auto",
+        precision: Precision = "float32",
     ) -> None:
         self._check_arguments(locals(), {}, unsupported.SAC_ARGUMENTS)
         super().__init__(
@@ -145,6 +150,8 @@ class MTTD3(TaskReplayAlgorithm):
             sampling=sampling,
             reward_normalization=reward_normalization,
             trace=trace,
+            compile=compile,
+            precision=precision,
         )
         self.policy_delay = policy_delay
         self.target_policy_noise = target_policy_noise
@@ -155,7 +162,7 @@ class MTTD3(TaskReplayAlgorithm):
     def _setup_update(self) -> TD3Update:
         self.actor_target = self.policy.actor_target
         combiners = (self.critic_combiner, self.actor_combiner)
-        return TD3Update(self.policy, *combiners, self._settings(), trace=self.trace)
+        return TD3Update(self.policy, *combiners, self._settings(), execution=self.execution)
 
     def _settings(self) -> TD3Settings:
         noise = (self.target_policy_noise, self.target_noise_clip)

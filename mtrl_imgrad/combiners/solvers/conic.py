@@ -17,7 +17,7 @@ from mtrl_imgrad.combiners.result import Status
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, check_balance
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, check_dual
-from mtrl_imgrad.errors import MissingDependencyError
+from mtrl_imgrad.extras import require
 
 __all__ = ["cvxpy_bargain", "cvxpy_dual", "require_cvxpy"]
 
@@ -31,10 +31,9 @@ def require_cvxpy() -> ModuleType:
     Raises:
         MissingDependencyError: if it is not installed.
     """
-    try:
-        import cvxpy
-    except ImportError as error:
-        raise MissingDependencyError('solver="cvxpy" needs cvxpy: pip install cvxpy') from error
+    require('solver="cvxpy"', "cvxpy")
+    import cvxpy
+
     return cvxpy
 
 

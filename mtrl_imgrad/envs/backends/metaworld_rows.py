@@ -13,6 +13,10 @@ another.
 
 from __future__ import annotations
 
+from mtrl_imgrad.extras import require
+
+require("Meta-World", "metaworld")
+
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

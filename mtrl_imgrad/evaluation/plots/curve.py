@@ -1,28 +1,29 @@
-"""Success over the steps of a training: the mean with its interval, and every task."""
+"""Success over the steps of one training: the mean with its interval, and every task."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
-from mtrl_imgrad.evaluation.plots.titles import DPI, count_episodes, set_titles
-from mtrl_imgrad.reporting.figures import BAND, INK, PALETTE, line_style, new_figure, plain_axes, save_figure
+from mtrl_imgrad.evaluation.plots.panels import STEPS, grid_shape, task_panels
+from mtrl_imgrad.evaluation.plots.series import in_unit, last_at_each_step
+from mtrl_imgrad.evaluation.plots.titles import DPI, count_episodes, name_ends, set_titles
+from mtrl_imgrad.reporting.figures import BAND, INK, PALETTE, new_figure, plain_axes, save_figure
 from mtrl_imgrad.validation import checked
 
 __all__ = ["plot_success_curve"]
 
-_MAX_LINES = len(PALETTE)
+_MAX_PANELS = 12
 
 
 @checked
@@ -34,11 +35,10 @@ def plot_success_curve(
     combiner: str = "",
     seed: int | None = None,
 ) -> Path:
-    """Mean success over environment steps with its interval, and every task.
+    """Mean success over environment steps with its interval, and below it every task.
 
-    Up to 12 tasks are thin lines, each with its name at its end. More tasks would be a tangle: then the mean
-    has a panel of its own above a map of all tasks, one row each, ordered by their last success. Of several
-    evaluations at the same step the last is drawn.
+    Up to 12 tasks have a panel each, in their order, named as in the tables. More are a map: one row each, ordered by
+    their last success. Of several evaluations at the same step the last is drawn.
 
     A task without a notion of success is left out, which the caption says. If no task has one, the curves are of
     normalized returns (`EvaluationHistory.normalized_returns`).
@@ -62,17 +62,21 @@ def plot_success_curve(
         raise ArgumentError("evaluations must hold at least one evaluation, got none")
     curves = _Curves.of(history)
     num_tasks = len(curves.names)
-    if num_tasks <= _MAX_LINES:
-        figure = new_figure(9.6, 5.0, DPI)
-        axes = figure.add_subplot()
-        _draw_tasks(axes, curves)
-        bottom = axes
+    if num_tasks == 1:
+        figure = new_figure(9.6, 4.0, DPI)
+        axes = bottom = figure.add_subplot()
+    elif num_tasks <= _MAX_PANELS:
+        below = 1.3 * grid_shape(num_tasks)[0] + 0.2
+        figure = new_figure(9.6, 3.4 + below, DPI)
+        top, rest = figure.subfigures(2, 1, height_ratios=(3.4, below))  # type: ignore[misc]
+        axes = bottom = top.add_subplot()
+        _draw_panels(rest, curves)
     else:
         figure = new_figure(9.6, 3.2 + 0.145 * num_tasks, DPI)
         axes, bottom = figure.subplots(2, 1, height_ratios=(2.4, 0.145 * num_tasks), sharex=True)
         _draw_map(figure, bottom, curves)
     _draw_mean(axes, curves)
-    bottom.set_xlabel(f"environment steps, all tasks together{curves.unit}")
+    bottom.set_xlabel(f"{STEPS}{curves.unit}")
     detail = _curve_caption(curves, history)
     set_titles(axes, detail, env, combiner, seed)
     return save_figure(figure, path)
@@ -89,24 +93,26 @@ class _Curves:
     tasks: NDArray[np.float64]  # [E, K]
     mean: NDArray[np.float64]  # [E]
     ends: NDArray[np.float64] | None  # [E, 2]
+    task_ends: NDArray[np.float64] | None  # [E, K, 2]
     num_episodes: list[int]
 
     @classmethod
     def of(cls, history: EvaluationHistory) -> _Curves:
-        shown = [i for i, when in enumerate(history.timesteps) if when not in history.timesteps[i + 1 :]]
+        shown = last_at_each_step(history)
         known = np.isfinite(history.success_rate[-1])
         by_success = bool(known.any())
         values = history.success_rate[:, known] if by_success else history.normalized_returns
         names = [name for name, told in zip(history.task_names, known, strict=True) if told or not by_success]
-        steps, unit = _in_unit(history.timesteps[shown])
+        scale, unit = in_unit(float(history.timesteps[-1]))
         return cls(
             tuple(names),
             "success rate" if by_success else "normalized return",
-            steps,
+            history.timesteps[shown] / scale,
             unit,
             values[shown],
             history.mean_success[shown] if by_success else values[shown].mean(axis=1),
             history.mean_intervals[shown] if by_success else None,
+            np.array([history.reports[i].intervals[known] for i in shown]) if by_success else None,
             history.num_episodes[shown].tolist(),
         )
 
@@ -123,7 +129,7 @@ def _curve_caption(curves: _Curves, history: EvaluationHistory) -> str:
     if curves.ends is None:
         how = "return on a scale from each task's lowest evaluation, 0, to its highest, 1"
     else:
-        how = f"band: {100 * history.confidence:g} % interval over episodes"
+        how = f"bands: {100 * history.confidence:g} % intervals over episodes"
     lines = [
         f"{mean}, {episodes} a task{last}, {how}",
         str(dataclasses.replace(history.reports[-1].protocol, timesteps=None)),
@@ -146,34 +152,19 @@ def _draw_mean(axes: Axes, curves: _Curves) -> None:
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel(curves.measure)
     plain_axes(axes, "y")
-    if len(curves.names) > _MAX_LINES:
-        axes.annotate(
-            f" {curves.mean[-1]:.2f}", (1.0, curves.mean[-1]), color=INK, fontsize=10,
-            fontweight="bold", xycoords=axes.get_yaxis_transform(), va="center", annotation_clip=False,
-        )  # fmt: skip
-
-
-def _draw_tasks(axes: Axes, curves: _Curves) -> None:
-    """A thin line for each task, and at the right edge the names, led to their lines where these meet."""
-    styles = [line_style(k) for k in range(len(curves.names))]
-    for values, style in zip(curves.tasks.T, styles, strict=True):
-        axes.plot(curves.steps, values, linewidth=1.2, **style, **_dots(curves, 3))
-    ends = [*curves.tasks[-1], float(curves.mean[-1])]
-    names = [*curves.names, _mean_name(curves)]
-    heights = _spread(ends, gap=0.052)
-    where = axes.get_yaxis_transform()
-    for k, (name, end, height) in enumerate(zip(names, ends, heights, strict=True)):
-        mean = k == len(styles)
-        line: dict[str, Any] = {"color": INK} if mean else styles[k]
-        axes.plot(
-            [1.0, 1.025, 1.055], [end, height, height], linewidth=2.4 if mean else 1.2, **line,
-            transform=where, clip_on=False, solid_capstyle="butt",
-        )  # fmt: skip
-        axes.annotate(
-            f"{end:.2f}  {name}", (1.062, height), xycoords=where, va="center", fontsize=8.5, color=INK,
-            fontweight="bold" if mean else "normal", annotation_clip=False,
-        )  # fmt: skip
     axes.set_xlim(0, curves.steps[-1] or 1.0)
+    name_ends(axes, [float(curves.mean[-1])], [_mean_name(curves)], [{"color": INK}])
+
+
+def _draw_panels(figure: SubFigure, curves: _Curves) -> None:
+    """A panel for each task: its values, their intervals, and the last one beside its name."""
+    names = [f"{name}   {end:.2f}" for name, end in zip(curves.names, curves.tasks[-1], strict=True)]
+    for k, axes in enumerate(task_panels(figure, names, share_y=True)):
+        if curves.task_ends is not None:
+            low, high = curves.task_ends[:, k].T
+            axes.fill_between(curves.steps, low, high, color=BAND, alpha=0.45, linewidth=0, zorder=1)
+        axes.plot(curves.steps, curves.tasks[:, k], color=PALETTE[0], linewidth=1.4, zorder=4, **_dots(curves, 3))
+        axes.set_xlim(0, curves.steps[-1] or 1.0)
 
 
 def _dots(curves: _Curves, size: float) -> dict[str, Any]:
@@ -203,31 +194,3 @@ def _edges(steps: NDArray[Any]) -> NDArray[np.float64]:
         return np.array([steps[0] - 0.5, steps[0] + 0.5])
     middle = (steps[1:] + steps[:-1]) / 2
     return np.concatenate([[2 * steps[0] - middle[0]], middle, [2 * steps[-1] - middle[-1]]])
-
-
-def _spread(heights: Sequence[float], gap: float) -> NDArray[np.float64]:
-    """Heights as near to the given ones as may be, at least ``gap`` apart, from -0.02 to 1.02 where they fit.
-
-    Neighbours that collide are pooled and centred on their mean: least squares under the constraint.
-    """
-    # Of equal heights the first goes on top, as in a list.
-    order = np.lexsort((-np.arange(len(heights)), np.asarray(heights)))
-    wanted = np.asarray(heights, np.float64)[order] - gap * np.arange(len(order))
-    pools: list[tuple[float, int]] = []
-    for height in wanted:
-        pools.append((float(height), 1))
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (low, m), (high, n) = pools[-2:]
-            pools[-2:] = [((low * m + high * n) / (m + n), m + n)]
-    top = max(1.02 - gap * (len(order) - 1), -0.02)
-    placed = np.clip(np.concatenate([np.full(n, height) for height, n in pools]), -0.02, top)
-    found = np.empty(len(order))
-    found[order] = placed + gap * np.arange(len(order))
-    return found
-
-
-def _in_unit(timesteps: NDArray[np.int64]) -> tuple[NDArray[np.float64], str]:
-    """Steps in the unit in which they read best, and its name for the axis."""
-    last = int(timesteps[-1])
-    scale, name = (1e6, " (millions)") if last >= 1e6 else (1e3, " (thousands)") if last >= 1e4 else (1, "")
-    return timesteps / scale, name

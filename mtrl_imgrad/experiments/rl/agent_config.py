@@ -21,9 +21,11 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 
 from mtrl_imgrad.agents.common import unsupported
+from mtrl_imgrad.agents.common.execution import Compile
 from mtrl_imgrad.agents.registry import AGENTS, agent_class
 from mtrl_imgrad.experiments.config_files import STRICT
 from mtrl_imgrad.experiments.options import Options
+from mtrl_imgrad.gradients import Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.validation import NonNegative
 
@@ -143,6 +145,10 @@ class AgentConfig:
     """Discount."""
     trace: bool = True
     """Record an update's operations once and replay them."""
+    compile: Compile = "auto"
+    """Hand them to PyTorch's compiler: True, False, or auto: where there is one and the run is long enough."""
+    precision: Precision = "float32"
+    """Of an update's matrix products; bf16 is faster on processors with instructions for it."""
     stats_window_size: int = 100
     """Episodes averaged in the training logs."""
     device: str = "auto"

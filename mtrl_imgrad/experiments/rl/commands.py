@@ -1,4 +1,4 @@
-"""The commands ``mtrl-imgrad train`` and ``mtrl-imgrad evaluate``."""
+"""The commands ``mtrl-imgrad train``, ``evaluate`` and ``video``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.rl.backend_option import BackendName
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
 
-__all__ = ["Evaluate", "Train"]
+__all__ = ["Evaluate", "Train", "Video"]
 
 if TYPE_CHECKING:
     Preset = str
@@ -115,3 +115,36 @@ class Evaluate:
         from mtrl_imgrad.experiments.rl.evaluate import evaluate_run
 
         evaluate_run(self.run, self.episodes, self.model, self.seed, self.backend, deterministic=not self.stochastic)
+
+
+@dataclass(frozen=True)
+class Video:
+    """Options of ``video``."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    out: Path
+    """The film, .mp4 or .gif."""
+    task: str = "all"
+    """A task of the run, or "all": side by side."""
+    camera: str | None = None
+    """Of Meta-World: corner2 (default), corner, corner3, corner4, topview, behindGripper or gripperPOV."""
+    model: Literal["model", "best_model"] = "model"
+    """The model at the end, or the best by success while training."""
+    seed: int | None = None
+    """Seed of the goals; None takes that of the run's evaluations."""
+    size: int = 240
+    """Pixels of a task's picture."""
+    every: int = 4
+    """Environment steps between two frames."""
+    fps: float = 20.0
+    """Frames a second."""
+    until_success: bool = False
+    """End a task's film soon after its success."""
+
+    def __call__(self) -> None:
+        """Film."""
+        from mtrl_imgrad.experiments.rl.video import film_run
+
+        options = {name: value for name, value in vars(self).items() if name not in ("run", "out", "task")}
+        film_run(self.run, self.out, self.task, **options)

@@ -20,6 +20,7 @@ from mtrl_imgrad.experiments.config_files import STRICT, read_sections, validate
 from mtrl_imgrad.experiments.options import Flat
 from mtrl_imgrad.experiments.rl.agent_config import AgentConfig, PolicyConfig, agent_config, policy_config
 from mtrl_imgrad.experiments.rl.backend_option import BackendName
+from mtrl_imgrad.experiments.rl.tracking import TrackerName
 from mtrl_imgrad.validation import checked
 
 __all__ = [
@@ -39,7 +40,7 @@ class EnvConfig:
     __pydantic_config__: ClassVar = STRICT
 
     env: tuple[str, ...] = ("MT10",)
-    """A task set (MT10, MT25, MT50, toy-reach), or task names."""
+    """A task set (MT10, MT25, MT50, toy-reach), task names, or package.module:attribute for tasks of your own."""
     backend: BackendName = "auto"
     """Simulator back-end."""
     num_envs_per_task: int = 1
@@ -115,6 +116,8 @@ class TrainConfig:
     """Stop learning early after this long; the run says so."""
     torch_threads: int | None = None
     """Threads of PyTorch on the CPU; None leaves its own choice."""
+    track: TrackerName | None = None
+    """Also log to an experiment tracker, whose package must be installed."""
     run_dir: Path | None = None
     """Run folder; None makes runs/<env>-<combiner>-seed<seed>-<time>."""
 

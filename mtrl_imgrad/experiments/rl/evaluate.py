@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.agents.registry import Agent, agent_class
-from mtrl_imgrad.errors import ArgumentError, CheckpointError
+from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, make_eval_env
+from mtrl_imgrad.experiments.run_folder import check_run
 from mtrl_imgrad.validation import checked
 
-__all__ = ["evaluate_run"]
+__all__ = ["evaluate_run", "load_run"]
 
 
 @checked
@@ -51,10 +53,7 @@ def evaluate_run(
         CheckpointError: if the model cannot be read.
     """
     console = console or Console(highlight=False)
-    for file in (run / "config.yaml", run / f"{model}.zip"):
-        if not file.is_file():
-            raise ArgumentError(f"run {run}: there is no {file.name}; expected a folder that `train` made")
-    config = load_config(run / "config.yaml")
+    config, load = load_run(run, model)
     if backend is not None:
         evaluation = dataclasses.replace(config.evaluation, eval_backend=backend)
         config = dataclasses.replace(config, evaluation=evaluation)
@@ -62,13 +61,24 @@ def evaluate_run(
         # Chosen as the best on the run's own evaluation goals, it would look better there than it is.
         seed = config.seed + 2 * EVALUATION_SEED_OFFSET
     with contextlib.closing(make_eval_env(config, seed)) as env:
-        report = evaluate_success(_load(run / f"{model}.zip", config), env, episodes, deterministic, progress_bar=True)
+        report = evaluate_success(load(), env, episodes, deterministic, progress_bar=True)
         mode = "" if deterministic else "_stochastic"
         name = f"evaluation_{model}_{env.backend}_seed{env.initial_seed}_{episodes}{mode}"
     saved = report.save(run / name)
     print_success(report, console=console)
     console.print(escape(f"saved as {saved} and .json"), soft_wrap=True)
     return report
+
+
+def load_run(run: Path, model: str) -> tuple[TrainConfig, Callable[[], Agent]]:
+    """The configuration of a run folder, and a function that loads the agent.
+
+    Raises:
+        ArgumentError: if the folder holds no such run or model, naming the file.
+    """
+    check_run(run, f"{model}.zip")
+    config = load_config(run / "config.yaml")
+    return config, lambda: _load(run / f"{model}.zip", config)
 
 
 def _load(path: Path, config: TrainConfig) -> Agent:

@@ -1,68 +1,79 @@
-"""The logs of a run folder: a CSV table with one order of columns, and TensorBoard events."""
+"""The logs of a run folder: a table, TensorBoard events and, where asked for, a tracker's."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.logger import (
-    CSVOutputFormat,
-    KVWriter,
-    Logger,
-    TensorBoardOutputFormat,
-    filter_excluded_keys,
-)
+from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat
 
-__all__ = ["OrderedCSV", "run_logger"]
+from mtrl_imgrad.experiments.rl.csv_table import OrderedCSV
+
+__all__ = ["begin_tensorboard", "flat_options", "record_hparams", "run_logger"]
+
+LAYOUT: dict[str, dict[str, list[Any]]] = {
+    "success": {
+        "mean": ["Multiline", [r"^eval/success_rate$", r"^rollout/success_rate$"]],
+        "of each task": ["Multiline", [r"^eval/success_rate/.*"]],
+    },
+    "imbalance": {
+        "largest over smallest gradient": ["Multiline", [r"^grad/[^/]+/imbalance$"]],
+        "conflicting pairs": ["Multiline", [r"^grad/[^/]+/conflict_fraction$"]],
+        "norms of the critic's gradients": ["Multiline", [r"^grad/critic/norm/.*"]],
+        "norms of the actor's gradients": ["Multiline", [r"^grad/actor/norm/.*"]],
+    },
+    "combiner": {
+        "the critic's weights": ["Multiline", [r"^combiner/critic/weight/.*"]],
+        "the actor's weights": ["Multiline", [r"^combiner/actor/weight/.*"]],
+    },
+}
+"""Charts of TensorBoard's page "custom scalars", by regular expressions of tags."""
 
 
-class OrderedCSV(CSVOutputFormat):
-    """SB3's table, with new columns in alphabetical order: SB3's own order differs from process to process.
+def run_logger(folder: Path, timesteps: int, others: Sequence[KVWriter] = ()) -> Logger:
+    """``progress.csv`` and TensorBoard events; a run that goes on after ``timesteps`` goes on in them.
 
     Args:
-        path: of the table; replaced if it is there.
-        columns: of an earlier table that this one goes on from; they come first.
+        folder: of the run.
+        timesteps: after which the run goes on; 0 begins it.
+        others: further places to write to.
     """
-
-    def __init__(self, path: Path, columns: list[str] | None = None) -> None:
-        super().__init__(str(path))
-        self._add(columns or [])
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Append a row."""
-        self._add(sorted(filter_excluded_keys(key_values, key_excluded, "csv").keys() - set(self.keys)))
-        super().write(key_values, key_excluded, step)
-
-    def _add(self, columns: list[str]) -> None:
-        """Write the header and all rows anew with more columns."""
-        if not columns:
-            return
-        self.keys += columns
-        self.file.seek(0)
-        rows = self.file.read().splitlines()[1:]
-        self.file.seek(0)
-        self.file.write(
-            "".join(f"{line}\n" for line in (",".join(self.keys), *(row + "," * len(columns) for row in rows)))
-        )
-        self.file.flush()
-
-
-def run_logger(folder: Path, timesteps: int) -> Logger:
-    """``progress.csv`` and TensorBoard events.
-
-    A run that goes on after ``timesteps`` gets a table of its own, ``progress_<timesteps>.csv``, with the columns of
-    the one before in their order.
-    """
-    earlier = {_steps_of(path): path for path in folder.glob("progress*.csv")}
-    last = max((steps for steps in earlier if steps < timesteps), default=None)
-    columns = None
-    if last is not None:
-        columns = [name for name in earlier[last].read_text().partition("\n")[0].split(",") if name]
-    name = f"progress_{timesteps}.csv" if timesteps else "progress.csv"
-    formats: list[KVWriter] = [OrderedCSV(folder / name, columns), TensorBoardOutputFormat(str(folder))]
+    formats: list[KVWriter] = [
+        OrderedCSV(folder / "progress.csv", timesteps),
+        TensorBoardOutputFormat(str(folder)),
+        *others,
+    ]
     return Logger(str(folder), formats)
 
 
-def _steps_of(path: Path) -> int:
-    steps = path.stem.removeprefix("progress").removeprefix("_")
-    return int(steps) if steps.isdecimal() else 0
+def begin_tensorboard(logger: Logger) -> None:
+    """Write the layout of the charts, once a run: success first, then imbalance."""
+    for output in logger.output_formats:
+        if isinstance(output, TensorBoardOutputFormat):
+            output.writer.add_custom_scalars(LAYOUT)
+
+
+def record_hparams(logger: Logger, config: Any) -> None:
+    """Record a run's options for TensorBoard's page of hyperparameters; to be called once a run."""
+    metrics = {"eval/success_rate": 0.0, "eval/mean_reward": 0.0}
+    options = {name: _plain(value) for name, value in flat_options(config).items()}
+    logger.record("hparams", HParam(options, metrics), exclude=("stdout", "log", "json", "csv"))
+
+
+def flat_options(config: Any) -> dict[str, Any]:
+    """The options of a configuration by their dotted names, without the run folder."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= {f"{field.name}.{name}": option for name, option in flat_options(value).items()}
+        elif field.name != "run_dir":
+            found[field.name] = value
+    return found
+
+
+def _plain(value: Any) -> bool | float | str:
+    """What TensorBoard's hyperparameters can hold."""
+    return value if isinstance(value, (bool, int, float)) else str(value)

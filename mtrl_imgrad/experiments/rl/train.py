@@ -23,6 +23,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from mtrl_imgrad.agents.callbacks.checkpoints import MTCheckpointCallback, latest_checkpoint, list_checkpoints
 from mtrl_imgrad.agents.callbacks.diagnostics import GradientDiagnosticsCallback
 from mtrl_imgrad.agents.callbacks.evaluation import MTEvalCallback
+from mtrl_imgrad.agents.common.execution import plan_execution
 from mtrl_imgrad.agents.registry import Agent, agent_class
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.registry import find_backends, resolve_tasks
@@ -34,18 +35,21 @@ from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.config_files import save_config
+from mtrl_imgrad.experiments.rl.clock import RunClock
 from mtrl_imgrad.experiments.rl.config import EnvConfig, TrainConfig, load_config
-from mtrl_imgrad.experiments.rl.logs import run_logger
-from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
+from mtrl_imgrad.experiments.rl.logs import begin_tensorboard, flat_options, record_hparams, run_logger
+from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
+from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, RESULT, write_result
+from mtrl_imgrad.experiments.rl.summary import introduce, take_leave
+from mtrl_imgrad.experiments.rl.tracking import start_tracker
+from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.validation import checked
 
 __all__ = ["TrainResult", "make_env", "make_eval_env", "resume", "train"]
 
-CHECKPOINTS = "checkpoints"
-"""Folder of a run's checkpoints within the run's."""
-LAST_FILE = "success_curve.png"
-"""A run that has it is at its end."""
+LAST_FILES = ("success_curve.png", RESULT)
+"""A run that has them is at its end."""
 EVALUATION_SEED_OFFSET = 10_000
 """Evaluations run on goals and episodes that training has not seen."""
 
@@ -64,24 +68,21 @@ class TrainResult:
 def make_env(config: EnvConfig, seed: int, **overrides: Any) -> MultiTaskVecEnv:
     """The vector environment of a configuration."""
     arguments = {name: value for name, value in vars(config).items() if name != "env"}
-    return make_vec_env(_tasks(config), seed=seed, **{**arguments, **overrides})
-
-
-def _tasks(config: EnvConfig) -> str | list[str]:
-    return config.env[0] if len(config.env) == 1 else list(config.env)
+    return make_vec_env(find_tasks(config.env), seed=seed, **{**arguments, **overrides})
 
 
 @checked
-def make_eval_env(config: TrainConfig, seed: int | None = None) -> MultiTaskVecEnv:
+def make_eval_env(config: TrainConfig, seed: int | None = None, backend: str | None = None) -> MultiTaskVecEnv:
     """An environment for evaluations only: same tasks, other seed, its own back-end.
 
     Args:
         config: of the run.
         seed: None takes the run's seed where ``eval_goals`` is ``"training"``, and else one out of the reach of
             training seeds.
+        backend: None takes that of the run's evaluations.
     """
-    backend = config.evaluation.eval_backend
-    has_tasks = [known.name for known in find_backends(resolve_tasks(_tasks(config.env)))]
+    backend, tasks = backend or config.evaluation.eval_backend, find_tasks(config.env.env)
+    has_tasks = [] if isinstance(tasks, dict) else [known.name for known in find_backends(resolve_tasks(tasks))]
     overrides: dict[str, Any] = {
         "backend": backend if backend in has_tasks else "auto",
         "num_envs_per_task": config.evaluation.eval_envs_per_task,
@@ -99,7 +100,8 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
     The run folder holds ``config.yaml``, ``progress.csv``, TensorBoard events, ``evaluation_before`` and
     ``evaluation_after`` (``.npz`` and ``.json``), ``evaluations.npz`` (those two and the ones in between),
     ``success_curve.png``, ``success_per_task.png`` (if a task has a notion of success), ``best_model.zip`` (see
-    `MTEvalCallback`) and ``model.zip`` (at the end, also when interrupted).
+    `MTEvalCallback`), ``model.zip`` (at the end, also when interrupted), ``clock.csv`` (seconds of learning by
+    step) and ``result.json`` (all numbers of the run, small; the last file to be written).
 
     Checkpoints lie in ``checkpoints``, see `resume`.
 
@@ -122,7 +124,8 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
     """Go on with an interrupted run, from its latest checkpoint to its end, in its folder.
 
     With the same versions on the same machine and a back-end that restores its episodes (all of ours do), the agent
-    that comes out is bit for bit that of the run without a break. Logs go on in a ``progress_<timesteps>.csv``.
+    that comes out is bit for bit that of the run without a break. Logs go on in
+    ``progress.csv``, from which the rows after the checkpoint are removed.
 
     A run that ended before its first checkpoint, for instance by Ctrl-C in the first evaluation, starts anew: its seed
     determines it.
@@ -137,10 +140,11 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
         CheckpointError: if the latest checkpoint is damaged; remove it to go on from the one before.
         LearningInterruptedError: as `train`.
     """
+    check_run(folder)
     config = dataclasses.replace(load_config(folder / "config.yaml"), run_dir=folder)
     console = console or Console(highlight=False)
     if (folder / "evaluation_after.npz").exists():
-        if (folder / LAST_FILE).exists():
+        if all((folder / name).exists() for name in LAST_FILES):
             raise ArgumentError(f"run {folder} is at its end: there is nothing to resume")
         agent = agent_class(config.agent.name).load(folder / "model", device=config.agent.device)
         return _conclude(config, folder, agent, console)
@@ -171,10 +175,12 @@ def _run(
             agent = kind.load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env, **options)
             console.print(escape(f"resumed from {checkpoint}"))
         stack.enter_context(_failure_says_how_to_go_on(folder, console))
-        agent.set_logger(run_logger(folder, agent.num_timesteps))
+        tracker = [start_tracker(config.track, folder, flat_options(config))] if config.track else []
+        agent.set_logger(run_logger(folder, agent.num_timesteps, tracker))
         stack.callback(agent.logger.close)
-        _introduce(console, config, folder, agent, env, eval_env)
-        evaluation = _evaluation_callback(config, folder, env, eval_env)
+        introduce(console, config, folder, agent, env, eval_env)
+        clock = stack.enter_context(contextlib.closing(RunClock(folder)))
+        evaluation = _evaluation_callback(config, folder, env, eval_env, clock)
         if checkpoint is None:
             before = evaluate_success(agent, eval_env, config.evaluation.eval_episodes, progress_bar=progress_bar)
             before.save(folder / "evaluation_before")
@@ -183,10 +189,12 @@ def _run(
         evaluation.evaluations.append(0, before)
         evaluation.init_callback(agent)  # learning does so too, but not where eval_every is 0
         if checkpoint is None:
+            begin_tensorboard(agent.logger)
+            record_hparams(agent.logger, config)
             evaluation.record(before)
             evaluation.evaluations.save(folder / "evaluations.npz")  # which a resumed run continues
         checkpoints = _checkpoint_callback(config, folder, agent.n_envs, eval_env)
-        _learn(agent, config, folder, evaluation, checkpoints, console, progress_bar)
+        _learn(agent, config, folder, evaluation, checkpoints, clock, console, progress_bar)
         after = evaluate_success(agent, eval_env, config.evaluation.final_episodes, progress_bar=progress_bar)
         evaluation.record(after)
         evaluation.evaluations.save(folder / "evaluations.npz")  # without what a break threw away
@@ -202,8 +210,9 @@ def _conclude(config: TrainConfig, folder: Path, agent: Agent, console: Console)
         history.append(agent.num_timesteps, after)
         history.save(folder / "evaluations.npz")
     _draw(config, folder, history, before, after)
+    write_result(folder)
     print_success(after, before, console)
-    _take_leave(console, folder, agent)
+    take_leave(console, folder, agent)
     return TrainResult(folder, agent, before, after)
 
 
@@ -245,6 +254,21 @@ def _action_noise(config: TrainConfig, env: MultiTaskVecEnv) -> dict[str, Any]:
     return {"action_noise": NormalActionNoise(np.zeros(shape), np.full(shape, deviation))}
 
 
+class _Evaluation(MTEvalCallback):
+    """Evaluates, while the clock stands still."""
+
+    def __init__(self, clock: RunClock, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clock = clock
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.eval_freq:
+            return True
+        self.clock.mark()
+        with self.clock.paused():
+            return super()._on_step()
+
+
 class _StopAfter(BaseCallback):
     """Stops learning when the time is over."""
 
@@ -267,18 +291,20 @@ def _learn(
     folder: Path,
     evaluation: MTEvalCallback,
     checkpoints: MTCheckpointCallback | None,
+    clock: RunClock,
     console: Console,
     progress_bar: bool,
 ) -> None:
-    callbacks: list[BaseCallback] = [GradientDiagnosticsCallback()]
+    callbacks: list[BaseCallback] = [GradientDiagnosticsCallback(), clock]
     if config.evaluation.eval_every:
         callbacks.append(evaluation)
-    clock = _StopAfter(config.max_minutes) if config.max_minutes is not None else None
-    if clock is not None:
-        callbacks.append(clock)
+    limit = _StopAfter(config.max_minutes) if config.max_minutes is not None else None
+    if limit is not None:
+        callbacks.append(limit)
     if checkpoints is not None:
         callbacks.append(checkpoints)
     began, steps = time.monotonic(), config.total_timesteps - agent.num_timesteps
+    console.print(escape(plan_execution(agent, steps, anew=agent.num_timesteps == 0)[1]))
     try:
         agent.learn(steps, callbacks, 10, reset_num_timesteps=agent.num_timesteps == 0, progress_bar=progress_bar)
     finally:
@@ -287,7 +313,7 @@ def _learn(
         f"learned for {(time.monotonic() - began) / 60:.1f} minutes: {agent.num_timesteps:,} environment steps, "
         f"{agent._n_updates:,} {agent.update_unit}"
     )
-    if clock is not None and clock.stopped:
+    if limit is not None and limit.stopped:
         console.print(
             f"[yellow]stopped early, after max_minutes={config.max_minutes:g}: "
             f"{agent.num_timesteps:,} of {config.total_timesteps:,} steps[/]"
@@ -295,7 +321,7 @@ def _learn(
 
 
 def _name(config: TrainConfig) -> str:
-    tasks = config.env.env[0] if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
+    tasks = config.env.env[0].replace(":", "-") if len(config.env.env) == 1 else f"{len(config.env.env)}-tasks"
     return f"{tasks}-{config.agent.combiner}-seed{config.seed}"
 
 
@@ -311,9 +337,10 @@ def _ran_with(agent: Agent, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> 
 
 
 def _evaluation_callback(
-    config: TrainConfig, folder: Path, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv
+    config: TrainConfig, folder: Path, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv, clock: RunClock
 ) -> MTEvalCallback:
-    return MTEvalCallback(
+    return _Evaluation(
+        clock,
         eval_env,
         n_eval_episodes=config.evaluation.eval_episodes,
         eval_freq=max(1, config.evaluation.eval_every // env.num_envs),
@@ -334,28 +361,6 @@ def _checkpoint_callback(
     return MTCheckpointCallback(freq, folder / CHECKPOINTS, kept, replay, eval_env=eval_env)
 
 
-def _introduce(
-    console: Console,
-    config: TrainConfig,
-    folder: Path,
-    agent: Agent,
-    env: MultiTaskVecEnv,
-    eval_env: MultiTaskVecEnv,
-) -> None:
-    count = sum(parameter.numel() for parameter in agent.policy.parameters())
-    tasks = ", ".join(config.env.env)
-    console.print(escape(f"{tasks}: {env.num_tasks} tasks, seed {config.seed}, in {folder}"), style="bold")
-    console.print(f"simulator: {env.backend} to train, {eval_env.backend} to evaluate")
-    console.print(f"agent: {type(agent).__name__}")
-    console.print(escape(f"critic: {agent.critic_combiner}\nactor:  {agent.actor_combiner}"), soft_wrap=True)
-    console.print(
-        escape(
-            f"encoder {config.policy.encoder!r} {list(config.policy.net_arch)}, {count:,} parameters, "
-            f"batch {agent.batch_size}, on {agent.device}"
-        )
-    )
-
-
 def _draw(
     config: TrainConfig, folder: Path, history: EvaluationHistory, before: SuccessReport, after: SuccessReport
 ) -> None:
@@ -366,29 +371,4 @@ def _draw(
     }
     if not np.isnan(after.mean_success):
         plot_per_task_bars(after, folder / "success_per_task.png", before=before, **titles)
-    plot_success_curve(history, folder / LAST_FILE, **titles)
-
-
-def _take_leave(console: Console, folder: Path, agent: Agent) -> None:
-    contents = {
-        "success_curve.png": "look at these first",
-        "success_per_task.png": "",
-        "evaluation_after.json": "the table above, as numbers",
-        "model.zip": f"the agent at the end: {type(agent).__name__}.load(...)",
-        "best_model.zip": "the best evaluation while training",
-        "progress.csv": "all logs; TensorBoard's are beside it",
-        "config.yaml": "repeats this run",
-        CHECKPOINTS: f"with the replay; {type(agent).__name__}.load_checkpoint(...) learns on. Else remove them",
-    }
-    console.print(f"\nEverything is in {escape(str(folder))}", style="bold")
-    for name, what in contents.items():
-        if (folder / name).exists():
-            console.print(f"  {name:<22}{what}")
-    commands = (
-        f"mtrl-imgrad evaluate {folder} --episodes 50",
-        f"tensorboard --logdir {folder}",
-        f"mtrl-imgrad train --config {folder}/config.yaml --seed 1",
-    )
-    console.print("What next:", style="bold")
-    for command in commands:
-        console.print(f"  {escape(command)}", soft_wrap=True)
+    plot_success_curve(history, folder / "success_curve.png", **titles)

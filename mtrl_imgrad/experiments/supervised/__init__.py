@@ -1,1 +1,5 @@
 """Supervised runs: configuration, training, comparison, analysis."""
+
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.experiments.supervised", "mujoco", "PIL", "scipy", "safetensors", "matplotlib")

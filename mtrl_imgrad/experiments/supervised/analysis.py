@@ -83,7 +83,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     """
     found = []
     for folder in folders:
-        inside = sorted((folder / "runs").glob("*/diagnostics.csv"))
+        inside = sorted((folder / "runs").rglob("diagnostics.csv"))
         here = [folder / "diagnostics.csv"] if (folder / "diagnostics.csv").exists() else inside
         runs = [path.parent for path in here if len(load_config(path.parent / "config.yaml").data.tasks) != 1]
         if not runs:

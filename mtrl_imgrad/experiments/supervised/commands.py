@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -12,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
 from mtrl_imgrad.experiments.options import Flat, given_options, without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
@@ -20,7 +23,7 @@ from mtrl_imgrad.experiments.supervised.history import RunResult
 from mtrl_imgrad.experiments.torchrun import is_first, torchrun_group
 from mtrl_imgrad.scenes import SCENE_KINDS, make_scenes
 
-__all__ = ["Analyse", "CoTBal", "Compare", "MakeData", "Train"]
+__all__ = ["Analyse", "CoTBal", "Configured", "MakeData", "Resume", "Train"]
 
 if TYPE_CHECKING:
     Preset = str
@@ -55,7 +58,7 @@ class _Given:
 
 
 @dataclass(frozen=True)
-class _Configured:
+class Configured:
     """Options of a command that takes a configuration."""
 
     start: Annotated[Start, Flat] = field(default_factory=Start)
@@ -87,7 +90,7 @@ class _Configured:
 
 
 @dataclass(frozen=True)
-class Train(_Configured):
+class Train(Configured):
     """Options of ``supervised``."""
 
     resume: Annotated[Path | None, _ONE] = None
@@ -137,26 +140,7 @@ def _print_result(result: RunResult) -> None:
 
 
 @dataclass(frozen=True)
-class Compare(_Configured):
-    """Options of ``supervised compare``."""
-
-    methods: tuple[str, ...] = ("stl", "ls", "cagrad", "imgrad")
-    """Combiners with their arguments, such as imgrad:measure=lm,update_every=4; stl is one network a task."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Runs of each method."""
-    out: Path | None = None
-    """Folder; None makes comparisons/<data>."""
-
-    def __call__(self) -> None:
-        """Make the runs that are missing, then compare all."""
-        from mtrl_imgrad.experiments.supervised.compare import compare
-
-        folder = self.folder("comparisons", self.out)
-        compare(self.chosen(), self.methods, self.seeds, folder, progress_bar=self.progress_bar)
-
-
-@dataclass(frozen=True)
-class CoTBal(_Configured):
+class CoTBal(Configured):
     """Options of ``supervised cotbal``."""
 
     mini: float = 1 / 32
@@ -171,7 +155,29 @@ class CoTBal(_Configured):
         from mtrl_imgrad.experiments.supervised.cotbal import measure_cotbal
 
         folder, progress_bar = self.folder("cotbal", self.out), self.progress_bar
-        measure_cotbal(self.chosen(), folder, mini=self.mini, temperature=self.temperature, progress_bar=progress_bar)
+        with _signals_say_how_to_go_on(folder):
+            measure_cotbal(
+                self.chosen(), folder, mini=self.mini, temperature=self.temperature, progress_bar=progress_bar
+            )
+
+
+@contextmanager
+def _signals_say_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block with that message; runs keep their checkpoints, as after any kill."""
+
+    def stop(number: int, frame: object) -> None:
+        raise LearningInterruptedError(
+            f"interrupted by {signal.Signals(number).name}: what is done is kept in {folder}; to go on, give the same "
+            "command again",
+            number,
+        )
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.supervised.datasets.registry import data_format
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
-from mtrl_imgrad.validation import Count, NonNegativeInt, Positive, PositiveOrInf, Probability, checked
+from mtrl_imgrad.supervised.splits import Mixing
+from mtrl_imgrad.validation import Count, NonNegativeInt, Positive, PositiveOrInf, Probability, check, checked
 
 __all__ = [
     "DataConfig",
@@ -42,7 +43,7 @@ class DataConfig:
     """Which data, and what is done to it."""
 
     format: str = "nyuv2"
-    """Format of the folder: nyuv2, cityscapes, celeba, or one that was registered."""
+    """Format of the folder: nyuv2, cityscapes, celeba, office31, office_home, qm9, or one that was registered."""
     root: Path | None = None
     """Folder of the data set."""
     tasks: tuple[str, ...] = ()
@@ -51,6 +52,18 @@ class DataConfig:
     """Share of the training images whose labels are used."""
     full_tasks: tuple[str, ...] = ()
     """Tasks whose labels are used of all training images, whatever train_fraction."""
+    task_scales: Options = field(default_factory=dict)
+    """What the loss of a task is multiplied by, by task, as another unit would: depth=30 makes tasks unequal."""
+    multi_input: bool = False
+    """A loader of its own for each task; Office-31 and Office-Home always have that."""
+    mixing: Mixing = "longest"
+    """Tasks of a step where each has a loader: all till the longest ends, in turn, or drawn by length."""
+    tasks_per_step: Count = 1
+    """Tasks of a step (round_robin, proportional)."""
+    batch_sizes: Options = field(default_factory=dict)
+    """Images of a task's batch, by task, where it is not batch_size (multi_input)."""
+    task_fractions: Options = field(default_factory=dict)
+    """Share of the training images that a task's loader has, by task (multi_input)."""
     augment: bool = True
     """Zoom and mirror the training images (NYUv2, CityScapes)."""
     label_dir: str = "label_7"
@@ -58,7 +71,7 @@ class DataConfig:
     num_classes: Annotated[int, Ge(2)] = 7
     """Classes of these labels (CityScapes)."""
     image_size: tuple[Count, Count] = (64, 64)
-    """Height and width that images are resized to (CelebA)."""
+    """Height and width that images are resized to (CelebA, Office)."""
     num_workers: NonNegativeInt = 0
     """Processes that read images; 0 reads in this one."""
     simulate: Literal["primitives", "mt10", "attributes"] | None = None
@@ -74,6 +87,12 @@ class DataConfig:
         data_format(self.format)
         if len(set(self.tasks)) != len(self.tasks):
             raise ArgumentError(f"tasks must be different ones, got {list(self.tasks)}")
+        for name, scale in self.task_scales.items():
+            check(f"task_scales[{name!r}]", scale, Positive)
+        for name, size in self.batch_sizes.items():
+            check(f"batch_sizes[{name!r}]", size, Count)
+        for name, share in self.task_fractions.items():
+            check(f"task_fractions[{name!r}]", share, Annotated[Probability, Gt(0)])
 
 
 @checked
@@ -87,6 +106,8 @@ class ModelConfig:
     """Network of the single-task baselines."""
     width: Positive = 1.0
     """Multiplies the number of feature maps; 1 is the published network."""
+    weights: Path | None = None
+    """File of first weights in torchvision's or timm's names (resnet18, resnet50); None draws them."""
 
 
 @checked

@@ -39,14 +39,6 @@ from mtrl_imgrad.validation import checked
 
 __all__ = ["CoTBalTables", "measure_cotbal"]
 
-_SCORES = {
-    "segmentation": ("miou", False),
-    "depth": ("abs_err", True),
-    "normal": ("ang_mean", True),
-    "attribute": ("f1", False),
-}
-"""By kind of task: its metric, and whether one over it is the score."""
-
 
 @dataclass(frozen=True)
 class CoTBalTables:
@@ -140,7 +132,7 @@ def _scores(config: SupervisedConfig, result: RunResult, tasks: Sequence[TaskSpe
     rows = [row for row in read_rows(config.run_dir / "epochs.csv") if row["epoch"] in result.epochs]
     scores = []
     for task in tasks:
-        metric, inverse = _SCORES[task.kind]
+        metric, inverse = task.record.score, task.record.score_is_error
         value = float(np.mean([row[f"val/{task.name}/{metric}"] for row in rows]))
         own = task.name in config.data.full_tasks
         if not math.isfinite(value) or (value <= 0 and (inverse or own)):
@@ -153,7 +145,7 @@ def _scores(config: SupervisedConfig, result: RunResult, tasks: Sequence[TaskSpe
 
 
 def _described(task: TaskSpec) -> str:
-    metric, inverse = _SCORES[task.kind]
+    metric, inverse = task.record.score, task.record.score_is_error
     return f"1 / {metric}" if inverse else metric
 
 

@@ -92,7 +92,7 @@ def reported_result(
     """
     if reporting.report == "best":
         chosen = [records[best_epoch(records, tasks)]]
-        rule = "mean F1" if _are_attributes(tasks) else "mean loss relative to the first epoch"
+        rule = f"mean {_selecting(tasks)}" if _selecting(tasks) else "mean loss relative to the first epoch"
         how = f"{split}, epoch {chosen[0].epoch + 1}, the best of {len(records)} by {rule} in val"
     else:
         chosen = list(records[-reporting.last_epochs :])
@@ -118,15 +118,17 @@ def reported_result(
 def best_epoch(records: Sequence[EpochRecord], tasks: Sequence[TaskSpec]) -> int:
     """Index of the evaluated record that is best in validation.
 
-    For attributes by their mean F1, as in the papers on CelebA; else by the mean over tasks of the validation loss
-    relative to the first evaluated epoch's (ours: no scale of a loss counts). The first of equals.
+    For attributes by their mean F1, as in the papers on CelebA; for classifications by their mean accuracy; else by the
+    mean over tasks of the validation loss relative to the first evaluated epoch's (ours: no scale of a loss counts).
+    The first of equals.
     """
     evaluated = [i for i, record in enumerate(records) if "val" in record.results]
     first = records[evaluated[0]].losses["val"]
+    selecting = _selecting(tasks)
 
     def score(i: int) -> float:
-        if _are_attributes(tasks):
-            return float(np.mean([task["f1"] for task in records[i].results["val"].values()]))
+        if selecting is not None:
+            return float(np.mean([task[selecting] for task in records[i].results["val"].values()]))
         losses = records[i].losses["val"]
         return -float(np.mean([losses[name] / first[name] if first[name] else 0.0 for name in first]))
 
@@ -198,5 +200,7 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     write_text(path, file.getvalue())
 
 
-def _are_attributes(tasks: Sequence[TaskSpec]) -> bool:
-    return all(task.kind == "attribute" for task in tasks)
+def _selecting(tasks: Sequence[TaskSpec]) -> str | None:
+    """The metric that chooses an epoch, where all tasks have the same one."""
+    names = {task.record.score if task.record.selects else None for task in tasks}
+    return names.pop() if len(names) == 1 else None

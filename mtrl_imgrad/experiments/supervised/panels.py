@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.reporting.figures import PALETTE, new_figure, save_figure
-from mtrl_imgrad.supervised.masks import IGNORED_LABEL
-from mtrl_imgrad.supervised.splits import ItemDataset, length
+from mtrl_imgrad.reporting.figures import new_figure, save_figure
+from mtrl_imgrad.supervised.splits import ItemDataset, Splits, TaskSplits, length
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 if TYPE_CHECKING:
@@ -38,15 +37,15 @@ def draw_panel(
     """Each image beside the truth and, below, what each method predicts; a column for each task.
 
     Classes have colours of their own, black is unlabelled; depth goes from dark (near) to light, with the truth's
-    range, black is unmeasured; normals show x, y, z as red, green, blue. Attributes are listed: those that an image
-    has, and those that are predicted.
+    range, black is unmeasured; normals show x, y, z as red, green, blue. Tasks of whole images are listed: attributes
+    that an image has, and those that are predicted; classes; numbers.
 
     Args:
         path: of the picture, ``.png``, ``.pdf`` or ``.svg``; folders are made.
-        images: ``[B, 3, H, W]`` from 0 to 1.
+        images: ``[B, 3, H, W]`` from 0 to 1; other inputs, such as molecules, are only numbered.
         targets: as `TaskSpec` describes them.
         predictions: by method, as networks give them.
-        tasks: columns in this order; attributes share one.
+        tasks: columns in this order; those of whole images share one.
 
     Returns:
         The path of the picture.
@@ -56,41 +55,41 @@ def draw_panel(
     """
     if not len(images) or not predictions:
         raise ArgumentError(f"a panel needs an image and a method, got {len(images)} and {len(predictions)}")
-    dense = [task for task in tasks if task.kind != "attribute"]
-    attributes = [task.name for task in tasks if task.kind == "attribute"]
-    columns = 1 + len(dense) + bool(attributes)
-    rows = ["truth", *predictions]
-    height, width = images.shape[-2:]
-    figure = new_figure(2.2 * columns, (2.2 * height / width + 0.12) * len(rows) * len(images) + 0.3, _DPI)
-    grid = figure.subplots(len(rows) * len(images), columns, squeeze=False)
+    dense = [task for task in tasks if task.record.dense]
+    of_images = [task for task in tasks if not task.record.dense]
+    heading = "attributes" if all(task.kind == "attribute" for task in of_images) else "predictions"
+    columns = 1 + len(dense) + bool(of_images)
+    shown = {"truth": targets, **{name: _as_targets(maps, tasks) for name, maps in predictions.items()}}
+    are_images = images.ndim == 4
+    height, width = images.shape[-2:] if are_images else (1, 1)
+    figure = new_figure(2.2 * columns, (2.2 * height / width + 0.12) * len(shown) * len(images) + 0.3, _DPI)
+    grid = figure.subplots(len(shown) * len(images), columns, squeeze=False)
     for b, image in enumerate(images):
-        for r, row in enumerate(rows):
-            axes = grid[b * len(rows) + r]
+        for r, (row, found) in enumerate(shown.items()):
+            axes = grid[b * len(shown) + r]
             for cell in axes:
                 cell.set_axis_off()
-            if r == 0:
+            if r == 0 and not are_images:
+                axes[0].text(0.96, 0.5, f"input {b + 1}", va="center", ha="right", fontsize=8)
+            elif r == 0:
                 axes[0].imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
             else:
                 name = row.replace(":", ":\n").replace(",", ",\n")
                 axes[0].text(0.96, 0.5, name, va="center", ha="right", fontsize=8, transform=axes[0].transAxes)
             for axis, task in zip(axes[1:], dense, strict=False):
-                truth = targets[task.name][b]
-                picture = _truth(task, truth) if r == 0 else _prediction(task, predictions[row][task.name][b], truth)
-                axis.imshow(picture, interpolation="nearest")
-            if attributes:
-                found = targets if r == 0 else predictions[row]
-                present = [name for name in attributes if float(found[name][b]) > (0.5 if r == 0 else 0.0)]
-                axes[-1].text(0, 1, "\n".join(present) or "none", va="top", fontsize=6, transform=axes[-1].transAxes)
-    for axis, title in zip(
-        grid[0], ["image", *(task.name for task in dense), *["attributes"][: bool(attributes)]], strict=True
-    ):
+                axis.imshow(_show(task, found, targets, b), interpolation="nearest")
+            if of_images:
+                lines = [text for task in of_images if (text := str(_show(task, found, targets, b)))]
+                axes[-1].text(0, 1, "\n".join(lines) or "none", va="top", fontsize=6, transform=axes[-1].transAxes)
+    titles = ["image", *(task.name for task in dense), *[heading][: bool(of_images)]]
+    for axis, title in zip(grid[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
     return save_figure(figure, path)
 
 
 def draw_run_panel(trainer: MultiTaskTrainer, path: Path, count: int) -> Path:
     """`draw_panel` for a trained network, on images spread over its validation split."""
-    images, targets = sample_items(trainer.data.evaluation["val"], count)
+    images, targets = sample_items(trainer.data, count)
     trainer.model.eval()
     with torch.no_grad():
         predictions = trainer.model(images.to(trainer.device))
@@ -98,49 +97,43 @@ def draw_run_panel(trainer: MultiTaskTrainer, path: Path, count: int) -> Path:
     return draw_panel(path, images, targets, {"prediction": on_host}, trainer.model.tasks)
 
 
-def sample_items(split: ItemDataset, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """At most ``count`` items spread evenly over a split, as one batch."""
+def sample_items(data: Splits | TaskSplits, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """At most ``count`` items of ``"val"``, spread evenly, as one batch.
+
+    Where every task has a loader: so many of each task, whose other targets are unknown; of tasks with images of the
+    first one's size only.
+    """
+    if isinstance(data, Splits):
+        return _spread(data.evaluation["val"], count)
+    found = {task: _spread(data.evaluation["val"][task.name], count) for task in data.tasks}
+    size = found[data.tasks[0]][0].shape[1:]
+    drawn = {task: batch for task, batch in found.items() if batch[0].shape[1:] == size}
+    targets = {
+        task.name: torch.cat(
+            [
+                items[task.name] if one == task else _unknown(task, found[task][1][task.name], len(images))
+                for one, (images, items) in drawn.items()
+            ]
+        )
+        for task in data.tasks
+    }
+    return torch.cat([images for images, _ in drawn.values()]), targets
+
+
+def _spread(split: ItemDataset, count: int) -> tuple[Tensor, dict[str, Tensor]]:
     places = np.unique(np.linspace(0, length(split) - 1, count).round().astype(int))
     items = [split[int(place)] for place in places]
     targets = {name: torch.stack([target[name] for _, target in items]) for name in items[0][1]}
     return torch.stack([image for image, _ in items]), targets
 
 
-def _truth(task: TaskSpec, target: Tensor) -> NDArray[Any]:
-    if task.kind == "segmentation":
-        return _classes(target)
-    if task.kind == "depth":
-        return _depth(target[0], target[0])
-    return _normals(target)
+def _unknown(task: TaskSpec, like: Tensor, count: int) -> Tensor:
+    return torch.full_like(like[:1], task.record.unknown).expand(count, *like.shape[1:])
 
 
-def _prediction(task: TaskSpec, prediction: Tensor, truth: Tensor) -> NDArray[Any]:
-    if task.kind == "segmentation":
-        return _classes(prediction.argmax(0))
-    if task.kind == "depth":
-        return _depth(prediction[0], truth[0])
-    return _normals(prediction)
+def _as_targets(predictions: Maps, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:
+    return {task.name: task.record.as_target(predictions[task.name]) for task in tasks}
 
 
-def _classes(labels: Tensor) -> NDArray[Any]:
-    """Colours of the classes, going round where there are many."""
-    colours = np.array([[int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name in PALETTE])
-    picture = colours[labels.numpy() % len(colours)]
-    picture[labels.numpy() == IGNORED_LABEL] = 0
-    return picture
-
-
-def _depth(depth: Tensor, truth: Tensor) -> NDArray[Any]:
-    from matplotlib import colormaps
-
-    measured = truth[truth > 0]
-    low, high = (float(measured.min()), float(measured.max())) if len(measured) else (0.0, 1.0)
-    picture = colormaps["viridis"](((depth - low) / max(high - low, 1e-9)).clamp(0, 1).numpy())[..., :3]
-    picture[depth.numpy() == 0] = 0
-    return picture
-
-
-def _normals(normals: Tensor) -> NDArray[Any]:
-    picture = (normals.permute(1, 2, 0).numpy() + 1) / 2
-    picture[(normals == 0).all(0).numpy()] = 0
-    return picture.clip(0, 1)
+def _show(task: TaskSpec, found: Maps, targets: Maps, b: int) -> NDArray[Any] | str:
+    return task.record.show(task, found[task.name][b], targets[task.name][b])

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from mtrl_imgrad.checkpoints.format import is_checkpoint, read_checkpoint, write_checkpoint
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.experiments.config_files import plain, save_config
-from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
+from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
 from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import (
@@ -36,9 +36,9 @@ from mtrl_imgrad.experiments.supervised.history import (
 from mtrl_imgrad.experiments.supervised.panels import draw_run_panel
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
-from mtrl_imgrad.supervised.models import TaskModel, make_model
+from mtrl_imgrad.supervised.models import FeatureModel, TaskModel, load_backbone, make_model
 from mtrl_imgrad.supervised.replicas import Replica
-from mtrl_imgrad.supervised.splits import Splits
+from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.validation import checked
 
@@ -91,8 +91,7 @@ def resume(folder: Path, *, group: Any = None, console: Console | None = None, p
         CheckpointError: if its checkpoint cannot be read.
     """
     folder = folder.expanduser()
-    if not (folder / "config.yaml").exists():
-        raise ArgumentError(f"resume: {folder} holds no run (no config.yaml)")
+    check_run(folder)
     if (folder / "result.json").exists():
         return RunResult.load(folder / "result.json")
     _refuse_earlier_version(folder / "checkpoint.pt")
@@ -126,17 +125,22 @@ def train_or_resume(
 
 
 @checked
-def build_model(config: SupervisedConfig, data: Splits) -> TaskModel:
+def build_model(config: SupervisedConfig, data: Splits | TaskSplits) -> TaskModel:
     """The network of a configuration, with first weights that follow from its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         single = len(data.tasks) == 1
         name = config.model.single_task_model if single else config.model.model
-        return make_model(name, data.tasks, width=config.model.width, protocol=config.protocol)
+        model = make_model(name, data.tasks, width=config.model.width, protocol=config.protocol)
+    if config.model.weights is not None:
+        if not isinstance(model, FeatureModel):
+            raise ArgumentError(f"weights goes with resnet18 and resnet50, got model {name!r}")
+        load_backbone(model, config.model.weights)
+    return model
 
 
 @checked
-def load_model(folder: Path, data: Splits) -> TaskModel:
+def load_model(folder: Path, data: Splits | TaskSplits) -> TaskModel:
     """The network of a finished run, on the CPU.
 
     Args:
@@ -166,7 +170,7 @@ def _load_parameters(model: TaskModel, folder: Path) -> None:
 
 
 @checked
-def make_trainer(config: SupervisedConfig, data: Splits, group: Any = None) -> MultiTaskTrainer:
+def make_trainer(config: SupervisedConfig, data: Splits | TaskSplits, group: Any = None) -> MultiTaskTrainer:
     """The trainer of a configuration; ``group`` as in `train`."""
     method = config.resolved_method()
     single = len(data.tasks) == 1
@@ -184,6 +188,7 @@ def make_trainer(config: SupervisedConfig, data: Splits, group: Any = None) -> M
         reporting=config.reporting,
         gradients="losses" if single else method.gradients,
         heads="unweighted" if single else method.heads or "unweighted",
+        task_scales=_task_scales(config, data),
         sharing=method.sharing or "cagrad",
         max_grad_norm=None if single else method.max_grad_norm,
         on_nonfinite=method.on_nonfinite,
@@ -194,6 +199,13 @@ def make_trainer(config: SupervisedConfig, data: Splits, group: Any = None) -> M
         num_workers=config.data.num_workers,
         group=group,
     )
+
+
+def _task_scales(config: SupervisedConfig, data: Splits | TaskSplits) -> dict[str, float]:
+    """Those of the run's tasks; a single-task run keeps only its own."""
+    learned = {task.name for task in data.tasks}
+    scales: dict[str, float] = config.data.task_scales
+    return {name: scale for name, scale in scales.items() if name in learned or not config.data.tasks}
 
 
 class _Run:

@@ -10,9 +10,15 @@
     image, targets = train[0]  # targets["segmentation"], targets["depth"], targets["normal"]
 """
 
+from mtrl_imgrad.extras import require
+
+require("mtrl_imgrad.supervised.datasets", "PIL")
+
 from mtrl_imgrad.supervised.datasets.augmentation import View, apply_view, draw_view
 from mtrl_imgrad.supervised.datasets.celeba import CelebA
 from mtrl_imgrad.supervised.datasets.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES, CityScapes, DenseDataset, NYUv2
+from mtrl_imgrad.supervised.datasets.office import Office31, OfficeHome
+from mtrl_imgrad.supervised.datasets.qm9 import QM9, QM9_TASKS
 from mtrl_imgrad.supervised.datasets.registry import DataFormat, data_format, list_formats, register_format
 from mtrl_imgrad.supervised.datasets.writers import (
     AttributeSample,
@@ -25,6 +31,8 @@ from mtrl_imgrad.supervised.datasets.writers import (
 __all__ = [
     "CITYSCAPES_CLASSES",
     "NYUV2_CLASSES",
+    "QM9",
+    "QM9_TASKS",
     "AttributeSample",
     "CelebA",
     "CityScapes",
@@ -32,6 +40,8 @@ __all__ = [
     "DenseDataset",
     "DenseSample",
     "NYUv2",
+    "Office31",
+    "OfficeHome",
     "View",
     "apply_view",
     "data_format",

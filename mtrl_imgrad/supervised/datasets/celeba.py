@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.datasets.celeba_files import CELEBA_SPLITS, names_of_split, read_attributes
+from mtrl_imgrad.supervised.datasets.images import read_image
 from mtrl_imgrad.supervised.datasets.layers import listing
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked
@@ -134,17 +134,8 @@ class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         if not 0 <= index < len(self):
             raise IndexError(f"{self.root}, split {self.split!r}, has items 0 to {len(self) - 1}, asked for {index}")
         labels = self.labels[index].float()
-        return self._read_image(self.file_names[index]), dict(zip(self.attribute_names, labels.split(1), strict=True))
-
-    def _read_image(self, name: str) -> Tensor:
-        path = self._images / name
-        try:
-            with Image.open(path) as image:
-                height, width = self.size
-                pixels = np.array(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
-        except (OSError, UnidentifiedImageError) as error:
-            raise DatasetError(f"{path}: cannot be read as an image ({error})") from error
-        return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).contiguous()
+        image = read_image(self._images / self.file_names[index], self.size)
+        return image, dict(zip(self.attribute_names, labels.split(1), strict=True))
 
 
 def _named_otherwise(folder: Path, name: str) -> str:

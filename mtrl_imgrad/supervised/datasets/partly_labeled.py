@@ -6,11 +6,11 @@ from collections.abc import Sequence, Sized
 from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mtrl_imgrad.errors import UnknownNameError
-from mtrl_imgrad.supervised.masks import unknown
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 __all__ = ["PartlyLabeled"]
@@ -58,5 +58,8 @@ class PartlyLabeled(Dataset[Item]):
         place = self._images[index]
         image, targets = self._split[place]
         if place not in self._labeled:
-            targets = {**targets, **{task.name: unknown(task, targets[task.name]) for task in self._others}}
+            targets = {
+                **targets,
+                **{task.name: torch.full_like(targets[task.name], task.record.unknown) for task in self._others},
+            }
         return image, targets

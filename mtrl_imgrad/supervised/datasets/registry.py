@@ -30,6 +30,8 @@ class DataFormat:
         optional_splits: Splits that are evaluated if the folder has a folder of that name.
         options: Arguments of the reader by the field of the configuration's ``data`` that sets them.
         augments: The reader takes ``augment``, ``protocol`` and ``seed``, too.
+        of_one_task: The reader opens one task's pictures: it is built once for each of its ``task_names``, by
+            ``reader(root, split, task=name, **arguments)``; every task then has a loader of its own.
 
     Raises:
         ArgumentError: ``splits`` lacks ``"train"`` or ``"val"``.
@@ -41,6 +43,7 @@ class DataFormat:
     optional_splits: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     augments: bool = False
+    of_one_task: bool = False
 
     def __post_init__(self) -> None:
         if not {"train", "val"} <= set(self.splits):
@@ -70,6 +73,17 @@ _OURS = (
         splits=("train", "val", "test"),
         options={"image_size": "size"},
     ),
+    *(
+        DataFormat(
+            name,
+            f"mtrl_imgrad.supervised.datasets.office:{reader}",
+            splits=("train", "val", "test"),
+            options={"image_size": "size"},
+            of_one_task=True,
+        )
+        for name, reader in (("office31", "Office31"), ("office_home", "OfficeHome"))
+    ),
+    DataFormat("qm9", "mtrl_imgrad.supervised.datasets.qm9:QM9", splits=("train", "val", "test")),
 )
 _FORMATS = {ours.name: ours for ours in _OURS}
 

@@ -1,5 +1,6 @@
 """Networks for several visual tasks at once, by name, and whose parameters are whose."""
 
+from mtrl_imgrad.supervised.models.backbones import load_backbone
 from mtrl_imgrad.supervised.models.base import FeatureModel, TaskModel
 from mtrl_imgrad.supervised.models.registry import list_models, make_model
 from mtrl_imgrad.supervised.models.sharing import ParameterSplit, SharingRule, split_parameters
@@ -10,6 +11,7 @@ __all__ = [
     "SharingRule",
     "TaskModel",
     "list_models",
+    "load_backbone",
     "make_model",
     "split_parameters",
 ]

@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.supervised.kinds import list_kinds
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked
@@ -22,7 +23,8 @@ class TaskModel(nn.Module, ABC):
     """A network from images to a prediction for every task.
 
     ``forward`` maps ``[B, 3, H, W]`` to a dictionary by task name: segmentation log-probabilities ``[B, C, H, W]``,
-    depth ``[B, 1, H, W]``, unit normals ``[B, 3, H, W]``, attribute logits ``[B, 1]``.
+    depth ``[B, 1, H, W]``, unit normals ``[B, 3, H, W]``, attribute logits and numbers ``[B, 1]``, class
+    log-probabilities ``[B, C]``.
 
     Args:
         tasks: their order is the order of the heads in a state dictionary.
@@ -33,8 +35,8 @@ class TaskModel(nn.Module, ABC):
     """
 
     name: ClassVar[str]
-    kinds: ClassVar[frozenset[str]]
-    """Kinds of task that it has heads for."""
+    dense_tasks: ClassVar[bool | None] = None
+    """Whether it has heads for dense kinds of task, or for those of whole images; None for both."""
     has_features: ClassVar[bool] = False
     """Whether it is a `FeatureModel`."""
     task_heads: nn.ModuleList
@@ -43,7 +45,7 @@ class TaskModel(nn.Module, ABC):
     def __init__(self, tasks: Sequence[TaskSpec], protocol: Protocol) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
-        _check_tasks(self.name, self.tasks, self.kinds)
+        _check_tasks(self.name, self.tasks, self.dense_tasks)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -53,6 +55,11 @@ class TaskModel(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predictions by task name, see the class."""
+
+    def predict(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Predictions of some tasks only; a network that can leave out what the others alone need does so."""
+        predictions = self(images)
+        return {name: predictions[name] for name in tasks}
 
     def head(self, task: str) -> nn.Module:
         """The layers that make the prediction of ``task`` and serve nothing else."""
@@ -83,26 +90,31 @@ class FeatureModel(TaskModel):
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """The representation: ``[B, 3, H, W]`` to ``[B, C, H, W]`` (dense tasks) or ``[B, C]`` (attributes)."""
+        """The representation: ``[B, 3, H, W]`` to ``[B, C, H, W]`` (dense tasks) or ``[B, C]`` (of images)."""
 
     def heads(self, features: Tensor) -> dict[str, Tensor]:
         """Predictions by task name."""
         return self._predict([features] * len(self.tasks))
+
+    def predict(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """See `TaskModel.predict`: the heads of these tasks only."""
+        features = self.features(images)
+        return {name: self.head(name)(features) for name in tasks}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """``heads(features(images))``."""
         return self.heads(self.features(images))
 
 
-def _check_tasks(model: str, tasks: tuple[TaskSpec, ...], kinds: frozenset[str]) -> None:
+def _check_tasks(model: str, tasks: tuple[TaskSpec, ...], dense: bool | None) -> None:
     if not tasks:
         raise ArgumentError("tasks must name at least one task, got none")
     twice = [name for name, count in Counter(task.name for task in tasks).items() if count > 1]
     if twice:
         raise ArgumentError(f"tasks must have different names, got {', '.join(map(repr, twice))} more than once")
     for task in tasks:
-        if task.kind not in kinds:
+        if dense is not None and task.record.dense != dense:
             raise ArgumentError(
                 f"model {model!r} has no head for task {task.name!r} of kind {task.kind!r}; kinds: "
-                f"{', '.join(sorted(kinds))}"
+                f"{', '.join(sorted(list_kinds(dense=dense)))}"
             )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.models.base import FeatureModel
-from mtrl_imgrad.supervised.models.layers import scaled
+from mtrl_imgrad.supervised.models.layers import VectorHead, scaled
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
@@ -20,19 +20,19 @@ _DENSE = (512, 512)
 
 
 class AttributeNet(FeatureModel):
-    """Nine layers, seven convolutions and two dense ones, then a linear head for each attribute.
+    """Nine layers, seven convolutions and two dense ones, then a linear head for each task.
 
     The network of FAMO's CelebA experiment (Liu, Feng, Stone, Liu, NeurIPS 2023, arXiv 2306.03792), which later papers
     took over. 5 197 160 parameters with 40 attributes. The heads return logits; the published code ends in a sigmoid.
 
     Args:
-        tasks: of kind attribute.
+        tasks: of whole images.
         width: multiplies the number of feature maps and of dense units.
         protocol: makes no difference here.
     """
 
     name = "attribute_net"
-    kinds = frozenset({"attribute"})
+    dense_tasks = False
 
     def __init__(self, tasks: Sequence[TaskSpec], width: float = 1.0, protocol: Protocol = "fixed") -> None:
         super().__init__(tasks, protocol)
@@ -45,7 +45,7 @@ class AttributeNet(FeatureModel):
             *_dense_block(groups[-1][-1], dense[0]),
             *_dense_block(dense[0], dense[1]),
         )
-        self.task_heads = nn.ModuleList(nn.Linear(dense[-1], task.channels) for task in self.tasks)
+        self.task_heads = nn.ModuleList(VectorHead(dense[-1], task, protocol) for task in self.tasks)
 
     def features(self, images: Tensor) -> Tensor:
         """The second dense layer's output ``[B, 512 * width]``.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor, nn
 
@@ -14,11 +13,11 @@ from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 __all__ = [
-    "DENSE_KINDS",
     "SEGNET_CHANNELS",
     "DenseHead",
     "SegNetMaps",
     "SegNetTrunk",
+    "VectorHead",
     "check_image_size",
     "conv_block",
     "initialise_xavier",
@@ -27,13 +26,10 @@ __all__ = [
     "unpool",
 ]
 
-DENSE_KINDS = frozenset({"segmentation", "depth", "normal"})
 SEGNET_CHANNELS = (64, 128, 256, 512, 512)
 """Feature maps of the five stages at width 1 (MTAN, section 4.1.1)."""
 _CONVOLUTIONS = (2, 2, 3, 3, 3)
 _STRIDE = 2 ** len(SEGNET_CHANNELS)
-_SHORTEST_NORMAL = 1e-6
-"""Of a raw prediction; below it a float32 vector has no direction worth the name."""
 
 
 LARGEST_WIDTH = 1000
@@ -161,28 +157,35 @@ class DenseHead(nn.Module):
     Args:
         in_channels: of the maps that it reads.
         task: its kind and its channels.
-        protocol: ``"paper"`` divides normals by their length, 0/0 = NaN included. ``"fixed"`` leaves a raw vector
-            shorter than 1e-6 at zero, with gradient zero: its direction is noise, and the gradient of the division
-            would be larger than 1e6.
+        protocol: how normals are made unit vectors, see `mtrl_imgrad.supervised.kinds.dense`.
     """
 
     def __init__(self, in_channels: int, task: TaskSpec, protocol: Protocol) -> None:
         super().__init__()
-        self.kind = task.kind
+        self.finish = task.record.head
         self.protocol = protocol
         self.spatial = nn.Conv2d(in_channels, in_channels, kernel_size=3, padding=1)
         self.output = nn.Conv2d(in_channels, task.channels, kernel_size=1)
 
     def forward(self, maps: Tensor) -> Tensor:
         """The prediction ``[B, channels, H, W]``."""
-        raw = self.output(self.spatial(maps))
-        if self.kind == "segmentation":
-            return F.log_softmax(raw, dim=1)
-        return raw if self.kind == "depth" else _unit(raw, self.protocol)
+        return self.finish(self.output(self.spatial(maps)), self.protocol)
 
 
-def _unit(vectors: Tensor, protocol: Protocol) -> Tensor:
-    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    if protocol == "paper":
-        return vectors / length
-    return torch.where(length > _SHORTEST_NORMAL, vectors / length.clamp_min(_SHORTEST_NORMAL), 0)
+class VectorHead(nn.Linear):
+    """A linear layer on a representation ``[B, C]``, and what the kind of task asks for.
+
+    Args:
+        in_features: C.
+        task: its kind and its channels.
+        protocol: see `DenseHead`.
+    """
+
+    def __init__(self, in_features: int, task: TaskSpec, protocol: Protocol) -> None:
+        super().__init__(in_features, task.channels)
+        self.finish = task.record.head
+        self.protocol = protocol
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The prediction ``[B, channels]``."""
+        return self.finish(super().forward(features), self.protocol)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.supervised.models.base import TaskModel
 from mtrl_imgrad.supervised.models.layers import (
-    DENSE_KINDS,
     SEGNET_CHANNELS,
     DenseHead,
     SegNetMaps,
@@ -42,7 +41,7 @@ class SegNetMTAN(TaskModel):
     """
 
     name = "segnet_mtan"
-    kinds = DENSE_KINDS
+    dense_tasks = True
 
     def __init__(self, tasks: Sequence[TaskSpec], width: float = 1.0, protocol: Protocol = "fixed") -> None:
         super().__init__(tasks, protocol)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.supervised.models.backbones import ResNet18, ResNet50
 from mtrl_imgrad.supervised.models.base import TaskModel
 from mtrl_imgrad.supervised.models.celeba import AttributeNet
 from mtrl_imgrad.supervised.models.cross_stitch import SegNetCrossStitch
+from mtrl_imgrad.supervised.models.molecules import MoleculeNet
 from mtrl_imgrad.supervised.models.mtan import SegNetMTAN
 from mtrl_imgrad.supervised.models.segnet import SegNet
 from mtrl_imgrad.supervised.protocol import Protocol
@@ -16,16 +18,15 @@ from mtrl_imgrad.validation import checked
 
 __all__ = ["list_models", "make_model"]
 
-_MODELS: dict[str, type[SegNet] | type[SegNetMTAN] | type[SegNetCrossStitch] | type[AttributeNet]] = {
-    model.name: model for model in (SegNet, SegNetMTAN, SegNetCrossStitch, AttributeNet)
-}
+_OURS = (SegNet, SegNetMTAN, SegNetCrossStitch, AttributeNet, MoleculeNet, ResNet18, ResNet50)
+_MODELS: dict[str, Callable[..., TaskModel]] = {model.name: model for model in _OURS}
 
 
 def list_models() -> list[str]:
     """Names that `make_model` accepts.
 
     >>> list_models()
-    ['segnet', 'segnet_mtan', 'segnet_cross_stitch', 'attribute_net']
+    ['segnet', 'segnet_mtan', 'segnet_cross_stitch', 'attribute_net', 'molecule_net', 'resnet18', 'resnet50']
     """
     return list(_MODELS)
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.supervised.models.base import FeatureModel
 from mtrl_imgrad.supervised.models.layers import (
-    DENSE_KINDS,
     SEGNET_CHANNELS,
     DenseHead,
     SegNetTrunk,
@@ -36,7 +35,7 @@ class SegNet(FeatureModel):
     """
 
     name = "segnet"
-    kinds = DENSE_KINDS
+    dense_tasks = True
 
     def __init__(self, tasks: Sequence[TaskSpec], width: float = 1.0, protocol: Protocol = "fixed") -> None:
         super().__init__(tasks, protocol)

@@ -20,7 +20,7 @@ from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateSettings
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.gradients import StepSettings, by_rows, split_parameters
+from mtrl_imgrad.gradients import Execution, StepSettings, by_rows, split_parameters
 from tests.support.agents.resumed_runs import assert_equal_states
 
 K, ROWS, FEATURES, OUTPUTS, RATE = 3, 5, 4, 3, 0.3
@@ -261,7 +261,9 @@ def _update(agent, critic, actor, lr, trace=False):
     for network in (agent.critic, agent.actor):
         network.optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     settings = UpdateSettings(GAMMA, 0.01)
-    return SACUpdate(agent.policy, Temperature(ALPHA.log(), -4.0, None), critic, actor, settings, trace=trace)
+    return SACUpdate(
+        agent.policy, Temperature(ALPHA.log(), -4.0, None), critic, actor, settings, execution=Execution(trace=trace)
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mtrl_imgrad.agents.ppo.update import PPOSettings, PPOUpdate, whitened
 from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.gradients import StepSettings, split_parameters
+from mtrl_imgrad.gradients import Execution, StepSettings, split_parameters
 
 K, STEPS, COPIES = 4, 24, 2
 CLIP, ENT, VF, CLIP_VF = 0.15, 0.03, 0.7, 0.4
@@ -92,7 +92,7 @@ def test_an_update_is_the_combination_of_one_backward_a_task(encoder, popart):
     agent = _agent(encoder, value_normalization=popart)
     rollout = _double(agent)
     actor_combiner, critic_combiner = make_combiner("cagrad", c=0.4), make_combiner("imgrad", c=0.4)
-    update = PPOUpdate(agent.policy, actor_combiner, critic_combiner, trace=False)
+    update = PPOUpdate(agent.policy, actor_combiner, critic_combiner, execution=Execution(trace=False))
     update.begin(_settings(), rollout.returns)
     expected = _jacobians(agent, rollout)
     networks = (agent.actor, agent.critic)
@@ -121,7 +121,7 @@ def test_linear_scalarization_is_the_mean_loss_and_measures_are_those_of_the_tas
     agent = _agent("one_hot", value_normalization="popart")
     rollout = _double(agent)
     chosen = make_combiner("cagrad", c=0.0) if combiner == "gramian_mean" else make_combiner(combiner)
-    update = PPOUpdate(agent.policy, chosen, chosen, trace=False)
+    update = PPOUpdate(agent.policy, chosen, chosen, execution=Execution(trace=False))
     update.begin(_settings(), rollout.returns)
     losses = torch.stack([torch.stack(_plain_losses(agent, rollout, task)) for task in range(K)])
     weights = [network.encoder.trunk[0].weight for network in (agent.actor, agent.critic)]

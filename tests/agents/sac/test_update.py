@@ -15,7 +15,7 @@ from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateSettings
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.gradients import NetworkUpdate, StepSettings, by_rows, split_parameters
+from mtrl_imgrad.gradients import Execution, NetworkUpdate, StepSettings, by_rows, split_parameters
 
 GAMMA, TAU = 0.97, 0.01
 
@@ -121,7 +121,7 @@ def test_linear_scalarization_is_summed_sac(encoder, combiner):
     for network in (agent.critic, agent.actor):
         network.optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     settings = UpdateSettings(GAMMA, TAU)
-    SACUpdate(agent.policy, temperature, chosen, chosen, settings, trace=False)(batch, noise)
+    SACUpdate(agent.policy, temperature, chosen, chosen, settings, execution=Execution(trace=False))(batch, noise)
     for name, parameter in agent.critic.named_parameters():
         moved = (before[name] - parameter) / 0.1
         torch.testing.assert_close(moved, expected[name], rtol=1e-8, atol=1e-9)
@@ -148,7 +148,9 @@ def test_actor_step_is_that_of_the_mean_actor_loss(encoder, sampling, combiner):
     before = {name: p.detach().clone() for name, p in agent.actor.named_parameters()}
     chosen = LinearScalarization() if combiner == "linear_scalarization" else make_combiner("cagrad", c=0.0)
     settings = UpdateSettings(GAMMA, TAU)
-    SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), chosen, chosen, settings, trace=False)(batch, noise)
+    SACUpdate(
+        agent.policy, Temperature(alpha.log(), -4.0, None), chosen, chosen, settings, execution=Execution(trace=False)
+    )(batch, noise)
     for (name, new), gradient in zip(agent.actor.named_parameters(), expected, strict=True):
         factor = agent.num_tasks if name in own else 1
         torch.testing.assert_close(before[name] - new, factor * gradient, rtol=1e-8, atol=1e-10)
@@ -182,7 +184,9 @@ def test_a_combiner_that_asks_is_told_the_same_batchs_losses_after_the_step(trac
         network.optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     critic, actor = _Listener(), _Listener()
     settings = UpdateSettings(GAMMA, TAU)
-    update = SACUpdate(agent.policy, Temperature(alpha.log(), -4.0, None), critic, actor, settings, trace=trace)
+    update = SACUpdate(
+        agent.policy, Temperature(alpha.log(), -4.0, None), critic, actor, settings, execution=Execution(trace=trace)
+    )
     report = update(batch, noise)
     shape, observations = batch.rewards.shape, batch.observations.flatten(0, 1)
     with torch.no_grad():
@@ -222,7 +226,7 @@ def test_temperatures_follow_the_entropies(shared):
     combiner = LinearScalarization()
     settings = UpdateSettings(GAMMA, TAU)
     temperature = Temperature(log_alpha, -4.0, optimizer)
-    SACUpdate(agent.policy, temperature, combiner, combiner, settings, trace=False)(batch, noise)
+    SACUpdate(agent.policy, temperature, combiner, combiner, settings, execution=Execution(trace=False))(batch, noise)
     torch.testing.assert_close(log_alpha.detach(), expected, rtol=1e-8, atol=1e-10)
 
 
@@ -238,7 +242,7 @@ def test_the_target_critic_moves_by_tau_when_told(update_target):
         combiner,
         combiner,
         UpdateSettings(GAMMA, TAU),
-        trace=False,
+        execution=Execution(trace=False),
     )
     update(batch, noise, update_target=update_target)
     tau = TAU if update_target else 0.0
@@ -258,7 +262,12 @@ def test_critic_losses_weigh_the_rows():
         for network in (agent.actor, agent.critic):
             network.optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
         update = SACUpdate(
-            agent.policy, Temperature(alpha.log(), -4.0, None), combiner, combiner, settings, trace=False
+            agent.policy,
+            Temperature(alpha.log(), -4.0, None),
+            combiner,
+            combiner,
+            settings,
+            execution=Execution(trace=False),
         )
         reports.append(update(rows, noise, update_target=False))
     torch.testing.assert_close(reports[0].critic_losses, reports[1].critic_losses)
@@ -331,7 +340,9 @@ def test_weighted_heads_scale_a_tasks_own_gradient_by_its_weight(combiner):
 
     parameters = split_parameters(agent.critic)
     plain, scaled = (
-        NetworkUpdate(agent.critic, make_combiner(combiner), loss, StepSettings(heads), trace=False).gradients(*rows)
+        NetworkUpdate(
+            agent.critic, make_combiner(combiner), loss, StepSettings(heads), execution=Execution(trace=False)
+        ).gradients(*rows)
         for heads in ("unweighted", "weighted")
     )
     for name in parameters.task_specific:

@@ -9,7 +9,7 @@ from mtrl_imgrad.agents.td3.update import TD3Noise, TD3Settings, TD3Update
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
-from mtrl_imgrad.gradients import split_parameters
+from mtrl_imgrad.gradients import Execution, split_parameters
 
 GAMMA, TAU, NOISE, CLIP = 0.97, 0.01, 0.7, 0.4
 ENCODERS = ("one_hot", "multi_head", "care", "film", "moore")
@@ -44,7 +44,7 @@ def _update(agent, combiner):
     settings = TD3Settings(GAMMA, TAU, target_policy_noise=NOISE, target_noise_clip=CLIP)
     for network in (agent.actor, agent.critic):
         network.optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    return TD3Update(agent.policy, combiner, combiner, settings, trace=False)
+    return TD3Update(agent.policy, combiner, combiner, settings, execution=Execution(trace=False))
 
 
 def _summed_gradient(network, loss):

@@ -18,6 +18,7 @@ from scipy import stats
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.combiners.method_strings import parse_method
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
+from mtrl_imgrad.experiments.comparisons.supervised import compare
 from mtrl_imgrad.experiments.presets import preset_path
 from mtrl_imgrad.experiments.supervised.analysis import (
     RunLog,
@@ -28,7 +29,6 @@ from mtrl_imgrad.experiments.supervised.analysis import (
     spearman,
     summarise,
 )
-from mtrl_imgrad.experiments.supervised.compare import compare
 from mtrl_imgrad.experiments.supervised.comparison import delta_m
 from mtrl_imgrad.experiments.supervised.comparison_report import (
     ComparisonReport,
@@ -205,30 +205,32 @@ METHODS = ["stl", "ls", "imgrad:measure=lm,update_every=2"]
 @pytest.fixture(scope="module")
 def compared(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparison")
-    return folder, compare(small, METHODS, [0, 1], folder, console=Console(quiet=True), progress_bar=False)
+    return folder, compare(small, METHODS, [0, 1], folder, jobs=0, console=Console(quiet=True), progress_bar=False)
 
 
 def test_a_comparison_leaves_its_files_and_is_not_run_twice(compared, small):
     folder, report = compared
-    names = {entry.name for entry in (folder / "runs").iterdir()}
-    stl = {f"stl-{task}-seed{seed}" for task in ("segmentation", "depth", "normal") for seed in (0, 1)}
-    others = {f"{name}-seed{seed}" for name in ("ls", "imgrad-measure=lm-update_every=2") for seed in (0, 1)}
+    names = {str(path.parent.relative_to(folder / "runs")) for path in folder.glob("runs/**/config.yaml")}
+    stl = {f"stl/seed_{seed}/{task}" for task in ("segmentation", "depth", "normal") for seed in (0, 1)}
+    others = {f"{name}/seed_{seed}" for name in ("ls", "imgrad-measure=lm,update_every=2") for seed in (0, 1)}
     assert names == stl | others
     for name in ("comparison.md", "comparison.csv", "delta_m.png", "panel.png"):
         assert (folder / name).stat().st_size > 100
     assert report.published is None  # the folder says that it is simulated
     assert "simulated" in report.setting
     times = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
-    (folder / "runs" / "ls-seed1" / "result.json").unlink()  # as if stopped before the end
-    again = compare(small, METHODS, [0, 1], folder, console=Console(quiet=True), progress_bar=False)
+    (folder / "runs" / "ls/seed_1" / "result.json").unlink()  # as if stopped before the end
+    again = compare(small, METHODS, [0, 1], folder, jobs=0, console=Console(quiet=True), progress_bar=False)
     assert [m.results for m in again.methods] == [m.results for m in report.methods]
     after = {path: path.stat().st_mtime_ns for path in times}
-    assert {path.relative_to(folder / "runs").parts[0] for path in times if after[path] != times[path]} <= {"ls-seed1"}
+    assert {path.relative_to(folder / "runs").parts[:2] for path in times if after[path] != times[path]} <= {
+        ("ls", "seed_1")
+    }
 
 
 def test_method_arguments_go_before_the_presets(compared):
     folder, _ = compared
-    method = load_config(folder / "runs/imgrad-measure=lm-update_every=2-seed0/config.yaml").resolved_method()
+    method = load_config(folder / "runs/imgrad-measure=lm,update_every=2/seed_0/config.yaml").resolved_method()
     assert method.combiner_kwargs == {"c": 0.8, "measure": "lm", "update_every": 2}  # c from the preset nyuv2
 
 
@@ -236,12 +238,10 @@ def test_other_settings_in_the_same_folder_are_refused_before_anything_runs(comp
     folder, _ = compared
     other = dataclasses.replace(small, protocol="paper")
     with pytest.raises(ArgumentError, match="other settings"):
-        compare(other, ["pcgrad", "ls"], [0], folder, console=Console(quiet=True), progress_bar=False)
-    assert not (folder / "runs" / "pcgrad-seed0").exists()
+        compare(other, ["pcgrad", "ls"], [0], folder, jobs=0, console=Console(quiet=True), progress_bar=False)
+    assert not (folder / "runs" / "pcgrad").exists()
     with pytest.raises(ArgumentError, match="seeds"):
-        compare(small, ["ls"], [0, 0], folder, console=Console(quiet=True), progress_bar=False)
-    with pytest.raises(ArgumentError, match="methods"):
-        compare(small, [], [0], folder, console=Console(quiet=True), progress_bar=False)
+        compare(small, ["ls"], [0, 0], folder, jobs=0, console=Console(quiet=True), progress_bar=False)
 
 
 # Analyses
@@ -255,7 +255,7 @@ def test_analyse_draws_and_summarises(compared, tmp_path, capsys):
     assert "imgrad" in capsys.readouterr().out
     runs = find_runs([folder])
     assert len(runs) == 4  # single-task runs have no imbalance
-    log = read_run(folder / "runs/ls-seed0")
+    log = read_run(folder / "runs/ls/seed_0")
     found = summarise(log)
     steps = log.steps
     assert math.isnan(found.correlation)  # of six steps none is stated
@@ -265,7 +265,7 @@ def test_analyse_draws_and_summarises(compared, tmp_path, capsys):
     assert found.progress_gap == pytest.approx(max(ratios) - min(ratios))
     assert found.logged == 6  # every step of three epochs
     with pytest.raises(ArgumentError, match="no run of several tasks"):
-        find_runs([folder / "runs/stl-depth-seed0"])
+        find_runs([folder / "runs/stl/seed_0/depth"])
 
 
 def test_spearman_of_few_points_or_of_a_constant_is_not_stated():
@@ -344,7 +344,9 @@ def test_wrong_commands_are_one_line(tmp_path, capsys):
 def test_a_method_that_cannot_be_made_is_told_before_the_first_run(small, tmp_path):
     for method, message in (("cotbal", "supervised cotbal makes them"), ("imgrad:d=3", "takes no argument 'd'")):
         with pytest.raises(ArgumentError, match=message):
-            compare(small, ["ls", method], [0], tmp_path / "out", console=Console(quiet=True), progress_bar=False)
+            compare(
+                small, ["ls", method], [0], tmp_path / "out", jobs=0, console=Console(quiet=True), progress_bar=False
+            )
     assert not (tmp_path / "out").exists()
 
 

@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.experiments.supervised.comparison import delta_m, delta_p, mean_rank
 from mtrl_imgrad.experiments.supervised.published import published_table
-from mtrl_imgrad.supervised.metrics import MetricSet
+from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 NYUV2, CITYSCAPES, CELEBA = (published_table(name) for name in ("nyuv2", "cityscapes", "celeba"))

@@ -10,7 +10,7 @@ from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
 from mtrl_imgrad.experiments.supervised.run import make_trainer
-from mtrl_imgrad.supervised.losses import make_loss
+from mtrl_imgrad.supervised.objectives import make_loss
 from mtrl_imgrad.supervised.splits import Splits
 from tests.supervised.test_run_combiner import TASKS, Faces, batch
 

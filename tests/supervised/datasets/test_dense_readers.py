@@ -219,5 +219,5 @@ def test_writers_check_samples_and_touch_nothing_that_exists(tmp_path):
 def test_task_specs_hold_together(kind, channels):
     with pytest.raises(ArgumentError, match="task 'it'"):
         TaskSpec("it", kind, channels)
-    with pytest.raises(ArgumentError, match="kind must be .*, got 'segmantation'. Did you mean 'segmentation'"):
+    with pytest.raises(ArgumentError, match="kind of task 'segmantation'. Did you mean 'segmentation'"):
         TaskSpec("it", "segmantation", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from functools import cache
@@ -31,12 +32,15 @@ from mtrl_imgrad.supervised.datasets import (
     write_nyuv2,
 )
 from mtrl_imgrad.supervised.datasets.layers import DEPTH, IMAGE, label_layer
-from mtrl_imgrad.supervised.metrics import DepthMetric, MetricSet, SegmentationMetric
+from mtrl_imgrad.supervised.kinds import task_kind
+from mtrl_imgrad.supervised.metric_set import MetricSet
+from mtrl_imgrad.supervised.metrics import DepthMetric, SegmentationMetric
 from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.synthetic import descend, outcomes
 from tests.support.combiners.examples import example_arguments, make_example
+from tests.support.supervised.small_folders import molecules, write_office
 
 Call = Callable[[Path], dict[str, Any]]
 NUMBERS = itertools.count()
@@ -113,6 +117,32 @@ def face_splits() -> dict[str, list[AttributeSample]]:
 def nyuv2(folder: Path) -> Path:
     root = folder / "nyuv2"
     return root if root.exists() else write_nyuv2(root, dense_splits(), classes=("a", "b", "c"))
+
+
+def resnet() -> Any:
+    return make_model("resnet18", TASKS, width=1 / 32)
+
+
+def weights_of(folder: Path) -> Path:
+    torch.save(resnet().trunk.state_dict(), folder / "resnet18.pth")
+    return folder / "resnet18.pth"
+
+
+def office(folder: Path, *sources: str) -> Path:
+    root = folder / sources[0]
+    return root if root.exists() else write_office(root, sources)
+
+
+def qm9(folder: Path) -> Path:
+    np.savez(folder / "qm9_eV.npz", **molecules(8))
+    return folder
+
+
+def task_splits(folder: Path) -> dict[str, Any]:
+    data = splits(folder)
+    names = [task.name for task in data.tasks]
+    evaluation = {split: dict.fromkeys(names, items) for split, items in data.evaluation.items()}
+    return {"train": dict.fromkeys(names, data.train), "evaluation": evaluation, "tasks": data.tasks}
 
 
 def cityscapes(folder: Path) -> Path:
@@ -270,6 +300,19 @@ CALLS: dict[str, Call] = {
         "returns": np.ones((2, 1)),
         "lengths": np.ones((2, 1), dtype=np.int64),
     },
+    "evaluation.method_statistics.paired_difference": lambda folder: {"first": [1.0, 2.0], "second": [2.0, 2.0]},
+    "evaluation.method_statistics.performance_profile": lambda folder: {
+        "scores": np.eye(3),
+        "thresholds": [0.0, 0.5],
+        "resamples": 10,
+    },
+    "evaluation.method_statistics.probability_of_improvement": lambda folder: {
+        "first": np.eye(3),
+        "second": np.ones((2, 3)),
+        "resamples": 10,
+    },
+    "evaluation.method_statistics.seeds_needed": lambda folder: {"difference": 1.0, "deviation": 1.0},
+    "evaluation.method_statistics.worst_tasks": lambda folder: {"scores": np.eye(3), "k": 2},
     "evaluation.statistics.aggregate_runs": lambda folder: {"scores": np.eye(3), "resamples": 10},
     "evaluation.statistics.interquartile_mean": lambda folder: {"values": np.eye(3)},
     "evaluation.statistics.stratified_bootstrap": lambda folder: {"scores": np.eye(3), "resamples": 10},
@@ -284,6 +327,8 @@ CALLS: dict[str, Call] = {
         "evaluations": history(),
         "path": folder / "curve.png",
     },
+    "evaluation.plots.comparison.success_curves": lambda folder: {"runs": {"imgrad": [history()]}},
+    "evaluation.plots.comparison.task_curves": lambda folder: {"runs": {"imgrad": [history()]}},
     "synthetic.measures.curves": lambda folder: {"run": run(), "method": 0, "scenario": 0, "count": 2},
     "synthetic.measures.outcomes": lambda folder: {"run": run()},
     "combiners.method_strings.parse_method": lambda folder: {"text": "imgrad:c=0.8"},
@@ -332,17 +377,23 @@ CALLS: dict[str, Call] = {
         "higher_is_better": SIGNS,
     },
     "experiments.supervised.comparison.mean_rank": lambda folder: {"rows": {"one": PAIR}, "higher_is_better": SIGNS},
-    "supervised.losses.make_loss": lambda folder: {"task": TASKS[0]},
+    "supervised.objectives.make_loss": lambda folder: {"task": TASKS[0]},
     "experiments.supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.tasks.TaskSpec": lambda folder: {"name": "a", "kind": "depth", "channels": 1},
     "supervised.models.registry.make_model": lambda folder: {"name": "segnet", "tasks": TASKS, "width": 1 / 32},
+    "supervised.models.backbones.load_backbone": lambda folder: {
+        "model": resnet(),
+        "path": weights_of(folder),
+    },
     "supervised.models.sharing.split_parameters": lambda folder: {"model": model()},
     "supervised.metrics.attributes.AttributeMetric": lambda folder: {},
     "supervised.metrics.depth.DepthMetric": lambda folder: {},
+    "supervised.metrics.classification.ClassificationMetric": lambda folder: {"num_classes": 3},
+    "supervised.metrics.regression.RegressionMetric": lambda folder: {},
     "supervised.metrics.normal.NormalMetric": lambda folder: {},
     "supervised.metrics.segmentation.SegmentationMetric": lambda folder: {"num_classes": 3},
-    "supervised.metrics.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
-    "supervised.metrics.metric_set.make_metric": lambda folder: {"task": TASKS[0]},
+    "supervised.metric_set.MetricSet": lambda folder: {"tasks": TASKS},
+    "supervised.objectives.make_metric": lambda folder: {"task": TASKS[0]},
     "supervised.datasets.registry.DataFormat": lambda folder: {"name": "mine", "reader": "module:Class"},
     "supervised.datasets.registry.data_format": lambda folder: {"name": "nyuv2"},
     "supervised.datasets.registry.register_format": lambda folder: {"record": DataFormat("mine", "module:Class")},
@@ -385,6 +436,24 @@ CALLS: dict[str, Call] = {
         "root": folder / f"written {next(NUMBERS)}",
         "splits": dense_splits(),
     },
+    "supervised.splits.TaskSplits": task_splits,
+    "supervised.kinds.record.TaskKind": lambda folder: {**vars(task_kind("depth")), "name": "mine"},
+    "supervised.kinds.registry.list_kinds": lambda folder: {},
+    "supervised.kinds.registry.task_kind": lambda folder: {"name": "depth"},
+    "supervised.kinds.registry.register_kind": lambda folder: {
+        "record": dataclasses.replace(task_kind("depth"), name="mine")
+    },
+    "supervised.datasets.office.Office31": lambda folder: {
+        "root": office(folder, "amazon", "dslr", "webcam"),
+        "split": "train",
+        "task": "amazon",
+    },
+    "supervised.datasets.office.OfficeHome": lambda folder: {
+        "root": office(folder, "Art", "Clipart", "Product", "Real_World"),
+        "split": "train",
+        "task": "Art",
+    },
+    "supervised.datasets.qm9.QM9": lambda folder: {"root": qm9(folder), "split": "train", "held_out": 2},
     "supervised.splits.Splits": lambda folder: vars(splits(folder)),
     "experiments.supervised.data.load_splits": lambda folder: {"config": supervised_config(folder).data},
     "supervised.trainer.MultiTaskTrainer": lambda folder: {"model": model(), "data": splits(folder), "device": "cpu"},

@@ -40,7 +40,6 @@ class Net(FeatureModel):
     """Two convolutions, a head a task, no batch norm."""
 
     name = "net"
-    kinds = frozenset({"segmentation", "depth"})
 
     def __init__(self) -> None:
         super().__init__(TASKS, "fixed")

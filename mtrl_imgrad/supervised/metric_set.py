@@ -7,25 +7,12 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from mtrl_imgrad.errors import TaskMismatchError
-from mtrl_imgrad.supervised.metrics.attributes import AttributeMetric
-from mtrl_imgrad.supervised.metrics.base import Metric
-from mtrl_imgrad.supervised.metrics.depth import DepthMetric
-from mtrl_imgrad.supervised.metrics.normal import NormalMetric
-from mtrl_imgrad.supervised.metrics.segmentation import SegmentationMetric
+from mtrl_imgrad.supervised.objectives import make_metric
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked
 
-__all__ = ["MetricSet", "make_metric"]
-
-
-@checked
-def make_metric(task: TaskSpec, protocol: Protocol = "fixed") -> Metric:
-    """The metrics of a task, by its kind."""
-    if task.kind == "segmentation":
-        return SegmentationMetric(task.channels, protocol)
-    kinds: dict[str, type[Metric]] = {"depth": DepthMetric, "normal": NormalMetric, "attribute": AttributeMetric}
-    return kinds[task.kind](protocol)
+__all__ = ["MetricSet"]
 
 
 @checked

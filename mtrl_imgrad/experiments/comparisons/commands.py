@@ -1,0 +1,170 @@
+"""The commands that make and read comparisons."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.experiments.comparisons.compare import Launcher, make_runs, refuse_failed
+from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
+from mtrl_imgrad.experiments.comparisons.records import RunRecord, by_method, load_records
+from mtrl_imgrad.experiments.options import Flat, given_options
+from mtrl_imgrad.experiments.presets import list_presets, preset_path
+from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
+from mtrl_imgrad.reporting.tables import plain_table
+
+__all__ = ["Compare", "Plot", "Report"]
+
+if TYPE_CHECKING:
+    Preset = str
+else:
+    Preset = tyro.extras.literal_type_from_choices(list_presets("rl"))
+
+ON_SCREEN = 5
+"""Columns of the report's table that a terminal shows."""
+Format = Literal["png", "pdf", "svg"]
+_ONE = tyro.conf.create_mutex_group(required=False)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the settings of all runs come from; without either from the folder, if it holds a comparison."""
+
+    preset: Annotated[Preset | None, _ONE] = None
+    """Settings shipped with the library; see `mtrl-imgrad presets`."""
+    config: Annotated[Path | None, _ONE] = None
+    """Settings of a file, such as a run's config.yaml."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    preset: str | None = None
+    config: Path | None = None
+    agent: str = "mtsac"
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Options of ``compare``."""
+
+    start: Annotated[Start, Flat] = field(default_factory=Start)
+    config: Annotated[TrainConfig, Flat] = field(default_factory=train_config_class("mtsac"))
+    methods: tuple[str, ...] = ()
+    """Combiners with their arguments, such as imgrad:c=0.4; ACTOR+CRITIC for one each; none: those of the folder."""
+    seeds: tuple[int, ...] = ()
+    """Runs of each method; none: those of the folder."""
+    out: Path = Path("comparisons/rl")
+    """Folder of the comparison."""
+    jobs: int = 1
+    """Runs at a time; 0 runs one after the other in this process."""
+    launcher: Launcher = "local"
+    """Processes of this machine, or a job array of Slurm."""
+    progress_bar: bool = True
+    """Show progress."""
+
+    @classmethod
+    def defaults(cls, arguments: list[str]) -> Compare:
+        """From a preset, a file, the comparison of the folder, or the agent's own defaults."""
+        given = given_options(_Given, "compare", arguments)
+        start = Start(given.preset, given.config)
+        path = start.config if start.preset is None else preset_path("rl", start.preset)
+        if path is not None:
+            return cls(start, load_config(path))
+        if given.out is not None and (given.out / PLAN).exists():
+            config = load_comparison(given.out).config
+            if not isinstance(config, TrainConfig):
+                raise ArgumentError(f"{given.out} holds a comparison of mtrl-imgrad supervised compare")
+            return cls(start, config)
+        return cls(start, train_config_class(given.agent)())
+
+    def __call__(self) -> None:
+        """Make the runs that are missing."""
+        config = dataclasses.replace(self.config, run_dir=None)
+        comparison = make_runs(
+            config,
+            self.methods,
+            self.seeds,
+            self.out,
+            jobs=self.jobs,
+            launcher=self.launcher,
+            progress_bar=self.progress_bar,
+        )
+        if self.launcher != "slurm":
+            refuse_failed(comparison)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Options of ``plot``."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Comparisons, or folders with runs below them."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("figures")
+    """Folder for the figures."""
+    methods: tuple[str, ...] = ()
+    """Only these; none: all."""
+    format: Format = "png"
+    """Of the files."""
+
+    def __call__(self) -> None:
+        """Draw and say what each figure shows."""
+        from mtrl_imgrad.experiments.comparisons.figures import draw_figures, refuse_too_many
+
+        records = chosen_records(self.folders, self.methods)
+        refuse_too_many(records)
+        console = Console(highlight=False)
+        for path, what in draw_figures(records, self.out, self.format).items():
+            console.print(escape(f"{path}  {what}"), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Options of ``report``."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Comparisons, or folders with runs below them."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report")
+    """Folder of the report."""
+    methods: tuple[str, ...] = ()
+    """Only these; none: all."""
+    title: str = "Comparison"
+    """Of the page."""
+
+    def __call__(self) -> None:
+        """Write the report; print its table and statements."""
+        from mtrl_imgrad.experiments.comparisons.report import write_report
+        from mtrl_imgrad.experiments.comparisons.summary import summarize
+
+        records = chosen_records(self.folders, self.methods)
+        page = write_report(records, self.out, self.title)
+        summary, console = summarize(records), Console(highlight=False)
+        table = plain_table(summary.header()[:ON_SCREEN], edge=True)
+        for row in summary.rows():
+            table.add_row(*map(escape, row[:ON_SCREEN]))
+        console.print(table)
+        for sentence in summary.statements:
+            console.print(escape(f"  {sentence}"))
+        console.print(escape(f"the report is {page}"), soft_wrap=True)
+
+
+def chosen_records(folders: Sequence[Path], methods: Sequence[str]) -> list[RunRecord]:
+    """The finished runs of some methods, or of all.
+
+    Raises:
+        UnknownNameError: if a method has no finished run.
+    """
+    records = load_records(folders)
+    known = list(by_method(records))
+    for method in methods:
+        if method not in known:
+            raise UnknownNameError("method with finished runs", method, known)
+    return [record for record in records if not methods or record.method in methods]

@@ -1,0 +1,84 @@
+"""Methods by seeds with one configuration: runs what is missing, goes on with what was broken off."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+
+from mtrl_imgrad.errors import ArgumentError, MtrlImgradError
+from mtrl_imgrad.experiments.comparisons.local import run_here, run_locally
+from mtrl_imgrad.experiments.comparisons.plan import Comparison, plan_comparison
+from mtrl_imgrad.experiments.comparisons.state import read_state
+
+__all__ = ["Launcher", "make_runs", "refuse_failed"]
+
+Launcher = Literal["local", "slurm"]
+
+
+def make_runs(
+    config: Any,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    jobs: int = 1,
+    launcher: Launcher = "local",
+    console: Console | None = None,
+    progress_bar: bool = True,
+) -> Comparison:
+    """Make the runs of a comparison that are missing.
+
+    A run that is finished is not made again, one that was broken off goes on from its last checkpoint, one that failed
+    is tried again. Methods and seeds are added to those that the folder holds; without any, those are run.
+
+    Args:
+        config: of every run, a `TrainConfig` or a `SupervisedConfig`.
+        methods: combiners with arguments, such as ``"imgrad:c=0.4"``; for agents also ``"ACTOR+CRITIC"``.
+        seeds: different ones.
+        folder: of the comparison.
+        jobs: runs at a time; 0 runs one after the other in this process.
+        launcher: ``"local"``: processes of this machine; ``"slurm"``: a job array, handed to ``sbatch``.
+        console: where to print.
+        progress_bar: show how far it is.
+
+    Raises:
+        ArgumentError: for a wrong method or seed, or a folder that holds a comparison with other settings.
+        LearningInterruptedError: if a signal stopped it; all runs can go on.
+    """
+    if jobs < 0:
+        raise ArgumentError(f"jobs must be 0 or more, got {jobs}")
+    console = console or Console(file=sys.stdout, highlight=False)
+    comparison = plan_comparison(config, methods, seeds, folder.expanduser())
+    runs = comparison.runs()  # reads every method before the first hour is spent
+    comparison.save()
+    missing = [run for run in runs if read_state(comparison.kind, run).status not in ("finished", "running")]
+    console.print(
+        escape(f"{len(runs)} runs in {comparison.folder}: {len(runs) - len(missing)} need nothing"), soft_wrap=True
+    )
+    if launcher == "slurm":
+        from mtrl_imgrad.experiments.comparisons.slurm import submit
+
+        submit(comparison, missing, jobs, console)
+    elif jobs == 0:
+        run_here(comparison, missing, console)
+    elif missing:
+        run_locally(comparison, missing, jobs, console, progress_bar)
+    return comparison
+
+
+def refuse_failed(comparison: Comparison) -> None:
+    """Raise where a run failed, once all others are done.
+
+    Raises:
+        MtrlImgradError: names the runs and how to try them again.
+    """
+    failed = [run for run in comparison.runs() if read_state(comparison.kind, run).status == "failed"]
+    if failed:
+        names = "; ".join(f"{run.label}: see {run.folder / 'error.txt'}" for run in failed)
+        count = f"{len(failed)} of {len(comparison.runs())} runs failed"
+        raise MtrlImgradError(f"{count} ({names}); to try them again: {comparison.command()}")

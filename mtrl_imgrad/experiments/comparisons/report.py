@@ -1,0 +1,184 @@
+"""The report of finished runs: one HTML page that needs nothing else, and the same as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtrl_imgrad.experiments.comparisons.figures import draw_figures, refuse_too_many
+from mtrl_imgrad.experiments.comparisons.published import PUBLISHED_MT10
+from mtrl_imgrad.experiments.comparisons.records import RunRecord, tidy_rows
+from mtrl_imgrad.experiments.comparisons.summary import Summary, summarize
+from mtrl_imgrad.reporting.atomic_files import write_text
+from mtrl_imgrad.reporting.tables import markdown_rows
+
+__all__ = ["write_report"]
+
+PUBLISHED_HEADER = ["method", "mean", "IQM", "protocol", "source"]
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
+.wide { overflow-x: auto; }
+th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: 1.2rem 0; } figure img { max-width: 100%; } figcaption { color: #6b6b6b; font-size: 0.85rem; }
+pre { background: #f6f6f6; padding: 0.8rem; overflow-x: auto; font-size: 0.8rem; }
+"""
+
+
+@dataclass(frozen=True)
+class _Table:
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def write_report(records: Sequence[RunRecord], folder: Path, title: str = "Comparison") -> Path:
+    """Write ``index.html``, ``report.md``, ``table.tex``, ``runs.csv`` (every task and evaluation) and the figures.
+
+    Args:
+        records: finished runs of the same tasks.
+        folder: to write to; made.
+        title: of the page.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ArgumentError: above twelve methods, or where no task has a notion of success.
+    """
+    refuse_too_many(records)
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = summarize(records)
+    figures = draw_figures(records, folder / "figures")
+    tables = _tables(records, summary)
+    protocol = _protocol(records)
+    settings = _settings(records)
+    write_text(folder / "report.md", _markdown(title, protocol, tables, summary, figures, folder))
+    write_text(folder / "table.tex", _latex(summary))
+    write_text(folder / "runs.csv", _csv(records))
+    write_text(folder / "index.html", _html(title, protocol, tables, summary, figures, settings))
+    return folder / "index.html"
+
+
+def _tables(records: Sequence[RunRecord], summary: Summary) -> list[_Table]:
+    tables = [
+        _Table("Methods at the final step", summary.header(), summary.rows()),
+        _Table("Success by task, mean over seeds", *summary.task_rows()),
+        _Table("Every seed", *summary.seed_rows()),
+    ]
+    if records[0].data["config"]["env"]["env"] == ["MT10"]:
+        rows = [list(map(str, astuple(row))) for row in PUBLISHED_MT10]
+        tables.insert(1, _Table("Published numbers on MT10, quoted; see the protocol of each", PUBLISHED_HEADER, rows))
+    return tables
+
+
+def _protocol(records: Sequence[RunRecord]) -> list[str]:
+    """How the numbers were made, in sentences."""
+    data, seeds = records[0].data, sorted({record.seed for record in records})
+    final, config = data["final"], data["config"]
+    how = "the mean of the policy" if final["protocol"]["deterministic"] else "sampled actions"
+    simulators = sorted({str(record.data["final"]["protocol"]["simulator"]) for record in records})
+    return [
+        f"Tasks: {', '.join(config['env']['env'])} ({len(data['tasks'])}). Agent: {config['agent']['name']}. "
+        f"{len(records)} runs, seeds {', '.join(map(str, seeds))}.",
+        f"Success: any step of the episode. Final step: {data['timesteps']:,} environment steps over all tasks; "
+        f"{final['episodes']} episodes a task, {how}, simulator {', '.join(simulators)}, "
+        f"goals of the evaluation: {config['evaluation']['eval_goals']}.",
+        "Mean and interquartile mean (IQM) over seeds and tasks with 95 % stratified bootstrap intervals over seeds. "
+        "P(beats best): probability that a run of the method beats one of the best method on a task drawn at random "
+        "(ties count half). Best in training is picked by its own episodes and looks better than it is.",
+    ]
+
+
+def _settings(records: Sequence[RunRecord]) -> str:
+    """The first run's configuration and versions, as YAML."""
+    data = records[0].data
+    kept = {"versions": data["versions"], "config": {k: v for k, v in data["config"].items() if k != "run_dir"}}
+    return yaml.safe_dump(kept, sort_keys=False)
+
+
+def _markdown(
+    title: str,
+    protocol: Sequence[str],
+    tables: Sequence[_Table],
+    summary: Summary,
+    figures: dict[Path, str],
+    folder: Path,
+) -> str:
+    parts = [f"# {title}", *protocol]
+    for i, table in enumerate(tables):
+        parts += [f"## {table.title}", markdown_rows(table.header, table.rows)]
+        if i == 0:
+            parts.append("\n".join(f"* {sentence}" for sentence in summary.statements))
+    parts.append("## Figures")
+    parts += [f"![{what}]({path.relative_to(folder)})\n\n*{what}*" for path, what in figures.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex(summary: Summary) -> str:
+    """The table of methods, for booktabs."""
+    lines = [r"\begin{tabular}{l" + "r" * (len(summary.header()) - 1) + "}", r"\toprule"]
+    lines += [" & ".join(map(_tex, summary.header())) + r" \\", r"\midrule"]
+    lines += [" & ".join(map(_tex, row)) + r" \\" for row in summary.rows()]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(text: str) -> str:
+    for character in "&%$#_{}":
+        text = text.replace(character, "\\" + character)
+    return text
+
+
+def _csv(records: Sequence[RunRecord]) -> str:
+    rows = tidy_rows(records)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _html(
+    title: str,
+    protocol: Sequence[str],
+    tables: Sequence[_Table],
+    summary: Summary,
+    figures: dict[Path, str],
+    settings: str,
+) -> str:
+    body = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(text)}</p>" for text in protocol)]
+    for i, table in enumerate(tables):
+        body += [f"<h2>{html.escape(table.title)}</h2>", _html_table(table)]
+        if i == 0:
+            body.append(_list(summary.statements))
+    body.append("<h2>Figures</h2>")
+    for path, what in figures.items():
+        image = base64.b64encode(path.read_bytes()).decode()
+        source = f"data:image/png;base64,{image}"
+        text = html.escape(what)
+        body.append(f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>')
+    body += ["<h2>Configuration and versions of the first run</h2>", f"<pre>{html.escape(settings)}</pre>"]
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
+
+
+def _html_table(table: _Table) -> str:
+    def line(cells: Sequence[Any], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    rows = "\n".join(line(row, "td") for row in table.rows)
+    return f'<div class="wide"><table><thead>{line(table.header, "th")}</thead>\n<tbody>{rows}</tbody></table></div>'
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences) + "</ul>"

@@ -1,0 +1,218 @@
+"""The command ``supervised compare``: a comparison of networks on images, and its table."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from torch import Tensor
+
+from mtrl_imgrad.combiners.method_strings import parse_method
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.experiments.comparisons.compare import Launcher, make_runs, refuse_failed
+from mtrl_imgrad.experiments.comparisons.kinds import SINGLE_TASK
+from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
+from mtrl_imgrad.experiments.options import given_options
+from mtrl_imgrad.experiments.supervised.commands import Configured, Resume
+from mtrl_imgrad.experiments.supervised.comparison_report import ComparisonReport, MethodRuns
+from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
+from mtrl_imgrad.experiments.supervised.data import load_splits
+from mtrl_imgrad.experiments.supervised.history import RunResult
+from mtrl_imgrad.experiments.supervised.panels import draw_panel, sample_items
+from mtrl_imgrad.experiments.supervised.published import has_published_table, published_table
+from mtrl_imgrad.experiments.supervised.run import load_model
+from mtrl_imgrad.supervised.metric_set import MetricSet
+from mtrl_imgrad.supervised.run_combiner import run_combiner
+from mtrl_imgrad.supervised.splits import Splits, TaskSplits
+
+__all__ = ["Compare", "compare"]
+
+METHODS, SEEDS = ("stl", "ls", "cagrad", "imgrad"), (0, 1, 2)
+"""Of a new comparison."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    data: str | None = None
+    config: Path | None = None
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Compare(Configured):
+    """Options of ``supervised compare``."""
+
+    methods: tuple[str, ...] = ()
+    """Combiners with their arguments, such as imgrad:measure=lm,update_every=4; stl is one network a task; none: those
+    of the folder, or stl, ls, cagrad and imgrad."""
+    seeds: tuple[int, ...] = ()
+    """Runs of each method; none: those of the folder, or 0, 1 and 2."""
+    out: Path | None = None
+    """Folder; None makes comparisons/<data>."""
+    jobs: int = 1
+    """Runs at a time; 0 runs one after the other in this process."""
+    launcher: Launcher = "local"
+    """Processes of this machine, or a job array of Slurm."""
+
+    @classmethod
+    def defaults(cls, arguments: list[str]) -> Self | Resume:
+        """From a preset or a file, or from the comparison of the folder."""
+        given = given_options(_Given, "supervised compare", arguments)
+        if given.data is None and given.config is None and given.out is not None and (given.out / PLAN).exists():
+            config = load_comparison(given.out).config
+            if not isinstance(config, SupervisedConfig):
+                raise ArgumentError(f"{given.out} holds a comparison of mtrl-imgrad compare")
+            return cls(config=config)
+        return super().defaults(arguments)
+
+    def chosen(self) -> SupervisedConfig:
+        """The configuration."""
+        goes_on = self.start.data is None and self.start.config is None and self.out is not None
+        return self.config if goes_on and (self.out / PLAN).exists() else super().chosen()  # type: ignore[operator]
+
+    def __call__(self) -> None:
+        """Make the runs that are missing, then compare all."""
+        config = self.chosen()
+        compare(
+            config,
+            self.methods,
+            self.seeds,
+            self.folder("comparisons", self.out),
+            jobs=self.jobs,
+            launcher=self.launcher,
+            progress_bar=self.progress_bar,
+        )
+
+
+def compare(
+    config: SupervisedConfig,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    jobs: int = 1,
+    launcher: Launcher = "local",
+    console: Console | None = None,
+    progress_bar: bool = True,
+) -> ComparisonReport | None:
+    """Make the runs of a comparison that are missing, see `make_runs`, and report all side by side.
+
+    The report is ``comparison.md``, ``comparison.csv`` (every run's every metric), ``delta_m.png`` and ``panel.png``.
+    It is of the seeds that all methods of the folder have.
+
+    Args:
+        config: of every run; its combiner, seed, tasks (of single-task runs) and folder are set here.
+        methods: combiners with arguments, such as ``"imgrad:measure=lm,update_every=4"``, see `parse_method`; or
+            ``"stl"``: one network a task. None of them: those of the folder, or stl, ls, cagrad and imgrad.
+        seeds: different ones; none: those of the folder, or 0, 1 and 2.
+        folder: of the comparison.
+        jobs: runs at a time; 0 runs one after the other in this process.
+        launcher: as for `make_runs`.
+        console: where to print.
+        progress_bar: whether to show how far it is.
+
+    Returns:
+        The report; None where the runs were handed to a scheduler.
+
+    Raises:
+        ArgumentError: for a wrong method or seed, or a folder that holds a comparison with other settings.
+        MtrlImgradError: if a run failed, once all others are done.
+        CheckpointError: if a finished run cannot be read.
+    """
+    console = console or Console(file=sys.stdout, highlight=False)
+    folder = folder.expanduser()
+    if not (folder / PLAN).exists():
+        methods, seeds = methods or METHODS, seeds or SEEDS
+    data = load_splits(config.data, protocol=config.protocol, progress_bar=progress_bar)
+    for method in methods:  # all of them before the first hour is spent
+        _check_method(config, method, data)
+    comparison = make_runs(
+        config, methods, seeds, folder, jobs=jobs, launcher=launcher, console=console, progress_bar=progress_bar
+    )
+    if launcher == "slurm":
+        return None
+    refuse_failed(comparison)
+    common = [seed for seed in next(iter(comparison.methods.values()))
+              if all(seed in own for own in comparison.methods.values())]  # fmt: skip
+    if not common:
+        raise ArgumentError(f"the methods of {folder} have no seed in common: {dict(comparison.methods)}")
+    runs = [run for run in comparison.runs() if run.seed in common]
+    results = {run.name: RunResult.load(run.folder / "result.json") for run in runs}
+    jobs_of = {
+        method: {seed: [run for run in runs if (run.method, run.seed) == (method, seed)] for seed in common}
+        for method in comparison.methods
+    }
+    found = [
+        _gather(method, {seed: [results[run.name] for run in own] for seed, own in by_seed.items()})
+        for method, by_seed in jobs_of.items()
+    ]
+    comparable = has_published_table(config.data.format) and not (data.simulated or config.data.tasks)
+    report = ComparisonReport(
+        methods=found,
+        higher_is_better={task: dict(s) for task, s in MetricSet(data.tasks).higher_is_better.items()},
+        setting=_setting(config, data, results[runs[0].name]),
+        published=published_table(config.data.format) if comparable else None,
+    )
+    report.save(folder)
+    panel = {method: [run.config for run in by_seed[common[0]]] for method, by_seed in jobs_of.items()}
+    _draw_panel(panel, data, min(2, config.reporting.panel_images), folder / "panel.png")
+    report.print(console)
+    console.print(f"\nEverything is in {escape(str(folder))}", style="bold")
+    return report
+
+
+def _check_method(config: SupervisedConfig, text: str, data: Splits | TaskSplits) -> None:
+    """Whether the combiner takes its arguments."""
+    if text == SINGLE_TASK:
+        return
+    parsed = parse_method(text)
+    own = dataclasses.replace(config.method, combiner=parsed.name, combiner_kwargs=dict(parsed.arguments))
+    method = dataclasses.replace(config, method=own).resolved_method()
+    run_combiner(method.combiner, method.combiner_kwargs, tasks=data.tasks, seed=config.seed, steps_per_epoch=1)
+
+
+def _gather(label: str, results: Mapping[int, Sequence[RunResult]]) -> MethodRuns:
+    """The runs of a method; single-task runs of a seed are put together."""
+    return MethodRuns(
+        label=label,
+        results={
+            seed: {task: metrics for run in runs for task, metrics in run.results.items()}
+            for seed, runs in results.items()
+        },
+        seconds={seed: sum(run.train_seconds for run in runs) for seed, runs in results.items()},
+    )
+
+
+def _setting(config: SupervisedConfig, data: Splits | TaskSplits, result: RunResult) -> str:
+    name = f"{config.data.simulate} scenes (simulated)" if config.data.simulate else config.data.format
+    if data.simulated and config.data.simulate is None:
+        name += " format, simulated"
+    optimization = config.optimization
+    how = "the best epoch in validation" if config.reporting.report == "best" else result.how
+    return (
+        f"{name}; {config.model.model} at width {config.model.width:g}, {optimization.epochs} epochs, batch "
+        f"{optimization.batch_size}, Adam {optimization.learning_rate:g}; protocol {config.protocol}; {how}"
+    )
+
+
+def _draw_panel(
+    jobs: Mapping[str, Sequence[SupervisedConfig]], data: Splits | TaskSplits, count: int, path: Path
+) -> None:
+    """What the networks of the first seed predict, on the same images."""
+    images, targets = sample_items(data, count)
+    predictions: dict[str, dict[str, Tensor]] = {}
+    for label, configs in jobs.items():
+        predictions[label] = {}
+        for config in configs:
+            assert config.run_dir is not None, "a planned run has a folder"
+            model = load_model(config.run_dir, data.only(config.data.tasks) if config.data.tasks else data).eval()
+            with torch.no_grad():
+                predictions[label] |= model(images)
+    draw_panel(path, images, targets, predictions, data.tasks)

@@ -1,0 +1,80 @@
+"""One run of a comparison: ``python -m mtrl_imgrad.experiments.comparisons.worker FOLDER RUN``.
+
+Every launcher calls this: a process of its own for each run, or `execute` in this one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+
+from mtrl_imgrad.errors import LearningInterruptedError, MtrlImgradError
+from mtrl_imgrad.experiments.comparisons.plan import load_comparison
+from mtrl_imgrad.experiments.comparisons.state import ERROR, RESULT, locked, write_error
+
+__all__ = ["INTERRUPTED", "execute", "main"]
+
+INTERRUPTED = 75
+"""Exit status of a run that a signal stopped and that can go on: sysexits' EX_TEMPFAIL."""
+
+
+def execute(folder: Path, name: str, console: Console | None = None) -> None:
+    """Train a run, or go on with it; nothing is done for one that is finished.
+
+    Args:
+        folder: of the comparison.
+        name: of the run, as in `PlannedRun`.
+        console: where to print.
+
+    Raises:
+        MtrlImgradError: as training does; the run's ``error.txt`` says it, too.
+    """
+    comparison = load_comparison(folder)
+    run = comparison.run_named(name)
+    with locked(run.folder):
+        if (run.folder / RESULT).exists():
+            return
+        (run.folder / ERROR).unlink(missing_ok=True)
+        try:
+            comparison.kind.run(run.config, console or Console(highlight=False, width=120))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            notes = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
+            write_error(run.folder, "\n".join(notes))
+            raise
+
+
+def main(arguments: list[str]) -> int:
+    """The process of a run; returns its exit status."""
+    *flags, folder, name = arguments
+    if "--with-parent" in flags:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        execute(Path(folder), name)
+    except (LearningInterruptedError, KeyboardInterrupt) as error:
+        print(error, file=sys.stderr)
+        return INTERRUPTED
+    except MtrlImgradError as error:
+        traceback.print_exception(error)
+        return 1
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Stop as by SIGTERM where the other end of standard input is gone: no run outlives its comparison."""
+    with suppress(OSError):
+        while os.read(0, 1):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

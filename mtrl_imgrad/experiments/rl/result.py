@@ -1,0 +1,151 @@
+"""``result.json``: a finished run as numbers, small enough to be kept where its folder is not."""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrl_imgrad.evaluation.history import EvaluationHistory
+from mtrl_imgrad.evaluation.report import SuccessReport
+from mtrl_imgrad.experiments.config_files import config_hash, plain
+from mtrl_imgrad.experiments.rl.clock import ClockRow, read_clock
+from mtrl_imgrad.experiments.rl.config import load_config
+from mtrl_imgrad.experiments.rl.methods import method_of
+from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.reporting.atomic_files import write_text
+
+__all__ = ["CHECKPOINTS", "RESULT", "make_result", "write_result"]
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints within the run's."""
+RESULT = "result.json"
+FORMAT = 1
+LOG_POINTS = 200
+"""Rows of the logs that are kept; of more, every n-th."""
+LOGGED = re.compile(
+    r"(grad/(actor|critic)/(imbalance|cos_min|conflict_fraction|norm/.+)|combiner/(actor|critic)/(weight/.+|cos_theta))"
+)
+"""Columns of ``progress.csv`` that are kept: how the task gradients stood to each other, and the weights."""
+
+
+def write_result(folder: Path) -> None:
+    """Write ``result.json`` of a run that is at its end.
+
+    Raises:
+        CheckpointError: if a file of the run cannot be read, or this one cannot be written.
+    """
+    write_text(folder / RESULT, json.dumps(make_result(folder), allow_nan=False) + "\n")
+
+
+def make_result(folder: Path) -> dict[str, Any]:
+    """The numbers of a run that is at its end, from its folder alone.
+
+    ``final`` is the evaluation after training, ``best`` the best of those while training by its own episodes (which
+    makes it look better than it is), ``curve`` all of them, with the seconds of learning before each, ``logs`` a sample
+    of the gradients' diagnostics by environment step. NaN is null.
+    """
+    config = load_config(folder / "config.yaml")
+    history = EvaluationHistory.load(folder / "evaluations.npz")
+    final = SuccessReport.load(folder / "evaluation_after")
+    clock = read_clock(folder)
+    best = int(np.argmax(history.scores[:-1])) if len(history) > 1 else 0
+    last = clock[-1] if clock else ClockRow(int(history.timesteps[-1]), math.nan, math.nan)
+    result = {
+        "format": FORMAT,
+        "kind": "rl",
+        "method": method_of(config.agent),
+        "seed": config.seed,
+        "tasks": list(history.task_names),
+        "config_hash": config_hash(config),
+        "config": plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None))),
+        "versions": installed_versions(),
+        "timesteps": int(history.timesteps[-1]),
+        "wall_seconds": last.wall_seconds,
+        "cpu_seconds": last.cpu_seconds,
+        "final": _evaluation(int(history.timesteps[-1]), final),
+        "best": _evaluation(int(history.timesteps[best]), history.reports[best]),
+        "curve": _curve(history, clock),
+        "logs": _logs(folder),
+    }
+    return _without_nan(result)
+
+
+def _evaluation(timesteps: int, report: SuccessReport) -> dict[str, Any]:
+    return {
+        "timesteps": timesteps,
+        "protocol": dataclasses.asdict(report.protocol),
+        "episodes": report.num_episodes,
+        "success": report.mean_success,
+        "successes": _counts(report),
+        "returns": report.returns.mean(axis=1).tolist(),
+    }
+
+
+def _counts(report: SuccessReport) -> list[int | None]:
+    """Successful episodes of each task; None for a task without a notion of success."""
+    assert report.has_success is not None
+    counts = zip(report.successes.sum(axis=1).tolist(), report.has_success.tolist(), strict=True)
+    return [count if known else None for count, known in counts]
+
+
+def _curve(history: EvaluationHistory, clock: Sequence[ClockRow]) -> dict[str, Any]:
+    """All evaluations, a column a list; ``successes`` and ``returns`` have a list for each evaluation."""
+    seconds = [_seconds(clock, steps) for steps in history.timesteps.tolist()]
+    return {
+        "timesteps": history.timesteps.tolist(),
+        "wall_seconds": [wall for wall, _ in seconds],
+        "cpu_seconds": [cpu for _, cpu in seconds],
+        "episodes": history.num_episodes.tolist(),
+        "successes": [_counts(report) for report in history.reports],
+        "returns": [report.returns.mean(axis=1).round(3).tolist() for report in history.reports],
+    }
+
+
+def _seconds(clock: Sequence[ClockRow], timesteps: int) -> tuple[float, float]:
+    """Seconds of learning when the clock passed ``timesteps``, by a straight line between two rows."""
+    if not clock:
+        return math.nan, math.nan
+    steps = [row.timesteps for row in clock]
+    after = bisect.bisect_left(steps, timesteps)
+    if after == len(clock):
+        return clock[-1].wall_seconds, clock[-1].cpu_seconds
+    wall = float(np.interp(timesteps, steps, [row.wall_seconds for row in clock]))
+    return round(wall, 2), round(float(np.interp(timesteps, steps, [row.cpu_seconds for row in clock])), 2)
+
+
+def _logs(folder: Path) -> dict[str, list[float]]:
+    """Columns of the logs by name, ``timesteps`` the first; from the tables of all parts of a run that was resumed."""
+    rows: dict[int, dict[str, float]] = {}
+    for path in sorted(folder.glob("progress*.csv"), key=lambda path: path.stat().st_mtime):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                found = {name: float(text) for name, text in row.items() if text and LOGGED.fullmatch(name)}
+                if found and row.get("time/total_timesteps"):
+                    rows[int(float(row["time/total_timesteps"]))] = found
+    steps = sorted(rows)
+    steps = steps[:: math.ceil(len(steps) / LOG_POINTS)] if steps else []
+    names = sorted({name for step in steps for name in rows[step]})
+    columns = {name: [_short(rows[step].get(name, math.nan)) for step in steps] for name in names}
+    return {"timesteps": [*steps], **columns}
+
+
+def _short(number: float) -> float:
+    """Five digits: enough for a figure."""
+    return float(f"{number:.5g}")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

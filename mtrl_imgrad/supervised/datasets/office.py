@@ -1,0 +1,169 @@
+"""Office-31 and Office-Home: pictures of the same things from several sources; a source is a task.
+
+::
+
+    root/{amazon,dslr,webcam}/images/{class}/*.jpg         Office-31, 31 classes, 4 110 pictures
+    root/{Art,Clipart,Product,Real World}/{class}/*.jpg    Office-Home, 65 classes, 15 500 pictures
+
+The folder ``images`` may be there or not in both. The sets have no splits of their own: 60, 20 and 20 per cent of each
+source are drawn for training, validation and test, as in LibMTL (Lin and Zhang, JMLR 2023), or taken from lists.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
+from mtrl_imgrad.supervised.datasets.images import read_image
+from mtrl_imgrad.supervised.datasets.layers import listing
+from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import Count, Seed, checked
+
+__all__ = ["Office31", "OfficeHome"]
+
+SPLITS = ("train", "val", "test")
+SHARES = (0.6, 0.8)
+"""Where training ends and validation ends."""
+ENDINGS = (".jpg", ".jpeg", ".png")
+
+Row = tuple[str, int]
+"""A picture's path relative to the root, and its class."""
+
+
+@checked
+class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """One source: item i is ``(image [3, H, W] in [0, 1], {task: class, int64 []})``.
+
+    Args:
+        root: The folder that holds the sources; ``~`` is the home folder.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        task: Which source.
+        size: Height and width that images are resized to.
+        lists: Folder of lists ``{task}_{split}.txt`` with a path relative to the root and a class number in each line,
+            as LibMTL publishes them; None draws the splits.
+        split_seed: Of the draw.
+
+    Raises:
+        DatasetError: The folder or a list is not as described; names it.
+        UnknownNameError: There is no source of that name.
+    """
+
+    task_names: ClassVar[tuple[str, ...]]
+    spellings: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Other names of a source's folder."""
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str,
+        *,
+        task: str,
+        size: tuple[Count, Count] = (224, 224),
+        lists: str | os.PathLike[str] | None = None,
+        split_seed: Seed = 0,
+    ) -> None:
+        if split not in SPLITS:
+            raise ArgumentError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        if task not in self.task_names:
+            raise UnknownNameError("task", task, self.task_names)
+        self.root, self.split, self.size = Path(root).expanduser(), split, size
+        self.class_names = self._class_names()
+        if lists is None:
+            rows = self._pictures(self._source(task))
+            self._rows = _drawn(rows, split, [split_seed, self.task_names.index(task)])
+        else:
+            folder = Path(lists).expanduser()
+            if not folder.is_dir():
+                raise ArgumentError(f"lists must be a folder of lists, got {str(lists)!r}")
+            self._rows = _listed(folder / f"{task}_{split}.txt", self.root, len(self.class_names))
+        if not self._rows:
+            raise DatasetError(f"{self.root}: no picture of {task!r} for split {split!r}; expected five or more in all")
+        self.tasks = (TaskSpec(task, "classification", len(self.class_names)),)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.root}, split {self.split!r}, has items 0 to {len(self) - 1}, asked for {index}")
+        path, number = self._rows[index]
+        return read_image(self.root / path, self.size), {self.tasks[0].name: torch.tensor(number)}
+
+    def _class_names(self) -> tuple[str, ...]:
+        """Those of all sources, which must agree."""
+        found = {name: [one for one in listing(self._source(name)) if "." not in one] for name in self.task_names}
+        first, *others = found
+        for other in others:
+            if odd := sorted(set(found[first]) ^ set(found[other])):
+                where = first if odd[0] in found[first] else other
+                raise DatasetError(f"{self.root}: class {odd[0]!r} is in {where!r} only; expected the same in all")
+        if len(found[first]) < 2:
+            raise DatasetError(f"{self._source(first)}: {len(found[first])} folder(s); expected one for each class")
+        return tuple(found[first])
+
+    def _source(self, task: str) -> Path:
+        """The folder that holds the classes of a source."""
+        there = listing(self.root)
+        name = next((name for name in (task, *self.spellings.get(task, ())) if name in there), None)
+        if name is None:
+            deeper = [one for one in there if (self.root / one / task).is_dir()]
+            hint = f"; it is in {self.root / deeper[0]}: take that as root" if deeper else ""
+            raise DatasetError(f"{self.root}: no folder {task}; it holds {', '.join(there[:10]) or 'nothing'}{hint}")
+        folder = self.root / name
+        return folder / "images" if (folder / "images").is_dir() else folder
+
+    def _pictures(self, folder: Path) -> list[Row]:
+        return [
+            (str((folder / name / picture).relative_to(self.root)), number)
+            for number, name in enumerate(self.class_names)
+            for picture in listing(folder / name)
+            if picture.lower().endswith(ENDINGS)
+        ]
+
+
+class Office31(_Office):
+    """Office-31 (Saenko et al., ECCV 2010): amazon, dslr, webcam; things on a desk. See `_Office`."""
+
+    task_names = ("amazon", "dslr", "webcam")
+
+
+class OfficeHome(_Office):
+    """Office-Home (Venkateswara et al., CVPR 2017): Art, Clipart, Product, Real_World. See `_Office`."""
+
+    task_names = ("Art", "Clipart", "Product", "Real_World")
+    spellings: ClassVar = {"Real_World": ("Real World", "RealWorld")}
+
+
+def _drawn(rows: list[Row], split: str, seed: list[int]) -> list[Row]:
+    """A split's share of the pictures, in the order of the folder."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    cuts = [0, *(round(share * len(rows)) for share in SHARES), len(rows)]
+    number = SPLITS.index(split)
+    return [rows[i] for i in sorted(order[cuts[number] : cuts[number + 1]].tolist())]
+
+
+def _listed(path: Path, root: Path, num_classes: int) -> list[Row]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as a list of pictures ({error})") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        name, _, label = line.strip().rpartition(" ")
+        if not line.strip():
+            continue
+        if not name or not label.isdecimal() or int(label) >= num_classes:
+            raise DatasetError(
+                f"{path}, line {number}: {line[:60]!r}; expected a path and a class from 0 to {num_classes - 1}"
+            )
+        if not (root / name).is_file():
+            raise DatasetError(f"{path}, line {number}: {root / name} is no file; paths are relative to the root")
+        rows.append((name, int(label)))
+    return rows

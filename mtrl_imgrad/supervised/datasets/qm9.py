@@ -1,0 +1,130 @@
+"""QM9 (Ramakrishnan et al., Scientific Data 2014): small organic molecules with eleven properties, each a task.
+
+Read from one archive, ``qm9_eV.npz`` as the authors of DimeNet (Klicpera et al., ICLR 2020) distribute it::
+
+    N      [M]             number of atoms of each of the M molecules
+    Z      [sum of N]      atomic numbers, molecule after molecule
+    R      [sum of N, 3]   positions in angstrom
+    mu, alpha, homo, lumo, r2, zpve, U0, U, H, G, Cv   [M]   energies in eV; U0 to G of atomization
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mtrl_imgrad.errors import ArgumentError, DatasetError
+from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.validation import Count, Seed, checked
+
+__all__ = ["QM9", "QM9_TASKS"]
+
+QM9_TASKS = ("mu", "alpha", "homo", "lumo", "r2", "zpve", "U0", "U", "H", "G", "Cv")
+"""In the order of Nash-MTL's table."""
+_IN_MEV = frozenset({"homo", "lumo", "zpve", "U0", "U", "H", "G"})
+_OF_ATOMIZATION = ("U0", "U", "H", "G")
+FILE = "qm9_eV.npz"
+SPLITS = ("train", "val", "test")
+TOTAL_ENERGY = 500.0
+"""Atomization takes less than this in eV for every molecule of QM9; a total energy is thousands."""
+
+
+@checked
+class QM9(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Molecules; item i is ``(atoms [A, 4], {property: float32 [1]})``.
+
+    A row of ``atoms`` is an atomic number and a position, zeros beyond the molecule's last atom; A is the largest
+    molecule's number of atoms (29). Properties have mean 0 and standard deviation 1 over the training molecules;
+    ``TaskSpec.scale`` brings an error back to the published tables' unit: debye, bohr^3, meV, bohr^2, cal/(mol K).
+
+    Args:
+        root: The folder of ``qm9_eV.npz``; ``~`` is the home folder.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        held_out: Molecules for validation, and as many for test; Nash-MTL (Navon et al., ICML 2022) takes 10 000.
+        split_seed: Of the draw.
+
+    Raises:
+        DatasetError: The file is not as described.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], split: str, *, held_out: Count = 10_000, split_seed: Seed = 0
+    ) -> None:
+        if split not in SPLITS:
+            raise ArgumentError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        self.root, self.split = Path(root).expanduser(), split
+        path = self.root / FILE
+        arrays = _read(path)
+        counts = arrays["N"].astype(np.int64)
+        if 2 * held_out >= len(counts):
+            raise ArgumentError(f"held_out must leave molecules to train on: 2 * {held_out} of {len(counts)}")
+        parts = np.split(np.random.default_rng(split_seed).permutation(len(counts)), [held_out, 2 * held_out])
+        test, val, train = parts
+        self._rows = {"train": train, "val": val, "test": test}[split]
+        values = np.stack([arrays[name].reshape(-1) for name in QM9_TASKS], axis=1).astype(np.float64)
+        mean, std = values[train].mean(axis=0), values[train].std(axis=0)
+        if not (std > 0).all():
+            raise DatasetError(f"{path}: {QM9_TASKS[int(np.argmin(std))]} is the same for all training molecules")
+        units = [1000.0 if name in _IN_MEV else 1.0 for name in QM9_TASKS]
+        self.tasks = tuple(
+            TaskSpec(name, "regression", 1, scale=float(s * unit), offset=float(m * unit))
+            for name, unit, m, s in zip(QM9_TASKS, units, mean, std, strict=True)
+        )
+        self._targets = torch.from_numpy((values - mean) / std).float()
+        self._counts, self._starts = counts, np.cumsum(counts) - counts
+        self._atoms = np.column_stack([arrays["Z"], arrays["R"]]).astype(np.float32)
+        self._largest = int(counts.max())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.root}, split {self.split!r}, has items 0 to {len(self) - 1}, asked for {index}")
+        row = self._rows[index]
+        start, count = self._starts[row], self._counts[row]
+        atoms = torch.zeros(self._largest, 4)
+        atoms[:count] = torch.from_numpy(self._atoms[start : start + count])
+        return atoms, dict(zip(QM9_TASKS, self._targets[row].split(1), strict=True))
+
+
+def _read(path: Path) -> Mapping[str, NDArray[np.generic]]:
+    if not path.is_file():
+        there = ", ".join(sorted(one.name for one in path.parent.glob("*"))[:10]) or "nothing"
+        raise DatasetError(
+            f"{path}: no such file; {path.parent} holds {there}; the reader takes the archive of DimeNet's authors, "
+            "not the .xyz or .sdf files of the raw download"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            wanted = ("N", "Z", "R", *QM9_TASKS)
+            if missing := [name for name in wanted if name not in archive]:
+                raise DatasetError(f"{path}: no {missing[0]}; expected {', '.join(wanted)}")
+            arrays = {name: archive[name] for name in wanted}
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{path}: cannot be read as a NumPy archive ({error})") from error
+    _check(path, arrays)
+    return arrays
+
+
+def _check(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    molecules, atoms = len(arrays["N"]), int(arrays["N"].astype(np.int64).sum())
+    expected = {"Z": (atoms,), "R": (atoms, 3), **dict.fromkeys(QM9_TASKS, (molecules,))}
+    for name, shape in expected.items():
+        array = arrays[name].reshape(-1) if name in QM9_TASKS else arrays[name]
+        if array.shape != shape:
+            raise DatasetError(f"{path}: {name} of shape {list(array.shape)}; expected {list(shape)}")
+        if not np.isfinite(array.astype(np.float64)).all():
+            raise DatasetError(f"{path}: {name} has a value that is not finite")
+    for name in _OF_ATOMIZATION:
+        if np.median(np.abs(arrays[name].astype(np.float64))) > TOTAL_ENERGY:
+            raise DatasetError(
+                f"{path}: {name} is a total energy; expected that of atomization: subtract the energies of the atoms"
+            )

@@ -1,0 +1,156 @@
+"""What is read from results, said of them, and written about them; nothing is trained here."""
+
+import csv
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mtrl_imgrad.cli import main
+from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
+from mtrl_imgrad.experiments.comparisons.records import load_records, load_runs, runs_frame
+from mtrl_imgrad.experiments.comparisons.report import write_report
+from mtrl_imgrad.experiments.comparisons.summary import summarize
+from tests.support.comparisons.results import TASKS, result, write_result
+
+RATES = {
+    "imgrad": [(0.90, 0.80, 0.60), (0.92, 0.86, 0.64), (0.88, 0.84, 0.58), (0.94, 0.80, 0.66)],
+    "cagrad": [(0.88, 0.86, 0.54), (0.92, 0.80, 0.70), (0.92, 0.82, 0.60), (0.86, 0.84, 0.64)],
+    "ls": [(0.50, 0.30, 0.00), (0.52, 0.36, 0.02), (0.48, 0.34, 0.00), (0.54, 0.30, 0.04)],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    for method, seeds in RATES.items():
+        for seed, rates in enumerate(seeds):
+            write_result(folder, result(method, seed, rates))
+    return folder
+
+
+def test_runs_are_tidy_rows(folder):
+    rows = load_runs(folder)
+    assert len(rows) == 3 * 4 * 4 * 3
+    last = [row for row in rows if row["final"] and (row["method"], row["seed"]) == ("imgrad", 1)]
+    assert {row["task"]: row["success"] for row in last} == dict(zip(TASKS, RATES["imgrad"][1], strict=True))
+    assert [row["cpu_seconds"] for row in last] == [120.0] * 3
+    pd = pytest.importorskip("pandas")
+    assert isinstance(runs_frame(folder), pd.DataFrame)
+
+
+def test_a_history_is_what_the_run_had(folder):
+    record = next(one for one in load_records([folder]) if one.method == "imgrad")
+    history = record.history()
+    np.testing.assert_allclose(history.success_rate[-1], RATES["imgrad"][0])
+    assert history.timesteps.tolist() == [0, 1000, 2000, 2000]
+    assert record.history("cpu_seconds").timesteps.tolist() == [0, 60, 120, 120]
+
+
+def test_the_table_is_that_of_scipy(folder):
+    summary = summarize(load_records([folder]))
+    rates = {method: np.array(seeds) for method, seeds in RATES.items()}
+    assert [one.method for one in summary.methods] == ["imgrad", "cagrad", "ls"]
+    best = rates["imgrad"]
+    for one in summary.methods:
+        own = rates[one.method]
+        assert one.aggregate.mean == pytest.approx(own.mean())
+        assert one.aggregate.iqm == pytest.approx(stats.trim_mean(own, 0.25, axis=None))
+        if one.method == "imgrad":
+            continue
+        expected = stats.ttest_rel(best.mean(axis=1), own.mean(axis=1)).confidence_interval(0.95)
+        assert tuple(one.against_best.interval) == pytest.approx(tuple(expected))
+        u = [stats.mannwhitneyu(own[:, k], best[:, k]).statistic / 16 for k in range(3)]
+        assert one.improvement.value == pytest.approx(np.mean(u))
+
+
+def test_noise_is_said_where_it_is_and_how_many_seeds_would_be_needed(folder):
+    said = " ".join(summarize(load_records([folder])).statements)
+    assert "No order beyond seed noise between imgrad and cagrad." in said
+    assert re.search(r"cagrad: were the difference of 0\.\d+ true, about \d+ seeds would be needed", said)
+    assert "Below imgrad beyond seed noise: ls." in said
+    assert "Beware" not in said
+
+
+def test_what_is_not_alike_is_said(tmp_path):
+    for method, steps, version in (("ls", 2000, "2.0"), ("mgda", 1000, "2.1")):
+        data = result(method, 0, RATES["ls"][0])
+        write_result(tmp_path, {**data, "timesteps": steps, "versions": {"torch": version}})
+    said = " ".join(summarize(load_records([tmp_path])).statements)
+    assert "Fewer than 3 common seeds" in said
+    assert "different steps, 1,000, 2,000" in said
+    assert "different versions of torch, 2.0, 2.1" in said
+
+
+class Page(HTMLParser):
+    """Collects what a page would load, and its text."""
+
+    def __init__(self):
+        super().__init__()
+        self.sources, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def report(folder):
+    return write_report(load_records([folder]), folder.parent / "report", "A <title>").parent
+
+
+def test_the_page_needs_nothing_else(report):
+    page = Page()
+    page.feed((report / "index.html").read_text())
+    assert len(page.sources) == len(list((report / "figures").iterdir())) == 8
+    assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
+    text = " ".join(page.text)
+    for expected in ("A <title>", "Soft modularization", "50 episodes a task", "No order beyond seed noise"):
+        assert expected in text
+
+
+def test_the_other_formats_hold_the_same_numbers(report):
+    mean = f"{np.mean(RATES['ls']):.3f}"
+    assert f"| ls | 4 | {mean} [" in (report / "report.md").read_text()
+    assert f"ls & 4 & {mean} [" in (report / "table.tex").read_text()
+    rows = list(csv.DictReader((report / "runs.csv").read_text().splitlines()))
+    final = [float(row["success"]) for row in rows if row["final"] == "True" and row["method"] == "ls"]
+    assert np.mean(final) == pytest.approx(np.mean(RATES["ls"]))
+    for name in re.findall(r"\]\((figures/.+?)\)", (report / "report.md").read_text()):
+        assert (report / name).exists()
+
+
+def test_commands(folder, tmp_path, capsys):
+    assert main(["report", str(folder), "-o", str(tmp_path / "report"), "--methods", "ls", "cagrad"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Below cagrad beyond seed noise: ls." in out
+    assert main(["plot", str(folder), "-o", str(tmp_path / "drawn"), "--format", "svg"]) == 0
+    names = {path.stem for path in (tmp_path / "drawn").glob("*.svg")}
+    assert names == {
+        "success_steps", "success_wall", "success_cpu", "tasks", "profile", "imbalance_critic", "weights", "setbacks"
+    }  # fmt: skip
+    assert main(["plot", str(folder), "--methods", "lss"]) == 2
+    assert "Did you mean 'ls'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_cannot_be_read_is_named(folder, tmp_path):
+    with pytest.raises(ArgumentError, match="no finished run"):
+        load_records([tmp_path])
+    other = result("ls", 0, (0.5,))
+    write_result(tmp_path / "other", {**other, "tasks": ["walk"]})
+    with pytest.raises(TaskMismatchError, match="walk"):
+        load_records([folder, tmp_path / "other"])
+    path = write_result(tmp_path / "damaged", result("ls", 0, RATES["ls"][0]))
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(CheckpointError, match=r"result.json: cannot be read"):
+        load_records([tmp_path / "damaged"])
+
+
+def test_a_second_run_of_a_seed_is_refused(folder, tmp_path):
+    write_result(tmp_path, result("ls", 0, RATES["ls"][0]))
+    with pytest.raises(ArgumentError, match="two runs of one seed"):
+        summarize(load_records([folder, tmp_path]))

@@ -1,0 +1,158 @@
+"""``mtrl-imgrad compare``: every run once, whatever breaks in between, in a folder that is enough to go on."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mtrl_imgrad.cli import main
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.experiments.comparisons.plan import load_comparison
+from mtrl_imgrad.experiments.comparisons.state import locked, read_state
+from mtrl_imgrad.experiments.comparisons.worker import execute
+from mtrl_imgrad.experiments.rl.clock import read_clock
+from mtrl_imgrad.experiments.rl.config import load_config
+
+SMALL = (
+    "compare --env toy-reach --total-timesteps 1600 --learning-starts 200 --net-arch 8 --batch-size 16 "
+    "--eval-every 800 --eval-episodes 2 --final-episodes 3 --checkpoint-every 400"
+).split()
+METHODS = ["--methods", "ls", "pcgrad+fairgrad:alpha=2.0"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A comparison in one go, and one that SIGTERM stopped, was moved and went on."""
+    folder = tmp_path_factory.mktemp("comparisons")
+    broken, whole, moved = (folder / name for name in ("broken", "whole", "moved"))
+    command = [sys.executable, "-m", "mtrl_imgrad.cli", *SMALL, *METHODS, "--seeds", "0", "--jobs", "2"]
+    process = subprocess.Popen(
+        [*command, "--out", str(broken)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not list(broken.glob("runs/*/*/checkpoints/*/manifest.json")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert f"to go on: mtrl-imgrad compare --out {broken}" in said
+    broken.rename(moved)
+    assert main(["compare", "--out", str(moved), "--jobs", "2", "--no-progress-bar"]) == 0
+    assert main([*SMALL, *METHODS, "--seeds", "0", "--out", str(whole), "--jobs", "0"]) == 0
+    return moved, whole
+
+
+def results(folder):
+    return {
+        path.parent.relative_to(folder): json.loads(path.read_text()) for path in folder.glob("runs/**/result.json")
+    }
+
+
+def test_a_broken_comparison_ends_as_an_unbroken_one(folders):
+    moved, whole = map(results, folders)
+    assert set(moved) == set(whole)
+    assert {str(name) for name in whole} == {"runs/ls/seed_0", "runs/pcgrad+fairgrad-alpha=2.0/seed_0"}
+    logs = [path.read_text() for path in folders[0].glob("runs/*/*/output.log")]
+    assert any("learning was interrupted by SIGTERM" in log and "resumed from" in log for log in logs)
+    for name, run in whole.items():
+        for key in ("method", "seed", "config_hash", "timesteps", "final", "best"):
+            assert moved[name][key] == run[key], key
+        for key in ("timesteps", "episodes", "successes", "returns"):
+            assert moved[name]["curve"][key] == run["curve"][key], key
+
+
+def test_a_result_has_counts_seconds_and_a_curve(folders):
+    run = results(folders[1])[next(iter(results(folders[1])))]
+    assert run["final"]["episodes"] == 3
+    assert len(run["final"]["successes"]) == len(run["tasks"]) == 4
+    assert run["curve"]["timesteps"] == [0, 800, 1600, 1600]
+    assert run["curve"]["cpu_seconds"] == sorted(run["curve"]["cpu_seconds"])
+    assert run["cpu_seconds"] > 0
+    assert run["versions"]["torch"]
+    assert run["logs"]["timesteps"]
+    assert len(run["logs"]["grad/critic/imbalance"]) == len(run["logs"]["timesteps"])
+
+
+def test_each_side_has_its_combiner(folders):
+    agent = load_config(folders[1] / "runs/pcgrad+fairgrad-alpha=2.0/seed_0/config.yaml").agent
+    assert (agent.actor_combiner, agent.critic_combiner) == ("pcgrad", "fairgrad")
+    assert (agent.actor_combiner_kwargs, agent.critic_combiner_kwargs) == ({}, {"alpha": 2.0})
+
+
+def test_what_is_finished_is_not_run_again(folders, tmp_path, capsys):
+    folder = shutil.copytree(folders[1], tmp_path / "copy")
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/*") if path.is_file()}
+    assert main(["compare", "--out", str(folder)]) == 0
+    assert "2 runs in" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_other_settings_are_refused_with_the_difference(folders, capsys):
+    assert main([*SMALL, *METHODS, "--seeds", "0", "--gamma", "0.9", "--out", str(folders[1])]) == 2
+    assert "agent.gamma: 0.99 there, 0.9 given" in " ".join(capsys.readouterr().err.split())
+    assert main(["compare", "--out", str(folders[1]), "--tau", "0.1"]) == 2
+
+
+def test_methods_and_seeds_are_added(folders, tmp_path, monkeypatch):
+    folder = shutil.copytree(folders[1], tmp_path / "copy")
+    ran = []
+    monkeypatch.setattr(
+        "mtrl_imgrad.experiments.comparisons.local.execute", lambda folder, name, console: ran.append(name)
+    )
+    assert main(["compare", "--out", str(folder), "--methods", "ls", "mgda", "--seeds", "0", "1", "--jobs", "0"]) == 0
+    assert ran == ["runs/mgda/seed_0", "runs/ls/seed_1", "runs/mgda/seed_1"]
+    assert load_comparison(folder).methods == {"ls": (0, 1), "pcgrad+fairgrad:alpha=2.0": (0,), "mgda": (0, 1)}
+
+
+def test_a_failed_run_is_named_and_does_not_stop_the_others(tmp_path, capsys):
+    out = tmp_path / "out"
+    damaged = out / "runs/ls/seed_0"
+    damaged.mkdir(parents=True)
+    (damaged / "config.yaml").write_text("agent: {gama: 1}\n")
+    assert main([*SMALL, "--methods", "ls", "mgda", "--seeds", "0", "--out", str(out), "--jobs", "0"]) == 1
+    captured = capsys.readouterr()
+    assert "1 of 2 runs failed (ls seed 0" in " ".join(captured.err.split())
+    assert (out / "runs/mgda/seed_0/result.json").exists()
+    comparison = load_comparison(out)
+    state = read_state(comparison.kind, comparison.run_named("runs/ls/seed_0"))
+    assert state.status == "failed"
+    assert "gama" in state.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--methods", "imgard", "--seeds", "0"], "Did you mean 'imgrad'"),
+        (["--methods", "imgrad:d=1", "--seeds", "0"], "'d'"),
+        (["--methods", "ls+ls+ls", "--seeds", "0"], "ACTOR+CRITIC"),
+        (["--methods", "ls", "--seeds", "0", "0"], "seeds must be different ones"),
+        (["--methods", "ls"], "--methods and --seeds are needed"),
+        (["--methods", "imgrad:c=1", "imgrad-c=1", "--seeds", "0"], "would share a folder"),
+    ],
+)
+def test_mistakes_are_said_before_anything_runs(arguments, says, tmp_path, capsys):
+    assert main([*SMALL, *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_run_by_one_process_only(folders, tmp_path):
+    folder = shutil.copytree(folders[1], tmp_path / "copy")
+    comparison = load_comparison(folder)
+    run = comparison.run_named("runs/ls/seed_0")
+    (run.folder / "result.json").unlink()
+    with locked(run.folder):
+        assert read_state(comparison.kind, run).status == "running"
+        with pytest.raises(ArgumentError, match="another process"):
+            execute(folder, run.name)
+    assert read_state(comparison.kind, run).status == "stopped"
+
+
+def test_a_clock_whose_last_line_was_cut_is_read(tmp_path):
+    (tmp_path / "clock.csv").write_text(
+        "timesteps,wall_seconds,cpu_seconds,train_success\n0,0.0,0.0,\n100,2.5,2.25,0.5\n200,5.0"
+    )
+    assert [(row.timesteps, row.cpu_seconds) for row in read_clock(tmp_path)] == [(0, 0.0), (100, 2.25)]
