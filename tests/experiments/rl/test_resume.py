@@ -19,10 +19,11 @@ from mtrl_imgrad.experiments.rl import train as train_module
 pytestmark = pytest.mark.faults
 
 SMALL = (
-    "--env toy-reach --total-timesteps 2400 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-every 800 "
-    "--eval-episodes 2 --final-episodes 3 --combiner famo --actor-combiner gradvac --checkpoint-every 400 "
+    "--env toy-reach --total-timesteps 1200 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-every 400 "
+    "--eval-episodes 2 --final-episodes 3 --combiner famo --actor-combiner gradvac --checkpoint-every 200 "
     "--no-progress-bar"
 ).split()
+UNTRAINED = "--total-timesteps 400 --learning-starts 400".split()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def runs(tmp_path_factory):
 def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
     broken = runs / "broken"
     stopped = int(latest_checkpoint(broken / "checkpoints").name.removeprefix("step_"))
-    assert 400 <= stopped < 2400
+    assert 200 <= stopped < 1200
     assert not (broken / "evaluation_after.npz").exists()
     assert main(["train", "--resume", str(broken), "--no-progress-bar"]) == 0
     out = capsys.readouterr().out.replace("\n", "")
@@ -54,11 +55,11 @@ def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
         MTSAC.load_checkpoint(latest_checkpoint(runs / name / "checkpoints"), device="cpu")
         for name in ("broken", "whole")
     ]
-    assert [agent.num_timesteps for agent in agents] == [2400, 2400]
+    assert [agent.num_timesteps for agent in agents] == [1200, 1200]
     for ours, theirs in zip(*(agent.policy.state_dict().values() for agent in agents), strict=True):
         assert torch.equal(ours, theirs)
     a, b = (EvaluationHistory.load(runs / name / "evaluations.npz") for name in ("broken", "whole"))
-    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 800, 1600, 2400, 2400]
+    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 400, 800, 1200, 1200]
     for ours, theirs in zip(a.reports, b.reports, strict=True):
         assert np.array_equal(ours.returns, theirs.returns), "evaluations go on where they were, too"
     after, expected = (SuccessReport.load(runs / name / "evaluation_after") for name in ("broken", "whole"))
@@ -107,8 +108,8 @@ def test_ctrl_c_in_the_first_evaluation_leaves_a_run_that_resumes(runs, tmp_path
 
 
 def test_models_without_a_checkpoint_are_not_overwritten(tmp_path, capsys):
-    options = ["--total-timesteps", "400", "--checkpoint-every", "0", "--run-dir", str(tmp_path / "run")]
-    assert main(["train", *SMALL, *options]) == 0
+    options = ["--checkpoint-every", "0", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", *SMALL, *UNTRAINED, *options]) == 0
     (tmp_path / "run" / "evaluation_after.npz").unlink()
     model = (tmp_path / "run" / "model.zip").read_bytes()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 2
@@ -127,7 +128,7 @@ def test_what_cannot_be_resumed_is_said(runs, tmp_path, capsys):
 
 
 def test_a_damaged_checkpoint_is_named(runs, tmp_path, capsys):
-    assert main(["train", *SMALL, "--total-timesteps", "400", "--run-dir", str(tmp_path / "run")]) == 0
+    assert main(["train", *SMALL, *UNTRAINED, "--run-dir", str(tmp_path / "run")]) == 0
     (tmp_path / "run" / "evaluation_after.npz").unlink()
     member = next((tmp_path / "run" / "checkpoints").glob("step_000000000400/tensors-*"))
     member.write_bytes(member.read_bytes()[:-1])

@@ -89,8 +89,14 @@ def history() -> EvaluationHistory:
 
 
 @cache
+@cache
 def run() -> Any:
     return descend(["cagrad"], starts=[(9.0, -1.0)], steps=2)
+
+
+@cache
+def outcomes_of_run() -> Any:
+    return outcomes(run())
 
 
 def sample(seed: int) -> DenseSample:
@@ -332,17 +338,17 @@ CALLS: dict[str, Call] = {
     "synthetic.problem.check_shares": lambda folder: {"shares": (0.5,)},
     "synthetic.problem.check_starts": lambda folder: {"starts": "five"},
     "synthetic.problem.task_weights": lambda folder: {"shares": (0.5,)},
-    "synthetic.results.save_outcomes": lambda folder: {"outcomes": outcomes(run()), "settings": {}, "folder": folder},
+    "synthetic.results.save_outcomes": lambda folder: {"outcomes": outcomes_of_run(), "settings": {}, "folder": folder},
     "synthetic.results.save_tables": lambda folder: {"tables": [], "folder": folder},
     "synthetic.run.descend": lambda folder: {"methods": ["mgda"], "starts": [(9.0, -1.0)], "steps": 1},
-    "synthetic.tables.failure_table": lambda folder: {"outcomes": outcomes(run())},
-    "synthetic.tables.reached_table": lambda folder: {"outcomes": outcomes(run()), "steps": 2},
-    "synthetic.tables.scenario_table": lambda folder: {"outcomes": outcomes(run()), "s": 0.9},
+    "synthetic.tables.failure_table": lambda folder: {"outcomes": outcomes_of_run()},
+    "synthetic.tables.reached_table": lambda folder: {"outcomes": outcomes_of_run(), "steps": 2},
+    "synthetic.tables.scenario_table": lambda folder: {"outcomes": outcomes_of_run(), "s": 0.9},
     "synthetic.plots.plot_failures": lambda folder: {"run": run(), "scenario": 0, "path": folder / "a.png"},
     "synthetic.plots.plot_progress": lambda folder: {"run": run(), "scenario": 0, "path": folder / "a.png"},
     "synthetic.plots.plot_trajectories": lambda folder: {
         "run": run(),
-        "outcomes": outcomes(run()),
+        "outcomes": outcomes_of_run(),
         "scenario": 0,
         "path": folder / "a.png",
     },
