@@ -8,7 +8,7 @@ import platform
 
 import torch
 
-from benchmarks import checks, dropout, encoders, gradients, simulators, solvers, supervised, training
+from benchmarks import checks, compiled, dropout, encoders, gradients, simulators, solvers, supervised, training
 from mtrl_imgrad.experiments.versions import installed_versions
 
 PARTS = {
@@ -17,6 +17,7 @@ PARTS = {
     "encoders": encoders.run,
     "dropout": dropout.run,
     "checks": checks.run,
+    "compiled": compiled.run,
     "solvers": solvers.run,
     "simulators": simulators.run,
     "supervised": supervised.run,

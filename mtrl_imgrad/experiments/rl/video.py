@@ -79,9 +79,6 @@ def film_run(
         raise ArgumentError(f"size must be even, as video encoders want, got {size}")
     config, load = load_run(run, model)
     found = find_tasks(config.env.env)
-    if isinstance(found, dict):
-        raise ArgumentError(f"run {run}: films show the library's tasks; render those of your own by their render_mode")
-    found = find_tasks(config.env.env)
     own = isinstance(found, dict)
     tasks = list(found) if isinstance(found, dict) else resolve_tasks(found)
     if task not in (ALL, *tasks):
