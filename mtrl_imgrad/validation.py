@@ -27,7 +27,6 @@ import inspect
 import math
 import os
 import re
-import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
@@ -109,7 +108,7 @@ def _checked_function(function: Target) -> Target:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if not annotations:  # read at the first call: they may name what is defined further down in the module
-            names = _Names(vars(sys.modules[function.__module__]))
+            names = _Names(function.__globals__)
             annotations.update(inspect.get_annotations(function, locals=names, eval_str=True))
         try:
             bound = signature.bind(*args, **kwargs)

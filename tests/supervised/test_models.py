@@ -11,6 +11,8 @@ from mtrl_imgrad.supervised.models.layers import DenseHead
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from tests.support.supervised.benchmark_tasks import CELEBA, CITYSCAPES, NYUV2
 
+OF_IMAGES = [name for name in list_models() if name != "molecule_net"]
+"""The network of molecules is in test_kinds."""
 DENSE = ("segnet", "segnet_mtan", "segnet_cross_stitch")
 
 
@@ -120,7 +122,7 @@ def test_attribute_predictions_are_those_of_the_authors_network():
     assert (float(found[0, 0]), float(found[39, 5]), float(found.mean())) == pytest.approx(GOLDEN_ATTRIBUTES, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_predictions_have_their_shapes_and_every_parameter_its_gradient(name):
     model = _tiny(name)
     images = _images(name)
@@ -138,7 +140,7 @@ def test_predictions_have_their_shapes_and_every_parameter_its_gradient(name):
         assert parameter.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_own_parameters_are_those_that_one_loss_reaches(name):
     """Independent of what a network says: autograd tells which losses a parameter feeds."""
     model = _tiny(name)
@@ -180,10 +182,14 @@ def test_frozen_parameters_are_nobodys():
     assert set(before.shared) - set(after.shared) == frozen
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_features_where_there_is_one_representation(name):
     model = _tiny(name)
-    assert model.has_features == isinstance(model, FeatureModel) == (name in ("segnet", "attribute_net"))
+    assert (
+        model.has_features
+        == isinstance(model, FeatureModel)
+        == (name in ("segnet", "attribute_net", "resnet18", "resnet50"))
+    )
     if model.has_features:
         model.eval()
         images = _images(name)
@@ -241,7 +247,7 @@ def test_bad_arguments_are_named(name, tasks, kwargs, message):
         make_model(name, tasks, **kwargs)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OF_IMAGES)
 @pytest.mark.parametrize("shape", [(1, 3, 33, 64), (1, 1, 32, 32), (3, 32, 32), (1, 3, 4, 64)])
 def test_images_of_another_size_are_refused(name, shape):
     if name == "attribute_net" and shape == (1, 3, 33, 64):

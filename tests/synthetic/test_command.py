@@ -74,7 +74,7 @@ def test_c_goes_to_the_methods_that_take_it_and_do_not_say(tmp_path):
         (["--starts", "six"], "starts must be five or three, or points"),
         (["--starts", "(1,2,3)"], "starts must be"),
         (["--steps", "0"], "steps must be an integer >= 1"),
-        (["--lr", "-1"], "lr must be positive"),
+        (["--lr", "-1"], "lr must be a finite number > 0"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(arguments, message, tmp_path, capsys):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mtrl_imgrad import MTPPO, MTSAC, make_vec_env
+from mtrl_imgrad.agents.checkpoints import parts
 from mtrl_imgrad.agents.common import execution
 from mtrl_imgrad.agents.encoders import list_encoders
 from mtrl_imgrad.errors import ArgumentError
@@ -27,6 +28,7 @@ def _sac(**kwargs):
 def replayed(monkeypatch):
     """A compiler that hands back what it is given."""
     monkeypatch.setattr(execution, "missing_compiler", lambda device: None)
+    monkeypatch.setattr(parts, "missing_compiler", lambda device: None)
     monkeypatch.setattr(tracing, "compile_graph", lambda graph, inputs: graph.forward)
 
 
@@ -60,7 +62,7 @@ def test_a_resumed_run_stays_with_what_its_beginning_chose(replayed, monkeypatch
     resumed = MTPPO.load_checkpoint(tmp_path / "one", make_vec_env("toy-reach", seed=0), device="cpu")
     resumed.learn(12, reset_num_timesteps=False)
     assert resumed.execution.compile
-    monkeypatch.setattr(execution, "missing_compiler", lambda device: "there is no compiler")
+    monkeypatch.setattr(parts, "missing_compiler", lambda device: "there is no compiler")
     with pytest.warns(UserWarning, match="compiled, but there is no compiler"):
         MTPPO.load_checkpoint(tmp_path / "one", make_vec_env("toy-reach", seed=0), device="cpu")
 

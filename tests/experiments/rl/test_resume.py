@@ -95,6 +95,7 @@ def test_a_run_stopped_between_its_last_evaluation_and_its_figures_is_finished(r
 def test_ctrl_c_in_the_first_evaluation_leaves_a_run_that_resumes(runs, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         patch.setattr(train_module, "evaluate_success", lambda *args, **options: signal.raise_signal(signal.SIGINT))
         assert main(["train", *SMALL, "--run-dir", str(run)]) == 130
     assert f"mtrl-imgrad train --resume {run}" in capsys.readouterr().out

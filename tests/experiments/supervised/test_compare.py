@@ -335,7 +335,7 @@ def test_wrong_commands_are_one_line(tmp_path, capsys):
         ([], "--data NAME"),
         (["--data", "nyuv3"], "nyuv2"),
         (["--data", "nyuv2"], "--root"),
-        (["--resume", str(tmp_path)], "no run"),
+        (["--resume", str(tmp_path)], "there is no config.yaml"),
     ):
         assert main(["supervised", *arguments]) == 2
         assert expected in capsys.readouterr().err
