@@ -12,7 +12,7 @@ from mtrl_imgrad.supervised.tasks import TaskSpec
 from tests.support.supervised.benchmark_tasks import CELEBA, CITYSCAPES, NYUV2
 
 OF_IMAGES = [name for name in list_models() if name != "molecule_net"]
-"""The network of molecules is in test_kinds."""
+"""The network of molecules is in datasets/test_qm9_reader."""
 DENSE = ("segnet", "segnet_mtan", "segnet_cross_stitch")
 
 
