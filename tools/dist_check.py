@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CONTENTS = ("*.yaml", "*.npz", "*.bib", "published_tables.json", "py.typed")
+CONTENTS = ("*.yaml", "*.npz", "*.bib", "*.safetensors", "published_tables.json", "py.typed")
 """Files of the package that are no Python; the wheel must have all of them."""
 
 CORE = """
