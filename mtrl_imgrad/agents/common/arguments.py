@@ -113,6 +113,12 @@ def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:
             raise ArgumentError(f"{name} must be {words}, got {value!r}")
 
 
+def _all_within(value: Any, low: float, high: float) -> bool:
+    """Whether a number, or each of several, is in an interval."""
+    numbers = value if isinstance(value, tuple | list) else (value,)
+    return bool(numbers) and all(isinstance(one, _NUMBER) and low <= one <= high for one in numbers)
+
+
 _NUMBER = (int, float, np.integer, np.floating)
 _INTEGER = (int, np.integer)
 _COMMON: Expected = {
@@ -140,7 +146,7 @@ PPO_ARGUMENTS: Expected = {
     "normalize_advantage": (bool, lambda v: True, "True or False"),
     "advantage_scope": (str, lambda v: v in ("batch", "task"), "'batch' or 'task'"),
     "value_normalization": ((str, NoneType), lambda v: v in (None, "popart"), "None or 'popart'"),
-    "noise_beta": (_NUMBER, lambda v: 0 <= v <= 2, "a number in [0, 2]"),
+    "noise_beta": ((*_NUMBER, tuple, list), lambda v: _all_within(v, 0, 2), "a number in [0, 2] or several"),
     "ent_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
     "vf_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
     "target_kl": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),

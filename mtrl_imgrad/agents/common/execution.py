@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Compile", "begin_execution", "make_execution", "plan_execution"]
 
 Compile = bool | Literal["auto"]
-WORTHWHILE = 20_000
-"""Updates from which on ``"auto"`` compiles: a start takes about a minute once, which they win back."""
+WORTHWHILE = 10_000
+"""Updates from which on ``"auto"`` compiles: a start takes about a minute once, which they win back twice or more."""
 
 
 def make_execution(agent: Any) -> Execution:

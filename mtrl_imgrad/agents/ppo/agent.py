@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from torch import Tensor
 
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.common import unsupported
@@ -103,7 +105,8 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         value_normalization_kwargs: its ``beta`` and ``min_std``.
         noise_beta: exponent in [0, 2] of the power spectrum 1 / f^beta of the noise in a rollout's actions. 0
             (default) is SB3's white noise, 1 pink noise, which explores where an action counts only if it lasts; see
-            `mtrl_imgrad.agents.ppo.colored_noise`. A rollout of ``n_steps`` is one piece of noise.
+            `mtrl_imgrad.agents.ppo.colored_noise`. Several exponents go to the environments of each task in turn:
+            (0.0, 1.0) explores with both. A rollout of ``n_steps`` is one piece of noise.
         trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
         compile: hand them to PyTorch's compiler; True, False or ``"auto"``, see `MTSAC`.
         precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
@@ -154,7 +157,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         advantage_scope: AdvantageScope = "task",
         value_normalization: Literal["popart"] | None = None,
         value_normalization_kwargs: Mapping[str, Any] | None = None,
-        noise_beta: float = 0.0,
+        noise_beta: float | tuple[float, ...] = 0.0,
         trace: bool = True,
         compile: Compile = "auto",
         precision: Precision = "float32",
@@ -163,7 +166,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         check_schedule("clip_range", clip_range, zero=False)
         if clip_range_vf is not None:
             check_schedule("clip_range_vf", clip_range_vf, zero=False)
-        if noise_beta and n_steps < 2:
+        if np.any(noise_beta) and n_steps < 2:
             raise ArgumentError(f"n_steps must be at least 2 for noise_beta={noise_beta}, got {n_steps}")
         super().__init__(
             policy,  # type: ignore[arg-type]
@@ -299,18 +302,29 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         """
         self._log_interval = log_interval
         steps = self._checked_steps(total_timesteps, log_interval)
+        if np.size(self.noise_beta) > self.tasks.envs_per_task:
+            raise ArgumentError(
+                f"noise_beta must have an exponent for each environment of a task at most, of which there "
+                f"{'is' if self.tasks.envs_per_task == 1 else 'are'} {self.tasks.envs_per_task}, got {self.noise_beta}"
+            )
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As in SB3, with the noise that ``noise_beta`` says."""
-        if self.noise_beta:
+        if np.any(self.noise_beta):
             shape = (self.n_envs, math.prod(self.action_space.shape or ()))
-            self.policy.noise = iter(colored_noise(self.n_steps, shape, self.noise_beta, self.device))
+            self.policy.noise = iter(colored_noise(self.n_steps, shape, self._beta_of_envs(), self.device))
         try:
             return super().collect_rollouts(*args, **kwargs)
         finally:
             self.policy.noise = None
+
+    def _beta_of_envs(self) -> Tensor:
+        """``[N, 1]``: the exponents of ``noise_beta`` take turns within each task."""
+        betas = torch.tensor(self.noise_beta).view(-1)
+        own = torch.arange(self.tasks.envs_per_task) % len(betas)
+        return betas[own].repeat(self.tasks.num_tasks).unsqueeze(-1)
 
     def train(self) -> None:
         """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""

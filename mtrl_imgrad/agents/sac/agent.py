@@ -88,7 +88,7 @@ class MTSAC(TaskReplayAlgorithm):
         trace: record the operations of an update once and replay them; changes no number. False for debugging.
         compile: hand them to PyTorch's compiler, which fuses what lies between matrix products; the same numbers to
             rounding. ``"auto"`` (default) does so where there is a compiler (g++ or clang++; on CUDA Triton) and a
-            ``learn`` that begins a run will make at least 20,000 updates; what goes on stays with it. ``verbose=1``
+            ``learn`` that begins a run will make at least 10,000 updates; what goes on stays with it. ``verbose=1``
             says what was chosen. True raises an error where it cannot.
         precision: of the matrix products in an update: ``"float32"``, or ``"bf16"``, which is faster on processors with
             instructions for it. Parameters, optimizers, losses and the combination of gradients are float32 in both.

@@ -238,7 +238,7 @@ def _texts(target: Any) -> dict[str, str]:
 
 
 def _option(hint: Any, default: Any) -> tuple[Any, Any] | None:
-    """Type and default in a file: no schedule, class or tuple; keywords as KEY=VALUE, noise by its deviation.
+    """Type and default in a file: no schedule, class or mixed tuple; keywords as KEY=VALUE, noise by its deviation.
 
     None for what only Python can give.
     """
@@ -254,4 +254,6 @@ def _option(hint: Any, default: Any) -> tuple[Any, Any] | None:
 def _is_plain(hint: Any) -> bool:
     if get_origin(hint) is Annotated:
         return _is_plain(get_args(hint)[0])
+    if get_origin(hint) is tuple:
+        return get_args(hint)[-1] is ... and _is_plain(get_args(hint)[0])
     return get_origin(hint) is Literal or hint in (int, float, str, bool, type(None))
