@@ -113,10 +113,8 @@ def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:
             raise ArgumentError(f"{name} must be {words}, got {value!r}")
 
 
-def _all_within(value: Any, low: float, high: float) -> bool:
-    """Whether a number, or each of several, is in an interval."""
-    numbers = value if isinstance(value, tuple | list) else (value,)
-    return bool(numbers) and all(isinstance(one, _NUMBER) and low <= one <= high for one in numbers)
+def _within(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, _NUMBER) and not isinstance(value, bool) and low <= value <= high
 
 
 _NUMBER = (int, float, np.integer, np.floating)
@@ -146,7 +144,7 @@ PPO_ARGUMENTS: Expected = {
     "normalize_advantage": (bool, lambda v: True, "True or False"),
     "advantage_scope": (str, lambda v: v in ("batch", "task"), "'batch' or 'task'"),
     "value_normalization": ((str, NoneType), lambda v: v in (None, "popart"), "None or 'popart'"),
-    "noise_beta": ((*_NUMBER, tuple, list), lambda v: _all_within(v, 0, 2), "a number in [0, 2] or several"),
+    "noise_beta": (object, lambda v: callable(v) or _within(v, 0, 2), "a number in [0, 2] or a schedule"),
     "ent_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
     "vf_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
     "target_kl": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),

@@ -8,14 +8,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from torch import Tensor
 
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.common import unsupported
@@ -105,8 +103,8 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         value_normalization_kwargs: its ``beta`` and ``min_std``.
         noise_beta: exponent in [0, 2] of the power spectrum 1 / f^beta of the noise in a rollout's actions. 0
             (default) is SB3's white noise, 1 pink noise, which explores where an action counts only if it lasts; see
-            `mtrl_imgrad.agents.ppo.colored_noise`. Several exponents go to the environments of each task in turn:
-            (0.0, 1.0) explores with both. A rollout of ``n_steps`` is one piece of noise.
+            `mtrl_imgrad.agents.ppo.colored_noise`. A rollout of ``n_steps`` is one piece of noise. A schedule from 1
+            to 0 explores first and refines at last.
         trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
         compile: hand them to PyTorch's compiler; True, False or ``"auto"``, see `MTSAC`.
         precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
@@ -120,6 +118,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     set_by_agent: ClassVar[dict[str, set[str]]] = {"policy_kwargs": POLICY_ARGUMENTS}
     policy: MTPPOPolicy  # type: ignore[assignment]
     rollout_buffer: TaskRolloutBuffer
+    noise_beta: Any
 
     def __init__(
         self,
@@ -157,7 +156,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         advantage_scope: AdvantageScope = "task",
         value_normalization: Literal["popart"] | None = None,
         value_normalization_kwargs: Mapping[str, Any] | None = None,
-        noise_beta: float | tuple[float, ...] = 0.0,
+        noise_beta: float | Schedule = 0.0,
         trace: bool = True,
         compile: Compile = "auto",
         precision: Precision = "float32",
@@ -166,7 +165,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         check_schedule("clip_range", clip_range, zero=False)
         if clip_range_vf is not None:
             check_schedule("clip_range_vf", clip_range_vf, zero=False)
-        if np.any(noise_beta) and n_steps < 2:
+        if noise_beta and n_steps < 2:  # a schedule is true
             raise ArgumentError(f"n_steps must be at least 2 for noise_beta={noise_beta}, got {n_steps}")
         super().__init__(
             policy,  # type: ignore[arg-type]
@@ -220,6 +219,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self._setup_batches()
         self._setup_lr_schedule()
         self.clip_range = as_schedule(self.clip_range)
+        self.noise_beta = as_schedule(self.noise_beta)
         if self.clip_range_vf is not None:
             self.clip_range_vf = as_schedule(self.clip_range_vf)
         self.set_random_seed(self.seed)
@@ -302,29 +302,19 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         """
         self._log_interval = log_interval
         steps = self._checked_steps(total_timesteps, log_interval)
-        if np.size(self.noise_beta) > self.tasks.envs_per_task:
-            raise ArgumentError(
-                f"noise_beta must have an exponent for each environment of a task at most, of which there "
-                f"{'is' if self.tasks.envs_per_task == 1 else 'are'} {self.tasks.envs_per_task}, got {self.noise_beta}"
-            )
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As in SB3, with the noise that ``noise_beta`` says."""
-        if np.any(self.noise_beta):
+        beta = self.noise_beta(self._current_progress_remaining)
+        if beta:
             shape = (self.n_envs, math.prod(self.action_space.shape or ()))
-            self.policy.noise = iter(colored_noise(self.n_steps, shape, self._beta_of_envs(), self.device))
+            self.policy.noise = iter(colored_noise(self.n_steps, shape, beta, self.device))
         try:
             return super().collect_rollouts(*args, **kwargs)
         finally:
             self.policy.noise = None
-
-    def _beta_of_envs(self) -> Tensor:
-        """``[N, 1]``: the exponents of ``noise_beta`` take turns within each task."""
-        betas = torch.tensor(self.noise_beta).view(-1)
-        own = torch.arange(self.tasks.envs_per_task) % len(betas)
-        return betas[own].repeat(self.tasks.num_tasks).unsqueeze(-1)
 
     def train(self) -> None:
         """Make ``n_epochs`` passes over the rollout, fewer if ``target_kl`` says so, and log them."""

@@ -16,9 +16,7 @@ from torch import Tensor
 __all__ = ["colored_noise"]
 
 
-def colored_noise(
-    steps: int, shape: tuple[int, ...], beta: float | Tensor, device: torch.device | str = "cpu"
-) -> Tensor:
+def colored_noise(steps: int, shape: tuple[int, ...], beta: float, device: torch.device | str = "cpu") -> Tensor:
     """Stationary Gaussian noise with unit variance whose power spectrum falls as 1 / f^beta.
 
     Drawn from torch's global generator by the inverse Fourier transform of a random spectrum (Timmer, König, "On
@@ -27,7 +25,7 @@ def colored_noise(
     Args:
         steps: T, at least 2.
         shape: of a step; entries are independent of each other.
-        beta: 0 is white, 1 pink, 2 red noise; of all entries, or a tensor of ``shape`` or of one that broadcasts to it.
+        beta: 0 is white, 1 pink, 2 red noise.
         device: where it is drawn.
 
     Returns:
@@ -35,17 +33,16 @@ def colored_noise(
     """
     frequencies = torch.fft.rfftfreq(steps, device=device, dtype=torch.float64)
     frequencies[0] = frequencies[1]
-    exponents = torch.as_tensor(beta, dtype=torch.float64, device=device)
-    amplitudes = frequencies ** (-exponents[..., None] / 2)
+    amplitudes = frequencies ** (-beta / 2)
     # A frequency is a complex number, so twice a real one's variance; the constant and the highest one of an even
     # number of steps are real.
-    real = torch.zeros_like(frequencies, dtype=torch.bool)
+    real = torch.zeros_like(amplitudes, dtype=torch.bool)
     real[0] = True
     real[-1] |= steps % 2 == 0
-    spectrum = torch.randn(*shape, len(frequencies), 2, dtype=torch.float64, device=device)
+    spectrum = torch.randn(*shape, len(amplitudes), 2, dtype=torch.float64, device=device)
     spectrum[..., 1].masked_fill_(real, 0.0)
-    spectrum *= (torch.where(real, 1.0, 0.5**0.5) * amplitudes)[..., None]
+    spectrum *= torch.where(real, 1.0, 0.5**0.5)[:, None] * amplitudes[:, None]
     # Each frequency but the real ones stands for itself and its mirror image.
-    variance = (torch.where(real, 1.0, 2.0) * amplitudes.square()).sum(-1, keepdim=True) / steps**2
+    variance = (torch.where(real, 1.0, 2.0) * amplitudes.square()).sum() / steps**2
     noise = torch.fft.irfft(torch.view_as_complex(spectrum), n=steps, dim=-1) / variance.sqrt()
     return noise.movedim(-1, 0).float()

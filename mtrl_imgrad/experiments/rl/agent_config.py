@@ -11,12 +11,13 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import torch
 import tyro
+from pydantic import StringConstraints
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 
@@ -45,6 +46,10 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
 }
+
+LINEAR = re.compile(r"lin_(\d+\.?\d*(?:e-?\d+)?)")
+Linear = Annotated[str, StringConstraints(pattern=f"^{LINEAR.pattern}$")]
+"""A schedule that falls linearly to zero, as SB3 zoo writes it: ``lin_0.2``."""
 
 NOT_OPTIONS = {"self", "policy", "env", "policy_kwargs", "seed", "verbose", "tensorboard_log", "_init_setup_model"}
 NOT_OPTIONS |= {"replay_buffer_class", "replay_buffer_kwargs", *unsupported.SAC_ARGUMENTS, *unsupported.PPO_ARGUMENTS}
@@ -159,6 +164,9 @@ class AgentConfig:
         special = {"name", "actor_combiner", "critic_combiner", "lr_schedule", "action_noise"}
         special |= {"actor_combiner_kwargs", "critic_combiner_kwargs"}
         kwargs = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self) if spec.name not in special}
+        for name, value in kwargs.items():
+            if isinstance(value, str) and (linear := LINEAR.fullmatch(value)):
+                kwargs[name] = LinearSchedule(float(linear[1]), 0.0, end_fraction=1.0)
         if self.lr_schedule == "linear":
             kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, end_fraction=1.0)
         if self.actor_combiner is not None or self.critic_combiner is not None:
@@ -238,7 +246,7 @@ def _texts(target: Any) -> dict[str, str]:
 
 
 def _option(hint: Any, default: Any) -> tuple[Any, Any] | None:
-    """Type and default in a file: no schedule, class or mixed tuple; keywords as KEY=VALUE, noise by its deviation.
+    """Type and default in a file: no class or tuple; keywords as KEY=VALUE, noise by its deviation, schedules `Linear`.
 
     None for what only Python can give.
     """
@@ -248,12 +256,12 @@ def _option(hint: Any, default: Any) -> tuple[Any, Any] | None:
     if any(get_origin(member) in (dict, Mapping) for member in members):
         return Options, field(default_factory=dict)
     plain = tuple(member for member in members if _is_plain(member))
+    if any(get_origin(member) is Callable for member in members):
+        plain += (Linear,)
     return (Union[plain], field(default=default)) if plain else None  # noqa: UP007
 
 
 def _is_plain(hint: Any) -> bool:
     if get_origin(hint) is Annotated:
         return _is_plain(get_args(hint)[0])
-    if get_origin(hint) is tuple:
-        return get_args(hint)[-1] is ... and _is_plain(get_args(hint)[0])
     return get_origin(hint) is Literal or hint in (int, float, str, bool, type(None))

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.utils import LinearSchedule
 
 from mtrl_imgrad import MTPPO
 from mtrl_imgrad.agents.ppo.colored_noise import colored_noise
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.experiments.rl.agent_config import agent_config
 
 
 def _agent(**kwargs):
@@ -68,29 +70,17 @@ def test_a_rollout_is_one_piece_of_noise(monkeypatch):
     assert agent.policy.noise is None, "what predicts after a rollout draws its own"
 
 
-def test_several_exponents_take_turns_within_each_task(monkeypatch):
-    """Of two environments a task, the first explores with white noise, the second with red."""
-    agent = _agent(noise_beta=(0.0, 2.0), n_steps=64)
+def test_a_schedule_goes_by_the_progress(monkeypatch):
     drawn = []
 
-    def draw(*arguments):
-        drawn.append(colored_noise(*arguments))
-        return drawn[-1]
+    def draw(steps, shape, beta, device):
+        drawn.append(beta)
+        return colored_noise(steps, shape, beta, device)
 
     monkeypatch.setattr("mtrl_imgrad.agents.ppo.agent.colored_noise", draw)
-    monkeypatch.setattr(agent, "train", lambda: None)
-    agent.learn(64 * 8)
-    # How much of the noise's movement from step to step is left: 2 for white noise, nearly nothing for red.
-    steps = drawn[0].diff(dim=0).square().mean((0, 2))
-    assert (steps[::2] > 1).all()
-    assert (steps[1::2] < 0.5).all()
-
-
-def test_exponents_need_environments():
-    agent = _agent(noise_beta=(0.0, 0.5, 1.0))
-    message = r"noise_beta must have an exponent for each environment of a task at most, of which there are 2"
-    with pytest.raises(ArgumentError, match=message):
-        agent.learn(16 * 8)
+    config = agent_config("mtppo")(noise_beta="lin_1.0").agent_kwargs()
+    _agent(noise_beta=config["noise_beta"]).learn(4 * 16 * 8)
+    assert drawn == [1.0, 0.75, 0.5, 0.25]
 
 
 def test_a_seed_determines_the_run():
@@ -100,10 +90,9 @@ def test_a_seed_determines_the_run():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"noise_beta": -0.1}, r"noise_beta must be a number in \[0, 2\] or several, got -0.1"),
+    ({"noise_beta": -0.1}, r"noise_beta must be a number in \[0, 2\] or a schedule, got -0.1"),
     ({"noise_beta": float("nan")}, "noise_beta must be a number"),
-    ({"noise_beta": (0.0, 2.1)}, r"noise_beta must be a number in \[0, 2\] or several, got \(0.0, 2.1\)"),
-    ({"noise_beta": ()}, r"noise_beta must be a number in \[0, 2\] or several, got \(\)"),
+    ({"noise_beta": LinearSchedule(1, 0, 1), "n_steps": 1, "normalize_advantage": False}, "n_steps must be at least 2"),
     ({"noise_beta": 1.0, "n_steps": 1, "normalize_advantage": False}, "n_steps must be at least 2 for noise_beta=1.0"),
 ])  # fmt: skip
 def test_wrong_values(options, message):
