@@ -10,7 +10,8 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import MaybeCallback, TrainFrequencyUnit
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from mtrl_imgrad.agents.callbacks.progress import task_progress
@@ -23,6 +24,7 @@ from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled, raise_non_finite
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
+from mtrl_imgrad.agents.off_policy.overlap import UpdatesWhileStepping
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.agents.off_policy.update import UpdateSettings
 from mtrl_imgrad.combiners import Combiner, Status
@@ -51,7 +53,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
 
     Args:
         policy, env, replay_buffer_class, replay_buffer_kwargs, policy_kwargs, seed: SB3's.
-        combiner, combiner_kwargs, heads, max_grad_norm, on_nonfinite, sampling, reward_normalization, trace,
+        combiner, combiner_kwargs, heads, max_grad_norm, on_nonfinite, sampling, reward_normalization, overlap, trace,
             compile, precision: see `MTSAC`.
         arguments: further ones of SB3's ``OffPolicyAlgorithm``, by name.
     """
@@ -63,6 +65,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     policy: TwinCriticPolicy
     replay_buffer: TaskReplayBuffer
     update: Any
+    _updated_while_stepping = False
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         on_nonfinite: OnNonFinite,
         sampling: Sampling,
         reward_normalization: str | None,
+        overlap: bool,
         trace: bool,
         compile: Compile,
         precision: Precision,
@@ -106,6 +110,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self.on_nonfinite = on_nonfinite
         self.sampling = sampling
         self.reward_normalization = reward_normalization
+        self.overlap = overlap
         self.trace = trace
         self.compile = compile
         self.precision = precision
@@ -176,6 +181,8 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
 
     def _convert_train_freq(self) -> None:
         self.train_freq = parse_train_freq(self.train_freq, self.n_envs)  # type: ignore[assignment]
+        if self.overlap and self.train_freq.unit == TrainFrequencyUnit.EPISODE:  # type: ignore[attr-defined]
+            raise ArgumentError("overlap=True needs a train_freq that counts steps, got 'episode'")
 
     def _make_replay_buffer(self) -> TaskReplayBuffer:
         normalization = self.get_vec_normalize_env()
@@ -231,8 +238,34 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, log_interval, name, reset_num_timesteps)  # type: ignore[arg-type]
 
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """As in SB3; with ``overlap`` this rollout's updates are made during its first step."""
+        if self.overlap and self.replay_buffer.size() > 0:
+            env = UpdatesWhileStepping(env, self._update_while_stepping)
+        self._updated_while_stepping = False
+        rollout = super().collect_rollouts(env, *args, **kwargs)
+        if not rollout.continue_training:  # SB3's learn then asks for no updates
+            self._updated_while_stepping = False
+        return rollout
+
+    def _update_while_stepping(self) -> None:
+        """The updates that SB3 would make after this rollout."""
+        steps = self.train_freq.frequency * self.n_envs  # type: ignore[union-attr]
+        updates = self.gradient_steps if self.gradient_steps >= 0 else steps
+        if self.num_timesteps + steps > self.learning_starts and updates > 0:
+            try:
+                self.train(updates)
+            except BaseException:
+                self._last_obs = None  # nobody receives the step under way: the next learn begins new episodes
+                raise
+            self.policy.set_training_mode(False)
+            self._updated_while_stepping = True
+
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
         """Make ``gradient_steps`` updates on batches of ``batch_size`` rows and log the last one."""
+        if self._updated_while_stepping:  # SB3's learn asks once more for what was made
+            self._updated_while_stepping = False
+            return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self._optimizers())
         self.update.begin(self._settings())

@@ -85,6 +85,8 @@ class MTSAC(TaskReplayAlgorithm):
             without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
         sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
         reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
+        overlap: update while the environments simulate, between the two halves of a vector step: for EnvPool and worker
+            processes on several cores. Updates then lack the newest step's transitions. False (default) is SB3's order.
         trace: record the operations of an update once and replay them; changes no number. False for debugging.
         compile: hand them to PyTorch's compiler, which fuses what lies between matrix products; the same numbers to
             rounding. ``"auto"`` (default) does so where there is a compiler (g++ or clang++; on CUDA Triton) and a
@@ -138,6 +140,7 @@ class MTSAC(TaskReplayAlgorithm):
         on_nonfinite: OnNonFinite = "raise",
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
+        overlap: bool = False,
         trace: bool = True,
         compile: Compile = "auto",
         precision: Precision = "float32",
@@ -171,6 +174,7 @@ class MTSAC(TaskReplayAlgorithm):
             on_nonfinite=on_nonfinite,
             sampling=sampling,
             reward_normalization=reward_normalization,
+            overlap=overlap,
             trace=trace,
             compile=compile,
             precision=precision,

@@ -69,6 +69,7 @@ class MTTD3(TaskReplayAlgorithm):
             ``"raise"``, ``"skip"`` or ``"drop_task"``, see `MTSAC`.
         sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
         reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
+        overlap: update while the environments simulate, see `MTSAC`.
         trace: record the operations of an update once and replay them; changes no number. False for debugging.
         compile: hand them to PyTorch's compiler; True, False or ``"auto"``, see `MTSAC`.
         precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
@@ -115,6 +116,7 @@ class MTTD3(TaskReplayAlgorithm):
         on_nonfinite: OnNonFinite = "raise",
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
+        overlap: bool = False,
         trace: bool = True,
         compile: Compile = "auto",
         precision: Precision = "float32",
@@ -148,6 +150,7 @@ class MTTD3(TaskReplayAlgorithm):
             on_nonfinite=on_nonfinite,
             sampling=sampling,
             reward_normalization=reward_normalization,
+            overlap=overlap,
             trace=trace,
             compile=compile,
             precision=precision,
