@@ -8,7 +8,18 @@ import platform
 
 import torch
 
-from benchmarks import checks, compiled, dropout, encoders, gradients, simulators, solvers, supervised, training
+from benchmarks import (
+    checks,
+    compiled,
+    dropout,
+    encoders,
+    gradients,
+    overlap,
+    simulators,
+    solvers,
+    supervised,
+    training,
+)
 from mtrl_imgrad.experiments.versions import installed_versions
 
 PARTS = {
@@ -19,6 +30,7 @@ PARTS = {
     "checks": checks.run,
     "compiled": compiled.run,
     "solvers": solvers.run,
+    "overlap": overlap.run,
     "simulators": simulators.run,
     "supervised": supervised.run,
 }
