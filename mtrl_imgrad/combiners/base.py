@@ -20,23 +20,17 @@ Conventions, the same for all of them:
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.checks import Jacobian, check_jacobian
-from mtrl_imgrad.combiners.references import references
+from mtrl_imgrad.combiners.method import Method
 from mtrl_imgrad.combiners.result import Combination
-from mtrl_imgrad.combiners.state import parts
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.combiners.weights import Weights
-from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import Seed, checked
 
 if TYPE_CHECKING:
     from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
@@ -44,63 +38,17 @@ if TYPE_CHECKING:
     from mtrl_imgrad.gradients.per_loss import Accumulation, Parameters
     from mtrl_imgrad.gradients.per_loss.lists import ListChecks
 
-__all__ = ["Combiner", "Reduction"]
 
-Reduction = Literal["mean", "sum"]
-
-
-@checked
-class Combiner(ABC):
-    """Base of all combiners; users meet `__call__`, `backward` and `state_dict`.
+class Combiner(Method):
+    """Base of all combiners; users meet `__call__`, `backward`, `accumulate` and `state_dict`.
 
     Args:
         reduction: ``"mean"`` (default) or ``"sum"``, which multiplies the combination by the number of tasks,
             the convention of the vision papers.
     """
 
-    name: ClassVar[str]
-    """Registry name."""
-    needs: ClassVar[Literal["losses", "gramian", "matrix"]]
-    """What one step asks for."""
-    citation: ClassVar[str]
-    """Key in ``references.bib``, from which `paper` and `bibtex` follow."""
-    paper: ClassVar[str] = ""
-    """Authors, title, venue, arXiv number."""
-    bibtex: ClassVar[str] = ""
-    departures: ClassVar[str] = ""
-    """Where the method differs from its authors' code, in a sentence."""
-    rows_per_task: int = 1
-    """Rows of the Jacobian for every task: those of independent parts of its batch, where a method asks for them."""
-    needs_losses_after_step: ClassVar[bool] = False
-    """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
-    by_columns: ClassVar[bool] = False
-    """Whether `combine` and `combine_groups` can do with some of the columns, held as `Columns`, and find their part of
-    the combination from them. A class that defines one of the two anew must say so anew."""
-    needs_all_tasks: ClassVar[bool] = False
-    """Whether no task may be absent from a step."""
-    seed: int | None = None
-    """That random numbers follow from, as it was given; see `set_random_seed`."""
-    _generator: torch.Generator
-    """Of the methods that draw; a part of their state."""
-    returns_step: ClassVar[bool] = False
-    """Whether the combination is an optimizer's step already, to be applied by plain SGD, and not a gradient."""
-    per_task: ClassVar[tuple[str, ...]] = ()
-    """Names of the arguments that may hold one value for each task."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Hold the arguments of every method, one's own too, against their annotations."""
-        super().__init_subclass__(**kwargs)
-        checked(cls)
-        if "citation" in vars(cls):
-            entry = references()[cls.citation]
-            cls.paper, cls.bibtex = entry.full, entry.bibtex
-
-    def __init__(self, *, reduction: Reduction = "mean") -> None:
-        self.reduction = reduction
-        self.list_checks: ListChecks | None = None
-        """What `backward` has seen of the lists of parameters that it was given."""
-        self.ranks_agree = False
-        """Whether the ranks of a group were found to start from the same state."""
+    list_checks: ListChecks | None = None
+    """What `backward` has seen of the lists of parameters that it was given."""
 
     def __call__(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
         """Combine K task gradients into one update, after checking the input.
@@ -116,10 +64,6 @@ class Combiner(ABC):
         """
         check_jacobian(jacobian, losses, tasks)
         return self.combine(jacobian, losses, tasks)
-
-    @abstractmethod
-    def combine(self, jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Combination:
-        """`__call__` without its checks: no host copy, no synchronisation. What a training step calls."""
 
     def backward(
         self,
@@ -207,22 +151,6 @@ class Combiner(ABC):
             rows=rows,
         )
 
-    def check_num_tasks(self, num_tasks: int) -> None:
-        """Hold the arguments with one value for each task against the number of tasks, as soon as it is known.
-
-        Args:
-            num_tasks: K, absent tasks included.
-
-        Raises:
-            ArgumentError: if an argument holds values of another number of tasks; names it.
-        """
-        for argument in self.per_task:
-            values = getattr(self, argument)
-            if isinstance(values, Sequence) and len(values) != num_tasks:
-                raise ArgumentError(
-                    f"{argument} of {self.name} must hold an entry for each of the {num_tasks} tasks, got {len(values)}"
-                )
-
     def accumulate(
         self,
         *,
@@ -257,136 +185,9 @@ class Combiner(ABC):
 
         return Accumulation(self, heads, max_grad_norm, grad_scaler, on_nonfinite, group)
 
-    def needs_jacobian(self, tasks: TaskIds | None = None) -> bool:
-        """Whether the next step must bring the K gradients; if not, `weights_of_losses` is enough for it."""
-        return True
-
-    def weights_of_losses(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
-        """The coefficients of a step for which `needs_jacobian` is False.
-
-        Args:
-            losses: ``[K]``.
-            tasks: K task ids, or None.
-
-        Raises:
-            ArgumentError: if this step needs the gradients.
-        """
-        raise ArgumentError(f"{self.name} finds its update from the task gradients, not from the losses")
-
-    @property
-    def samples(self) -> bool:
-        """Whether `draw_groups` may return groups."""
-        return type(self).draw_groups is not Combiner.draw_groups
-
-    def draw_groups(self, num_tasks: int) -> Tensor | None:
-        """The groups of tasks that the next step looks at, for a method that samples: None to take all, one by one.
-
-        Args:
-            num_tasks: K.
-
-        Returns:
-            ``[n, K]`` float64 on the host: row i holds the weights of the tasks in the mean loss of group i.
-        """
-        return None
-
-    def combine_groups(
-        self, jacobian: Sequence[Tensor], groups: Tensor, losses: Tensor, tasks: TaskIds | None = None
-    ) -> Combination:
-        """`combine` for a method that samples, from the gradients of the groups' mean losses.
-
-        Args:
-            jacobian: blocks ``[n, *shape]``.
-            groups: what `draw_groups` returned.
-            losses: ``[K]``, of the tasks.
-            tasks: K task ids, or None.
-
-        Returns:
-            The combination; its weights are those of the K tasks.
-
-        Raises:
-            ArgumentError: if the method draws no groups.
-        """
-        raise ArgumentError(f"{self.name} draws no groups of tasks")
-
-    def after_step(  # noqa: B027 (most need nothing)
-        self,
-        losses: Tensor,
-        tasks: TaskIds | None = None,
-        *,
-        group: Any = None,
-        rows: Sequence[float] | Tensor | None = None,
-    ) -> None:
-        """Tell the combiner what the losses of the same batch are after the optimizer's step.
-
-        Only methods with ``needs_losses_after_step`` look at them.
-
-        Args:
-            losses: ``[K]``, without a graph.
-            tasks: K task ids, or None.
-            group: as in `backward`.
-            rows: as in `backward`.
-        """
-
-    @checked
-    def set_random_seed(self, seed: Seed) -> None:
-        """Draw from a run's seed, unless the constructor was given a ``seed``; nothing for methods that draw nothing.
-
-        Agents and the supervised trainer call this, with a stream of the run's seed for each of their combiners. In a
-        loop of your own call it with the loop's seed: without it a combiner draws as with seed 0.
-
-        A combiner of your own with a generator of its own may override this.
-
-        Args:
-            seed: an integer in [0, 2^63).
-        """
-        if hasattr(self, "_generator") and self.seed is None:
-            self._generator.manual_seed(seed)
-
-    def _seed_generator(self, seed: int | None) -> torch.Generator:
-        """A generator on the host for all that the combiner draws, to be kept as ``_generator``."""
-        self.seed = seed
-        return torch.Generator().manual_seed(self.seed or 0)
-
     def cite(self) -> str:
         """The paper's BibTeX entry (or its plain reference where we have no entry)."""
         return self.bibtex or self.paper
-
-    def state_dict(self) -> dict[str, Any]:
-        """What continues this combiner bit for bit; empty for stateless methods.
-
-        A method keeps something by assigning a part (a `TaskTable`, a ``torch.Generator``, ...) to an attribute, whose
-        name it has in the state; see `mtrl_imgrad.combiners.state.parts`.
-        """
-        return parts.get_state(self)
-
-    def restore_point(self) -> Callable[[], None]:
-        """A function that undoes the next step, for a step whose gradient turns out not to be finite.
-
-        Costs less than `state_dict` where a part has a ``restore_point`` of its own.
-        """
-        return parts.restore_point(self)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`. After an error the combiner is what it was.
-
-        Raises:
-            ArgumentError: if ``state`` is not that of a combiner with the same arguments.
-        """
-        if not isinstance(state, Mapping):
-            raise ArgumentError(f"state must be a mapping from names to parts, got {type(state).__name__}")
-        before = self.state_dict()
-        if not before and state:
-            raise ArgumentError(f"{self.name} keeps no state, but state has {sorted(state)}")
-        if set(state) != set(before):
-            raise ArgumentError(
-                f"the state of {self!r} has the parts {sorted(before)}, but the one given has {sorted(state)}"
-            )
-        self.ranks_agree = False
-        try:
-            parts.set_state(self, state)
-        except ArgumentError as error:
-            parts.set_state(self, before)
-            raise ArgumentError(f"the state of {self.name} has a wrong part {error}") from error
 
     def __repr__(self) -> str:
         """The arguments that are not at their defaults."""
@@ -394,9 +195,3 @@ class Combiner(ABC):
         given = {name: getattr(self, name) for name in accepted if hasattr(self, name)}
         shown = (f"{name}={value!r}" for name, value in given.items() if value != accepted[name].default)
         return f"{type(self).__name__}({', '.join(shown)})"
-
-    def _reduced(self, found: Weights) -> Weights:
-        """Weights in the unit of the mean, put into the unit that ``reduction`` asks for."""
-        if self.reduction == "mean":
-            return found
-        return dataclasses.replace(found, values=found.values * found.values.shape[-1])

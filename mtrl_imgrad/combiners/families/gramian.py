@@ -6,9 +6,10 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Combiner, Reduction
+from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.gramian import check_gramian, gramian_of_blocks
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.result import Combination, linear_combination
 from mtrl_imgrad.combiners.state.frozen_weights import FrozenWeights
 from mtrl_imgrad.combiners.state.tables import TaskIds, check_task_ids

@@ -25,9 +25,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.block_table import BlockTable
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable

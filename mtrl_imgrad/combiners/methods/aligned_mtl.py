@@ -22,9 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds

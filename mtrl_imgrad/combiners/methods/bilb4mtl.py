@@ -36,9 +36,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite
 from mtrl_imgrad.combiners.families.positive_loss import weights_above
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
 from mtrl_imgrad.combiners.weights import Weights

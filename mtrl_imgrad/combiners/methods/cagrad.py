@@ -25,9 +25,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.pareto_safe import projection_status, where
 from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.choice import SolverName, solve_dual, usable_solver
 from mtrl_imgrad.combiners.solvers.dual_cone import correct, relative_length
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize

@@ -13,8 +13,8 @@ the wrong number); exact solver.
 
 from __future__ import annotations
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.task_sampling import TasksPerStep
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.methods.cagrad import CAGrad
 from mtrl_imgrad.combiners.solvers.choice import SolverName
 from mtrl_imgrad.validation import Count, Seed

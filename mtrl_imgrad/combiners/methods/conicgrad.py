@@ -40,8 +40,8 @@ import math
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.dual_cone import lift
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, weights_from
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.state.tables import TaskIds, values_of_tasks
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError

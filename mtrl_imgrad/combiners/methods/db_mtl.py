@@ -20,10 +20,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
 from mtrl_imgrad.combiners.gramian import combine_blocks, scale_rows
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.block_table import BlockTable
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable

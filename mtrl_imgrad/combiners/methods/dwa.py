@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.state.parts import Parts
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.weights import Weights

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 from mtrl_imgrad.combiners.state.tables import TaskIds

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import check_losses
 from mtrl_imgrad.combiners.families.loss import are_finite
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.replicas.agreement import mean_losses
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam

@@ -24,11 +24,11 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.columns import own_columns, with_blocks
 from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
 from mtrl_imgrad.combiners.gramian import scale_rows
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.randomness import uniform
 from mtrl_imgrad.combiners.state.tables import TaskIds, values_of_tasks

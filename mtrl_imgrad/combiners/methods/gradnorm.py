@@ -24,8 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import adam_step

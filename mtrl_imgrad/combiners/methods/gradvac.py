@@ -20,9 +20,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.state.randomness import random_orders
 from mtrl_imgrad.combiners.state.tables import PairTable, TaskIds

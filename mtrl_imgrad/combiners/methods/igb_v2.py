@@ -23,8 +23,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.positive_loss import LowerBound, PositiveLossCombiner, are_usable, weights_above
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.state.base_losses import BaseLosses
 from mtrl_imgrad.combiners.state.igb_agent import CAPACITY, WeightAgent
 from mtrl_imgrad.combiners.state.tables import Counter, TaskIds, index_of

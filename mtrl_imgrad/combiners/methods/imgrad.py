@@ -30,10 +30,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.pareto_safe import harmless
 from mtrl_imgrad.combiners.families.task_sampling import TaskSampler, TasksPerStep
 from mtrl_imgrad.combiners.imbalance import direct, plumb_line, smallest_norm
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.methods.cagrad import corrected_mean
 from mtrl_imgrad.combiners.solvers.choice import SolverName, solve_dual, solve_min_norm, usable_solver
 from mtrl_imgrad.combiners.solvers.nash_imbalance import imbalanced_bargain

@@ -15,9 +15,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.families.loss import are_finite
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.methods.imtl_g import IMTLG
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam

@@ -15,9 +15,9 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian
 from mtrl_imgrad.combiners.families.loss import LossCombiner, weights_from
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.tables import TaskIds, values_of_tasks
 from mtrl_imgrad.combiners.weights import Weights

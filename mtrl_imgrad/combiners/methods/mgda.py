@@ -22,8 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 from mtrl_imgrad.combiners.state.tables import TaskIds

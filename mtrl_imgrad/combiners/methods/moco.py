@@ -24,10 +24,10 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination, row_norms, wide
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks, scale_rows
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.block_table import BlockTable
 from mtrl_imgrad.combiners.state.simplex_table import SimplexTable, project_simplex

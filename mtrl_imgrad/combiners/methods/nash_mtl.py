@@ -22,8 +22,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.choice import SolverName, solve_bargain, usable_solver
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds

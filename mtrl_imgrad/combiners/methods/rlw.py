@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, weights_from
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Seed

@@ -25,8 +25,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, min_norm_point
 from mtrl_imgrad.combiners.state.simplex_table import SimplexTable, project_simplex

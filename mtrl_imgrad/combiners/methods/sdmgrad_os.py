@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.methods.sdmgrad import direction_oriented, drawn_to_mean
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.solvers.normalized import normalize

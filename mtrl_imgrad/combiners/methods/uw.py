@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mtrl_imgrad.combiners.base import Reduction
 from mtrl_imgrad.combiners.families.loss import LossCombiner, are_finite, weights_from
+from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
 from mtrl_imgrad.combiners.weights import Weights
