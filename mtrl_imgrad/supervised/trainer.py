@@ -6,14 +6,14 @@ Losses go to the combiner as a list, one scalar a task, so that a task's backwar
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners import Combiner
+from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, after_step, check_on_nonfinite
 from mtrl_imgrad.gradients.heads import Heads
@@ -21,6 +21,7 @@ from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.forward import Forward
 from mtrl_imgrad.supervised.joint_feed import JointFeed
+from mtrl_imgrad.supervised.mean_losses import MeanLosses
 from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
 from mtrl_imgrad.supervised.optimizer import make_optimizer
@@ -34,8 +35,6 @@ from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnost
 from mtrl_imgrad.supervised.task_feed import TaskFeed
 from mtrl_imgrad.supervised.trainer_checks import check_step, check_task_scales, check_task_splits, read_device
 from mtrl_imgrad.validation import NonNegativeInt, Positive, PositiveOrInf, Seed, checked
-
-__all__ = ["MultiTaskTrainer"]
 
 
 @checked
@@ -161,17 +160,16 @@ class MultiTaskTrainer:
     def evaluate(self, split: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """Metrics by task and mean losses by task, over a split of ``data.evaluation``."""
         metrics = MetricSet(self.model.tasks, self.protocol)
-        totals = {name: torch.zeros(2, dtype=torch.float64, device=self.device) for name in self._names}
+        losses = MeanLosses(self._names, self.device)
         self.model.train(self.evaluation_mode == "train")
         with torch.no_grad():
             for part in self.feed.evaluation(split):
                 predictions, _ = self.forward.predict(part.images, list(part.targets))
                 for name, target in part.targets.items():
                     metrics.metrics[name].update(predictions[name], target)
-                    loss = self.forward.by_task[name](predictions[name], target).double()
-                    totals[name] += len(part.images) * torch.stack([loss, torch.ones_like(loss)])
-        sums, counts = self.replica.merge(metrics, torch.stack(list(totals.values()))).T
-        return metrics.compute(), dict(zip(self._names, (sums / counts).tolist(), strict=True))
+                    losses.add(name, self.forward.by_task[name](predictions[name], target), len(part.images))
+        losses.totals = self.replica.merge(metrics, losses.totals)
+        return metrics.compute(), losses.means()
 
     def state_dict(self) -> dict[str, Any]:
         """What continues the run bit for bit after an epoch."""
@@ -210,17 +208,17 @@ class MultiTaskTrainer:
             train_losses, diagnostics = self._train(advance)
         self.replica.share_buffers(self.model)
         seconds = time.perf_counter() - began
-        found = {}
+        evaluations = {}
         if self.reporting.is_evaluated(self.epoch, self.optimization.epochs):
-            found = {split: self.evaluate(split) for split in self.data.evaluation}
+            evaluations = {split: self.evaluate(split) for split in self.data.evaluation}
         self.epoch += 1
         return EpochRecord(
             epoch=self.epoch - 1,
             step=self.step,
             learning_rate=learning_rate,
             train_losses=train_losses,
-            losses={split: losses for split, (_, losses) in found.items()},
-            results={split: results for split, (results, _) in found.items()},
+            losses={split: losses for split, (_, losses) in evaluations.items()},
+            results={split: results for split, (results, _) in evaluations.items()},
             seconds=seconds,
             diagnostics=diagnostics,
             non_finite={} if self.on_nonfinite == "raise" else self._left_out.tasks,
@@ -230,7 +228,7 @@ class MultiTaskTrainer:
     def _train(self, advance: Callable[[], object]) -> tuple[dict[str, float], list[dict[str, float]]]:
         """One pass over the training images."""
         self.model.train()
-        totals = {name: torch.zeros(2, dtype=torch.float64, device=self.device) for name in self._names}
+        means = MeanLosses(self._names, self.device)
         rows: list[dict[str, float]] = []
         every = self.reporting.log_every
         for parts in self.feed.steps(self.epoch):
@@ -243,14 +241,13 @@ class MultiTaskTrainer:
                 losses = dict(zip(self._names, values, strict=True))
             whole = {name: part.whole for part in parts for name in part.targets}
             for name, loss in losses.items():  # images with a finite loss: all, unless others may be left out
-                finite, value = loss.isfinite(), loss.double()
-                totals[name] += whole[name] * torch.stack([torch.where(finite, value, 0.0), finite.double()])
+                finite = loss.isfinite()
+                means.add(name, torch.where(finite, loss, 0.0), whole[name] * finite)
             if row is not None:
                 rows.append({"epoch": self.epoch, "step": self.step, **row})
             self.step += 1
             advance()
-        sums, counts = torch.stack(list(totals.values())).T
-        return dict(zip(self._names, (sums / counts).tolist(), strict=True)), rows
+        return means.means(), rows
 
     def update(
         self, images: Tensor, targets: Mapping[str, Tensor], log: bool = False, whole: int | None = None
@@ -275,7 +272,7 @@ class MultiTaskTrainer:
         rows = self.replica.rows(self.model.tasks, targets, self.protocol, whole)
         gramian = self._probe(losses, features, rows) if log else None
         self._optimizer.zero_grad()
-        try:
+        with self._located(self._names):
             combination = self.combiner.backward(
                 losses,
                 self._shared,
@@ -288,18 +285,13 @@ class MultiTaskTrainer:
                 group=self.replica.group,
                 rows=rows,
             )
-        except NonFiniteError as error:
-            raise self._located(error, self._names) from error
         values = self.replica.mean(torch.stack([loss.detach() for loss in losses]), rows)
-        self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
-        if combination.skipped:
-            return values, None
-        self._move()
-        if self.combiner.needs_losses_after_step:
-            with self.forward.second_look():
-                after = torch.stack(self.forward.losses(self.forward.predict(images)[0], targets))
+
+        def look_again() -> None:
+            after = torch.stack(self.forward.losses(self.forward.predict(images)[0], targets))
             after_step(self.combiner, combination, after, self.replica.group, rows)
-        if not log or combination.non_finite:
+
+        if not self._step(combination, look_again) or not log:
             return values, None
         gramian = combination.gramian if gramian is None else gramian
         assert gramian is not None, "probed where the combiner does not bring it"
@@ -324,48 +316,61 @@ class MultiTaskTrainer:
         """
         values: dict[str, Tensor] = {}
         self._optimizer.zero_grad()
-        try:
-            with self.combiner.accumulate(
+        with (
+            self._located(values),
+            self.combiner.accumulate(
                 heads=self.heads,
                 max_grad_norm=self.max_grad_norm,
                 grad_scaler=self._scaler,
                 on_nonfinite=self.on_nonfinite,
-            ) as step:
-                for part in parts:
-                    ((name, loss),) = self.forward.losses_of(part).items()
-                    step.backward([loss], self._shared, self._own_of[name], tasks=[self._names.index(name)])
-                    values[name] = loss.detach()
-        except NonFiniteError as error:
-            raise self._located(error, sorted(values, key=self._names.index)) from error
+            ) as step,
+        ):
+            for part in parts:
+                ((name, loss),) = self.forward.losses_of(part).items()
+                step.backward([loss], self._shared, self._own_of[name], tasks=[self._names.index(name)])
+                values[name] = loss.detach()
         combination, present = step.combination, [self._names[k] for k in step.tasks]
         assert combination is not None, "the block has ended"
-        self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
-        if combination.skipped:
-            return values, None
-        self._move()
-        if self.combiner.needs_losses_after_step:
-            with self.forward.second_look():
-                after = {name: loss for part in parts for name, loss in self.forward.losses_of(part).items()}
+
+        def look_again() -> None:
+            after = {name: loss for part in parts for name, loss in self.forward.losses_of(part).items()}
             left = [k for k in step.tasks if k not in combination.non_finite]
             self.combiner.after_step(torch.stack([after[self._names[k]] for k in left]), left)
-        if not log or combination.non_finite:
+
+        if not self._step(combination, look_again) or not log:
             return values, None
         row = {f"loss/{name}": float(values[name]) for name in present}
         if combination.gramian is not None and len(present) > 1:
             row |= step_diagnostics(combination.gramian, combination.weights, present)
         return values, row
 
-    def _move(self) -> None:
-        """The optimizer's step."""
+    def _step(self, combination: Combination, look_again: Callable[[], None]) -> bool:
+        """The optimizer's step, then ``look_again`` for a combiner that wants the losses after it.
+
+        Returns whether all tasks took part.
+        """
+        self._left_out.add(combination, f"epoch {self.epoch}, step {self.step}")
+        if combination.skipped:
+            return False
         if self._scaler is None:
             self._optimizer.step()
-            return
-        assert isinstance(self._optimizer, torch.optim.Optimizer), "make_optimizer refuses the rest with a scaler"
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        else:
+            assert isinstance(self._optimizer, torch.optim.Optimizer), "make_optimizer refuses the rest with a scaler"
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        if self.combiner.needs_losses_after_step:
+            with self.forward.second_look():
+                look_again()
+        return not combination.non_finite
 
-    def _located(self, error: NonFiniteError, names: list[str]) -> NonFiniteError:
-        return NonFiniteError(f"epoch {self.epoch}, step {self.step}, tasks {names}: {error}")
+    @contextmanager
+    def _located(self, names: Collection[str]) -> Iterator[None]:
+        """Name epoch, step and tasks in a `NonFiniteError` of the block."""
+        try:
+            yield
+        except NonFiniteError as error:
+            tasks = sorted(names, key=self._names.index)
+            raise NonFiniteError(f"epoch {self.epoch}, step {self.step}, tasks {tasks}: {error}") from error
 
     def _probe(self, losses: list[Tensor], features: Tensor | None, rows: list[float] | None) -> Tensor | None:
         """The Gramian, unless the combiner is about to form it."""
