@@ -35,7 +35,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import numpy as np
 from annotated_types import DocInfo, Ge, Gt, Interval, Le, Lt, MinLen, Predicate, doc
 
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
 __all__ = [
     "Count",
@@ -68,6 +68,7 @@ _LIMIT = 2**63
 """NumPy and torch overflow on integers of more than 64 bits."""
 
 Target = TypeVar("Target", bound=Callable[..., Any])
+Entry = TypeVar("Entry")
 
 
 def checked(target: Target) -> Target:
@@ -98,6 +99,22 @@ def check(argument: str, value: Any, annotation: Any) -> Any:
     except _UnfitError:
         message = f"{argument} must be {_words(annotation)}, got {_shown(value)}{_hint(value, annotation)}"
     raise ArgumentError(message)
+
+
+def look_up(kind: str, name: object, known: Mapping[str, Entry]) -> Entry:
+    """The entry of a registry.
+
+    Args:
+        kind: what the name is of, for the message.
+        name: to be looked up.
+        known: the registry.
+
+    Raises:
+        UnknownNameError: if there is no such name; proposes the closest ones.
+    """
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError(kind, name, known)
+    return known[name]
 
 
 def _checked_function(function: Target) -> Target:

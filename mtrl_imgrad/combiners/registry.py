@@ -40,7 +40,8 @@ from mtrl_imgrad.combiners.methods.si import SI
 from mtrl_imgrad.combiners.methods.stch import STCH
 from mtrl_imgrad.combiners.methods.upgrad import UPGrad
 from mtrl_imgrad.combiners.methods.uw import UW
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import look_up
 
 __all__ = ["combiner_class", "list_combiners", "make_combiner"]
 
@@ -97,9 +98,7 @@ def combiner_class(name: str) -> type[Combiner]:
     Raises:
         UnknownNameError: if no combiner has this name; proposes the closest ones.
     """
-    if not isinstance(name, str) or name not in _COMBINERS:
-        raise UnknownNameError("combiner", name, list_combiners())
-    return _COMBINERS[name]
+    return look_up("combiner", name, dict(sorted(_COMBINERS.items())))
 
 
 def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:

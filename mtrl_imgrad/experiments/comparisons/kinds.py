@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from mtrl_imgrad.combiners.method_strings import parse_method
-from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.experiments.config_files import validated
 from mtrl_imgrad.experiments.rl.clock import read_clock
 from mtrl_imgrad.experiments.rl.config import TrainConfig, train_config_class
 from mtrl_imgrad.experiments.rl.methods import with_method
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
+from mtrl_imgrad.validation import look_up
 
 __all__ = ["KINDS", "SINGLE_TASK", "Progress", "RunKind", "kind_named", "kind_of"]
 
@@ -163,11 +163,5 @@ def kind_of(config: Any) -> RunKind:
 
 
 def kind_named(name: str) -> RunKind:
-    """A kind by its name.
-
-    Raises:
-        UnknownNameError: if there is none.
-    """
-    if name not in KINDS:
-        raise UnknownNameError("kind of runs", name, KINDS)
-    return KINDS[name]
+    """A kind by its name."""
+    return look_up("kind of runs", name, KINDS)

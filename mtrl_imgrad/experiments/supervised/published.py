@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from mtrl_imgrad.errors import UnknownNameError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import checked, look_up
 
 __all__ = ["PublishedRow", "PublishedTable", "has_published_table", "published_table"]
 
@@ -56,10 +55,7 @@ def published_table(data_set: str) -> PublishedTable:
     Raises:
         UnknownNameError: for any other data set.
     """
-    tables = _read()
-    if data_set not in tables:
-        raise UnknownNameError("data set with published results", data_set, tables)
-    table = tables[data_set]
+    table = look_up("data set with published results", data_set, _read())
     columns = [(task, metric) for task, metrics in table["higher_is_better"].items() for metric in metrics]
     return PublishedTable(
         baselines=_nested(columns, table["baselines"]),

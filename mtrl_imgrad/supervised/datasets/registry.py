@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked, look_up
 
 __all__ = ["DataFormat", "data_format", "list_formats", "register_format"]
 
@@ -116,6 +116,4 @@ def data_format(name: str) -> DataFormat:
     Raises:
         UnknownNameError: There is none of that name.
     """
-    if name not in _FORMATS:
-        raise UnknownNameError("format", name, _FORMATS)
-    return _FORMATS[name]
+    return look_up("format", name, _FORMATS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.kinds.dense import DEPTH, NORMAL, SEGMENTATION
 from mtrl_imgrad.supervised.kinds.of_images import ATTRIBUTE, CLASSIFICATION, REGRESSION
 from mtrl_imgrad.supervised.kinds.record import TaskKind
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import checked, look_up
 
 __all__ = ["list_kinds", "register_kind", "task_kind"]
 
@@ -46,6 +46,4 @@ def task_kind(name: str) -> TaskKind:
     Raises:
         UnknownNameError: There is none of that name.
     """
-    if name not in _KINDS:
-        raise UnknownNameError("kind of task", name, _KINDS)
-    return _KINDS[name]
+    return look_up("kind of task", name, _KINDS)
