@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.experiments.comparisons.compare import Launcher, make_runs, refuse_failed
+from mtrl_imgrad.experiments.comparisons.compare import Launch, make_runs, refuse_failed
 from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
 from mtrl_imgrad.experiments.comparisons.records import RunRecord, by_method, load_records
 from mtrl_imgrad.experiments.options import Flat, given_options
@@ -64,10 +64,7 @@ class Compare:
     """Runs of each method; none: those of the folder."""
     out: Path = Path("comparisons/rl")
     """Folder of the comparison."""
-    jobs: int = 1
-    """Runs at a time; 0 runs one after the other in this process."""
-    launcher: Launcher = "local"
-    """Processes of this machine, or a job array of Slurm."""
+    launch: Annotated[Launch, Flat] = field(default_factory=Launch)
     progress_bar: bool = True
     """Show progress."""
 
@@ -89,16 +86,8 @@ class Compare:
     def __call__(self) -> None:
         """Make the runs that are missing."""
         config = dataclasses.replace(self.config, run_dir=None)
-        comparison = make_runs(
-            config,
-            self.methods,
-            self.seeds,
-            self.out,
-            jobs=self.jobs,
-            launcher=self.launcher,
-            progress_bar=self.progress_bar,
-        )
-        if self.launcher != "slurm":
+        comparison = make_runs(config, self.methods, self.seeds, self.out, self.launch, progress_bar=self.progress_bar)
+        if self.launch.launcher != "slurm":
             refuse_failed(comparison)
 
 
@@ -157,11 +146,7 @@ class Report:
 
 
 def chosen_records(folders: Sequence[Path], methods: Sequence[str]) -> list[RunRecord]:
-    """The finished runs of some methods, or of all.
-
-    Raises:
-        UnknownNameError: if a method has no finished run.
-    """
+    """The finished runs of some methods, or of all."""
     records = load_records(folders)
     known = list(by_method(records))
     for method in methods:

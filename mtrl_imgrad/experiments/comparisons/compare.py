@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,15 @@ from mtrl_imgrad.experiments.comparisons.local import run_here, run_locally
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, plan_comparison
 from mtrl_imgrad.experiments.comparisons.state import read_state
 
-__all__ = ["Launcher", "make_runs", "refuse_failed"]
 
-Launcher = Literal["local", "slurm"]
+@dataclass(frozen=True)
+class Launch:
+    """Where the runs of a comparison are made, and how many at a time."""
+
+    jobs: int = 1
+    """Runs at a time; 0 runs one after the other in this process."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Processes of this machine, or a job array of Slurm."""
 
 
 def make_runs(
@@ -25,9 +32,8 @@ def make_runs(
     methods: Sequence[str],
     seeds: Sequence[int],
     folder: Path,
+    launch: Launch,
     *,
-    jobs: int = 1,
-    launcher: Launcher = "local",
     console: Console | None = None,
     progress_bar: bool = True,
 ) -> Comparison:
@@ -41,8 +47,7 @@ def make_runs(
         methods: combiners with arguments, such as ``"imgrad:c=0.4"``; for agents also ``"ACTOR+CRITIC"``.
         seeds: different ones.
         folder: of the comparison.
-        jobs: runs at a time; 0 runs one after the other in this process.
-        launcher: ``"local"``: processes of this machine; ``"slurm"``: a job array, handed to ``sbatch``.
+        launch: where and how many at a time.
         console: where to print.
         progress_bar: show how far it is.
 
@@ -50,8 +55,8 @@ def make_runs(
         ArgumentError: for a wrong method or seed, or a folder that holds a comparison with other settings.
         LearningInterruptedError: if a signal stopped it; all runs can go on.
     """
-    if jobs < 0:
-        raise ArgumentError(f"jobs must be 0 or more, got {jobs}")
+    if launch.jobs < 0:
+        raise ArgumentError(f"jobs must be 0 or more, got {launch.jobs}")
     console = console or Console(file=sys.stdout, highlight=False)
     comparison = plan_comparison(config, methods, seeds, folder.expanduser())
     runs = comparison.runs()  # reads every method before the first hour is spent
@@ -60,14 +65,14 @@ def make_runs(
     console.print(
         escape(f"{len(runs)} runs in {comparison.folder}: {len(runs) - len(missing)} need nothing"), soft_wrap=True
     )
-    if launcher == "slurm":
+    if launch.launcher == "slurm":
         from mtrl_imgrad.experiments.comparisons.slurm import submit
 
-        submit(comparison, missing, jobs, console)
-    elif jobs == 0:
+        submit(comparison, missing, launch.jobs, console)
+    elif launch.jobs == 0:
         run_here(comparison, missing, console)
     elif missing:
-        run_locally(comparison, missing, jobs, console, progress_bar)
+        run_locally(comparison, missing, launch.jobs, console, progress_bar)
     return comparison
 
 

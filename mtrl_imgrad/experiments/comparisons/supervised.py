@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from rich.console import Console
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.method_strings import parse_method
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.comparisons.compare import Launcher, make_runs, refuse_failed
+from mtrl_imgrad.experiments.comparisons.compare import Launch, make_runs, refuse_failed
 from mtrl_imgrad.experiments.comparisons.kinds import SINGLE_TASK
 from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
-from mtrl_imgrad.experiments.options import given_options
+from mtrl_imgrad.experiments.options import Flat, given_options
 from mtrl_imgrad.experiments.supervised.commands import Configured, Resume
 from mtrl_imgrad.experiments.supervised.comparison_report import ComparisonReport, MethodRuns
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
@@ -31,8 +31,6 @@ from mtrl_imgrad.experiments.supervised.run import load_model
 from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.splits import Splits, TaskSplits
-
-__all__ = ["Compare", "compare"]
 
 METHODS, SEEDS = ("stl", "ls", "cagrad", "imgrad"), (0, 1, 2)
 """Of a new comparison."""
@@ -56,10 +54,7 @@ class Compare(Configured):
     """Runs of each method; none: those of the folder, or 0, 1 and 2."""
     out: Path | None = None
     """Folder; None makes comparisons/<data>."""
-    jobs: int = 1
-    """Runs at a time; 0 runs one after the other in this process."""
-    launcher: Launcher = "local"
-    """Processes of this machine, or a job array of Slurm."""
+    launch: Annotated[Launch, Flat] = field(default_factory=Launch)
 
     @classmethod
     def defaults(cls, arguments: list[str]) -> Self | Resume:
@@ -79,16 +74,8 @@ class Compare(Configured):
 
     def __call__(self) -> None:
         """Make the runs that are missing, then compare all."""
-        config = self.chosen()
-        compare(
-            config,
-            self.methods,
-            self.seeds,
-            self.folder("comparisons", self.out),
-            jobs=self.jobs,
-            launcher=self.launcher,
-            progress_bar=self.progress_bar,
-        )
+        folder = self.folder("comparisons", self.out)
+        compare(self.chosen(), self.methods, self.seeds, folder, self.launch, progress_bar=self.progress_bar)
 
 
 def compare(
@@ -96,9 +83,8 @@ def compare(
     methods: Sequence[str],
     seeds: Sequence[int],
     folder: Path,
+    launch: Launch,
     *,
-    jobs: int = 1,
-    launcher: Launcher = "local",
     console: Console | None = None,
     progress_bar: bool = True,
 ) -> ComparisonReport | None:
@@ -113,8 +99,7 @@ def compare(
             ``"stl"``: one network a task. None of them: those of the folder, or stl, ls, cagrad and imgrad.
         seeds: different ones; none: those of the folder, or 0, 1 and 2.
         folder: of the comparison.
-        jobs: runs at a time; 0 runs one after the other in this process.
-        launcher: as for `make_runs`.
+        launch: where and how many at a time.
         console: where to print.
         progress_bar: whether to show how far it is.
 
@@ -133,10 +118,8 @@ def compare(
     data = load_splits(config.data, protocol=config.protocol, progress_bar=progress_bar)
     for method in methods:  # all of them before the first hour is spent
         _check_method(config, method, data)
-    comparison = make_runs(
-        config, methods, seeds, folder, jobs=jobs, launcher=launcher, console=console, progress_bar=progress_bar
-    )
-    if launcher == "slurm":
+    comparison = make_runs(config, methods, seeds, folder, launch, console=console, progress_bar=progress_bar)
+    if launch.launcher == "slurm":
         return None
     refuse_failed(comparison)
     common = [seed for seed in next(iter(comparison.methods.values()))
@@ -149,13 +132,13 @@ def compare(
         method: {seed: [run for run in runs if (run.method, run.seed) == (method, seed)] for seed in common}
         for method in comparison.methods
     }
-    found = [
+    runs_of = [
         _gather(method, {seed: [results[run.name] for run in own] for seed, own in by_seed.items()})
         for method, by_seed in jobs_of.items()
     ]
     comparable = has_published_table(config.data.format) and not (data.simulated or config.data.tasks)
     report = ComparisonReport(
-        methods=found,
+        methods=runs_of,
         higher_is_better={task: dict(s) for task, s in MetricSet(data.tasks).higher_is_better.items()},
         setting=_setting(config, data, results[runs[0].name]),
         published=published_table(config.data.format) if comparable else None,

@@ -18,6 +18,7 @@ from scipy import stats
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.combiners.method_strings import parse_method
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
+from mtrl_imgrad.experiments.comparisons.compare import Launch
 from mtrl_imgrad.experiments.comparisons.supervised import compare
 from mtrl_imgrad.experiments.presets import preset_path
 from mtrl_imgrad.experiments.supervised.analysis import (
@@ -199,13 +200,14 @@ def small(tmp_path_factory):
     )
 
 
+HERE, QUIET = Launch(jobs=0), {"console": Console(quiet=True), "progress_bar": False}
 METHODS = ["stl", "ls", "imgrad:measure=lm,update_every=2"]
 
 
 @pytest.fixture(scope="module")
 def compared(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparison")
-    return folder, compare(small, METHODS, [0, 1], folder, jobs=0, console=Console(quiet=True), progress_bar=False)
+    return folder, compare(small, METHODS, [0, 1], folder, HERE, **QUIET)
 
 
 def test_a_comparison_leaves_its_files_and_is_not_run_twice(compared, small):
@@ -220,7 +222,7 @@ def test_a_comparison_leaves_its_files_and_is_not_run_twice(compared, small):
     assert "simulated" in report.setting
     times = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
     (folder / "runs" / "ls/seed_1" / "result.json").unlink()  # as if stopped before the end
-    again = compare(small, METHODS, [0, 1], folder, jobs=0, console=Console(quiet=True), progress_bar=False)
+    again = compare(small, METHODS, [0, 1], folder, HERE, **QUIET)
     assert [m.results for m in again.methods] == [m.results for m in report.methods]
     after = {path: path.stat().st_mtime_ns for path in times}
     assert {path.relative_to(folder / "runs").parts[:2] for path in times if after[path] != times[path]} <= {
@@ -238,10 +240,10 @@ def test_other_settings_in_the_same_folder_are_refused_before_anything_runs(comp
     folder, _ = compared
     other = dataclasses.replace(small, protocol="paper")
     with pytest.raises(ArgumentError, match="other settings"):
-        compare(other, ["pcgrad", "ls"], [0], folder, jobs=0, console=Console(quiet=True), progress_bar=False)
+        compare(other, ["pcgrad", "ls"], [0], folder, HERE, **QUIET)
     assert not (folder / "runs" / "pcgrad").exists()
     with pytest.raises(ArgumentError, match="seeds"):
-        compare(small, ["ls"], [0, 0], folder, jobs=0, console=Console(quiet=True), progress_bar=False)
+        compare(small, ["ls"], [0, 0], folder, HERE, **QUIET)
 
 
 # Analyses
@@ -344,9 +346,7 @@ def test_wrong_commands_are_one_line(tmp_path, capsys):
 def test_a_method_that_cannot_be_made_is_told_before_the_first_run(small, tmp_path):
     for method, message in (("cotbal", "supervised cotbal makes them"), ("imgrad:d=3", "takes no argument 'd'")):
         with pytest.raises(ArgumentError, match=message):
-            compare(
-                small, ["ls", method], [0], tmp_path / "out", jobs=0, console=Console(quiet=True), progress_bar=False
-            )
+            compare(small, ["ls", method], [0], tmp_path / "out", HERE, **QUIET)
     assert not (tmp_path / "out").exists()
 
 
