@@ -15,6 +15,7 @@ from mtrl_imgrad.evaluation.files import EPISODES, PathLike, load_npz, save_npz,
 from mtrl_imgrad.evaluation.protocol import UNKNOWN, EvaluationProtocol, read_protocol
 from mtrl_imgrad.evaluation.report_table import report_html, report_table
 from mtrl_imgrad.evaluation.statistics import Confidence, Interval, as_array, success_interval, wilson_interval
+from mtrl_imgrad.reporting.json_numbers import null_for_nan
 from mtrl_imgrad.reporting.tables import render_text
 from mtrl_imgrad.validation import checked
 
@@ -111,7 +112,7 @@ class SuccessReport:
         """The summary (no single episodes) as JSON; what a task without a notion of success lacks is null."""
         tasks = {
             name: {
-                "success_rate": _or_none(self.success_rate[k]),
+                "success_rate": self.success_rate[k],
                 "interval": None if np.isnan(self.intervals[k, 0]) else self.intervals[k].tolist(),
                 "mean_return": float(self.returns[k].mean()),
                 "mean_length": float(self.lengths[k].mean()),
@@ -119,7 +120,7 @@ class SuccessReport:
             for k, name in enumerate(self.task_names)
         }
         summary = {
-            "mean_success": _or_none(self.mean_success),
+            "mean_success": self.mean_success,
             "mean_interval": None if np.isnan(self.mean_interval.low) else list(self.mean_interval),
             "confidence": self.confidence,
             "episodes_per_task": self.num_episodes,
@@ -128,7 +129,7 @@ class SuccessReport:
             "mean_length": float(self.lengths.mean()),
             "tasks": tasks,
         }
-        return json.dumps(summary, indent=2, allow_nan=False)
+        return json.dumps(null_for_nan(summary), indent=2, allow_nan=False)
 
     @checked
     def save(self, path: PathLike) -> Path:
@@ -175,7 +176,3 @@ class SuccessReport:
     def _repr_html_(self) -> str:
         """For notebooks."""
         return report_html(self)
-
-
-def _or_none(number: float) -> float | None:
-    return None if np.isnan(number) else float(number)

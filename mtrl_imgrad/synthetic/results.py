@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.reporting.json_numbers import null_for_nan
 from mtrl_imgrad.reporting.tables import TextTable
 from mtrl_imgrad.synthetic.measures import Outcome
 from mtrl_imgrad.validation import checked
@@ -26,7 +26,7 @@ def save_outcomes(outcomes: Sequence[Outcome], settings: Mapping[str, Any], fold
     """
     if not outcomes:
         raise ArgumentError("outcomes must hold at least one outcome, got none")
-    rows = [{key: _plain(value) for key, value in dataclasses.asdict(outcome).items()} for outcome in outcomes]
+    rows = [null_for_nan(dataclasses.asdict(outcome)) for outcome in outcomes]
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / "results.json", folder / "results.csv"
     lines = ",\n".join("  " + json.dumps(row, allow_nan=False) for row in rows)
@@ -45,12 +45,6 @@ def save_tables(tables: Sequence[TextTable], folder: Path) -> Path:
     path = folder / "tables.md"
     path.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
     return path
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

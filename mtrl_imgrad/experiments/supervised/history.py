@@ -16,6 +16,7 @@ import numpy as np
 
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.reporting.atomic_files import write_text
+from mtrl_imgrad.reporting.json_numbers import null_for_nan
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.settings import ReportConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
@@ -54,12 +55,7 @@ class RunResult:
 
     def save(self, path: Path) -> None:
         """Write ``result.json``; NaN is written as null."""
-        data = dataclasses.asdict(self)
-        data["results"] = {
-            task: {metric: None if math.isnan(value) else value for metric, value in metrics.items()}
-            for task, metrics in self.results.items()
-        }
-        write_text(path, json.dumps(data, indent=2) + "\n")
+        write_text(path, json.dumps(null_for_nan(dataclasses.asdict(self)), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> RunResult:
