@@ -23,12 +23,7 @@ def blocks_of(jacobian: Jacobian) -> list[Tensor]:
 
 
 def check_jacobian(jacobian: Jacobian, losses: Tensor | None = None, tasks: TaskIds | None = None) -> int:
-    """Check a Jacobian, its losses and its task ids; return K.
-
-    Raises:
-        ArgumentError: if a shape is wrong, naming the block, or the ids are not K different numbers >= 0.
-        NonFiniteError: if an entry is NaN or infinite, naming the task row and the block.
-    """
+    """Check a Jacobian, its losses and its task ids; return K."""
     if not isinstance(jacobian, (Tensor, Sequence)) or isinstance(jacobian, (str, bytes)):
         raise ArgumentError(f"jacobian must be a tensor [K, P] or a sequence of blocks, got {type(jacobian).__name__}")
     blocks = blocks_of(jacobian)
@@ -61,9 +56,6 @@ def check_losses(losses: Tensor, one_step: bool) -> None:
     Args:
         losses: ``[..., K]``.
         one_step: whether there must be no leading dimensions.
-
-    Raises:
-        ArgumentError: if they are not floating point, or of another shape.
     """
     check_tensor("losses", losses)
     if losses.ndim < 1 or losses.shape[-1] == 0 or (one_step and losses.ndim != 1):

@@ -26,11 +26,7 @@ ZERO_NORM = 1e-12
 
 
 def check_tensor(argument: str, value: object) -> None:
-    """Check that ``value`` is a dense tensor of floating point numbers.
-
-    Raises:
-        ArgumentError: if it is something else.
-    """
+    """Check that ``value`` is a dense tensor of floating point numbers."""
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         raise ArgumentError(f"{argument} must be a dense tensor, got {type(value).__name__}")
     if not value.is_floating_point():
@@ -43,9 +39,6 @@ def check_gramian(gramian: Tensor, one_step: bool = False) -> None:
     Args:
         gramian: ``[..., K, K]``.
         one_step: whether there must be no leading dimensions.
-
-    Raises:
-        ArgumentError: if it is not floating point and square with at least one task.
     """
     check_tensor("gramian", gramian)
     if gramian.ndim < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:

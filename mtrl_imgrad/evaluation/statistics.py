@@ -330,11 +330,7 @@ def percentiles(samples: Floats, confidence: float) -> Interval:
 
 
 def as_array(name: str, values: ArrayLike, dtype: type[np.generic] = np.float64) -> NDArray:
-    """``values`` as an array of numbers.
-
-    Raises:
-        ArgumentError: if they are none, naming the argument.
-    """
+    """``values`` as an array of numbers."""
     try:
         return np.asarray(values, dtype)
     except (TypeError, ValueError) as error:
@@ -342,12 +338,7 @@ def as_array(name: str, values: ArrayLike, dtype: type[np.generic] = np.float64)
 
 
 def score_matrix(scores: ArrayLike, name: str = "scores") -> Floats:
-    """Scores as a finite matrix ``[runs, tasks]``.
-
-    Raises:
-        ArgumentError: if they are none, naming the argument.
-        NonFiniteError: if a score is NaN or infinite; names run and task.
-    """
+    """Scores as a finite matrix ``[runs, tasks]``."""
     matrix = as_array(name, scores)
     if matrix.ndim != 2 or matrix.size == 0:
         raise ArgumentError(f"{name} must be [runs, tasks] and not empty, got shape {matrix.shape}")

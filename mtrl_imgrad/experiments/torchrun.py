@@ -27,9 +27,6 @@ def torchrun_group() -> Iterator[Any]:
     """A group of all processes that ``torchrun`` started, as long as the block lasts; None for one process.
 
     With a GPU a process, which becomes its ``cuda`` device, gradients go over NCCL; on the CPU over Gloo.
-
-    Raises:
-        ArgumentError: if there are fewer GPUs than processes on this machine.
     """
     if _started_by_torchrun() == 1:
         yield None
@@ -59,9 +56,6 @@ def refuse_torchrun(command: str) -> None:
 
     Args:
         command: as the user typed it.
-
-    Raises:
-        ArgumentError: if ``torchrun`` started several processes.
     """
     count = _started_by_torchrun()
     if count > 1:

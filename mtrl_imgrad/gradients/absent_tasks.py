@@ -42,11 +42,7 @@ OnNonFinite = Literal["raise", "skip", "drop_task"]
 
 
 def check_on_nonfinite(on_nonfinite: object, *combiners: Combiner) -> None:
-    """Check the argument of that name, for the combiners that it is to go with.
-
-    Raises:
-        ArgumentError: if it is none of the three, or one of the combiners cannot do without a task.
-    """
+    """Check the argument of that name, for the combiners that it is to go with."""
     check("on_nonfinite", on_nonfinite, OnNonFinite)
     for combiner in combiners:
         if on_nonfinite == "drop_task" and combiner.needs_all_tasks:

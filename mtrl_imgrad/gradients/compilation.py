@@ -36,9 +36,6 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     Args:
         graph: takes tensors, returns a list of tensors.
         inputs: an example.
-
-    Raises:
-        Exception: whatever the compiler raises.
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # PyTorch's own, of what its compiler uses

@@ -24,11 +24,7 @@ def step_where(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
 
 
 def check_optimizer(name: str, optimizer: torch.optim.Optimizer) -> None:
-    """Check an optimizer's state after it was loaded: it accepts any and fails at its next step only.
-
-    Raises:
-        ArgumentError: if a moment does not have the shape of its parameter.
-    """
+    """Check an optimizer's state after it was loaded: it accepts any and fails at its next step only."""
     for parameter, moments in optimizer.state.items():
         for key, value in moments.items():
             if isinstance(value, torch.Tensor) and value.shape not in ((), parameter.shape):

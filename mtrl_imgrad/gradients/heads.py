@@ -17,11 +17,7 @@ Heads = Literal["unweighted", "weighted"]
 
 
 def head_weights(combiner: Combiner, heads: Heads, weights: Tensor | None, losses: Tensor) -> Tensor:
-    """``[K]``: what a task-specific parameter multiplies its gradient with.
-
-    Raises:
-        ArgumentError: if that are the weights and the method has none.
-    """
+    """``[K]``: what a task-specific parameter multiplies its gradient with."""
     if heads == "unweighted":
         return torch.ones_like(losses)
     if weights is None:

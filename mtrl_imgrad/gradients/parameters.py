@@ -58,11 +58,7 @@ class ParameterIndex:
         self._entries = [(name, value, name in task_specific_names) for name, value in module.named_parameters()]
 
     def split(self) -> Parameters:
-        """The parameters as they are now, detached; they share the module's memory.
-
-        Raises:
-            ArgumentError: if a task-specific parameter is frozen: it could not be told from its task's row.
-        """
+        """The parameters as they are now, detached; they share the module's memory."""
         found = Parameters({}, {}, {})
         for name, parameter, is_task_specific in self._entries:
             if is_task_specific and not parameter.requires_grad:

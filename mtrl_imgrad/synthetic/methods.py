@@ -64,9 +64,6 @@ class Updates:
 
         Returns:
             Updates ``[N, 2]`` and `mtrl_imgrad.combiners.Status` codes ``[N]``.
-
-        Raises:
-            ArgumentError: if a combiner that answers for all trajectories has come to keep a memory.
         """
         if self._shared is None:
             each = [one.combine(*given) for one, *given in zip(self._own, jacobians, losses, strict=True)]
@@ -76,11 +73,7 @@ class Updates:
         return (found.values[..., None] * jacobians).sum(-2), found.status_code
 
     def check(self) -> None:
-        """Make sure that trajectories which share a combiner were independent.
-
-        Raises:
-            ArgumentError: if the combiner has come to keep more than a generator.
-        """
+        """Make sure that trajectories which share a combiner were independent."""
         if self._shared is not None and not _is_memoryless(self._shared):
             raise ArgumentError(f"{self._label} must show in its first state_dict() that it keeps a memory")
 

@@ -77,33 +77,21 @@ def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_points(points: Tensor) -> None:
-    """Check the shape of points.
-
-    Raises:
-        ArgumentError: if they are not ``[..., 2]`` floating point.
-    """
+    """Check the shape of points."""
     if points.ndim < 1 or points.shape[-1] != 2 or not points.is_floating_point():
         raise ArgumentError(f"points must be [..., 2] floating point, got {list(points.shape)} {points.dtype}")
 
 
 @checked
 def task_weights(shares: Sequence[float]) -> Tensor:
-    """``[S, 2]`` float64 factors ``(s, 1 - s)`` of the two losses.
-
-    Raises:
-        ArgumentError: see `check_shares`.
-    """
+    """``[S, 2]`` float64 factors ``(s, 1 - s)`` of the two losses."""
     s = torch.tensor(check_shares(shares), dtype=torch.float64)
     return torch.stack([s, 1 - s], -1)
 
 
 @checked
 def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
-    """``shares`` as floats.
-
-    Raises:
-        ArgumentError: if there is none, or one is not between 0 and 1.
-    """
+    """``shares`` as floats."""
     found = tuple(float(s) for s in shares)
     if not found or not all(0 < s < 1 for s in found) or len(set(found)) < len(found):
         raise ArgumentError(f"shares must hold different numbers s between 0 and 1, the first task's, got {found}")

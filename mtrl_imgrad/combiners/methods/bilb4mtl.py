@@ -100,11 +100,7 @@ class BiLB4MTL(LossCombiner):
         self._initial = TaskTable(torch.nan)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
-        """``[K]`` weights; see `LossCombiner.weights`. Then moves x.
-
-        Raises:
-            ArgumentError: with ``router="clamped_softmax"``, if there are more than four tasks.
-        """
+        """``[K]`` weights; see `LossCombiner.weights`. Then moves x."""
         losses = losses.double()
         self._check_clamp(len(losses))
         first = self._first_losses(losses, tasks)

@@ -114,11 +114,7 @@ class CoTBal(LossCombiner):
         self.smallest_gain = smallest_gain
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
-        """``[..., K]`` weights of sum one; of the losses only their number matters, and that they are finite.
-
-        Raises:
-            ArgumentError: if there is no row of the tables for a task.
-        """
+        """``[..., K]`` weights of sum one; of the losses only their number matters, and that they are finite."""
         chosen = values_of_tasks("mini", self.task_weights, losses.shape[-1], tasks)
         ones = torch.ones_like(losses[..., 0], dtype=torch.float64)
         return weights_from(torch.stack([ones * (weight / sum(chosen)) for weight in chosen], -1), losses)

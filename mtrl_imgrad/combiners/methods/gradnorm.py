@@ -77,9 +77,6 @@ class GradNorm(GramianCombiner):
         """``[K]`` coefficients; see `GramianCombiner.weights`. Moves the weights on.
 
         Extras: ``rates`` [K], r.
-
-        Raises:
-            ArgumentError: if the losses are missing, or there are batch dimensions.
         """
         if losses is None:
             raise ArgumentError(f"losses must be given: {self.name} compares how fast they fall")

@@ -72,9 +72,6 @@ class GradVac(GramianCombiner):
         """``[K]`` coefficients; see `GramianCombiner.weights`. Moves the targets on.
 
         Extras: ``projections``, how many times a gradient was turned.
-
-        Raises:
-            ArgumentError: if there are batch dimensions.
         """
         problem = normalize(gramian)
         if gramian.ndim != 2:

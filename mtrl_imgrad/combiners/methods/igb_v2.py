@@ -79,11 +79,7 @@ class IGBv2(PositiveLossCombiner):
         self._agent = WeightAgent(self._generator)
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
-        """``[K]`` weights; see `LossCombiner.weights`. Then takes the losses in.
-
-        Raises:
-            ArgumentError: if the tasks are not 0 to K - 1, or not as many as before.
-        """
+        """``[K]`` weights; see `LossCombiner.weights`. Then takes the losses in."""
         order = self._order(losses, tasks)
         ordered = losses[index_of(order, losses.device)] if order is not None else losses
         above = self.above(ordered, None)

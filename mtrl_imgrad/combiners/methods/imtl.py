@@ -49,11 +49,7 @@ class IMTL(GramianCombiner):
         self._impartial = IMTLG()
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
-        """``[K]`` coefficients ``e^(s_i) v_i``; see `GramianCombiner.weights`. Then moves the s.
-
-        Raises:
-            ArgumentError: if the losses are missing, or there are batch dimensions.
-        """
+        """``[K]`` coefficients ``e^(s_i) v_i``; see `GramianCombiner.weights`. Then moves the s."""
         if losses is None:
             raise ArgumentError(f"losses must be given: {self.name} scales them")
         if gramian.ndim != 2 or losses.shape != gramian.shape[:1]:

@@ -48,11 +48,7 @@ class LinearScalarization(LossCombiner):
         self.task_weights = None if task_weights is None else tuple(map(float, task_weights))
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
-        """``[..., K]`` weights ``t / K``; of the losses only their number matters, and that they are finite.
-
-        Raises:
-            ArgumentError: if there is no task weight for a task.
-        """
+        """``[..., K]`` weights ``t / K``; of the losses only their number matters, and that they are finite."""
         shares = [1.0] * losses.shape[-1]
         if self.task_weights is not None:
             shares = values_of_tasks("task_weights", self.task_weights, losses.shape[-1], tasks)

@@ -68,11 +68,7 @@ class MGDA(GramianCombiner):
         self.combine_normalized = combine_normalized
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
-        """``[..., K]`` weights on the simplex; see `GramianCombiner.weights`. Divided by n with ``combine_normalized``.
-
-        Raises:
-            ArgumentError: if the normalization asks for losses and there are none.
-        """
+        """``[..., K]`` weights on the simplex, by n with ``combine_normalized``; see `GramianCombiner.weights`."""
         plain = problem = normalize(gramian)
         divisors = torch.ones_like(plain.norms)
         if self.normalization != "none":

@@ -81,9 +81,6 @@ class SDMGrad(GramianCombiner):
         """``[..., K]`` coefficients of sum 1; see `GramianCombiner.weights`. With ``halves`` ``[2 K]``.
 
         Extras: ``simplex_weights`` [..., K], w.
-
-        Raises:
-            ArgumentError: with ``halves``, if there are batch dimensions, or the rows are not pairs.
         """
         problem = normalize(gramian)
         if self.halves:

@@ -72,9 +72,6 @@ def agree_on_call(ranks: Ranks, call: str, first: bool, highest: int, count: int
         first: whether this rank has not made such a call before.
         highest: see `Agreement`, as for the last; of this rank.
         count: of this rank.
-
-    Raises:
-        ArgumentError: if a rank makes another call, or had wrong arguments.
     """
     found = ranks.gathered(torch.tensor([_digest(call), int(first), highest, count]))
     digests = found[:, 0].tolist()
@@ -98,11 +95,7 @@ def say_error(ranks: Ranks) -> None:
 
 
 def agree_on_start(ranks: Ranks, parameters: Iterable[Tensor], state: Mapping[str, Any]) -> None:
-    """Check once that the ranks start from the same parameters and the same state of the combiner.
-
-    Raises:
-        ArgumentError: if they do not; says what to do.
-    """
+    """Check once that the ranks start from the same parameters and the same state of the combiner."""
     weights = _digest([parameter.detach() for parameter in parameters])
     found = ranks.gathered(torch.tensor([weights, _digest(state)]))
     if bool((found[:, 0] != found[0, 0]).any()):
@@ -128,9 +121,6 @@ def gather_tasks(
         rows: how many rows of each this rank has, above 0.
         losses: ``[len(ids)]`` mean over these rows, detached.
         agreement: of `agree_on_call`.
-
-    Raises:
-        ArgumentError: if no rank has any row.
     """
     if agreement.highest < 0:
         raise ArgumentError("losses must hold at least one loss with rows on some rank: all tasks are absent on all")
@@ -162,9 +152,6 @@ def mean_losses(
         group: of the ranks, or None.
         rows: K numbers of rows, or None.
         call: who asks, for messages.
-
-    Raises:
-        ArgumentError: if several ranks run and no group was given, or ``rows`` is wrong.
     """
     if group is None:
         check_alone(call)
@@ -189,9 +176,6 @@ def check_rows(rows: Sequence[float] | Tensor | None, present: Sequence[bool]) -
     Args:
         rows: as the caller gave them; None counts every loss as one row.
         present: whether there is a loss.
-
-    Raises:
-        ArgumentError: if there is not a finite number >= 0 for each loss, or one above 0 for an absent task.
     """
     if rows is None:
         return [float(there) for there in present]

@@ -62,9 +62,6 @@ class Exchange:
             combiner: decides whether slices will do.
             blocks: ``[K, n]`` of the rows kept, or features' ``[K, *shape]``.
             count: K.
-
-        Raises:
-            ArgumentError: if no loss depends on any of the tensors, on no rank.
         """
         some = self.ranks.any(self._used)
         if not bool(some.any()):

@@ -31,9 +31,6 @@ class Ranks:
 
     Args:
         group: this process is one of its ranks.
-
-    Raises:
-        ArgumentError: if it is not, or ``torch.distributed`` is not set up.
     """
 
     def __init__(self, group: Any) -> None:
@@ -116,9 +113,6 @@ def check_alone(call: str) -> None:
 
     Args:
         call: what was called, for the message.
-
-    Raises:
-        ArgumentError: if more than one rank runs.
     """
     count = running_ranks()
     if count > 1:
@@ -134,9 +128,6 @@ def check_parameters(name: str, parameters: Iterable[Tensor]) -> None:
     Args:
         name: of the argument.
         parameters: what it held.
-
-    Raises:
-        ArgumentError: if one is sharded; says what to do.
     """
     if running_ranks() == 0:
         return

@@ -17,11 +17,7 @@ SolverName = Literal["exact", "cvxpy"]
 
 
 def usable_solver(solver: SolverName) -> SolverName:
-    """``solver``, if it can be used.
-
-    Raises:
-        MissingDependencyError: if it is ``"cvxpy"`` and cvxpy is not installed.
-    """
+    """``solver``, if it can be used."""
     if solver == "cvxpy":
         from mtrl_imgrad.combiners.solvers.conic import require_cvxpy
 

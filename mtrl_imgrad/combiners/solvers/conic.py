@@ -26,11 +26,7 @@ CONIC_TOLERANCE = 1e-4
 
 
 def require_cvxpy() -> ModuleType:
-    """The cvxpy module.
-
-    Raises:
-        MissingDependencyError: if it is not installed.
-    """
+    """The cvxpy module."""
     require('solver="cvxpy"', "cvxpy")
     import cvxpy
 

@@ -106,9 +106,6 @@ def normalize(gramian: Tensor, mean: Tensor | None = None) -> NormalizedGramian:
     Args:
         gramian: ``[..., K, K]``, any floating dtype.
         mean: ``[K]`` weights of the mean gradient, sum 1; None weighs all rows alike.
-
-    Raises:
-        ArgumentError: if the last two dimensions are not equal and at least 1, or the it is no floating point tensor.
     """
     check_gramian(gramian)
     gramian = gramian.detach().double()

@@ -20,11 +20,7 @@ class BlockTable:
         self._tables: list[TaskTable] = []
 
     def rows(self, blocks: Sequence[Tensor], tasks: TaskIds | None) -> list[Tensor]:
-        """The rows of ``tasks`` (of tasks 0 to K - 1 where that is None), shaped as ``blocks``.
-
-        Raises:
-            ArgumentError: if there were other blocks before: which numbers belong to which could not be told.
-        """
+        """The rows of ``tasks`` (of tasks 0 to K - 1 where that is None), shaped as ``blocks``."""
         if not self._tables:
             self._tables = [TaskTable(dtype=None) for _ in blocks]
         if len(blocks) != len(self._tables):
@@ -44,11 +40,7 @@ class BlockTable:
         return [table.get_state() for table in self._tables]
 
     def set_state(self, new_state: Any, /) -> None:
-        """Restore `get_state`.
-
-        Raises:
-            ArgumentError: if it is not a list of tensors with a task axis.
-        """
+        """Restore `get_state`."""
         if not isinstance(new_state, (list, tuple)):
             raise ArgumentError(f"numbers of every entry must be a list of tensors, got {type(new_state).__name__}")
         tables = [TaskTable(dtype=None) for _ in new_state]

@@ -72,9 +72,6 @@ class FrozenWeights:
         Args:
             like: ``[K]`` on the device that the weights are wanted on.
             tasks: K task ids among those that the weights were found for, or None for all of them.
-
-        Raises:
-            ArgumentError: if ``tasks`` is None and there are not as many tasks as the weights were found for.
         """
         assert self._found is not None, "the caller asked `due`"
         if tasks is None and len(self._tasks) != like.shape[-1]:
@@ -105,11 +102,7 @@ class FrozenWeights:
         }
 
     def set_state(self, new_state: Any, /) -> None:
-        """Restore `get_state`.
-
-        Raises:
-            ArgumentError: if it is something else.
-        """
+        """Restore `get_state`."""
         if not isinstance(new_state, dict) or set(new_state) != set(self.get_state()):
             raise ArgumentError(f"frozen weights have the parts {sorted(self.get_state())}, got {new_state!r}")
         values, tasks = new_state["values"], new_state["tasks"]

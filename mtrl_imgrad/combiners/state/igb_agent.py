@@ -127,11 +127,7 @@ class WeightAgent:
         }
 
     def set_state(self, new_state: Any, /) -> None:
-        """Restore `get_state`.
-
-        Raises:
-            ArgumentError: if it is something else.
-        """
+        """Restore `get_state`."""
         if new_state is None:
             self._networks, self._optimizers = None, []
             return

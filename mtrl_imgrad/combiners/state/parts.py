@@ -40,11 +40,7 @@ def get_state(owner: object) -> dict[str, Any]:
 
 
 def set_state(owner: object, state: Mapping[str, Any]) -> None:
-    """Restore `get_state`.
-
-    Raises:
-        ArgumentError: if a part cannot be restored; names it. Those before it are.
-    """
+    """Restore `get_state`, part by part; an error names the part, and those before it are restored."""
     for name, part in parts_of(owner).items():
         value = state[name]
         if isinstance(part, torch.Generator) and isinstance(value, Tensor):
@@ -77,11 +73,7 @@ class Parts:
         return get_state(self)
 
     def set_state(self, new_state: Any, /) -> None:
-        """Restore `get_state`.
-
-        Raises:
-            ArgumentError: if the parts are others.
-        """
+        """Restore `get_state`."""
         names = sorted(parts_of(self))
         if not isinstance(new_state, dict) or sorted(new_state) != names:
             raise ArgumentError(f"it must have the parts {names}, got {new_state!r}")

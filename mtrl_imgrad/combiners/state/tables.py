@@ -31,11 +31,7 @@ class Counter:
         return self.value
 
     def set_state(self, new_state: Any, /) -> None:
-        """Restore `get_state`.
-
-        Raises:
-            ArgumentError: if it is not a count.
-        """
+        """Restore `get_state`."""
         if not isinstance(new_state, int) or isinstance(new_state, bool) or new_state < 0:
             raise ArgumentError(f"a count must be an integer >= 0, got {new_state!r}")
         self.value = new_state
@@ -61,9 +57,6 @@ class TaskTable:
         Args:
             like: ``[K, ...]``, whose shape and device the rows have.
             tasks: K task ids.
-
-        Raises:
-            ArgumentError: if the rows kept have another shape.
         """
         self._grow(like, tasks)
         assert self.values is not None, "made by _grow"
@@ -99,11 +92,7 @@ class TaskTable:
         return None if self.values is None else self.values.clone()
 
     def set_state(self, new_state: Any, /) -> None:
-        """Restore `get_state`.
-
-        Raises:
-            ArgumentError: if it is neither None nor a tensor with a task axis.
-        """
+        """Restore `get_state`."""
         if new_state is None:
             self.values = None
             return
@@ -163,11 +152,7 @@ class PairTable:
         return None if self.values is None else self.values.clone()
 
     def set_state(self, new_state: Any, /) -> None:
-        """Restore `get_state`.
-
-        Raises:
-            ArgumentError: if it is neither None nor a square floating point matrix.
-        """
+        """Restore `get_state`."""
         square = isinstance(new_state, Tensor) and new_state.ndim == 2 and new_state.shape[0] == new_state.shape[1]
         if new_state is not None and not (square and new_state.is_floating_point()):
             raise ArgumentError(f"a table of pairs must be a floating point matrix [N, N] or None, got {new_state!r}")
@@ -187,11 +172,7 @@ def index_of(tasks: Iterable[int], device: torch.device) -> Tensor:
 
 
 def check_task_ids(tasks: TaskIds | None, num_rows: int) -> None:
-    """Check the task ids of a step.
-
-    Raises:
-        ArgumentError: if there is not one for each row, or if one is negative or there twice.
-    """
+    """Check the task ids of a step."""
     if tasks is None:
         return
     if not isinstance(tasks, Iterable):
@@ -206,11 +187,7 @@ def check_task_ids(tasks: TaskIds | None, num_rows: int) -> None:
 
 
 def values_of_tasks(argument: str, values: Sequence[float], num_tasks: int, tasks: TaskIds | None) -> list[float]:
-    """What an argument with one number a task, by id, holds for the K tasks of a step.
-
-    Raises:
-        ArgumentError: if it lacks a task, or ``tasks`` is None and it holds numbers of more than K.
-    """
+    """What an argument with one number a task, by id, holds for the K tasks of a step."""
     ids = range(num_tasks) if tasks is None else tasks
     if max(ids) >= len(values) or (tasks is None and len(values) != num_tasks):
         raise ArgumentError(f"{argument} must hold a number for each of the tasks {list(ids)}, got {len(values)}")

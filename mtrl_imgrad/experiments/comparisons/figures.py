@@ -175,10 +175,6 @@ def _setbacks(records: Sequence[RunRecord]) -> Figure | None:
 
 
 def refuse_too_many(records: Sequence[RunRecord]) -> None:
-    """Raise where a figure would have more lines than colours.
-
-    Raises:
-        ArgumentError: above twelve methods.
-    """
+    """Raise where a figure would have more lines than colours."""
     if len(by_method(records)) > 12:
         raise ArgumentError(f"figures hold up to 12 methods, got {len(by_method(records))}: choose with --methods")

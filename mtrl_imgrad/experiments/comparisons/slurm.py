@@ -27,10 +27,6 @@ def submit(comparison: Comparison, runs: Sequence[PlannedRun], jobs: int, consol
 
     What a job gets (time, memory, partition, account) comes from ``sbatch``'s own variables: ``SBATCH_TIMELIMIT``,
     ``SBATCH_MEM_PER_NODE``, ``SBATCH_PARTITION``, ``SBATCH_ACCOUNT``.
-
-    Raises:
-        MissingDependencyError: if there is no ``sbatch``.
-        MtrlImgradError: if it refuses the script.
     """
     if not runs:
         return

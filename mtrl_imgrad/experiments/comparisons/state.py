@@ -64,11 +64,7 @@ def write_error(folder: Path, message: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, so that no second process trains the same run; the system frees it when a process dies.
-
-    Raises:
-        ArgumentError: if another process holds it.
-    """
+    """Hold a run's folder, so that no second process trains the same run; the system frees it when a process dies."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -32,9 +32,6 @@ def execute(folder: Path, name: str, console: Console | None = None) -> None:
         folder: of the comparison.
         name: of the run, as in `PlannedRun`.
         console: where to print.
-
-    Raises:
-        MtrlImgradError: as training does; the run's ``error.txt`` says it, too.
     """
     comparison = load_comparison(folder)
     run = comparison.run_named(name)

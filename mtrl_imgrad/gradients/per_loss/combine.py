@@ -25,12 +25,7 @@ __all__ = ["as_parameters", "check_losses", "check_status", "combine", "filled",
 
 
 def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: TaskGradients) -> Combination:
-    """Combine the gradients of K tasks and add the result to ``.grad``.
-
-    Raises:
-        ArgumentError: if no loss reaches a shared parameter, or the method cannot take the losses.
-        NonFiniteError: if something is not finite and ``on_nonfinite`` is ``"raise"``.
-    """
+    """Combine the gradients of K tasks and add the result to ``.grad``."""
     if options.on_nonfinite != "raise":
         finite = _finite(inputs, gradients)
         if not all(finite):

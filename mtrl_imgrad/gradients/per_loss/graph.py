@@ -29,9 +29,6 @@ def leaves_of(tensor: Tensor, stops: frozenset[Edge] = frozenset()) -> dict[int,
     Args:
         tensor: with a graph.
         stops: edges behind which nobody looks.
-
-    Raises:
-        ArgumentError: if a part of the graph is hidden by a reentrant checkpoint.
     """
     return _walk(tensor, stops)[0]
 
@@ -48,9 +45,6 @@ def check_features(features: list[Tensor], task_specific: dict[int, str]) -> Non
     Args:
         features: the tensors that gradients are combined at.
         task_specific: names of the tasks' own parameters by ``id``.
-
-    Raises:
-        ArgumentError: if one does; its gradient would count twice, or not be there.
     """
     edges = edges_of(features)
     for i, feature in enumerate(features):

@@ -146,11 +146,7 @@ def read_inputs(
     ignore: Parameters = (),
     features: Tensor | Sequence[Tensor] | None = None,
 ) -> Inputs:
-    """The lists of parameters, and the representation.
-
-    Raises:
-        ArgumentError: if one holds something else, or nothing is shared.
-    """
+    """The lists of parameters, and the representation."""
     if torch.is_inference_mode_enabled():
         raise ArgumentError("backward does not work under torch.inference_mode(), whose tensors take no gradients")
     found = Inputs(
@@ -165,11 +161,7 @@ def read_inputs(
 
 
 def _read_parameters(argument: str, given: Parameters | None) -> ParameterList:
-    """The parameters of an argument; those that are frozen are left out.
-
-    Raises:
-        ArgumentError: if it holds something else than tensors.
-    """
+    """The parameters of an argument; those that are frozen are left out."""
     if isinstance(given, Tensor) or not isinstance(given, (nn.Module, Mapping, Iterable, type(None))):
         raise ArgumentError(f"{argument} must be an iterable of parameters, got {type(given).__name__}")
     entries = list(_entries(given))
@@ -193,9 +185,6 @@ def read_losses(losses: Tensor | Sequence[Tensor | None], tasks: TaskIds | None,
         losses: as the user gives them; None stands for an absent task.
         tasks: K task ids, or None.
         device: of the shared parameters.
-
-    Raises:
-        ArgumentError: if one of them is no real scalar or has no graph, or there is none.
     """
     with torch.enable_grad():  # views made under no_grad have no graph
         parts = list(losses.unbind()) if isinstance(losses, Tensor) and losses.ndim == 1 else losses
@@ -216,11 +205,7 @@ def read_losses(losses: Tensor | Sequence[Tensor | None], tasks: TaskIds | None,
 
 
 def _read_features(features: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
-    """The representation as a list; empty for none.
-
-    Raises:
-        ArgumentError: if it was not computed from parameters.
-    """
+    """The representation as a list; empty for none."""
     if not isinstance(features, (Tensor, Sequence, type(None))):
         raise ArgumentError(f"features must be a tensor, or a sequence of tensors, got {type(features).__name__}")
     found = [] if features is None else [features] if isinstance(features, Tensor) else list(features)
@@ -240,11 +225,7 @@ def read_options(
     device: torch.device,
     retain_graph: bool = False,
 ) -> Options:
-    """Check the options of a step, for any combiner.
-
-    Raises:
-        ArgumentError: if one is wrong, or two do not go together.
-    """
+    """Check the options of a step, for any combiner."""
     check("heads", heads, Heads)
     check("retain_graph", retain_graph, bool)
     max_grad_norm = check("max_grad_norm", max_grad_norm, Positive | None)

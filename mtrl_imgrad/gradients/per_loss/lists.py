@@ -49,9 +49,6 @@ class ListChecks:
             inputs: the lists.
             losses: those of one rank among several may be none.
             warns: whether to tell of what no loss reaches; it may be reached on another rank.
-
-        Raises:
-            ArgumentError: if a list is wrong in itself, or a loss reaches a parameter that stands in no list.
         """
         if not losses.parts:
             return
@@ -132,11 +129,7 @@ class _Seen:
 
 
 def _check_lists(inputs: Inputs) -> None:
-    """Check the lists in themselves.
-
-    Raises:
-        ArgumentError: names the parameter.
-    """
+    """Check the lists in themselves."""
     for one in (inputs.shared, inputs.task_specific):
         for i, tensor in enumerate(one.tensors):
             _check_parameter(one.name(i), tensor)

@@ -43,11 +43,7 @@ class LocalLosses:
 
 
 def ranks_of(group: Any, rows: Any, call: str) -> Ranks | None:
-    """The ranks of a group; None for a process of its own.
-
-    Raises:
-        ArgumentError: if several ranks run and no group was given, or the arguments do not go together.
-    """
+    """The ranks of a group; None for a process of its own."""
     if group is not None:
         return Ranks(group)
     check_alone(call)
@@ -74,11 +70,7 @@ def read_local_losses(
     device: torch.device,
     may_lack: bool,
 ) -> LocalLosses:
-    """The losses of one process; of one rank among several ``may_lack`` all of them.
-
-    Raises:
-        ArgumentError: as `read_losses`, or if ``rows`` are wrong.
-    """
+    """The losses of one process; of one rank among several ``may_lack`` all of them."""
     parts = list(losses.unbind()) if isinstance(losses, Tensor) and losses.ndim == 1 else losses
     if may_lack and isinstance(parts, Sequence) and parts:
         counts = check_rows(rows, [part is not None for part in parts])
@@ -94,12 +86,7 @@ def read_local_losses(
 def join(
     combiner: Combiner, ranks: Ranks, inputs: Inputs, options: Options, local: LocalLosses
 ) -> tuple[Inputs, Losses]:
-    """This rank's part of the step of all: its losses times its shares of the rows.
-
-    Raises:
-        ArgumentError: on every rank, if the ranks do not make the same call, do not start from the same parameters and
-            state, or no rank has rows.
-    """
+    """This rank's part of the step of all: its losses times its shares of the rows."""
     shapes = [[tuple(one.shape) for one in part.tensors] for part in (inputs.shared, inputs.task_specific)]
     call = (
         f"{combiner!r} with {len(shapes[0])} shared and {len(shapes[1])} task_specific parameters of shapes {shapes}, "
@@ -127,11 +114,7 @@ def join(
 
 
 def check_replicable(inputs: Inputs, combiner: Combiner | None) -> None:
-    """Check what does not go with several processes; ``combiner`` is that of a step of theirs.
-
-    Raises:
-        ArgumentError: if parameters are sharded, or a method by entry is to work at features, which differ by rank.
-    """
+    """Check what does not go with several processes; ``combiner`` is that of a step of theirs."""
     for one in (inputs.shared, inputs.task_specific):
         check_parameters(one.argument, one.tensors)
     if combiner is not None and inputs.features and combiner.needs == "matrix":
