@@ -33,8 +33,6 @@ from mtrl_imgrad.errors import (
 )
 from mtrl_imgrad.experiments.torchrun import refuse_torchrun
 
-__all__ = ["COMMANDS", "main", "read"]
-
 
 @dataclass(frozen=True)
 class Completion:

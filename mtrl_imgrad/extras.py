@@ -11,8 +11,6 @@ from importlib.util import find_spec
 
 from mtrl_imgrad.errors import MissingDependencyError
 
-__all__ = ["PACKAGES", "install_command", "require"]
-
 PACKAGES = {
     "tyro": ("tyro", "cli"),
     "rich": ("rich", "cli"),

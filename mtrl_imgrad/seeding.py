@@ -14,8 +14,6 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Stream", "fresh_seed", "numpy_generator", "seed_sequence", "stream_seed", "torch_generator"]
-
 
 class Stream(Enum):
     """The streams: part of the library, spawn key, number of indices that follow the key, bits of a torch seed.

@@ -37,21 +37,6 @@ from annotated_types import DocInfo, Ge, Gt, Interval, Le, Lt, MinLen, Predicate
 
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 
-__all__ = [
-    "Count",
-    "Finite",
-    "Fraction",
-    "NonNegative",
-    "NonNegativeInt",
-    "Positive",
-    "PositiveOrInf",
-    "Probability",
-    "Rate",
-    "Seed",
-    "check",
-    "checked",
-]
-
 _FINITE = Predicate(math.isfinite)
 Finite = Annotated[float, _FINITE]
 Positive = Annotated[float, _FINITE, Gt(0)]

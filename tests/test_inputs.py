@@ -1,10 +1,10 @@
 """Whatever is handed to a public function: it is legitimate, or an error says which argument was wrong.
 
 Public is what a package of ours exports (``__all__`` of its ``__init__``), what the modules of rooms without exports
-list (`ROOMS`), and every registered combiner and encoder. Not asked are abstract classes, which nobody can make, and
-records: named tuples and dataclasses without checks, which functions return. Whole runs (`experiments.train` and the
-like) are asked through their configurations and the command line, and what runs at each step (`HOT_PATH`) through the
-entry point that checks for it.
+define without an underscore (`ROOMS`), and every registered combiner and encoder. Not asked are abstract classes, which
+nobody can make, and records: named tuples and dataclasses without checks, which functions return. Whole runs
+(`experiments.train` and the like) are asked through their configurations and the command line, and what runs at each
+step (`HOT_PATH`) through the entry point that checks for it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Mapping
 from enum import Enum
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def public_callables() -> dict[str, Any]:
     found = [
         getattr(module, name)
         for module in map(importlib.import_module, modules)
-        for name in getattr(module, "__all__", ())
+        for name in getattr(module, "__all__", ()) or defined_in(module)
     ]
     found += [combiner_class(name) for name in list_combiners()] + list(ENCODERS.values())
     named = {
@@ -73,6 +74,14 @@ def public_callables() -> dict[str, Any]:
         if (inspect.isclass(one) or inspect.isfunction(one)) and takes_arguments(one) and not is_record(one)
     }
     return {name: one for name, one in named.items() if name not in HOT_PATH}
+
+
+def defined_in(module: ModuleType) -> list[str]:
+    """Names of the functions and classes of a module, those for itself apart; none of a package."""
+    if hasattr(module, "__path__"):
+        return []
+    own = {name: one for name, one in vars(module).items() if getattr(one, "__module__", "") == module.__name__}
+    return [name for name in own if not name.startswith("_")]
 
 
 def takes_arguments(one: Any) -> bool:

@@ -37,8 +37,6 @@ from mtrl_imgrad.checkpoints.state_tree import join_tree, split_tree
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.reporting.atomic_files import TEMPORARY, write_atomically
 
-__all__ = ["MANIFEST", "delete_checkpoint", "is_checkpoint", "read_checkpoint", "write_checkpoint"]
-
 MANIFEST = "manifest.json"
 FORMAT = "mtrl_imgrad.checkpoint"
 VERSION = 2

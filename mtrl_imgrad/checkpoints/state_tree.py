@@ -20,8 +20,6 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["join_tree", "split_tree"]
-
 
 def split_tree(state: Any) -> tuple[Any, dict[str, Tensor]]:
     """Take a state apart.

@@ -12,8 +12,6 @@ from mtrl_imgrad.combiners.gramian import check_tensor, rows_of
 from mtrl_imgrad.combiners.state.tables import TaskIds, check_task_ids
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 
-__all__ = ["Jacobian", "blocks_of", "check_jacobian", "check_losses"]
-
 Jacobian = Tensor | Sequence[Tensor]
 
 

@@ -12,8 +12,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Columns", "Peers", "own_columns", "takes_columns", "with_blocks"]
-
 
 class Peers(Protocol):
     """The processes that hold the columns."""

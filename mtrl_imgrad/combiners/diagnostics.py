@@ -10,8 +10,6 @@ from mtrl_imgrad.combiners.solvers.dual_cone import c_min
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["gramian_diagnostics"]
-
 
 @checked
 def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:

@@ -10,17 +10,6 @@ from torch import Tensor
 from mtrl_imgrad.combiners.columns import Columns
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = [
-    "check_gramian",
-    "check_tensor",
-    "combine_blocks",
-    "correlation",
-    "gramian_of_blocks",
-    "is_nonzero",
-    "rows_of",
-    "scale_rows",
-]
-
 ZERO_NORM = 1e-12
 """A gradient whose norm is below this fraction of the largest one counts as zero."""
 

@@ -13,8 +13,6 @@ from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
 
-__all__ = ["MEASURES", "direct", "plumb_line", "smallest_norm"]
-
 MEASURES = ("pm", "lm", "dc")
 """Names accepted by ``measure``."""
 

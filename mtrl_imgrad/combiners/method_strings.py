@@ -19,8 +19,6 @@ from mtrl_imgrad.combiners.registry import combiner_class, make_combiner
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["Method", "format_method", "parse_method", "parse_options"]
-
 SHORT_NAMES = {"ls": "linear_scalarization"}
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["as_line", "norm_text", "numbers_text"]
-
 MOST_NUMBERS = 10
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Reference", "references"]
-
 _ABBREVIATIONS = {
     "AAAI Conference on Artificial Intelligence": "AAAI",
     "Advances in Neural Information Processing Systems": "NeurIPS",

@@ -43,8 +43,6 @@ from mtrl_imgrad.combiners.methods.uw import UW
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import look_up
 
-__all__ = ["combiner_class", "list_combiners", "make_combiner"]
-
 _COMBINERS: dict[str, type[Combiner]] = {
     "linear_scalarization": LinearScalarization,
     "mgda": MGDA,

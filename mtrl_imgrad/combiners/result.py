@@ -13,8 +13,6 @@ from mtrl_imgrad.combiners.gramian import combine_blocks
 from mtrl_imgrad.combiners.printing import as_line, norm_text, numbers_text
 from mtrl_imgrad.combiners.weights import Status, Weights
 
-__all__ = ["Combination", "linear_combination"]
-
 
 @dataclass(frozen=True, repr=False)
 class Combination:

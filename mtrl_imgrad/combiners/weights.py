@@ -10,8 +10,6 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.printing import as_line, numbers_text
 
-__all__ = ["Status", "Weights"]
-
 
 class Status(IntEnum):
     """How an answer was reached. The number travels in tensors; `sentence` is for people."""

@@ -16,8 +16,6 @@ from rich.text import Text
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["ASCII", "BLOCKS", "interval_bar", "rate_grid"]
-
 BLOCKS, ASCII = ("█", "▓", "░", "·"), ("#", "=", "-", ".")
 """Characters up to the interval's lower end, to the rate, to the upper end, and beyond."""
 

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.reporting.atomic_files import write_atomically
 
-__all__ = ["EPISODES", "PathLike", "load_npz", "save_npz", "with_suffix", "write_whole"]
-
 PathLike = str | os.PathLike[str]
 EPISODES = ("successes", "returns", "lengths")
 """Members with an entry for each episode."""

@@ -16,8 +16,6 @@ from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.statistics import Confidence
 from mtrl_imgrad.validation import checked
 
-__all__ = ["EvaluationHistory"]
-
 
 @checked
 class EvaluationHistory:

@@ -12,16 +12,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.statistics import Confidence, Floats, Interval, percentiles, score_matrix
 from mtrl_imgrad.validation import Count, Probability, Seed, checked
 
-__all__ = [
-    "PairedDifference",
-    "ProbabilityOfImprovement",
-    "paired_difference",
-    "performance_profile",
-    "probability_of_improvement",
-    "seeds_needed",
-    "worst_tasks",
-]
-
 MIN_SEEDS = 3
 """Seeds below which no difference is claimed: the spread of two values says next to nothing."""
 MOST_SEEDS = 10_000

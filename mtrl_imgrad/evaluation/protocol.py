@@ -9,8 +9,6 @@ from typing import Any
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["UNKNOWN", "EvaluationProtocol", "read_protocol"]
-
 
 @checked
 @dataclass(frozen=True)

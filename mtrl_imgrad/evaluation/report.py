@@ -19,8 +19,6 @@ from mtrl_imgrad.reporting.json_numbers import null_for_nan
 from mtrl_imgrad.reporting.tables import render_text
 from mtrl_imgrad.validation import checked
 
-__all__ = ["SuccessReport"]
-
 
 @checked
 @dataclass(frozen=True, eq=False)

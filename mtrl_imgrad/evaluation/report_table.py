@@ -15,8 +15,6 @@ from mtrl_imgrad.reporting.tables import html_table, markdown_rows, plain_table
 if TYPE_CHECKING:
     from mtrl_imgrad.evaluation.report import SuccessReport  # which prints itself by this table
 
-__all__ = ["report_html", "report_markdown", "report_table"]
-
 _MIN_BAR, _MAX_BAR = 8, 40
 _GAP = 2  # blanks between two columns
 

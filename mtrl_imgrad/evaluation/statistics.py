@@ -23,16 +23,6 @@ from numpy.typing import ArrayLike, NDArray
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.validation import Count, Fraction, Seed, checked
 
-__all__ = [
-    "Aggregate",
-    "Interval",
-    "aggregate_runs",
-    "interquartile_mean",
-    "stratified_bootstrap",
-    "success_interval",
-    "wilson_interval",
-]
-
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 Resample = Literal["within_task", "runs"]

@@ -11,8 +11,6 @@ from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.report_table import report_markdown, report_table
 from mtrl_imgrad.validation import checked
 
-__all__ = ["markdown_table", "print_success", "success_table"]
-
 
 @checked
 def success_table(

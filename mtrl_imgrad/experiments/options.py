@@ -9,8 +9,6 @@ import tyro
 
 from mtrl_imgrad.combiners.method_strings import parse_options
 
-__all__ = ["Flat", "Options", "given_options", "without_stale_kwargs"]
-
 Section = TypeVar("Section")
 
 Flat = tyro.conf.arg(name="")

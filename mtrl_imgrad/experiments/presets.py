@@ -14,8 +14,6 @@ from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.reporting.narrow import print_item
 from mtrl_imgrad.validation import checked
 
-__all__ = ["Presets", "list_presets", "preset_path"]
-
 RunKind = Literal["rl", "supervised"]
 OPTIONS: dict[RunKind, str] = {"rl": "train --preset", "supervised": "supervised --data"}
 FOLDER = Path(str(resources.files("mtrl_imgrad") / "presets"))

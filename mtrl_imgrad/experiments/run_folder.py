@@ -7,8 +7,6 @@ from pathlib import Path
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["check_run", "make_run_dir", "new_run_dir"]
-
 
 def new_run_dir(run_dir: Path | None, name: str, contents: str = "config.yaml") -> Path:
     """The folder of a new run; nothing is written.

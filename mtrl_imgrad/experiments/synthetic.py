@@ -32,8 +32,6 @@ from mtrl_imgrad.synthetic.plots import plot_failures, plot_progress, plot_traje
 from mtrl_imgrad.synthetic.problem import STARTS, Start
 from mtrl_imgrad.validation import checked
 
-__all__ = ["ToyConfig", "run_toy"]
-
 
 @dataclass(frozen=True)
 class ToyConfig:

@@ -9,8 +9,6 @@ from typing import Any
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["is_first", "refuse_torchrun", "torchrun_group"]
-
 
 def is_first() -> bool:
     """Whether this is the process that writes and prints."""

@@ -7,8 +7,6 @@ from importlib import metadata
 
 from mtrl_imgrad.envs.registry import list_backends
 
-__all__ = ["installed_versions", "relevant_packages"]
-
 _PACKAGES = (
     "mtrl-imgrad",
     "torch",

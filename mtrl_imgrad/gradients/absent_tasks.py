@@ -28,16 +28,6 @@ from mtrl_imgrad.validation import check
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = [
-    "NonFiniteCounts",
-    "OnNonFinite",
-    "after_step",
-    "check_on_nonfinite",
-    "combine_finite",
-    "finite_rows",
-    "no_step",
-]
-
 OnNonFinite = Literal["raise", "skip", "drop_task"]
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import torch
 from torch.fx import GraphModule, Node
 
-__all__ = ["has_fast_bfloat16", "multiply_in_bfloat16"]
-
 aten = torch.ops.aten
 PRODUCTS = {aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default}
 """What PyTorch's layers, and products of batches, are recorded as."""

@@ -20,8 +20,6 @@ from mtrl_imgrad.gradients.heads import Heads, head_weights
 from mtrl_imgrad.gradients.parameters import Parameters
 from mtrl_imgrad.gradients.vectorized import RowGradients, TaskLoss, pull_back_of
 
-__all__ = ["CombinedGradients", "combine_rows", "weighted_gradients"]
-
 
 @dataclass(frozen=True, repr=False)
 class CombinedGradients:

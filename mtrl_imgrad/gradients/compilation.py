@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-__all__ = ["compile_graph", "missing_compiler"]
-
 
 def missing_compiler(device: torch.device) -> str | None:
     """What is missing to compile for a device, as a sentence with the remedy; None if nothing is."""

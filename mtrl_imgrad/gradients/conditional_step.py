@@ -7,8 +7,6 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["check_optimizer", "step_where"]
-
 
 def step_where(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
     """Step where the scalar bool tensor ``wanted`` is True.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Execution", "Precision"]
-
 Precision = Literal["float32", "bf16"]
 """Of matrix products: ``"bf16"`` rounds their factors and results to bfloat16. All else is float32."""
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Heads", "head_weights"]
-
 Heads = Literal["unweighted", "weighted"]
 """A task-specific parameter takes its task's gradient as it is, or times the task's weight; published codes differ."""
 

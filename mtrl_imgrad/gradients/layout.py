@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["laid_out_as"]
-
 
 def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
     """The gradient with the strides of its parameter, copied if it has others.

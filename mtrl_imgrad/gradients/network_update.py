@@ -28,8 +28,6 @@ from mtrl_imgrad.gradients.tracing import Traced
 from mtrl_imgrad.gradients.vectorized import RowGradients, TaskLoss, by_rows, over_tasks
 from mtrl_imgrad.validation import checked
 
-__all__ = ["NetworkUpdate", "StepSettings"]
-
 
 @dataclass(frozen=True)
 class StepSettings:

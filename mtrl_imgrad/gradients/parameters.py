@@ -16,8 +16,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.layout import laid_out_as
 from mtrl_imgrad.validation import checked
 
-__all__ = ["ParameterIndex", "Parameters", "TaskModule", "split_parameters"]
-
 
 class TaskModule(nn.Module):
     """A layer whose direct parameters all have a leading task axis ``[K, ...]``: each task owns a row.

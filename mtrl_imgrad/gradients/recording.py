@@ -10,8 +10,6 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-__all__ = ["record"]
-
 
 def record(function: Callable[..., Any], arguments: Sequence[Any]) -> GraphModule:
     """The operations that ``function(*arguments)`` makes.

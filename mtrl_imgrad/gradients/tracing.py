@@ -24,8 +24,6 @@ from mtrl_imgrad.gradients.compilation import compile_graph
 from mtrl_imgrad.gradients.execution import Execution
 from mtrl_imgrad.gradients.recording import record
 
-__all__ = ["Traced"]
-
 
 class _Record(NamedTuple):
     """A function for one combination of shapes."""

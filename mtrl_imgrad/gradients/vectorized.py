@@ -21,8 +21,6 @@ from torch import Tensor
 from mtrl_imgrad.combiners.printing import as_line, numbers_text
 from mtrl_imgrad.gradients.parameters import Parameters
 
-__all__ = ["RowGradients", "TaskLoss", "by_rows", "over_tasks", "pull_back_of"]
-
 TaskLoss = Callable[..., tuple[Tensor, Any]]
 """``(parameters, *rows) -> (scalar loss, auxiliary tensors)`` for one task."""
 

@@ -12,8 +12,6 @@ from typing import BinaryIO
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["TEMPORARY", "sync_folder", "write_atomically", "write_text"]
-
 TEMPORARY = ".tmp-"
 """Part of the name of a file that is being written; one that is left over was never finished."""
 

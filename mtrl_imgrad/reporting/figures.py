@@ -17,8 +17,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.reporting.atomic_files import write_atomically
 from mtrl_imgrad.validation import checked
 
-__all__ = ["BAND", "INK", "PALETTE", "QUIET", "line_style", "new_figure", "plain_axes", "save_figure"]
-
 PALETTE = (
     "#0072B2", "#CC3311", "#80BA5A", "#332288", "#661100", "#888888",
     "#E69F00", "#228833", "#56B4E9", "#882255", "#A5AA99", "#7F3C8D",

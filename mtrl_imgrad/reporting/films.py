@@ -16,8 +16,6 @@ from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
 from mtrl_imgrad.reporting.atomic_files import TEMPORARY
 from mtrl_imgrad.validation import Positive, checked
 
-__all__ = ["caption", "check_film_path", "save_film", "tile"]
-
 FORMATS = ("mp4", "gif")
 GREEN = (34, 136, 51)
 Frame = npt.NDArray[np.uint8]

@@ -6,8 +6,6 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-__all__ = ["NARROW", "print_item"]
-
 NARROW = 80
 """Columns below which a list takes the place of a table."""
 

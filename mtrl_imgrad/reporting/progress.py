@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["counting_bar"]
-
 
 @contextmanager
 def counting_bar(what: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:

@@ -11,8 +11,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["TextTable", "html_table", "markdown_rows", "plain_table", "render_text"]
-
 
 def plain_table(header: Sequence[str] = (), *, edge: bool = False) -> Table:
     """A rich table with a rule below its header; the first column to the left, all others to the right.

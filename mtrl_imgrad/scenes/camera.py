@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DRAWN_GROUPS", "Camera"]
-
 FloatArray = npt.NDArray[np.float64]
 
 DRAWN_GROUPS = np.array([1, 1, 1, 0, 0, 0], dtype=np.uint8)

@@ -15,8 +15,6 @@ from mtrl_imgrad.scenes.rendering import choose_colour
 from mtrl_imgrad.supervised.datasets.description import META_NAME, read_meta
 from mtrl_imgrad.validation import Seed, checked
 
-__all__ = ["SCENE_KINDS", "make_scenes"]
-
 Sample = TypeVar("Sample")
 
 SCENE_KINDS = {

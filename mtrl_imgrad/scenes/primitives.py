@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from mtrl_imgrad.scenes.camera import Camera
 
-__all__ = ["ATTRIBUTES", "CLASSES", "HUES", "SHAPES", "PrimitiveScene", "draw_primitives"]
-
 SHAPES = ("box", "sphere", "cylinder", "capsule", "ellipsoid")
 CLASSES = ("floor", "wall", *SHAPES)
 HUES = {"red": 0, "orange": 30, "yellow": 58, "green": 120, "cyan": 180, "blue": 225, "purple": 275, "pink": 320}

@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from mtrl_imgrad.scenes.camera import DRAWN_GROUPS, Camera
 
-__all__ = ["RayCaster", "Sight", "shade"]
-
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int32]
 

@@ -19,8 +19,6 @@ import numpy.typing as npt
 from mtrl_imgrad.errors import MissingDependencyError, UnknownNameError
 from mtrl_imgrad.scenes.camera import DRAWN_GROUPS, Camera
 
-__all__ = ["COLOURS", "Colour", "GLRenderer", "choose_colour"]
-
 Colour = Literal["gl", "rays"]
 
 COLOURS = ("auto", "gl", "rays")

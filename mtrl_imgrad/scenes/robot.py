@@ -21,8 +21,6 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from mtrl_imgrad.envs.backends.metaworld_rows import draw_task_vector, set_task_vector
 from mtrl_imgrad.scenes.camera import Camera
 
-__all__ = ["CLASSES", "RobotTask", "body_classes", "draw_camera"]
-
 CLASSES = ("floor", "retaining wall", "table", "arm", "gripper", "movable object", "fixture")
 
 STRUCTURE = {

@@ -21,8 +21,6 @@ from mtrl_imgrad.scenes.robot import RobotTask, draw_camera
 from mtrl_imgrad.seeding import Stream, numpy_generator
 from mtrl_imgrad.supervised.datasets.writers import AttributeSample, DenseSample
 
-__all__ = ["PrimitiveSource", "RobotSource", "Source"]
-
 MIN_SHARE = 0.003
 """Share of the image's pixels from which on a thing counts as seen."""
 

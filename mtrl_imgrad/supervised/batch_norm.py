@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from torch import nn
 
-__all__ = ["frozen_statistics"]
-
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:

@@ -14,8 +14,6 @@ from mtrl_imgrad.supervised.objectives import Loss, make_loss
 from mtrl_imgrad.supervised.parts import Part
 from mtrl_imgrad.supervised.protocol import Protocol
 
-__all__ = ["Forward"]
-
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -15,8 +15,6 @@ from mtrl_imgrad.supervised.parts import Part, load_parts
 from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
 
-__all__ = ["JointFeed"]
-
 
 class JointFeed:
     """A batch a step; see `Feed`.

@@ -15,15 +15,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL, UNKNOWN_ATTRIBUTE, measured_pixels
 from mtrl_imgrad.supervised.protocol import Protocol
 
-__all__ = [
-    "attribute_loss",
-    "classification_loss",
-    "depth_loss",
-    "normal_loss",
-    "regression_loss",
-    "segmentation_loss",
-]
-
 
 def segmentation_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-likelihood of the labelled pixels.

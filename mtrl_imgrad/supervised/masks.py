@@ -8,8 +8,6 @@ from torch import Tensor
 
 from mtrl_imgrad.supervised.protocol import Protocol
 
-__all__ = ["IGNORED_LABEL", "UNKNOWN_ATTRIBUTE", "UNKNOWN_NUMBER", "measured_pixels"]
-
 IGNORED_LABEL = -1
 """Label of a pixel or an image without a class."""
 UNKNOWN_ATTRIBUTE = -1.0

@@ -11,8 +11,6 @@ from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked
 
-__all__ = ["Loss", "make_loss", "make_metric"]
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``(prediction, target) -> scalar``."""
 

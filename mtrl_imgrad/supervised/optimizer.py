@@ -18,8 +18,6 @@ from mtrl_imgrad.combiners import AdaTask, Combiner
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.settings import OptimizationConfig
 
-__all__ = ["SplitOptimizer", "make_optimizer"]
-
 
 class SplitOptimizer:
     """One optimizer for the shared parameters, another for the rest, in the role of one.

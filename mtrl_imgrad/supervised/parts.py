@@ -12,8 +12,6 @@ from torch.utils.data import DataLoader
 
 from mtrl_imgrad.supervised.splits import ItemDataset
 
-__all__ = ["Feed", "Part", "load_parts"]
-
 
 @dataclass(frozen=True)
 class Part:

@@ -25,8 +25,6 @@ from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["RankBatches", "Replica"]
-
 Made = TypeVar("Made")
 
 _NOTHING = 1e-30

@@ -11,8 +11,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["run_combiner"]
-
 
 def run_combiner(
     combiner: str | Combiner,

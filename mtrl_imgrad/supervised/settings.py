@@ -8,8 +8,6 @@ from typing import Literal
 
 from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, Positive, checked
 
-__all__ = ["OptimizationConfig", "ReportConfig"]
-
 
 @checked
 @dataclass(frozen=True)

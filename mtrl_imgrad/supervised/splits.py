@@ -14,8 +14,6 @@ from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["ItemDataset", "Mixing", "Splits", "TaskSplits"]
-
 ItemDataset = Dataset[tuple[Tensor, dict[str, Tensor]]]
 """Items are ``(image [3, H, W], {task name: target})``."""
 

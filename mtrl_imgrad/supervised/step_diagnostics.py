@@ -18,8 +18,6 @@ from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.simplex_problems import min_norm_point
 
-__all__ = ["probe_gramian", "step_diagnostics"]
-
 
 def probe_gramian(
     losses: Sequence[Tensor], inputs: Sequence[Tensor], scale: float = 1.0, exchange: Exchange | None = None

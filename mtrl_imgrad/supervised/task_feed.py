@@ -16,8 +16,6 @@ from mtrl_imgrad.supervised.parts import Part, load_parts
 from mtrl_imgrad.supervised.splits import TaskSplits, length
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["TaskFeed"]
-
 
 class TaskFeed:
     """A batch a task and step, for the tasks that `TaskSplits.mixing` has in the step; see `Feed`.

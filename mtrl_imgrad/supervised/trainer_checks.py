@@ -11,8 +11,6 @@ from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.supervised.splits import TaskSplits
 from mtrl_imgrad.validation import Positive, check
 
-__all__ = ["check_step", "check_task_scales", "check_task_splits", "read_device"]
-
 
 def check_step(combiner: Combiner, gradients: str, max_grad_norm: float | None) -> None:
     """A combination that is a step already cannot be clipped as a gradient, nor be taken at a representation."""

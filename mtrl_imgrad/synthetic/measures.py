@@ -21,8 +21,6 @@ from mtrl_imgrad.synthetic.problem import Start, evaluate, task_weights
 from mtrl_imgrad.synthetic.run import Trajectories
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["FAILURE_COSINE", "RADIUS", "Curves", "Outcome", "curves", "outcomes"]
-
 RADIUS = 0.1
 """Distance in x up to which a point counts as being there."""
 FAILURE_COSINE = -1e-10

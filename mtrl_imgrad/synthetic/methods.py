@@ -12,8 +12,6 @@ from mtrl_imgrad.combiners.method_strings import Method, parse_method
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.seeding import Stream, stream_seed
 
-__all__ = ["DEFAULT_METHODS", "Updates", "check_methods", "is_proven"]
-
 DEFAULT_METHODS = ("linear_scalarization", "pcgrad", "cagrad", "imtl_g", "nash_mtl", "imgrad")
 """Those of IMGrad's figures 2 and 4."""
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from mtrl_imgrad.synthetic.problem import check_points, evaluate
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["distance_to_front", "front", "lowest_loss", "minimiser"]
-
 _END = 7.0
 _BRACKET = (-9.0, -8.0)
 _HALVINGS = 60

@@ -20,8 +20,6 @@ from mtrl_imgrad.synthetic.problem import evaluate, task_weights
 from mtrl_imgrad.synthetic.run import Trajectories
 from mtrl_imgrad.validation import checked
 
-__all__ = ["plot_failures", "plot_progress", "plot_trajectories"]
-
 _STAR = "#F5C518"
 _DPI = 90
 _REACH = 10.5

@@ -22,8 +22,6 @@ from torch import Tensor
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["LOWER_BOUND", "STARTS", "check_points", "check_shares", "check_starts", "evaluate", "task_weights"]
-
 Start = tuple[float, float]
 
 STARTS: dict[str, tuple[Start, ...]] = {

@@ -15,8 +15,6 @@ from mtrl_imgrad.reporting.tables import TextTable
 from mtrl_imgrad.synthetic.measures import Outcome
 from mtrl_imgrad.validation import checked
 
-__all__ = ["save_outcomes", "save_tables"]
-
 
 @checked
 def save_outcomes(outcomes: Sequence[Outcome], settings: Mapping[str, Any], folder: Path) -> list[Path]:

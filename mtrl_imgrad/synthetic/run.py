@@ -22,8 +22,6 @@ from mtrl_imgrad.synthetic.problem import (
 )
 from mtrl_imgrad.validation import Count, Positive, Seed, checked
 
-__all__ = ["Trajectories", "descend"]
-
 _CHECK_EVERY = 500
 
 

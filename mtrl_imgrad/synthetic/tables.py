@@ -8,8 +8,6 @@ from mtrl_imgrad.reporting.tables import TextTable
 from mtrl_imgrad.synthetic.measures import Outcome
 from mtrl_imgrad.validation import checked
 
-__all__ = ["failure_table", "reached_table", "scenario_table"]
-
 _NEVER = "-"
 
 

@@ -17,8 +17,6 @@ from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["GramianCombiner"]
-
 
 class GramianCombiner(Combiner):
     """A combiner whose weights follow from the K x K Gramian alone.

@@ -17,8 +17,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds, check_task_ids
 from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["LossCombiner", "are_finite", "weights_from"]
-
 
 class LossCombiner(Combiner):
     """A combiner whose weights follow from the K losses; a step needs one backward and no per-task gradients.

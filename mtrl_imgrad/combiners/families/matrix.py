@@ -14,8 +14,6 @@ from mtrl_imgrad.combiners.gramian import rows_of
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.weights import Status
 
-__all__ = ["MatrixCombiner", "combination", "row_norms", "wide"]
-
 
 class MatrixCombiner(Combiner):
     """A combiner that works on the Jacobian elementwise."""

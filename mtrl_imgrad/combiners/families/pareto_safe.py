@@ -16,8 +16,6 @@ from mtrl_imgrad.combiners.solvers.dual_cone import Correction, correct
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.weights import Status, Weights
 
-__all__ = ["harmless", "projection_status", "where"]
-
 TOLERANCE = 1e-12
 """Residual up to which a projection counts as solved."""
 

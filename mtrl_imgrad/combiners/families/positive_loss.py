@@ -25,8 +25,6 @@ from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Finite
 
-__all__ = ["LowerBound", "PositiveLossCombiner", "are_usable", "weights_above"]
-
 LowerBound = Finite | Annotated[Sequence[Finite], MinLen(1)]
 """One number for all tasks, or one for each task, by id."""
 

@@ -24,8 +24,6 @@ from mtrl_imgrad.combiners.result import Combination, linear_combination
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 
-__all__ = ["TaskSampler", "TasksPerStep"]
-
 TasksPerStep = Annotated[int, Ge(2)]
 
 

@@ -34,8 +34,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.state.task_adam import adam_step
 from mtrl_imgrad.validation import Positive, Rate
 
-__all__ = ["AdaTask"]
-
 _EPS = {"adam": 1e-8, "adagrad": 1e-10, "rmsprop": 1e-8}
 """PyTorch's."""
 

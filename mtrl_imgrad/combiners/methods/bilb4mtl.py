@@ -45,8 +45,6 @@ from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import NonNegative
 
-__all__ = ["BiLB4MTL"]
-
 Router = Literal["sigmoid", "relu_sigmoid", "softmax", "clamped_softmax"]
 Gap = Literal["weighted", "plain"]
 Scale = Literal["none", "initial", "log_initial"]

@@ -36,8 +36,6 @@ from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Count, NonNegative
 
-__all__ = ["CAGrad"]
-
 
 class CAGrad(TaskSampler):
     """Conflict-averse combination.

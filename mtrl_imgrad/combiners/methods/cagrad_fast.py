@@ -19,8 +19,6 @@ from mtrl_imgrad.combiners.methods.cagrad import CAGrad
 from mtrl_imgrad.combiners.solvers.choice import SolverName
 from mtrl_imgrad.validation import Count, Seed
 
-__all__ = ["CAGradFast"]
-
 
 class CAGradFast(CAGrad):
     """Conflict-averse combination of a few random groups of tasks.

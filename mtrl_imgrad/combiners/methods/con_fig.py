@@ -27,8 +27,6 @@ from mtrl_imgrad.combiners.solvers.spectrum import decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Status, Weights
 
-__all__ = ["ConFIG"]
-
 TOLERANCE = 1e-9
 """Residual of the least-squares problem up to which an answer counts as solved."""
 

@@ -50,8 +50,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.validation import Count, Probability
 
-__all__ = ["ConicGrad"]
-
 _SMALLEST_ACROSS = 1e-6
 """Length of a part across g0 beside its gradient. Much smaller ones would take coefficients that cancel."""
 

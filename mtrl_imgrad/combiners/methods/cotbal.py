@@ -30,8 +30,6 @@ from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Finite, NonNegative, Positive, checked
 
-__all__ = ["CoTBal", "balance_scores", "cotbal_weights"]
-
 
 @checked
 def cotbal_weights(

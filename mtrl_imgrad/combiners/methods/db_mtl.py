@@ -30,8 +30,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import NonNegative, Probability
 
-__all__ = ["DBMTL"]
-
 _SMALLEST_LOSS = 1e-8
 """The authors'."""
 

@@ -23,8 +23,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Count, Positive
 
-__all__ = ["DWA"]
-
 
 class DWA(LossCombiner):
     """Combination with the softmax of the losses' recent ratios. With one task ``d = g``.

@@ -30,8 +30,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Positive
 
-__all__ = ["FairGrad"]
-
 
 class FairGrad(GramianCombiner):
     """Alpha-fair combination. With one task ``d = |g|^((1 - alpha) / (1 + alpha)) g / |g|``.

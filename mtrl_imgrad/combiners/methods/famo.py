@@ -29,8 +29,6 @@ from mtrl_imgrad.combiners.state.task_adam import TaskAdam
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import NonNegative
 
-__all__ = ["FAMO"]
-
 EPSILON = 1e-8
 """What the authors' code adds to every loss less its bound."""
 

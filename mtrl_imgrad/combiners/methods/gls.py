@@ -14,8 +14,6 @@ from mtrl_imgrad.combiners.families.positive_loss import PositiveLossCombiner, w
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 
-__all__ = ["GLS"]
-
 
 class GLS(PositiveLossCombiner):
     """Gradient of the geometric mean of the losses. With one task ``d = g``.

@@ -34,8 +34,6 @@ from mtrl_imgrad.combiners.state.randomness import uniform
 from mtrl_imgrad.combiners.state.tables import TaskIds, values_of_tasks
 from mtrl_imgrad.validation import Probability, Seed
 
-__all__ = ["GradDrop"]
-
 
 class GradDrop(MatrixCombiner):
     """Mean of the task gradients, in each entry only of those of one sign, drawn at random. With one task ``d = g``.

@@ -33,8 +33,6 @@ from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import NonNegative, Positive
 
-__all__ = ["GradNorm"]
-
 _SMALLEST_WEIGHT = 1e-3
 _SMALLEST_RATIO = 1e-8
 

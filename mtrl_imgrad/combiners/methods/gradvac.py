@@ -30,8 +30,6 @@ from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Probability, Seed
 
-__all__ = ["GradVac"]
-
 _HIGHEST_TARGET = 1 - 1e-6
 """A cosine of one is out of reach."""
 

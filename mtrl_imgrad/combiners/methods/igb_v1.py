@@ -23,8 +23,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Count
 
-__all__ = ["IGBv1"]
-
 
 class IGBv1(PositiveLossCombiner):
     """Gradient of the logarithms of the losses, weighed by their gaps. With one task ``d = g / L``.

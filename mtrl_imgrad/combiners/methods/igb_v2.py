@@ -32,8 +32,6 @@ from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, Seed
 
-__all__ = ["IGBv2"]
-
 STORES_FROM, LEARNS_FROM, ACTS_FROM = 2, 3, 5
 """Windows after which the replay fills, the agent learns, and it acts (the authors' epochs)."""
 BATCH_SIZE = 128

@@ -42,8 +42,6 @@ from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, NonNegative, Seed
 
-__all__ = ["IMGrad"]
-
 OFFSETS = {"authors": 1.5, "paper": 1.0}
 BASES = ("cagrad", "nash_mtl")
 DEFAULT_C = 0.4

@@ -24,8 +24,6 @@ from mtrl_imgrad.combiners.state.task_adam import TaskAdam
 from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["IMTL"]
-
 
 class IMTL(GramianCombiner):
     """Equal projections on the unit gradients, of a length that learned scales of the losses set.

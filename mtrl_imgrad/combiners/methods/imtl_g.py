@@ -27,8 +27,6 @@ from mtrl_imgrad.combiners.solvers.spectrum import decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Status, Weights
 
-__all__ = ["IMTLG"]
-
 TOLERANCE = 1e-9
 """Difference of the projections, in units of ``sum_j |v_j| |g_j|``, up to which they count as equal."""
 _CANCELLED = 1e-8

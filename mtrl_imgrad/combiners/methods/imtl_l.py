@@ -20,8 +20,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.state.task_adam import TaskAdam
 from mtrl_imgrad.combiners.weights import Weights
 
-__all__ = ["IMTLL"]
-
 
 class IMTLL(LossCombiner):
     """Combination with learned scales of the losses. With one task ``d = e^s g``.

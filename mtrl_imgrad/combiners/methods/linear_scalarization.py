@@ -23,8 +23,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds, values_of_tasks
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Positive
 
-__all__ = ["LinearScalarization"]
-
 
 class LinearScalarization(LossCombiner):
     """Mean of the task gradients, or a weighted mean.

@@ -31,8 +31,6 @@ from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["MGDA"]
-
 Normalization = Literal["none", "l2", "loss", "loss+"]
 _SMALLEST_LOSS = 1e-6
 """Beside the largest."""

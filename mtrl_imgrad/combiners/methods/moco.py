@@ -35,8 +35,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, NonNegative
 
-__all__ = ["MoCo"]
-
 Normalization = Literal["none", "loss"]
 
 

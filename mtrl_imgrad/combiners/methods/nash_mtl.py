@@ -30,8 +30,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Count, Positive
 
-__all__ = ["NashMTL"]
-
 
 class NashMTL(GramianCombiner):
     """Nash bargaining solution. With one task ``d = g / |g|``.

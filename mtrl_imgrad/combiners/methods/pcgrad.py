@@ -25,8 +25,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Seed
 
-__all__ = ["PCGrad"]
-
 
 class PCGrad(GramianCombiner):
     """Mean of the task gradients, each projected off those that it conflicts with. With one task ``d = g``.

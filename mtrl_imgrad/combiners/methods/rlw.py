@@ -17,8 +17,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Seed
 
-__all__ = ["RLW"]
-
 
 class RLW(LossCombiner):
     """Combination with random weights of sum one. With one task ``d = g``.

@@ -35,8 +35,6 @@ from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, NonNegative
 
-__all__ = ["SDMGrad", "direction_oriented", "drawn_to_mean"]
-
 _RATE, _MOMENTUM, _ITERATIONS = 10.0, 0.5, 20
 """Of the projected gradient steps of w in the authors' code for one batch; LibMTL's port for halves has the rate 5."""
 _SMALLEST_SQUARE = 1e-8

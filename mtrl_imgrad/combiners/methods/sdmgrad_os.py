@@ -28,8 +28,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import NonNegative, Positive, Seed
 
-__all__ = ["SDMGradOS"]
-
 
 class SDMGradOS(GramianCombiner):
     """SDMGrad on a random sample of the tasks. With one task ``d = g``.

@@ -12,8 +12,6 @@ from mtrl_imgrad.combiners.families.positive_loss import PositiveLossCombiner, w
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 
-__all__ = ["SI"]
-
 
 class SI(PositiveLossCombiner):
     """Gradient of the mean logarithm of the losses. With one task ``d = g / L``.

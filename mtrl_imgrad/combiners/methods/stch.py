@@ -24,8 +24,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Count, NonNegativeInt, Positive
 
-__all__ = ["STCH"]
-
 
 class STCH(PositiveLossCombiner):
     """Gradient of a smooth maximum of the losses' logarithms. With one task ``d = g / L``.

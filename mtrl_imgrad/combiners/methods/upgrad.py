@@ -24,8 +24,6 @@ from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Status, Weights
 
-__all__ = ["UPGrad"]
-
 TOLERANCE = 1e-9
 """Residual up to which an answer counts as solved."""
 

@@ -23,8 +23,6 @@ from mtrl_imgrad.combiners.state.task_adam import TaskAdam
 from mtrl_imgrad.combiners.weights import Weights
 from mtrl_imgrad.validation import Finite
 
-__all__ = ["UW"]
-
 
 class UW(LossCombiner):
     """Combination with the inverse of learned variances. With one task ``d = e^(-s) g / 2``.

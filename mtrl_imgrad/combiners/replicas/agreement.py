@@ -17,17 +17,6 @@ from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = [
-    "Agreement",
-    "TaskShares",
-    "agree_on_call",
-    "agree_on_start",
-    "check_rows",
-    "gather_tasks",
-    "mean_losses",
-    "say_error",
-]
-
 _FAILED = -1
 
 

@@ -24,8 +24,6 @@ from mtrl_imgrad.errors import ArgumentError
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["Exchange"]
-
 Gradients = Sequence[Tensor | None]
 
 

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Ranks", "check_alone", "check_parameters", "running_ranks"]
-
 WHAT_TO_DO = (
     "pass group=torch.distributed.group.WORLD for the step of all ranks together, or a group of this rank alone "
     "(torch.distributed.new_subgroups(1)[0]) if it learns something of its own"

@@ -10,8 +10,6 @@ from torch import Tensor
 from mtrl_imgrad.combiners.columns import Columns
 from mtrl_imgrad.combiners.replicas.ranks import Ranks
 
-__all__ = ["Slicing", "as_real"]
-
 
 class Slicing:
     """Where the entries of some tensors lie: end to end in one vector a number type, in equal slices a rank.

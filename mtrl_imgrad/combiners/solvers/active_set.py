@@ -30,8 +30,6 @@ from mtrl_imgrad.combiners.solvers.optimality import (
     proof,
 )
 
-__all__ = ["Systems", "certify", "may_ask", "minimise", "substitute"]
-
 _RIDGE = 1e-14
 """Keeps a Cholesky factor of dependent gradients defined; one refinement step takes its effect out again."""
 _STEPS = (0.5, 0.25, 0.0625)

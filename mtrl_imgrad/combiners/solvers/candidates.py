@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["balance_candidate", "find_candidate", "minimum_candidate"]
-
 _EXCHANGES = 12
 _NEWTON_STEPS = 40
 _SLIGHT = 1e-15

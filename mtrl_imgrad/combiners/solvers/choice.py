@@ -11,8 +11,6 @@ from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, power_fair
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 
-__all__ = ["SolverName", "solve_bargain", "solve_dual", "solve_min_norm", "usable_solver"]
-
 SolverName = Literal["exact", "cvxpy"]
 
 

@@ -19,8 +19,6 @@ from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, chec
 from mtrl_imgrad.combiners.weights import Status
 from mtrl_imgrad.extras import require
 
-__all__ = ["cvxpy_bargain", "cvxpy_dual", "require_cvxpy"]
-
 CONIC_TOLERANCE = 1e-4
 """Residual above which an answer of the conic solver is reported as `Status.INACCURATE`."""
 

@@ -28,8 +28,6 @@ from torch import Tensor
 from mtrl_imgrad.combiners.solvers.active_set import Systems, may_ask
 from mtrl_imgrad.combiners.solvers.optimality import ROUNDING, VANISHING, dot
 
-__all__ = ["Correction", "c_min", "correct", "lift", "relative_length"]
-
 _EXCHANGES = 12
 """Steps with whole sets. They seldom succeed later, if not by then."""
 

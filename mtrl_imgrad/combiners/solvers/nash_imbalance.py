@@ -32,8 +32,6 @@ from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 from mtrl_imgrad.combiners.weights import Status
 
-__all__ = ["ImbalancedBargain", "imbalanced_bargain"]
-
 TOLERANCE = 1e-7
 """Residual up to which an answer counts as solved."""
 _TRIALS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0.03, 0.01, 1e-3)

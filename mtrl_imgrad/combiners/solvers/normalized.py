@@ -20,8 +20,6 @@ from torch import Tensor
 from mtrl_imgrad.combiners.gramian import ZERO_NORM, check_gramian
 from mtrl_imgrad.combiners.weights import Status, Weights
 
-__all__ = ["NormalizedGramian", "normalize"]
-
 _SMALLEST_SCALE = 1e-300
 """Squared norms below this are denormal numbers and hold no digits; such gradients count as zero."""
 

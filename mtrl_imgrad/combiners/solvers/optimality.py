@@ -11,20 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    "ROUNDING",
-    "VANISHING",
-    "Found",
-    "Problem",
-    "Rows",
-    "best_vertex",
-    "check",
-    "dot",
-    "evaluate",
-    "pose",
-    "proof",
-]
-
 ROUNDING = 32 * 2.0**-52
 """What rounding may do to a sum of K products, relative to the sum of their sizes."""
 VANISHING = 1e-7

@@ -25,8 +25,6 @@ from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.optimality import ROUNDING
 from mtrl_imgrad.combiners.weights import Status
 
-__all__ = ["PowerFairSolution", "check_balance", "power_fair"]
-
 TOLERANCE = 1e-6
 """Residual, with what rounding may add to it, up to which an answer counts as solved."""
 RIDGE = 1e-10

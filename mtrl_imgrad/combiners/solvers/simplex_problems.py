@@ -20,8 +20,6 @@ from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Found
 from mtrl_imgrad.combiners.weights import Status
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["SimplexSolution", "check_dual", "conflict_averse_dual", "min_norm_point"]
-
 TOLERANCE = 1e-9
 """Residual of the dual up to which an answer counts as solved even where rounding alone does not explain it."""
 SQUARED_TOLERANCE = 1e-11

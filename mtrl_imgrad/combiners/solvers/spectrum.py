@@ -9,8 +9,6 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.solvers.optimality import ROUNDING
 
-__all__ = ["Spectrum", "decompose"]
-
 
 class Spectrum(NamedTuple):
     """``matrix = vectors @ diag(values) @ vectors'``, values ascending.

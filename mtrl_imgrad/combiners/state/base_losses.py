@@ -8,8 +8,6 @@ from torch import Tensor
 from mtrl_imgrad.combiners.state.parts import Parts
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 
-__all__ = ["BaseLosses"]
-
 
 class BaseLosses(Parts):
     """Each task's mean loss over one window of the steps that it was present for; a part of a combiner's state.

@@ -10,8 +10,6 @@ from torch import Tensor
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["BlockTable"]
-
 
 class BlockTable:
     """A row of numbers a task for every block of the Jacobian, zero at first: K x P numbers; a part of the state."""

@@ -18,8 +18,6 @@ from mtrl_imgrad.combiners.state.tables import TaskIds, index_of
 from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["FrozenWeights"]
-
 
 class FrozenWeights:
     """The weights of the last solved step; a part of a combiner's state.

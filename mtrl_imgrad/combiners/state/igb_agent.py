@@ -23,8 +23,6 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["CAPACITY", "WeightAgent"]
-
 # The authors' numbers.
 WIDTH = 128
 LEARNING_RATE = 3e-4

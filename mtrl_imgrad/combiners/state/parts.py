@@ -15,8 +15,6 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Part", "Parts", "get_state", "parts_of", "restore_point", "set_state"]
-
 
 @runtime_checkable
 class Part(Protocol):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["in_order", "random_orders", "uniform"]
-
 
 def random_orders(like: Tensor, generator: torch.Generator) -> Tensor:
     """For every task an order of all tasks, ``[..., K, K]`` int64 on the device of ``like`` [..., K, K].

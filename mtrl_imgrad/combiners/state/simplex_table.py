@@ -7,8 +7,6 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 
-__all__ = ["SimplexTable", "project_simplex"]
-
 
 def project_simplex(point: Tensor) -> Tensor:
     """The nearest point of the simplex, by sorting; ``[..., K]``, exact."""

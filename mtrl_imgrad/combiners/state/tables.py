@@ -14,8 +14,6 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Counter", "PairTable", "TaskIds", "TaskTable", "check_task_ids", "index_of", "values_of_tasks"]
-
 TaskIds = Sequence[int]
 """Which task each row is of; numbers from 0 on, no number twice."""
 

@@ -14,8 +14,6 @@ from mtrl_imgrad.combiners.state.parts import Parts
 from mtrl_imgrad.combiners.state.tables import TaskIds, TaskTable
 from mtrl_imgrad.validation import NonNegative, checked
 
-__all__ = ["TaskAdam", "adam_step"]
-
 # PyTorch's.
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8

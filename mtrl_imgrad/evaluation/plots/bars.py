@@ -17,8 +17,6 @@ from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.reporting.figures import BAND, INK, new_figure, plain_axes, save_figure
 from mtrl_imgrad.validation import checked
 
-__all__ = ["plot_per_task_bars"]
-
 
 @checked
 def plot_per_task_bars(

@@ -19,8 +19,6 @@ from mtrl_imgrad.evaluation.statistics import Confidence
 from mtrl_imgrad.reporting.figures import INK, PALETTE, line_style, new_figure, plain_axes
 from mtrl_imgrad.validation import checked
 
-__all__ = ["success_curves", "task_curves"]
-
 Runs = Mapping[str, Sequence[EvaluationHistory]]
 
 

@@ -21,8 +21,6 @@ from mtrl_imgrad.evaluation.plots.titles import DPI, count_episodes, name_ends, 
 from mtrl_imgrad.reporting.figures import BAND, INK, PALETTE, new_figure, plain_axes, save_figure
 from mtrl_imgrad.validation import checked
 
-__all__ = ["plot_success_curve"]
-
 _MAX_PANELS = 12
 
 

@@ -13,8 +13,6 @@ from mtrl_imgrad.evaluation.plots.series import Series
 from mtrl_imgrad.evaluation.plots.titles import DPI
 from mtrl_imgrad.reporting.figures import INK, new_figure, plain_axes
 
-__all__ = ["STEPS", "draw_series", "grid_shape", "task_grid", "task_panels"]
-
 STEPS = "environment steps, all tasks together"
 """Name of the horizontal axis."""
 

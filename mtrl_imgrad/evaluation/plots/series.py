@@ -13,8 +13,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.statistics import stratified_bootstrap
 
-__all__ = ["Series", "in_unit", "last_at_each_step", "mean_series", "task_series"]
-
 Floats = NDArray[np.float64]
 
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from mtrl_imgrad.reporting.figures import INK, QUIET
 
-__all__ = ["DPI", "count_episodes", "name_ends", "set_titles", "spread"]
-
 DPI = 150
 
 

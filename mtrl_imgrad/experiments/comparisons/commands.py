@@ -21,8 +21,6 @@ from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
 from mtrl_imgrad.reporting.tables import plain_table
 
-__all__ = ["Compare", "Plot", "Report"]
-
 if TYPE_CHECKING:
     Preset = str
 else:

@@ -17,8 +17,6 @@ from mtrl_imgrad.evaluation.plots.series import in_unit
 from mtrl_imgrad.experiments.comparisons.records import Against, RunRecord, by_method
 from mtrl_imgrad.reporting.figures import line_style, new_figure, plain_axes, save_figure
 
-__all__ = ["Format", "draw_figures"]
-
 Format = Literal["png", "pdf", "svg"]
 AXES: dict[Against, str] = {
     "timesteps": STEPS,

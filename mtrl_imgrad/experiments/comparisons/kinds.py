@@ -17,8 +17,6 @@ from mtrl_imgrad.experiments.rl.methods import with_method
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
 from mtrl_imgrad.validation import look_up
 
-__all__ = ["KINDS", "SINGLE_TASK", "Progress", "RunKind", "kind_named", "kind_of"]
-
 SINGLE_TASK = "stl"
 """The supervised method that trains one network a task; the baseline of Δm."""
 

@@ -16,8 +16,6 @@ from mtrl_imgrad.experiments.comparisons.plan import Comparison, PlannedRun
 from mtrl_imgrad.experiments.comparisons.state import RunState, read_state
 from mtrl_imgrad.reporting.tables import plain_table
 
-__all__ = ["ComparisonView", "overview", "seconds_left"]
-
 LINE_EVERY = 60.0
 """Seconds between two lines where there is no terminal."""
 DRAW_EVERY = 1.0

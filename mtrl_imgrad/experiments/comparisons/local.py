@@ -19,8 +19,6 @@ from mtrl_imgrad.experiments.comparisons.plan import Comparison, PlannedRun
 from mtrl_imgrad.experiments.comparisons.state import ERROR, LOG, read_state, write_error
 from mtrl_imgrad.experiments.comparisons.worker import INTERRUPTED, execute
 
-__all__ = ["run_here", "run_locally"]
-
 POLL_EVERY = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

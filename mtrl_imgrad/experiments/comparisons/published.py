@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PUBLISHED_MT10", "PublishedSuccess"]
-
 
 @dataclass(frozen=True)
 class PublishedSuccess:

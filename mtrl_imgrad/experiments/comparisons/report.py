@@ -20,8 +20,6 @@ from mtrl_imgrad.experiments.comparisons.summary import Summary, summarize
 from mtrl_imgrad.reporting.atomic_files import write_text
 from mtrl_imgrad.reporting.tables import markdown_rows
 
-__all__ = ["write_report"]
-
 PUBLISHED_HEADER = ["method", "mean", "IQM", "protocol", "source"]
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }

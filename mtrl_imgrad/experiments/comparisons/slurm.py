@@ -17,8 +17,6 @@ from mtrl_imgrad.experiments.comparisons.plan import Comparison, PlannedRun
 from mtrl_imgrad.experiments.comparisons.worker import INTERRUPTED
 from mtrl_imgrad.reporting.atomic_files import write_text
 
-__all__ = ["array_script", "submit"]
-
 SCRIPT = "slurm.sh"
 
 

@@ -17,8 +17,6 @@ from mtrl_imgrad.experiments.comparisons.kinds import Progress, RunKind
 from mtrl_imgrad.experiments.comparisons.plan import PlannedRun
 from mtrl_imgrad.reporting.atomic_files import write_text
 
-__all__ = ["ERROR", "LOG", "RunState", "locked", "read_state", "write_error"]
-
 RESULT, ERROR, LOG, LOCK = "result.json", "error.txt", "output.log", ".lock"
 
 Status = Literal["waiting", "running", "stopped", "finished", "failed"]

@@ -19,8 +19,6 @@ from mtrl_imgrad.errors import LearningInterruptedError, MtrlImgradError
 from mtrl_imgrad.experiments.comparisons.plan import load_comparison
 from mtrl_imgrad.experiments.comparisons.state import ERROR, RESULT, locked, write_error
 
-__all__ = ["INTERRUPTED", "execute", "main"]
-
 INTERRUPTED = 75
 """Exit status of a run that a signal stopped and that can go on: sysexits' EX_TEMPFAIL."""
 

@@ -24,8 +24,6 @@ from mtrl_imgrad.experiments.supervised.history import read_rows
 from mtrl_imgrad.reporting.figures import PALETTE, new_figure, plain_axes, save_figure
 from mtrl_imgrad.reporting.tables import plain_table
 
-__all__ = ["RunLog", "Summary", "analyse", "find_runs", "read_run", "spearman", "summarise"]
-
 Floats = NDArray[np.float64]
 MIN_POINTS = 10
 """Logged steps below which no correlation is stated: of fewer independent points, 5 % reach a Spearman above .65."""

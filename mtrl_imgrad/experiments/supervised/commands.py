@@ -23,8 +23,6 @@ from mtrl_imgrad.experiments.supervised.history import RunResult
 from mtrl_imgrad.experiments.torchrun import is_first, torchrun_group
 from mtrl_imgrad.scenes import SCENE_KINDS, make_scenes
 
-__all__ = ["Analyse", "CoTBal", "Configured", "MakeData", "Resume", "Train"]
-
 if TYPE_CHECKING:
     Preset = str
     SceneKind = str

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["Results", "Signs", "delta_m", "delta_p", "mean_rank"]
-
 Results = Mapping[str, Mapping[str, float]]
 """``{task: {metric: value}}``."""
 Signs = Mapping[str, Mapping[str, bool]]

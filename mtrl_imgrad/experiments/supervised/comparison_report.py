@@ -18,8 +18,6 @@ from mtrl_imgrad.reporting.atomic_files import write_text
 from mtrl_imgrad.reporting.figures import BAND, INK, new_figure, plain_axes, save_figure
 from mtrl_imgrad.reporting.tables import markdown_rows, plain_table
 
-__all__ = ["ComparisonReport", "MethodRuns", "difference_is_noise"]
-
 STL = "stl"
 _MAX_COLUMNS = 12
 MIN_SEEDS = 3

@@ -28,14 +28,6 @@ from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import Mixing
 from mtrl_imgrad.validation import Count, NonNegativeInt, Positive, PositiveOrInf, Probability, check, checked
 
-__all__ = [
-    "DataConfig",
-    "MethodConfig",
-    "ModelConfig",
-    "SupervisedConfig",
-    "load_config",
-]
-
 
 @checked
 @dataclass(frozen=True)

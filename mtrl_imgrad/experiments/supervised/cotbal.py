@@ -36,8 +36,6 @@ from mtrl_imgrad.reporting.tables import plain_table
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import Fraction, Positive, checked
 
-__all__ = ["CoTBalTables", "measure_cotbal"]
-
 
 @dataclass(frozen=True)
 class CoTBalTables:

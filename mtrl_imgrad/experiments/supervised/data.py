@@ -16,8 +16,6 @@ from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.validation import checked
 
-__all__ = ["load_splits"]
-
 
 @checked
 def load_splits(

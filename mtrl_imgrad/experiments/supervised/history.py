@@ -21,17 +21,6 @@ from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.settings import ReportConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = [
-    "RunResult",
-    "best_epoch",
-    "read_rows",
-    "record_from_state",
-    "record_to_state",
-    "reported_result",
-    "write_diagnostics",
-    "write_epochs",
-]
-
 
 @dataclass(frozen=True)
 class RunResult:

@@ -20,8 +20,6 @@ from mtrl_imgrad.supervised.tasks import TaskSpec
 if TYPE_CHECKING:
     from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 
-__all__ = ["draw_panel", "draw_run_panel", "sample_items"]
-
 Maps = Mapping[str, Tensor]
 """Predictions or targets of a batch by task name, see `TaskSpec` and `TaskModel`."""
 _DPI = 110

@@ -12,8 +12,6 @@ from typing import Any
 
 from mtrl_imgrad.validation import checked, look_up
 
-__all__ = ["PublishedRow", "PublishedTable", "has_published_table", "published_table"]
-
 
 @dataclass(frozen=True)
 class PublishedRow:

@@ -42,8 +42,6 @@ from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
 from mtrl_imgrad.validation import checked
 
-__all__ = ["build_model", "check_settings", "load_model", "make_trainer", "resume", "train", "train_or_resume"]
-
 LINE_EVERY = 20.0
 """Seconds between two lines of progress where there is no terminal."""
 

@@ -30,8 +30,6 @@ from mtrl_imgrad.gradients.per_loss.task_gradients import Gathering, differentia
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["Accumulation"]
-
 
 class Accumulation:
     """The task gradients of a step, gathered over its micro-batches; made by `Combiner.accumulate`.

@@ -21,8 +21,6 @@ from mtrl_imgrad.gradients.per_loss.write import write_gradients
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["as_parameters", "check_losses", "check_status", "combine", "filled", "used_blocks"]
-
 
 def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: TaskGradients) -> Combination:
     """Combine the gradients of K tasks and add the result to ``.grad``."""

@@ -10,8 +10,6 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["Leaf", "check_features", "edges_of", "leaves_of"]
-
 Edge = tuple[Node, int]
 """An output of an operation."""
 

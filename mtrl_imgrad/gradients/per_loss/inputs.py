@@ -16,17 +16,6 @@ from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.validation import Positive, check
 
-__all__ = [
-    "Inputs",
-    "Losses",
-    "Options",
-    "ParameterList",
-    "Parameters",
-    "read_inputs",
-    "read_losses",
-    "read_options",
-]
-
 Parameters = nn.Module | Mapping[str, Tensor] | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 """Parameters, with their names or without: a module, its ``parameters()`` or its ``named_parameters()``."""
 

@@ -23,8 +23,6 @@ from mtrl_imgrad.gradients.per_loss.inputs import Inputs, Losses, ParameterList
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["ListChecks", "list_checks_of"]
-
 MOST_LISTS = 16
 """Choices of lists that are remembered: a combiner may serve several networks in turn."""
 MOST_NAMES = 5

@@ -26,8 +26,6 @@ from mtrl_imgrad.gradients.per_loss.inputs import Inputs, Losses, Options, read_
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["LocalLosses", "check_replicable", "errors_told", "join", "ranks_of", "read_local_losses"]
-
 
 class LocalLosses:
     """The losses that a rank brings.

@@ -35,8 +35,6 @@ from mtrl_imgrad.gradients.per_loss.write import write_gradients
 if TYPE_CHECKING:
     from mtrl_imgrad.combiners.base import Combiner
 
-__all__ = ["Step"]
-
 
 @dataclass(frozen=True)
 class Step:

@@ -17,19 +17,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.absent_tasks import finite_rows
 from mtrl_imgrad.gradients.per_loss.inputs import Inputs, Losses, Options
 
-__all__ = [
-    "HALF",
-    "Gathering",
-    "Gradients",
-    "TaskGradients",
-    "add",
-    "as_real",
-    "differentiate",
-    "gradients_of",
-    "is_finite",
-    "unscaled",
-]
-
 HALF = (torch.float16, torch.bfloat16)
 
 Gradients = Sequence[Tensor | None]

@@ -10,8 +10,6 @@ from torch import Tensor
 from mtrl_imgrad.gradients.per_loss.inputs import Inputs, Options
 from mtrl_imgrad.gradients.per_loss.task_gradients import HALF, Gradients, add
 
-__all__ = ["clip_factor", "write_gradients"]
-
 
 @torch.no_grad()
 def write_gradients(inputs: Inputs, options: Options, shared: Gradients, task_specific: Gradients) -> None:

@@ -22,8 +22,6 @@ from torch.nn.functional import interpolate
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.protocol import Protocol
 
-__all__ = ["SCALES", "View", "apply_view", "draw_view"]
-
 SCALES = (1.0, 1.2, 1.5)
 """Zooms, drawn with equal probability (MTAN's code)."""
 

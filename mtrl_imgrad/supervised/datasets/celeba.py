@@ -29,8 +29,6 @@ from mtrl_imgrad.supervised.datasets.layers import listing
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked
 
-__all__ = ["CelebA", "CelebATree"]
-
 
 @dataclass(frozen=True)
 class CelebATree:

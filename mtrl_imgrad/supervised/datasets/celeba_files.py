@@ -15,8 +15,6 @@ import numpy as np
 
 from mtrl_imgrad.errors import DatasetError
 
-__all__ = ["CELEBA_SPLITS", "names_of_split", "read_attributes"]
-
 CELEBA_SPLITS = ("train", "val", "test")
 """In the order of the numbers in ``list_eval_partition.txt``."""
 _VALUES = {"1": 1, "-1": -1, "0": 0}

@@ -41,8 +41,6 @@ from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import Seed, checked
 
-__all__ = ["CITYSCAPES_CLASSES", "NYUV2_CLASSES", "CityScapes", "DenseDataset", "NYUv2"]
-
 NYUV2_CLASSES = tuple("bed books ceiling chair floor furniture objects picture sofa table tv wall window".split())
 CITYSCAPES_CLASSES = tuple("flat construction object nature sky human vehicle".split())
 SPLITS = ("train", "val", "test")

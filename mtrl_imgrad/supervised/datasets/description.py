@@ -9,8 +9,6 @@ from typing import Any
 
 from mtrl_imgrad.errors import DatasetError
 
-__all__ = ["META_NAME", "class_names", "depth_is_stated", "read_meta", "write_meta"]
-
 META_NAME = "meta.json"
 
 

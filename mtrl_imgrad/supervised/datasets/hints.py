@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["depth_hint", "disparity_hint", "dtype_hint", "image_hint", "label_hint", "normal_hint", "shape_hint"]
-
 Array = npt.NDArray[Any]
 
 

@@ -27,8 +27,6 @@ from mtrl_imgrad.supervised.datasets.hints import (
     shape_hint,
 )
 
-__all__ = ["ANY_DEPTH", "DEPTH", "DISPARITY", "IMAGE", "NORMAL", "Layer", "LayerFolder", "label_layer", "listing"]
-
 LONGEST_NORMAL, SHORTEST_NORMAL = 1.02, 0.8
 """Bounds of a vector's length, and of the median length of a file's known ones."""
 SHOWN = 5

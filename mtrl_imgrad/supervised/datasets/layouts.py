@@ -7,8 +7,6 @@ from pathlib import Path
 from mtrl_imgrad.errors import DatasetError
 from mtrl_imgrad.supervised.datasets.layers import listing
 
-__all__ = ["check_root"]
-
 SPLITS = ("train", "val", "test")
 
 

@@ -26,8 +26,6 @@ from mtrl_imgrad.supervised.datasets.layers import listing
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import Count, Seed, checked
 
-__all__ = ["Office31", "OfficeHome"]
-
 SPLITS = ("train", "val", "test")
 SHARES = (0.6, 0.8)
 """Where training ends and validation ends."""

@@ -13,8 +13,6 @@ from torch.utils.data import Dataset
 from mtrl_imgrad.errors import UnknownNameError
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["PartlyLabeled"]
-
 Item = tuple[Tensor, dict[str, Tensor]]
 
 

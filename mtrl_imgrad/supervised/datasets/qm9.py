@@ -24,8 +24,6 @@ from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import Count, Seed, checked
 
-__all__ = ["QM9", "QM9_TASKS"]
-
 QM9_TASKS = ("mu", "alpha", "homo", "lumo", "r2", "zpve", "U0", "U", "H", "G", "Cv")
 """In the order of Nash-MTL's table."""
 _IN_MEV = frozenset({"homo", "lumo", "zpve", "U0", "U", "H", "G"})

@@ -10,8 +10,6 @@ from typing import Any
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked, look_up
 
-__all__ = ["DataFormat", "data_format", "list_formats", "register_format"]
-
 
 @checked
 @dataclass(frozen=True)

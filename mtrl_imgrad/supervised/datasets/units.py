@@ -14,8 +14,6 @@ import numpy as np
 from mtrl_imgrad.errors import DatasetError
 from mtrl_imgrad.supervised.datasets.layers import DEPTH, IMAGE, LayerFolder
 
-__all__ = ["check_splits_differ", "check_units"]
-
 ENOUGH = 4
 """Files below which the absence of a class says nothing."""
 

@@ -23,8 +23,6 @@ from mtrl_imgrad.supervised.datasets.description import write_meta
 from mtrl_imgrad.supervised.datasets.layers import DEPTH, DISPARITY, IMAGE, NORMAL, Layer, label_layer
 from mtrl_imgrad.validation import checked
 
-__all__ = ["AttributeSample", "DenseSample", "write_celeba", "write_cityscapes", "write_nyuv2"]
-
 Array = npt.NDArray[Any]
 
 

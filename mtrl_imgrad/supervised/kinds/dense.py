@@ -15,8 +15,6 @@ from mtrl_imgrad.supervised.metrics.normal import NormalMetric
 from mtrl_imgrad.supervised.metrics.segmentation import SegmentationMetric
 from mtrl_imgrad.supervised.protocol import Protocol
 
-__all__ = ["DEPTH", "NORMAL", "SEGMENTATION"]
-
 _SHORTEST_NORMAL = 1e-6
 """Of a raw prediction; below it a float32 vector has no direction worth the name."""
 

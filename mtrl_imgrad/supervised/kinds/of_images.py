@@ -17,8 +17,6 @@ from mtrl_imgrad.supervised.metrics.regression import RegressionMetric
 if TYPE_CHECKING:
     from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["ATTRIBUTE", "CLASSIFICATION", "REGRESSION"]
-
 
 def _attribute_text(task: TaskSpec, value: Tensor, truth: Tensor) -> str:
     return task.name if float(value) > 0.5 else ""

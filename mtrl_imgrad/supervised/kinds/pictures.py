@@ -10,8 +10,6 @@ from torch import Tensor
 
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 
-__all__ = ["classes_picture", "depth_picture", "normals_picture"]
-
 
 def classes_picture(labels: Tensor) -> NDArray[Any]:
     """Colours of the classes ``[H, W]``, going round where there are many; black is unlabelled."""

@@ -16,8 +16,6 @@ from mtrl_imgrad.validation import Count, checked
 if TYPE_CHECKING:
     from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["TaskKind"]
-
 
 @checked
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from mtrl_imgrad.supervised.kinds.of_images import ATTRIBUTE, CLASSIFICATION, RE
 from mtrl_imgrad.supervised.kinds.record import TaskKind
 from mtrl_imgrad.validation import checked, look_up
 
-__all__ = ["list_kinds", "register_kind", "task_kind"]
-
 _OURS = (SEGMENTATION, DEPTH, NORMAL, ATTRIBUTE, CLASSIFICATION, REGRESSION)
 _KINDS = {ours.name: ours for ours in _OURS}
 

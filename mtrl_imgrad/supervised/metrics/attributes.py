@@ -11,8 +11,6 @@ from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, int_zeros
 from mtrl_imgrad.validation import checked
 
-__all__ = ["AttributeMetric"]
-
 
 @checked
 class AttributeMetric(Metric):

@@ -13,8 +13,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.validation import checked
 
-__all__ = ["Metric"]
-
 
 @checked
 class Metric(ABC):

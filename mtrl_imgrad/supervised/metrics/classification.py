@@ -13,8 +13,6 @@ from mtrl_imgrad.supervised.metrics.counting import check_shapes, int_zeros
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.validation import checked
 
-__all__ = ["ClassificationMetric"]
-
 
 @checked
 class ClassificationMetric(Metric):

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["check_shapes", "counts_of", "float_zeros", "int_zeros", "masked_sum"]
-
 
 def int_zeros(*shape: int) -> Tensor:
     """Counters."""

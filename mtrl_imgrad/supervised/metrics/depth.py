@@ -12,8 +12,6 @@ from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, float_zeros, masked_sum
 from mtrl_imgrad.validation import checked
 
-__all__ = ["DepthMetric"]
-
 
 @checked
 class DepthMetric(Metric):

@@ -14,8 +14,6 @@ from mtrl_imgrad.supervised.metrics.counting import check_shapes, counts_of, flo
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.validation import checked
 
-__all__ = ["NormalMetric"]
-
 _WITHIN = {"within_11_25": 11.25, "within_22_5": 22.5, "within_30": 30.0}
 _BIN = 0.001
 _BINS = round(180 / _BIN)

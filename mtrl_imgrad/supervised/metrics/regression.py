@@ -11,8 +11,6 @@ from mtrl_imgrad.supervised.metrics.counting import check_shapes, float_zeros, m
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.validation import Positive, checked
 
-__all__ = ["RegressionMetric"]
-
 
 @checked
 class RegressionMetric(Metric):

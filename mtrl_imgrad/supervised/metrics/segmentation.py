@@ -13,8 +13,6 @@ from mtrl_imgrad.supervised.metrics.counting import check_shapes, counts_of, int
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.validation import checked
 
-__all__ = ["SegmentationMetric"]
-
 
 @checked
 class SegmentationMetric(Metric):
