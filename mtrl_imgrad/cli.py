@@ -43,15 +43,15 @@ class Completion:
 
     def __call__(self) -> None:
         """Let tyro print the script for all commands with all their options, but those that an extra would bring."""
-        found = {name: kind for name in COMMANDS if (kind := _options_to_complete(name)) is not None}
-        commands = [_subcommand(name, name, kind) for name, kind in found.items() if name.split()[0] != "supervised"]
-        if "supervised" in found:
-            below = [_subcommand(name.split()[1], name, kind) for name, kind in found.items() if " " in name]
+        kinds = {name: kind for name in COMMANDS if (kind := _options_to_complete(name)) is not None}
+        commands = [_subcommand(name, name, kind) for name, kind in kinds.items() if name.split()[0] != "supervised"]
+        if "supervised" in kinds:
+            below = [_subcommand(name.split()[1], name, kind) for name, kind in kinds.items() if " " in name]
             flat = tyro.conf.arg(name="")
             supervised = make_dataclass(
                 "Supervised",
                 [
-                    ("training", Annotated[found["supervised"], flat]),
+                    ("training", Annotated[kinds["supervised"], flat]),
                     ("command", Annotated[reduce(or_, [*below, None]), flat], None),
                 ],
             )

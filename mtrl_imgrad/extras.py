@@ -44,12 +44,12 @@ def install_command(*modules: str) -> str:
     >>> install_command("cvxpy")
     'pip install cvxpy'
     """
-    found = [PACKAGES[module] for module in modules]
-    extras = {extra for _, extra in found if extra}
+    packages = [PACKAGES[module] for module in modules]
+    extras = {extra for _, extra in packages if extra}
     if len(extras) > 1:
         extras.discard("cli")  # all others contain it
     targets = [f"'mtrl-imgrad[{','.join(sorted(extras))}]'"] if extras else []
-    return " ".join(["pip install", *targets, *(name for name, extra in found if not extra)])
+    return " ".join(["pip install", *targets, *(name for name, extra in packages if not extra)])
 
 
 def require(user: str, *modules: str) -> None:

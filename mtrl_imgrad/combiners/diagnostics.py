@@ -40,7 +40,7 @@ def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[
     rows, columns = torch.triu_indices(num_tasks, num_tasks, 1, device=gramian.device)
     pairs = cosines[rows, columns]
     one = torch.ones((), dtype=gramian.dtype, device=gramian.device)
-    found = {
+    diagnostics = {
         "norms": norms,
         "imbalance": torch.where(nonzero.any(), norms.amax() / smallest, one),
         "cosines": cosines,
@@ -53,6 +53,6 @@ def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[
         length = (weights.double() @ products).clamp_min(0).sqrt()
         defined = nonzero & (length > 0)
         ratio = products / (norms * length)
-        found["direction_cosines"] = torch.where(defined, ratio, torch.zeros_like(ratio)).clamp(-1.0, 1.0)
-        found["pareto_failure"] = (found["direction_cosines"] < -1e-6).any()
-    return found
+        diagnostics["direction_cosines"] = torch.where(defined, ratio, torch.zeros_like(ratio)).clamp(-1.0, 1.0)
+        diagnostics["pareto_failure"] = (diagnostics["direction_cosines"] < -1e-6).any()
+    return diagnostics

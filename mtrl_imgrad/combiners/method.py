@@ -157,8 +157,8 @@ class Method(Stateful, ABC):
                     f"{argument} of {self.name} must hold an entry for each of the {num_tasks} tasks, got {len(values)}"
                 )
 
-    def _reduced(self, found: Weights) -> Weights:
+    def _reduced(self, weights: Weights) -> Weights:
         """Weights in the unit of the mean, put into the unit that ``reduction`` asks for."""
         if self.reduction == "mean":
-            return found
-        return dataclasses.replace(found, values=found.values * found.values.shape[-1])
+            return weights
+        return dataclasses.replace(weights, values=weights.values * weights.values.shape[-1])

@@ -118,8 +118,8 @@ def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
         if kwargs:
             raise ArgumentError(f"a ready combiner takes no arguments, got {', '.join(sorted(kwargs))}")
         return combiner
-    found = combiner_class(combiner)
-    parameters = inspect.signature(found).parameters
+    method = combiner_class(combiner)
+    parameters = inspect.signature(method).parameters
     accepted = list(parameters)
     unknown = sorted(set(kwargs) - set(accepted))
     if unknown:
@@ -129,4 +129,4 @@ def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:
     missing = [name for name, one in parameters.items() if one.default is one.empty and name not in kwargs]
     if missing:
         raise ArgumentError(f"combiner {combiner!r} must be given the arguments {', '.join(map(repr, missing))}")
-    return found(**kwargs)
+    return method(**kwargs)

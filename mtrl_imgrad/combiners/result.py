@@ -57,8 +57,8 @@ class Combination:
 
         Computed when asked for, see `mtrl_imgrad.combiners.diagnostics.gramian_diagnostics`.
         """
-        found = {} if self.gramian is None else gramian_diagnostics(self.gramian, self.weights)
-        return {**found, **self.extras}
+        of_gramian = {} if self.gramian is None else gramian_diagnostics(self.gramian, self.weights)
+        return {**of_gramian, **self.extras}
 
     def __repr__(self) -> str:
         """In one line."""

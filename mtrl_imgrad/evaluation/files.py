@@ -45,10 +45,10 @@ def load_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> 
     with path.open("rb") as file:  # here, for numpy leaves a damaged file open
         try:
             with np.load(file, allow_pickle=False) as archive:
-                found = {name: archive[name] for name in (*names, *optional) if name in archive}
+                members = {name: archive[name] for name in (*names, *optional) if name in archive}
         except Exception as error:  # what zip, zlib and numpy raise for damaged bytes has no common base
             raise CheckpointError(f"{path} is no readable file of evaluations: {error}") from error
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in members]
     if missing:
-        raise CheckpointError(f"{path} lacks {missing}; it holds {list(found)}")
-    return found
+        raise CheckpointError(f"{path} lacks {missing}; it holds {list(members)}")
+    return members

@@ -182,11 +182,11 @@ def stratified_bootstrap(
     rng = np.random.default_rng(seed)
     columns = tasks if resample == "within_task" else 1
     step = max(1, CHUNK // matrix.size)
-    found = []
+    statistics = []
     for start in range(0, resamples, step):
         rows = rng.integers(runs, size=(min(step, resamples - start), runs, columns))
-        found.append((statistic or _mean)(matrix[rows, np.arange(tasks)]))
-    return percentiles(np.concatenate(found), confidence)
+        statistics.append((statistic or _mean)(matrix[rows, np.arange(tasks)]))
+    return percentiles(np.concatenate(statistics), confidence)
 
 
 @dataclass(frozen=True)
@@ -249,11 +249,11 @@ def aggregate_runs(
     matrix = score_matrix(scores)
 
     def interval(statistic: Statistic, weighted: Callable[[Floats, Floats], float]) -> Interval:
-        found = stratified_bootstrap(
+        bootstrap = stratified_bootstrap(
             matrix, statistic, confidence=confidence, resamples=resamples, resample=resample, seed=seed
         )
-        agree = found.high - found.low < 1e-12  # rounding aside; False for the NaN of a single run
-        return _unseen_interval(matrix, weighted, confidence) if agree else found
+        agree = bootstrap.high - bootstrap.low < 1e-12  # rounding aside; False for the NaN of a single run
+        return _unseen_interval(matrix, weighted, confidence) if agree else bootstrap
 
     return Aggregate(
         mean=float(matrix.mean()),

@@ -88,32 +88,32 @@ def run_toy(config: ToyConfig, console: Console | None = None) -> list[Outcome]:
             seed=config.seed,
             on_steps=advance,
         )
-    found = outcomes(run)
-    console.print(f"{len(found)} trajectories in {time.monotonic() - began:.0f} s\n")
-    tables = _tables(found, run)
+    results = outcomes(run)
+    console.print(f"{len(results)} trajectories in {time.monotonic() - began:.0f} s\n")
+    tables = _tables(results, run)
     for table in tables:
         console.print(table.title, style="bold")
         console.print(table.rich())
         console.print()
     settings = {key: value for key, value in asdict(config).items() if key not in ("run_dir", "progress_bar")}
     make_run_dir(folder)
-    save_outcomes(found, settings | {"versions": installed_versions()}, folder)
+    save_outcomes(results, settings | {"versions": installed_versions()}, folder)
     save_tables(tables, folder)
     for scenario, s in enumerate(shares):
-        plot_trajectories(run, found, scenario, folder / f"trajectories_s{s:g}.png")
+        plot_trajectories(run, results, scenario, folder / f"trajectories_s{s:g}.png")
         plot_failures(run, scenario, folder / f"failures_s{s:g}.png")
         plot_progress(run, scenario, folder / f"progress_s{s:g}.png")
     console.print(
         f"Everything is in {escape(str(folder))}; look at trajectories_s{shares[0]:g}.png first", style="bold"
     )
-    return found
+    return results
 
 
-def _tables(found: list[Outcome], run: Trajectories) -> list[TextTable]:
+def _tables(results: list[Outcome], run: Trajectories) -> list[TextTable]:
     return [
-        reached_table(found, run.steps),
-        failure_table(found),
-        *(scenario_table(found, s) for s in run.shares),
+        reached_table(results, run.steps),
+        failure_table(results),
+        *(scenario_table(results, s) for s in run.shares),
     ]
 
 

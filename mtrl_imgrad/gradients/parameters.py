@@ -57,23 +57,23 @@ class ParameterIndex:
 
     def split(self) -> Parameters:
         """The parameters as they are now, detached; they share the module's memory."""
-        found = Parameters({}, {}, {})
+        parts = Parameters({}, {}, {})
         for name, parameter, is_task_specific in self._entries:
             if is_task_specific and not parameter.requires_grad:
                 raise ArgumentError(f"parameter {name!r} belongs to single tasks and cannot be frozen")
-            trained = found.task_specific if is_task_specific else found.shared
-            (trained if parameter.requires_grad else found.frozen)[name] = parameter.detach()
-        return found
+            trained = parts.task_specific if is_task_specific else parts.shared
+            (trained if parameter.requires_grad else parts.frozen)[name] = parameter.detach()
+        return parts
 
     def assign(self, gradients: Mapping[str, Tensor]) -> list[nn.Parameter]:
         """Put a gradient into ``.grad`` of every parameter that has one, and return these parameters."""
-        found = []
+        values = []
         for name, parameter, _ in self._entries:
             gradient = gradients.get(name)
             parameter.grad = None if gradient is None else laid_out_as(parameter, gradient)
             if gradient is not None:
-                found.append(parameter)
-        return found
+                values.append(parameter)
+        return values
 
 
 @checked

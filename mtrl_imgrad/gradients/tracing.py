@@ -65,11 +65,11 @@ class Traced:
         return pytree.tree_unflatten(list(record.run(*leaves)), record.structure)
 
     def _record(self, leaves: list[Tensor], structure: pytree.TreeSpec) -> _Record:
-        found: list[pytree.TreeSpec] = []
+        specs: list[pytree.TreeSpec] = []
 
         def flat(*inputs: Tensor) -> list[Any]:
             values, spec = pytree.tree_flatten(self.function(*pytree.tree_unflatten(list(inputs), structure)))
-            found.append(spec)
+            specs.append(spec)
             return values
 
         try:
@@ -82,7 +82,7 @@ class Traced:
         if self.execution.precision == "bf16":
             multiply_in_bfloat16(graph)
         run = self._compiled(graph, leaves) if self.execution.compile else graph.forward
-        return _Record(run, found[-1])
+        return _Record(run, specs[-1])
 
     def _compiled(self, graph: GraphModule, leaves: list[Tensor]) -> Callable[..., Sequence[Any]]:
         try:

@@ -112,14 +112,14 @@ def _is_made(root: Path, recipe: Mapping[str, Any], colour: str) -> bool:
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    found = read_meta(root).get("recipe") if root.is_dir() else None
-    if not isinstance(found, dict):
+    before = read_meta(root).get("recipe") if root.is_dir() else None
+    if not isinstance(before, dict):
         raise DatasetError(f"{root}: holds something else (no recipe in {META_NAME}); choose another folder")
     wanted = dict(recipe) if colour == "auto" else {**recipe, "colour": colour}
     for name, value in wanted.items():
-        if found.get(name) != value:
+        if before.get(name) != value:
             raise DatasetError(
-                f"{root}: was made with {name} {found.get(name)!r}, asked for {value!r}; choose another folder"
+                f"{root}: was made with {name} {before.get(name)!r}, asked for {value!r}; choose another folder"
             )
     return True
 

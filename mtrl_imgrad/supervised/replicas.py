@@ -174,16 +174,16 @@ class Replica:
         """
         if self._ranks is None:
             return make()
-        found: list[Any] = [None]
+        message: list[Any] = [None]
         if self.rank == 0:
             try:
-                found = [make()]
+                message = [make()]
             except ArgumentError as error:
-                found = [error]
-        dist.broadcast_object_list(found, src=dist.get_global_rank(self.group, 0), group=self.group)
-        if isinstance(found[0], ArgumentError):
-            raise found[0]
-        made: Made = found[0]
+                message = [error]
+        dist.broadcast_object_list(message, src=dist.get_global_rank(self.group, 0), group=self.group)
+        if isinstance(message[0], ArgumentError):
+            raise message[0]
+        made: Made = message[0]
         return made
 
     def _meet(self) -> None:

@@ -35,10 +35,10 @@ def probe_gramian(
     """
     rows: list[Sequence[Tensor | None]] = []
     for loss in losses:
-        found: Sequence[Tensor | None] = [None] * len(inputs)
+        gradients: Sequence[Tensor | None] = [None] * len(inputs)
         if loss.requires_grad:
-            found = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
-        rows.append(found if exchange is None else exchange.row(found))
+            gradients = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
+        rows.append(gradients if exchange is None else exchange.row(gradients))
     blocks = [_block([row[i] for row in rows]) for i in range(len(rows[0]))]
     if exchange is not None:
         return gramian_of_blocks(exchange.columns(blocks, len(losses))) / scale**2
@@ -63,19 +63,20 @@ def step_diagnostics(gramian: Tensor, weights: Tensor | None, names: Sequence[st
         ``cos_min``, ``conflict_fraction``, ``c_min``, a norm for every task; with weights also every task's weight and
         ``direction_cosine``, and whether the update is a ``pareto_failure`` (0 or 1).
     """
-    found = gramian_diagnostics(gramian, weights)
+    diagnostics = gramian_diagnostics(gramian, weights)
     problem = normalize(gramian)
     row = {
-        "imbalance": found["imbalance"],
+        "imbalance": diagnostics["imbalance"],
         "cos_theta": plumb_line(problem, min_norm_point(problem.values)),
         "lm": smallest_norm(problem),
         "dc": direct(problem),
-        **{name: found[name] for name in ("cos_min", "conflict_fraction", "c_min")},
-        **_by_task("norm", found["norms"], names),
+        **{name: diagnostics[name] for name in ("cos_min", "conflict_fraction", "c_min")},
+        **_by_task("norm", diagnostics["norms"], names),
     }
     if weights is not None:
-        row["pareto_failure"] = found["pareto_failure"]
-        row |= _by_task("weight", weights, names) | _by_task("direction_cosine", found["direction_cosines"], names)
+        row["pareto_failure"] = diagnostics["pareto_failure"]
+        row |= _by_task("weight", weights, names)
+        row |= _by_task("direction_cosine", diagnostics["direction_cosines"], names)
     values = torch.stack([value.double() for value in row.values()]).tolist()
     return dict(zip(row, values, strict=True))
 

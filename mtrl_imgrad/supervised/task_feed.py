@@ -102,12 +102,12 @@ class TaskFeed:
 
     def _num_batches(self, task: TaskSpec) -> int:
         count, size = length(self.data.train[task.name]), self.batch_sizes[task.name]
-        found = count // size if self._drops_last(task) else math.ceil(count / size)
-        if found == 0:
+        batches = count // size if self._drops_last(task) else math.ceil(count / size)
+        if batches == 0:
             raise ArgumentError(
                 f"task {task.name!r}: {count} training image(s) in batches of {size}: batch norm needs two in a batch"
             )
-        return found
+        return batches
 
     def _drops_last(self, task: TaskSpec) -> bool:
         """Whether the last batch is left out: one vector alone has no variance that batch norm could use."""

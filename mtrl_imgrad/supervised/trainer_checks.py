@@ -52,8 +52,8 @@ def read_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"device must be auto, cpu, cuda ... and there, got {device!r} ({error})") from error
-    return found
+    return chosen

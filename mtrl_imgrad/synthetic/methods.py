@@ -25,11 +25,11 @@ def check_methods(methods: Sequence[str | Method]) -> tuple[Method, ...]:
     Raises:
         ArgumentError: if there is none, two have the same label, or one cannot be read; see `parse_method`.
     """
-    found = tuple(method if isinstance(method, Method) else parse_method(method) for method in methods)
-    labels = [method.label for method in found]
+    chosen = tuple(method if isinstance(method, Method) else parse_method(method) for method in methods)
+    labels = [method.label for method in chosen]
     if not labels or len(set(labels)) < len(labels):
         raise ArgumentError(f"methods must hold at least one method and none twice, got {labels}")
-    return found
+    return chosen
 
 
 class Updates:
@@ -65,10 +65,10 @@ class Updates:
         """
         if self._shared is None:
             each = [one.combine(*given) for one, *given in zip(self._own, jacobians, losses, strict=True)]
-            gradients = torch.stack([found.gradient for found in each])  # type: ignore[misc]
-            return gradients, torch.stack([found.status_code for found in each])
-        found = _weights(self._shared, jacobians, losses)
-        return (found.values[..., None] * jacobians).sum(-2), found.status_code
+            gradients = torch.stack([one.gradient for one in each])  # type: ignore[misc]
+            return gradients, torch.stack([one.status_code for one in each])
+        weights = _weights(self._shared, jacobians, losses)
+        return (weights.values[..., None] * jacobians).sum(-2), weights.status_code
 
     def check(self) -> None:
         """Make sure that trajectories which share a combiner were independent."""

@@ -97,12 +97,12 @@ def _plot_over_steps(run: Trajectories, scenario: int, path: str | os.PathLike[s
     columns = len(run.starts)
     figure = new_figure(max(2.6 * columns + 0.6, 6.5), 1.8 * len(rows) + 1.3, _DPI)
     panels = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey="row")
-    found = [curves(run, m, scenario) for m in range(len(run.methods))]
+    drawn = [curves(run, m, scenario) for m in range(len(run.methods))]
     for n, start in enumerate(run.starts):
         panels[0, n].set_title(f"from ({start[0]:g}, {start[1]:g})", fontsize=9, color=INK)
         panels[-1, n].set_xlabel("thousand steps", fontsize=8)
         for i, (_, value) in enumerate(rows):
-            for m, curve in enumerate(found):
+            for m, curve in enumerate(drawn):
                 _draw_curve(panels[i, n], curve, value(curve, n), m)
     for i, (label, _) in enumerate(rows):
         panels[i, 0].set_ylabel(label, fontsize=8)

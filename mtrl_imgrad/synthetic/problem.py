@@ -90,10 +90,10 @@ def task_weights(shares: Sequence[float]) -> Tensor:
 @checked
 def check_shares(shares: Sequence[float]) -> tuple[float, ...]:
     """``shares`` as floats."""
-    found = tuple(float(s) for s in shares)
-    if not found or not all(0 < s < 1 for s in found) or len(set(found)) < len(found):
-        raise ArgumentError(f"shares must hold different numbers s between 0 and 1, the first task's, got {found}")
-    return found
+    numbers = tuple(float(s) for s in shares)
+    if not numbers or not all(0 < s < 1 for s in numbers) or len(set(numbers)) < len(numbers):
+        raise ArgumentError(f"shares must hold different numbers s between 0 and 1, the first task's, got {numbers}")
+    return numbers
 
 
 @checked

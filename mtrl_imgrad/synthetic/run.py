@@ -84,12 +84,12 @@ def descend(
         ArgumentError: if an argument is not as described.
         NonFiniteError: if a method leaves the numbers; names it, the scenario and the start.
     """
-    found = check_methods(methods)
+    chosen = check_methods(methods)
     shares, points = check_shares(shares), check_starts(starts)
-    shape = (len(found), len(shares), len(points), 2)
+    shape = (len(chosen), len(shares), len(points), 2)
     position = torch.tensor(points, dtype=torch.float64).expand(shape).clone()
     run = Trajectories(
-        methods=found,
+        methods=chosen,
         shares=shares,
         starts=points,
         lr=lr,

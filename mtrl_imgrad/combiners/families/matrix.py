@@ -24,8 +24,8 @@ class MatrixCombiner(Combiner):
 def row_norms(blocks: Sequence[Tensor]) -> Tensor:
     """Norms of the task gradients, ``[K]`` float64; NaN or infinite exactly where a gradient is not finite."""
     norms = [torch.linalg.vector_norm(rows_of(block), dim=1, dtype=torch.float64) for block in blocks]
-    found = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    return torch.linalg.vector_norm(blocks.peers.gathered(found), dim=0) if isinstance(blocks, Columns) else found
+    joined = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return torch.linalg.vector_norm(blocks.peers.gathered(joined), dim=0) if isinstance(blocks, Columns) else joined
 
 
 def wide(block: Tensor) -> Tensor:

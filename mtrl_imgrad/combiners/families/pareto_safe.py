@@ -1,8 +1,8 @@
 """``pareto_safe=True``: a combination that is uphill for a task is projected onto the dual cone of the gradients.
 
-See `mtrl_imgrad.combiners.solvers.dual_cone`. A task counts as harmed
-where its loss is beyond what rounding may do; what harms none stays as it is, bit for bit. Afterwards
-``g_i . d >= -1e-12 |g_i| sum_j |v_j| |g_j|`` for every task, d being the combination with weights v.
+See `mtrl_imgrad.combiners.solvers.dual_cone`. A task counts as harmed where its loss is beyond what rounding may do; a
+combination that harms none stays as it is, bit for bit. Afterwards ``g_i . d >= -1e-12 |g_i| sum_j |v_j| |g_j|`` for
+every task, d being the combination with weights v.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ TOLERANCE = 1e-12
 """Residual up to which a projection counts as solved."""
 
 
-def harmless(problem: NormalizedGramian, found: Weights) -> Weights:
-    """``found``, projected onto the dual cone of the gradients where it harms a task.
+def harmless(problem: NormalizedGramian, weights: Weights) -> Weights:
+    """``weights``, projected onto the dual cone of the gradients where it harms a task.
 
     Args:
         problem: the Gramian.
-        found: coefficients of a combination of its gradients.
+        weights: coefficients of a combination of its gradients.
 
     Returns:
         The projection; residual and status are the worse of the method's and the projection's.
     """
-    parts = found.values * problem.norms
+    parts = weights.values * problem.norms
     correction = correct(problem.cosines, parts[..., None, :])
     added = correction.added[..., 0, :]
-    values = found.values + problem.inverse_norms * added
-    residual = torch.maximum(found.residual, correction.residual[..., 0])
-    status_code = torch.maximum(found.status_code, projection_status(correction))
-    return where((added > 0).any(-1), replace(found, values=values, residual=residual, status_code=status_code), found)
+    values = weights.values + problem.inverse_norms * added
+    residual = torch.maximum(weights.residual, correction.residual[..., 0])
+    status_code = torch.maximum(weights.status_code, projection_status(correction))
+    projected = replace(weights, values=values, residual=residual, status_code=status_code)
+    return where((added > 0).any(-1), projected, weights)
 
 
 def projection_status(correction: Correction) -> Tensor:
@@ -45,11 +46,11 @@ def projection_status(correction: Correction) -> Tensor:
     return torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE))
 
 
-def where(condition: Tensor, found: Weights, other: Weights) -> Weights:
-    """``found`` where the condition [...] holds, else ``other``; with the extras of ``found``."""
+def where(condition: Tensor, weights: Weights, other: Weights) -> Weights:
+    """``weights`` where the condition [...] holds, else ``other``; with the extras of ``weights``."""
     return replace(
-        found,
-        values=torch.where(condition[..., None], found.values, other.values),
-        residual=torch.where(condition, found.residual, other.residual),
-        status_code=torch.where(condition, found.status_code, other.status_code),
+        weights,
+        values=torch.where(condition[..., None], weights.values, other.values),
+        residual=torch.where(condition, weights.residual, other.residual),
+        status_code=torch.where(condition, weights.status_code, other.status_code),
     )

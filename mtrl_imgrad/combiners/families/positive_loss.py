@@ -88,11 +88,11 @@ def weights_above(values: Tensor, losses: Tensor, above: Tensor, extras: Mapping
         above: ``[..., K]``, what must be positive.
         extras: what else the method reports, by name.
     """
-    found = weights_from(values, losses, extras)
+    weights = weights_from(values, losses, extras)
     low = are_finite(losses) & ~(above > 0).all(-1)
     return dataclasses.replace(
-        found,
-        values=torch.where(low[..., None], torch.nan, found.values),
-        residual=torch.where(low, torch.nan, found.residual),
-        status_code=torch.where(low, int(Status.NOT_POSITIVE), found.status_code),
+        weights,
+        values=torch.where(low[..., None], torch.nan, weights.values),
+        residual=torch.where(low, torch.nan, weights.residual),
+        status_code=torch.where(low, int(Status.NOT_POSITIVE), weights.status_code),
     )

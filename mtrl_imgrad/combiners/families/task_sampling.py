@@ -77,16 +77,16 @@ class TaskSampler(GramianCombiner):
         rows = self.solve_rows(gramian, _shares(groups))
         if self.reduction == "sum":
             rows = dataclasses.replace(rows, values=rows.values * groups.shape[-1])
-        found = self._of_tasks(rows, groups)
+        weights = self._of_tasks(rows, groups)
         if self._frozen is not None:
-            self._frozen.keep(found, tasks)
+            self._frozen.keep(weights, tasks)
         combined = linear_combination(jacobian, jacobian, gramian, rows)
-        return dataclasses.replace(combined, weights=found.values, gramian=None, extras=found.extras)
+        return dataclasses.replace(combined, weights=weights.values, gramian=None, extras=weights.extras)
 
-    def _of_tasks(self, found: Weights, groups: Tensor) -> Weights:
+    def _of_tasks(self, weights: Weights, groups: Tensor) -> Weights:
         """The tasks' weights, from those of the groups; what is reported of a group is left out."""
-        extras = {name: value for name, value in found.extras.items() if value.shape == found.residual.shape}
-        return dataclasses.replace(found, values=found.values @ groups, extras=extras)
+        extras = {name: value for name, value in weights.extras.items() if value.shape == weights.residual.shape}
+        return dataclasses.replace(weights, values=weights.values @ groups, extras=extras)
 
 
 def _shares(groups: Tensor) -> Tensor:

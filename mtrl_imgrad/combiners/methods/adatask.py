@@ -92,8 +92,8 @@ class AdaTask(MatrixCombiner):
 
     def _adam(self, blocks: list[Tensor], steps: Tensor, finite: Tensor, tasks: TaskIds | None) -> list[Tensor]:
         moments = self._first_moments.rows(blocks, tasks), self._second_moments.rows(blocks, tasks)
-        found = [adam_step(*one, steps, self.betas, self._eps) for one in zip(blocks, *moments, strict=True)]
-        directions, means, squares = map(list, zip(*found, strict=True))
+        moved = [adam_step(*one, steps, self.betas, self._eps) for one in zip(blocks, *moments, strict=True)]
+        directions, means, squares = map(list, zip(*moved, strict=True))
         self._first_moments.write(means, tasks, finite)
         self._second_moments.write(squares, tasks, finite)
         return directions

@@ -79,14 +79,14 @@ class AlignedMTL(GramianCombiner):
         smallest = torch.where(spectrum.kept, spectrum.values, torch.inf).amin(-1)
         unknown = problem.num_tasks * 2.0**-52 * spectrum.values[..., -1] / smallest
         residual = torch.maximum(unaligned.abs().amax((-2, -1)), unknown)
-        found = problem.weights(
+        weights = problem.weights(
             torch.where(problem.nonzero, balance.sum(-1) / problem.num_tasks, 0.0),
             base=1 / problem.num_tasks,
             residual=residual,
             status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),
             extras={"condition": (spectrum.values[..., -1] / smallest).sqrt()},
         )
-        return harmless(problem, found) if self.pareto_safe else found
+        return harmless(problem, weights) if self.pareto_safe else weights
 
     def _square(self, spectrum: Spectrum) -> Tensor:
         """The reference eigenvalue ``[...]``."""

@@ -148,12 +148,12 @@ class BiLB4MTL(LossCombiner):
     def _slope_of_weights(self, w: Tensor, scaled: Tensor, slopes: Tensor) -> Tensor:
         """The gradient of ``g / S + lam f`` in w."""
         total = w.sum()
-        found = scaled / total
+        slope = scaled / total
         if self.gap == "weighted":
-            found = found + self.lam * slopes * scaled
+            slope = slope + self.lam * slopes * scaled
         if "softmax" in self.router:  # where S is no constant
-            found = found - (w * scaled).sum() / total.square()
-        return found
+            slope = slope - (w * scaled).sum() / total.square()
+        return slope
 
     def _through_router(self, x: Tensor, w: Tensor, gradient: Tensor) -> Tensor:
         """The gradient of x from that of w."""

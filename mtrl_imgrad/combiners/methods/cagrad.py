@@ -87,26 +87,26 @@ class CAGrad(TaskSampler):
         problem = normalize(gramian, mean)
         radius = self.c * problem.mean_norm
         dual = solve_dual(problem, problem.linear, radius, self.solver)
-        found = problem.weights(
+        weights = problem.weights(
             corrected_mean(problem, dual, radius, self.c) / self._divisor(),
             base=problem.mean,
             residual=dual.residual,
             status_code=dual.status_code,
             extras={"simplex_weights": dual.weights},
         )
-        return _at_safe_radius(problem, found, self.c, rescale=self.rescale) if self.pareto_safe else found
+        return _at_safe_radius(problem, weights, self.c, rescale=self.rescale) if self.pareto_safe else weights
 
     def _divisor(self) -> float:
         """What ``rescale`` divides the combination by."""
         return 1 + self.c * self.c if self.rescale else 1.0
 
 
-def corrected_mean(problem: NormalizedGramian, found: SimplexSolution, radius: Tensor, c: float) -> Tensor:
+def corrected_mean(problem: NormalizedGramian, solution: SimplexSolution, radius: Tensor, c: float) -> Tensor:
     """Coefficients of ``g0 + c |g0| g_w / |g_w|``.
 
     Args:
         problem: the Gramian.
-        found: solution of the dual for ``radius``.
+        solution: solution of the dual for ``radius``.
         radius: ``[...]`` q of the dual. Its correction is stretched from this length to ``c |g0|``.
         c: radius of the ball, in units of the mean gradient's norm.
 
@@ -115,13 +115,13 @@ def corrected_mean(problem: NormalizedGramian, found: SimplexSolution, radius: T
     """
     length = c * problem.mean_norm
     # For radius 0 the dual is linear, its solution is one task, and the multipliers are zero.
-    one_task = found.weights * (length / (found.weights * problem.norms).sum(-1))[..., None]
-    stretched = found.multipliers * (length / radius)[..., None]
+    one_task = solution.weights * (length / (solution.weights * problem.norms).sum(-1))[..., None]
+    stretched = solution.multipliers * (length / radius)[..., None]
     return problem.mean + torch.where(radius[..., None] > 0, stretched, one_task)
 
 
-def _at_safe_radius(problem: NormalizedGramian, found: Weights, c: float, *, rescale: bool) -> Weights:
-    """``found`` where c is at least c_min, which joins the extras; elsewhere the answer for the radius c_min."""
+def _at_safe_radius(problem: NormalizedGramian, weights: Weights, c: float, *, rescale: bool) -> Weights:
+    """``weights`` where c is at least c_min, which joins the extras; elsewhere the answer for the radius c_min."""
     mean = (problem.norms * problem.mean)[..., None, :]
     correction = correct(problem.cosines, mean)
     added = correction.added[..., 0, :]
@@ -134,7 +134,7 @@ def _at_safe_radius(problem: NormalizedGramian, found: Weights, c: float, *, res
         values=projection / (1 + least * least)[..., None] if rescale else projection,
         residual=correction.residual[..., 0],
         status_code=projection_status(correction),
-        extras={**found.extras, "c_min": problem.nan_unless_finite(least)},
+        extras={**weights.extras, "c_min": problem.nan_unless_finite(least)},
     )
     # c_min is zero where the Gramian is not usable, so that what was found for it stays.
-    return where(harmful, raised, found)
+    return where(harmful, raised, weights)

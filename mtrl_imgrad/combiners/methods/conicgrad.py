@@ -93,15 +93,15 @@ class ConicGrad(GramianCombiner):
         across = _across(problem)
         linear = self.c * _along(problem) * across.nonzero
         radius = math.sqrt(1 - self.c**2)
-        found = conflict_averse_dual(across, linear, torch.full_like(problem.scale, radius))
-        side = _side(problem, across, linear, radius, found, inside)
+        solution = conflict_averse_dual(across, linear, torch.full_like(problem.scale, radius))
+        side = _side(problem, across, linear, radius, solution, inside)
         return problem.weights(
             torch.where(inside[..., None], stretched, _on_the_cone(problem, side.multipliers, self.c)),
             base=1 / problem.num_tasks,
             residual=torch.where(inside, nearest.residual, side.residual),
             status_code=torch.where(inside, nearest.status_code, side.status_code),
             extras={
-                "simplex_weights": _best(problem, across, self.c, nearest.weights, found.weights),
+                "simplex_weights": _best(problem, across, self.c, nearest.weights, solution.weights),
                 "inside": inside.double(),
             },
         )
@@ -112,20 +112,20 @@ def _side(
     across: NormalizedGramian,
     linear: Tensor,
     radius: float,
-    found: SimplexSolution,
+    solution: SimplexSolution,
     inside: Tensor,
 ) -> SimplexSolution:
-    """``found`` with multipliers of u that can be trusted; those of no u, and ``INACCURATE``, where there are none.
+    """``solution`` with multipliers of u that can be trusted; those of no u, and ``INACCURATE``, where there are none.
 
     Where the weighted gradient vanishes across g0 the weights have no direction. The optimum is then ``linear . w``,
     and u is the shortest vector that gives every task this gain.
     """
-    multipliers = torch.where(across.nonzero, found.multipliers, 0.0)
-    doubtful = (found.status_code != int(Status.SOLVED)) | _cancel(problem, multipliers)
-    weighted = (found.weights * (across.values @ found.weights[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
-    vanishes = weighted <= VANISHING * (found.weights * across.norms).sum(-1)
+    multipliers = torch.where(across.nonzero, solution.multipliers, 0.0)
+    doubtful = (solution.status_code != int(Status.SOLVED)) | _cancel(problem, multipliers)
+    weighted = (solution.weights * (across.values @ solution.weights[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
+    vanishes = weighted <= VANISHING * (solution.weights * across.norms).sum(-1)
     unsolved = ~inside & doubtful
-    optimum = (linear * found.weights).sum(-1, keepdim=True)
+    optimum = (linear * solution.weights).sum(-1, keepdim=True)
     size = linear.abs().amax(-1, keepdim=True) + optimum.abs()
     gains = (linear - optimum + _SLACK * size) * across.inverse_norms  # the slack is more than rounding
     size = size * across.inverse_norms.amax(-1, keepdim=True)
@@ -138,11 +138,11 @@ def _side(
     holds = vanishes & lifted.done[..., 0] & (length <= (1 + _SLACK) * radius**2) & ~_cancel(problem, instead)
     multipliers = torch.where(unsolved[..., None], torch.where(holds[..., None], instead, 0.0), multipliers)
     return dataclasses.replace(
-        found,
+        solution,
         multipliers=multipliers,
-        residual=torch.where(unsolved & holds, lifted.residual[..., 0], found.residual),
+        residual=torch.where(unsolved & holds, lifted.residual[..., 0], solution.residual),
         status_code=torch.where(
-            unsolved, torch.where(holds, int(Status.SOLVED), int(Status.INACCURATE)), found.status_code
+            unsolved, torch.where(holds, int(Status.SOLVED), int(Status.INACCURATE)), solution.status_code
         ),
     )
 
@@ -187,14 +187,14 @@ def _on_the_cone(problem: NormalizedGramian, multipliers: Tensor, c: float) -> T
     return problem.mean_norm[..., None] * multipliers + ((c - along) / problem.num_tasks)[..., None]
 
 
-def _best(problem: NormalizedGramian, across: NormalizedGramian, c: float, *found: Tensor) -> Tensor:
-    """The least s among the weights ``found`` and the gradient along g0 that gains least, ``[..., K]``."""
+def _best(problem: NormalizedGramian, across: NormalizedGramian, c: float, *weights: Tensor) -> Tensor:
+    """The least s among ``weights`` and the gradient along g0 that gains least, ``[..., K]``."""
     gains = torch.where(problem.nonzero & ~across.nonzero, _along(problem), torch.inf)
     vertex = torch.zeros_like(gains).scatter(-1, gains.argmin(-1, keepdim=True), 1.0)
-    candidates = torch.stack([*found, vertex], -2)
+    candidates = torch.stack([*weights, vertex], -2)
     objectives = []
-    for weights in candidates.unbind(-2):
-        along, length = _coordinates(problem, weights)
+    for candidate in candidates.unbind(-2):
+        along, length = _coordinates(problem, candidate)
         outside = c * along + math.sqrt(1 - c * c) * (length * length - along * along).clamp_min(0).sqrt()
         objectives.append(torch.where(along >= c * length, length, outside))
     best = torch.stack(objectives, -1).argmin(-1, keepdim=True)

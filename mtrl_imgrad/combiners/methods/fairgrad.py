@@ -50,10 +50,10 @@ class FairGrad(GramianCombiner):
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
         """``[..., K]`` coefficients; see `GramianCombiner.weights`."""
         problem = normalize(gramian)
-        found = power_fair(problem, self.alpha)
+        solution = power_fair(problem, self.alpha)
         return problem.weights(
-            found.weights,
+            solution.weights,
             base=1 / problem.num_tasks,
-            residual=found.residual,
-            status_code=found.status_code,
+            residual=solution.residual,
+            status_code=solution.status_code,
         )

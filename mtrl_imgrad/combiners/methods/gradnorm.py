@@ -91,7 +91,7 @@ class GradNorm(GramianCombiner):
         slope = (sizes - sizes.mean() * rates**self.alpha).sign() * norms
         moved = (weights - self.learning_rate * self._direction(slope, finite, tasks)).clamp_min(_SMALLEST_WEIGHT)
         self._weights.write(moved * (len(moved) / moved.sum()), tasks, finite)
-        found = problem.weights(
+        combined = problem.weights(
             weights / len(weights),
             base=weights / len(weights),
             residual=torch.zeros_like(problem.scale),
@@ -99,10 +99,10 @@ class GradNorm(GramianCombiner):
             extras={"rates": rates},
         )
         return Weights(
-            values=torch.where(finite, found.values, torch.nan),
-            residual=torch.where(finite, found.residual, torch.nan),
-            status_code=torch.where(finite, found.status_code, int(Status.NON_FINITE)),
-            extras=found.extras,
+            values=torch.where(finite, combined.values, torch.nan),
+            residual=torch.where(finite, combined.residual, torch.nan),
+            status_code=torch.where(finite, combined.status_code, int(Status.NON_FINITE)),
+            extras=combined.extras,
         )
 
     def _rates(self, losses: Tensor, finite: Tensor, tasks: TaskIds | None) -> Tensor:

@@ -79,14 +79,14 @@ class GradVac(GramianCombiner):
         parts, targets, projections = _turned(problem, targets, orders, self.beta)
         self._targets.write(targets, tasks)
         own = torch.where(problem.nonzero, 0.0, 1.0)
-        found = problem.weights(
+        weights = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,
             residual=torch.zeros_like(problem.scale),
             status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
             extras={"projections": projections},
         )
-        return harmless(problem, found) if self.pareto_safe else found
+        return harmless(problem, weights) if self.pareto_safe else weights
 
 
 def _turned(problem: NormalizedGramian, targets: Tensor, orders: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -85,10 +85,10 @@ class IGBv2(PositiveLossCombiner):
         shares = self._shares(above, usable)
         self._base_losses.add(above, None, where=usable)
         self._steps.value += 1
-        found = weights_above(shares / above, ordered, above)
+        weights = weights_above(shares / above, ordered, above)
         if tasks is not None:
-            found = weights_above(found.values[index_of(tasks, losses.device)], losses, above)
-        return found
+            weights = weights_above(weights.values[index_of(tasks, losses.device)], losses, above)
+        return weights
 
     def _shares(self, above: Tensor, usable: Tensor) -> Tensor:
         """``[K]`` weights of sum one, by task id."""

@@ -143,14 +143,14 @@ class IMGrad(TaskSampler):
         linear = rest[..., None] * problem.linear
         if self.official_k2_quirk and problem.num_tasks == 2:
             linear = _slipped(problem, mu)
-        found = solve_dual(problem, linear, radius, self.solver)
-        values = corrected_mean(problem, found, radius, self.c)
+        solution = solve_dual(problem, linear, radius, self.solver)
+        values = corrected_mean(problem, solution, radius, self.c)
         weights = problem.weights(
             values / (1 + self.c * self.c) if self.rescale else values,
             base=problem.mean,
-            residual=torch.maximum(residual, found.residual),
-            status_code=torch.maximum(status_code, found.status_code),
-            extras={"mu": mu, "kappa": mu / rest, "simplex_weights": found.weights, **extras},
+            residual=torch.maximum(residual, solution.residual),
+            status_code=torch.maximum(status_code, solution.status_code),
+            extras={"mu": mu, "kappa": mu / rest, "simplex_weights": solution.weights, **extras},
         )
         # With P the projection and c_min |g0| = |P(g0) - g0|, before rescaling the result stays near the mean:
         # |P(d) - g0| <= |P(d) - P(g0)| + |P(g0) - g0| <= |d - g0| + c_min |g0| <= (c + c_min) |g0|, since
@@ -159,13 +159,13 @@ class IMGrad(TaskSampler):
 
     def _on_nash(self, problem: NormalizedGramian) -> Weights:
         mu, residual, status_code, extras = self._imbalance(problem)
-        found = imbalanced_bargain(problem, mu, OFFSETS[self.form])
+        bargain = imbalanced_bargain(problem, mu, OFFSETS[self.form])
         return problem.weights(
-            found.weights,
+            bargain.weights,
             base=problem.mean,
-            residual=torch.maximum(residual, found.residual),
-            status_code=torch.maximum(status_code, found.status_code),
-            extras={"mu": mu, "surplus": found.surplus, **extras},
+            residual=torch.maximum(residual, bargain.residual),
+            status_code=torch.maximum(status_code, bargain.status_code),
+            extras={"mu": mu, "surplus": bargain.surplus, **extras},
         )
 
     def _imbalance(self, problem: NormalizedGramian) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:

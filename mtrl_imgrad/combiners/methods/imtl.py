@@ -57,13 +57,13 @@ class IMTL(GramianCombiner):
             )
         losses = losses.detach().double()
         scales = self._log_scales.numbers(losses, tasks).exp()
-        found = self._impartial.solve(gramian.double() * scales[:, None] * scales, None, tasks)
+        impartial = self._impartial.solve(gramian.double() * scales[:, None] * scales, None, tasks)
         finite = are_finite(losses)
         usable = finite & torch.isfinite(gramian).all()
         self._log_scales.step(scales * losses - 1, tasks, where=usable)
         return dataclasses.replace(
-            found,
-            values=torch.where(finite, found.values * scales, torch.nan),
-            residual=torch.where(finite, found.residual, torch.nan),
-            status_code=torch.where(finite, found.status_code, int(Status.NON_FINITE)),
+            impartial,
+            values=torch.where(finite, impartial.values * scales, torch.nan),
+            residual=torch.where(finite, impartial.residual, torch.nan),
+            status_code=torch.where(finite, impartial.status_code, int(Status.NON_FINITE)),
         )

@@ -72,13 +72,13 @@ class MGDA(GramianCombiner):
         if self.normalization != "none":
             divisors = self._divisors(plain, losses)
             problem = normalize(plain.values / (divisors[..., :, None] * divisors[..., None, :]))
-        found = min_norm_point(problem)
-        values = found.weights / divisors if self.combine_normalized else found.weights
+        solution = min_norm_point(problem)
+        values = solution.weights / divisors if self.combine_normalized else solution.weights
         return plain.weights(
             problem.nan_unless_finite(values),
             base=1 / plain.num_tasks,
-            residual=problem.nan_unless_finite(found.residual),
-            status_code=found.status_code,
+            residual=problem.nan_unless_finite(solution.residual),
+            status_code=solution.status_code,
         )
 
     def _divisors(self, problem: NormalizedGramian, losses: Tensor | None) -> Tensor:

@@ -67,15 +67,15 @@ class NashMTL(GramianCombiner):
         Extras: ``bargaining_weights`` [..., K], a before clipping, with which the authors weight the heads.
         """
         problem = normalize(gramian)
-        found = solve_bargain(problem, self.solver)
-        values = found.weights
+        bargain = solve_bargain(problem, self.solver)
+        values = bargain.weights
         if self.max_norm is not None:
-            longer = found.length > self.max_norm
-            values = values * torch.where(longer, self.max_norm / found.length, 1.0)[..., None]
+            longer = bargain.length > self.max_norm
+            values = values * torch.where(longer, self.max_norm / bargain.length, 1.0)[..., None]
         return problem.weights(
             values,
             base=1 / problem.num_tasks,
-            residual=found.residual,
-            status_code=found.status_code,
-            extras={"bargaining_weights": found.weights},
+            residual=bargain.residual,
+            status_code=bargain.status_code,
+            extras={"bargaining_weights": bargain.weights},
         )

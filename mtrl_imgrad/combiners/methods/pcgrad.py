@@ -70,14 +70,14 @@ class PCGrad(GramianCombiner):
         orders = random_orders(problem.values, self._generator) if self.shuffle else in_order(problem.values)
         parts, projections = _projected(problem, orders)
         own = torch.where(problem.nonzero, 0.0, 1.0)
-        found = problem.weights(
+        weights = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
             base=1 / problem.num_tasks,
             residual=torch.zeros_like(problem.scale),
             status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
             extras={"projections": projections},
         )
-        return harmless(problem, found) if self.pareto_safe else found
+        return harmless(problem, weights) if self.pareto_safe else weights
 
 
 def _projected(problem: NormalizedGramian, orders: Tensor) -> tuple[Tensor, Tensor]:

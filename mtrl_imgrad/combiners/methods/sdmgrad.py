@@ -83,13 +83,13 @@ class SDMGrad(GramianCombiner):
         problem = normalize(gramian)
         if self.halves:
             return self._of_halves(problem, tasks)
-        found = direction_oriented(problem, self.lam)
+        solution = direction_oriented(problem, self.lam)
         return problem.weights(
-            drawn_to_mean(found.weights, self.lam),
+            drawn_to_mean(solution.weights, self.lam),
             base=1 / problem.num_tasks,
-            residual=found.residual,
-            status_code=found.status_code,
-            extras={"simplex_weights": found.weights},
+            residual=solution.residual,
+            status_code=solution.status_code,
+            extras={"simplex_weights": solution.weights},
         )
 
     def _of_halves(self, problem: NormalizedGramian, rows: TaskIds | None) -> Weights:
@@ -107,8 +107,8 @@ class SDMGrad(GramianCombiner):
             extras={"simplex_weights": weights},
         )
 
-    def _reduced(self, found: Weights) -> Weights:
-        reduced = super()._reduced(found)
+    def _reduced(self, weights: Weights) -> Weights:
+        reduced = super()._reduced(weights)
         if not self.halves or self.reduction == "mean":
             return reduced
         return Weights(reduced.values / 2, reduced.residual, reduced.status_code, reduced.extras)
@@ -125,16 +125,16 @@ def direction_oriented(problem: NormalizedGramian, lam: float) -> SimplexSolutio
     shifted = shifted + share * share * (problem.mean_norm**2)[..., None, None]
     nonzero = problem.nonzero
     shifted_problem = normalize(torch.where(nonzero[..., :, None] & nonzero[..., None, :], shifted, 0.0))
-    found = min_norm_point(shifted_problem)
+    solution = min_norm_point(shifted_problem)
     # A task whose shifted gradient vanishes is the answer, where the solver would leave it out.
     vanishing = nonzero & ~shifted_problem.nonzero
     first = vanishing.to(torch.float64) * (vanishing.cumsum(-1) == 1)
     some = vanishing.any(-1)
     return SimplexSolution(
-        weights=torch.where(some[..., None], first, found.weights),
-        multipliers=found.multipliers,
-        residual=torch.where(some, 0.0, found.residual),
-        status_code=torch.where(some, int(Status.SOLVED), found.status_code),
+        weights=torch.where(some[..., None], first, solution.weights),
+        multipliers=solution.multipliers,
+        residual=torch.where(some, 0.0, solution.residual),
+        status_code=torch.where(some, int(Status.SOLVED), solution.status_code),
     )
 
 

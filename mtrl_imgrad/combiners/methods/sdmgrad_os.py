@@ -74,13 +74,13 @@ class SDMGradOS(GramianCombiner):
     ) -> Combination:
         """See `Combiner.combine_groups`."""
         groups = groups.to(jacobian[0].device, non_blocking=True)
-        found = self._reduced(self._of_sample(gramian_of_blocks(jacobian), groups))
+        weights = self._reduced(self._of_sample(gramian_of_blocks(jacobian), groups))
         return Combination(
-            gradient=combine_blocks(found.values @ groups.T, jacobian),
-            weights=found.values,
-            residual=found.residual,
-            status_code=found.status_code,
-            extras=found.extras,
+            gradient=combine_blocks(weights.values @ groups.T, jacobian),
+            weights=weights.values,
+            residual=weights.residual,
+            status_code=weights.status_code,
+            extras=weights.extras,
         )
 
     def solve(self, gramian: Tensor, losses: Tensor | None = None, tasks: TaskIds | None = None) -> Weights:
@@ -96,13 +96,13 @@ class SDMGradOS(GramianCombiner):
     def _of_sample(self, gramian: Tensor, groups: Tensor) -> Weights:
         """SDMGrad's weights on the tasks drawn, spread over all K."""
         problem = normalize(gramian)
-        found = direction_oriented(problem, self.lam)
+        solution = direction_oriented(problem, self.lam)
         sampled = problem.weights(
-            drawn_to_mean(found.weights, self.lam),
+            drawn_to_mean(solution.weights, self.lam),
             base=1 / problem.num_tasks,
-            residual=found.residual,
-            status_code=found.status_code,
-            extras={"simplex_weights": found.weights},
+            residual=solution.residual,
+            status_code=solution.status_code,
+            extras={"simplex_weights": solution.weights},
         )
         return Weights(
             values=sampled.values @ groups,

@@ -46,9 +46,9 @@ class UPGrad(GramianCombiner):
         """``[..., K]`` coefficients, each at least 1 / K; see `GramianCombiner.weights`."""
         problem = normalize(gramian)
         unit_gradients = torch.eye(problem.num_tasks, dtype=torch.float64, device=problem.values.device)
-        found = correct(problem.cosines, unit_gradients.expand(problem.values.shape))
-        added = (problem.norms[..., None, :] @ found.added)[..., 0, :] * problem.inverse_norms
-        residual = found.residual.amax(-1)
+        corrections = correct(problem.cosines, unit_gradients.expand(problem.values.shape))
+        added = (problem.norms[..., None, :] @ corrections.added)[..., 0, :] * problem.inverse_norms
+        residual = corrections.residual.amax(-1)
         return problem.weights(
             (1 + added) / problem.num_tasks,
             base=1 / problem.num_tasks,

@@ -62,8 +62,8 @@ def agree_on_call(ranks: Ranks, call: str, first: bool, highest: int, count: int
         highest: see `Agreement`, as for the last; of this rank.
         count: of this rank.
     """
-    found = ranks.gathered(torch.tensor([_digest(call), int(first), highest, count]))
-    digests = found[:, 0].tolist()
+    calls = ranks.gathered(torch.tensor([_digest(call), int(first), highest, count]))
+    digests = calls[:, 0].tolist()
     if _FAILED in digests:
         raise ArgumentError(
             f"rank {digests.index(_FAILED)} of the group could not make this step; its own error says why"
@@ -74,7 +74,7 @@ def agree_on_call(ranks: Ranks, call: str, first: bool, highest: int, count: int
             f"all ranks must make the same step, but rank(s) {different} make another one than rank {ranks.rank}, "
             f"which is {call}"
         )
-    _, anywhere, highest, count = found.amax(0).tolist()
+    _, anywhere, highest, count = calls.amax(0).tolist()
     return Agreement(bool(anywhere), highest, count)
 
 
@@ -86,13 +86,13 @@ def say_error(ranks: Ranks) -> None:
 def agree_on_start(ranks: Ranks, parameters: Iterable[Tensor], state: Mapping[str, Any]) -> None:
     """Check once that the ranks start from the same parameters and the same state of the combiner."""
     weights = _digest([parameter.detach() for parameter in parameters])
-    found = ranks.gathered(torch.tensor([weights, _digest(state)]))
-    if bool((found[:, 0] != found[0, 0]).any()):
+    digests = ranks.gathered(torch.tensor([weights, _digest(state)]))
+    if bool((digests[:, 0] != digests[0, 0]).any()):
         raise ArgumentError(
             "the ranks' parameters differ before the first step: start all of them from rank 0's, for instance by "
             "torch.distributed.broadcast(parameter.data, src=0) for each of model.parameters()"
         )
-    if bool((found[:, 1] != found[0, 1]).any()):
+    if bool((digests[:, 1] != digests[0, 1]).any()):
         raise ArgumentError(
             "the states of the ranks' combiners differ: load the same state_dict on every rank, and give each the same "
             "seed"
@@ -155,8 +155,8 @@ def mean_losses(
     ids = present if tasks is None else [tasks[place] for place in present]
     agreement = agree_on_call(ranks, call, False, max(ids, default=-1), len(losses) if tasks is None else 0)
     here = losses[torch.tensor(present, dtype=torch.int64, device=losses.device)]
-    found = gather_tasks(ranks, ids, [counts[place] for place in present], here, agreement)
-    return found.losses, None if found.complete else found.ids
+    gathered = gather_tasks(ranks, ids, [counts[place] for place in present], here, agreement)
+    return gathered.losses, None if gathered.complete else gathered.ids
 
 
 def check_rows(rows: Sequence[float] | Tensor | None, present: Sequence[bool]) -> list[float]:

@@ -50,8 +50,8 @@ class Exchange:
 
     def all(self, flags: Sequence[bool]) -> list[bool]:
         """Which flags are true on every rank."""
-        found: list[bool] = self.ranks.all(torch.tensor(list(flags))).tolist()
-        return found
+        agreed: list[bool] = self.ranks.all(torch.tensor(list(flags))).tolist()
+        return agreed
 
     def jacobian(self, combiner: Combiner, blocks: Gradients, count: int) -> list[Tensor]:
         """What the combiner is to combine.

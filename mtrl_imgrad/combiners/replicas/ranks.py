@@ -62,9 +62,9 @@ class Ranks:
     def gathered(self, values: Tensor) -> Tensor:
         """``[R, ...]``: the values of every rank."""
         sent = self._sent(values).contiguous()
-        found = sent.new_empty(self.size, *sent.shape)
-        dist.all_gather(list(found.unbind()), sent, group=self.group)
-        return found.to(values.device)
+        received = sent.new_empty(self.size, *sent.shape)
+        dist.all_gather(list(received.unbind()), sent, group=self.group)
+        return received.to(values.device)
 
     def all(self, flags: Tensor) -> Tensor:
         """Where a flag is true on every rank."""
@@ -78,10 +78,10 @@ class Ranks:
         """This rank's slice ``[n]`` of the sum over the ranks of ``values`` [R n]: a reduce-scatter."""
         sent = self._sent(values).contiguous()
         if self._backends.get(sent.device.type) == "nccl":
-            found = sent.new_empty(len(sent) // self.size)
+            received = sent.new_empty(len(sent) // self.size)
             reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-            reduce_scatter(found, sent, group=self.group)
-            return found.to(values.device)
+            reduce_scatter(received, sent, group=self.group)
+            return received.to(values.device)
         # Older Gloo has no reduce-scatter. This moves as much, and adds in the order of the ranks.
         parts = torch.empty_like(sent)
         dist.all_to_all_single(parts, sent, group=self.group)

@@ -82,15 +82,15 @@ class Slicing:
         return torch.nn.functional.pad(vector, (0, -len(vector) % self.ranks.size))
 
     def _restore(self, vectors: Sequence[Tensor]) -> list[Tensor]:
-        found: list[Tensor] = [torch.empty(0)] * len(self._like)
+        tensors: list[Tensor] = [torch.empty(0)] * len(self._like)
         for places, vector in zip(self._vectors.values(), vectors, strict=True):
             start = 0
             for place in places:
                 real = as_real(self._like[place])
                 piece = vector[start : start + real.numel()].view(real.shape)
-                found[place] = torch.view_as_complex(piece) if self._like[place].is_complex() else piece
+                tensors[place] = torch.view_as_complex(piece) if self._like[place].is_complex() else piece
                 start += real.numel()
-        return found
+        return tensors
 
 
 def as_real(tensor: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.solvers.candidates import find_candidate, minimum_candidate
 from mtrl_imgrad.combiners.solvers.optimality import (
     ROUNDING,
-    Found,
+    Answer,
     Problem,
     Rows,
     best_vertex,
@@ -36,7 +36,7 @@ _STEPS = (0.5, 0.25, 0.0625)
 """Places tried on the projected arc, beside its end and its first corner."""
 
 
-def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
+def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Answer:
     """Minimise ``(b'z + q |z|_C) / a'z`` over z >= 0.
 
     Arguments as for `mtrl_imgrad.combiners.solvers.optimality.pose`.
@@ -71,16 +71,16 @@ def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Found:
     return answer.row(problem.scale)
 
 
-def _checked_candidate(problem: Problem, candidate: Tensor | None) -> Found | None:
+def _checked_candidate(problem: Problem, candidate: Tensor | None) -> Answer | None:
     """A candidate [K + 1] of y and objective, if it meets the conditions."""
     if candidate is None:
         return None
     rows = proof(problem, candidate[None, :-1], candidate[-1:, None], attained=True)
-    found = check(problem, rows, rows.z)
-    return found if bool(found.done) else None
+    checked = check(problem, rows, rows.z)
+    return checked if bool(checked.done) else None
 
 
-def certify(C: Tensor, a: Tensor, b: Tensor, q: Tensor, z: Tensor) -> Found:
+def certify(C: Tensor, a: Tensor, b: Tensor, q: Tensor, z: Tensor) -> Answer:
     """Check the optimality conditions at a given ``z`` [..., K]; the other arguments as for `minimise`."""
     problem = pose(C, a, b, q)
     point = evaluate(problem, z[..., None, :])
@@ -111,18 +111,18 @@ def _pick(rows: Tensor, index: Tensor) -> Tensor:
     return rows.gather(-2, index[..., None].expand(*index.shape, rows.shape[-1]))
 
 
-def _first(answer: Found, found: Found) -> Found:
-    """``answer`` where it is done, else the first row of ``found`` that is done, else its row 0; N = 1."""
-    if found.done.shape[-1] > 1:
-        index = found.done.to(torch.int8).argmax(-1, keepdim=True)
-        z, y = _pick(found.z, index), _pick(found.y, index)
-        found = Found(z, y, found.violation.gather(-1, index), found.done.any(-1, keepdim=True))
+def _first(answer: Answer, rows: Answer) -> Answer:
+    """``answer`` where it is done, else the first row of ``rows`` that is done, else its row 0; N = 1."""
+    if rows.done.shape[-1] > 1:
+        index = rows.done.to(torch.int8).argmax(-1, keepdim=True)
+        z, y = _pick(rows.z, index), _pick(rows.y, index)
+        rows = Answer(z, y, rows.violation.gather(-1, index), rows.done.any(-1, keepdim=True))
     keep = answer.done[..., None]
-    return Found(
-        torch.where(keep, answer.z, found.z),
-        torch.where(keep, answer.y, found.y),
-        torch.where(answer.done, answer.violation, found.violation),
-        answer.done | found.done,
+    return Answer(
+        torch.where(keep, answer.z, rows.z),
+        torch.where(keep, answer.y, rows.y),
+        torch.where(answer.done, answer.violation, rows.violation),
+        answer.done | rows.done,
     )
 
 
@@ -190,11 +190,11 @@ def _search(problem: Problem, point: Rows, closed: Tensor, inner: Tensor) -> Ten
     first = reach.amin(-1, keepdim=True).clamp_max(1.0)
     corner = torch.where(reach <= first, 0.0, point.y + first * move)
     arcs = [inner, corner, *(point.y + step * move for step in _STEPS)]
-    found = torch.cat([closed, *arcs], -2).clamp_min(0)
-    length = dot(found @ problem.C, found).clamp_min(0).sqrt()
-    objective = ((dot(found, problem.b) + problem.q * length) / dot(found, problem.a))[..., 0]
+    points = torch.cat([closed, *arcs], -2).clamp_min(0)
+    length = dot(points @ problem.C, points).clamp_min(0).sqrt()
+    objective = ((dot(points, problem.b) + problem.q * length) / dot(points, problem.a))[..., 0]
     lowest, best = torch.where(torch.isfinite(objective), objective, torch.inf).min(-1, keepdim=True)
     # Up to rounding an equal objective will do: the step to the first corner then at least drops a task.
     size = point.y.sum(-1, keepdim=True) + dot(problem.size, point.z)
     limit = point.nu + ROUNDING / 8 * size / dot(problem.a, point.z)
-    return torch.where(lowest[..., None] <= limit, _pick(found, best), point.z)
+    return torch.where(lowest[..., None] <= limit, _pick(points, best), point.z)

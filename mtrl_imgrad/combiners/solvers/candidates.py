@@ -37,10 +37,10 @@ def find_candidate(method: Method, *data: Tensor | float) -> Tensor | None:
         return None
     try:
         with np.errstate(all="ignore"):
-            found = method(*arrays)
+            candidate = method(*arrays)
     except np.linalg.LinAlgError:
         return None
-    return None if found is None else torch.from_numpy(found)
+    return None if candidate is None else torch.from_numpy(candidate)
 
 
 def minimum_candidate(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray) -> np.ndarray | None:

@@ -45,9 +45,9 @@ def cvxpy_dual(problem: NormalizedGramian, linear: Tensor, radius: Tensor) -> Si
     masks = problem.nonzero.reshape(-1, num_tasks).cpu().numpy()
     rows = [_solve_one(*one) for one in zip(matrices, linears, radii, masks, strict=True)]
     weights = torch.from_numpy(np.stack(rows)).reshape(shape).to(problem.values.device)
-    found = check_dual(problem, linear, radius, weights)
-    status = torch.where(found.residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
-    return replace(found, status_code=problem.status_code(status))
+    solution = check_dual(problem, linear, radius, weights)
+    status = torch.where(solution.residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
+    return replace(solution, status_code=problem.status_code(status))
 
 
 def cvxpy_bargain(problem: NormalizedGramian) -> PowerFairSolution:
@@ -61,9 +61,9 @@ def cvxpy_bargain(problem: NormalizedGramian) -> PowerFairSolution:
     masks = problem.nonzero.reshape(-1, shape[-1]).cpu().numpy()
     rows = [_bargain_one(*one) for one in zip(matrices, masks, strict=True)]
     z = torch.from_numpy(np.stack(rows)).reshape(shape).to(problem.values.device)
-    found = check_balance(problem, z)
-    status = torch.where(found.residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
-    return replace(found, status_code=problem.status_code(status))
+    solution = check_balance(problem, z)
+    status = torch.where(solution.residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
+    return replace(solution, status_code=problem.status_code(status))
 
 
 def _bargain_one(cosines: np.ndarray, nonzero: np.ndarray) -> np.ndarray:
@@ -71,9 +71,9 @@ def _bargain_one(cosines: np.ndarray, nonzero: np.ndarray) -> np.ndarray:
     z = cp.Variable(int(nonzero.sum()))
     objective = cp.sum_squares(_root(cosines[np.ix_(nonzero, nonzero)]) @ z) / 2 - cp.sum(cp.log(z))
     cp.Problem(cp.Minimize(objective)).solve(solver=cp.CLARABEL)
-    found = np.zeros(len(nonzero))
-    found[nonzero] = np.nan if z.value is None else z.value
-    return found
+    solution = np.zeros(len(nonzero))
+    solution[nonzero] = np.nan if z.value is None else z.value
+    return solution
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def _solve_one(matrix: np.ndarray, linear: np.ndarray, radius: float, nonzero: n
     w = cp.Variable(int(nonzero.sum()), nonneg=True)
     objective = cp.Minimize(linear[nonzero] @ w + float(radius) * cp.norm(root @ w))
     cp.Problem(objective, [cp.sum(w) == 1]).solve(solver=cp.CLARABEL)
-    found = np.full(len(nonzero), np.nan if w.value is None else 0.0)
+    weights = np.full(len(nonzero), np.nan if w.value is None else 0.0)
     if w.value is not None:
-        found[nonzero] = np.clip(w.value, 0, None)
-    return found / found.sum()
+        weights[nonzero] = np.clip(w.value, 0, None)
+    return weights / weights.sum()

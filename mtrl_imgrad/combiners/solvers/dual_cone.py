@@ -141,10 +141,10 @@ def _exchange(C: Tensor, start: _Start, systems: Systems, state: _State) -> _Sta
     y = balanced.clamp_min(0)
     gain, noise = _gains(C, start, y)
     right = (gain >= -noise) & ((y == 0) | (gain <= noise))
-    found = right.all(-1, keepdim=True) & ~state.done
+    solved = right.all(-1, keepdim=True) & ~state.done
     gain, noise = _gains(C, start, balanced)
     free = torch.where(state.free, balanced > 0, gain < -noise)
-    return _State(torch.where(found, y, state.y), free, state.done | found)
+    return _State(torch.where(solved, y, state.y), free, state.done | solved)
 
 
 def _one_at_a_time(C: Tensor, start: _Start, systems: Systems, state: _State) -> _State:
@@ -160,5 +160,5 @@ def _one_at_a_time(C: Tensor, start: _Start, systems: Systems, state: _State) ->
     loses = whole & ~state.free & (gain < -noise)
     worst = torch.where(loses, gain, torch.inf).argmin(-1, keepdim=True)
     enters = loses & torch.zeros_like(loses).scatter(-1, worst, True)
-    found = whole & ~loses.any(-1, keepdim=True)
-    return _State(y, (state.free & (y > 0)) | enters, state.done | found)
+    solved = whole & ~loses.any(-1, keepdim=True)
+    return _State(y, (state.free & (y > 0)) | enters, state.done | solved)

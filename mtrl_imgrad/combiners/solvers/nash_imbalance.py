@@ -155,8 +155,8 @@ def _certified(C: Tensor, cost: Tensor, z: Tensor) -> _Point:
     rows = torch.where(active[..., None], jacobian * z[..., None, :], 0.0)
     system = rows @ rows.mT + torch.diag_embed(torch.where(active, 0.0, 1.0))
     factor = torch.linalg.cholesky_ex(system)[0]
-    found = substitute(factor, (rows @ (z * cost)[..., None]))[..., 0]
-    multipliers = torch.where(active, found, 0.0)
+    solved = substitute(factor, (rows @ (z * cost)[..., None]))[..., 0]
+    multipliers = torch.where(active, solved, 0.0)
     residual = _residual(C, cost, z, multipliers)
     return _Point(z, multipliers, torch.where(torch.isfinite(residual), residual, torch.inf))
 

@@ -20,7 +20,7 @@ _LARGEST_NOISE = 1e-6
 _TINY = 1e-300
 
 
-class Found(NamedTuple):
+class Answer(NamedTuple):
     """An answer with its proof. Leading dimensions as the problem's; rows keep their dimension N.
 
     Attributes:
@@ -35,10 +35,10 @@ class Found(NamedTuple):
     violation: Tensor
     done: Tensor
 
-    def row(self, scale: Tensor) -> Found:
+    def row(self, scale: Tensor) -> Answer:
         """The answer without its dimension N = 1, the violation made relative to ``scale`` [..., 1, 1]."""
         violation = self.violation.clamp_min(0) / scale[..., 0]
-        return Found(self.z[..., 0, :], self.y[..., 0, :], violation[..., 0], self.done[..., 0])
+        return Answer(self.z[..., 0, :], self.y[..., 0, :], violation[..., 0], self.done[..., 0])
 
 
 class Problem(NamedTuple):
@@ -150,8 +150,8 @@ def _noise(problem: Problem, z: Tensor, stretch: Tensor) -> Tensor:
     return torch.minimum(noise, problem.cap)
 
 
-def check(problem: Problem, rows: Rows, z: Tensor) -> Found:
+def check(problem: Problem, rows: Rows, z: Tensor) -> Answer:
     """Which of the rows prove that the z of the same row is optimal; N is kept."""
     violation = -rows.slack
     done = (violation <= rows.noise).all(-1)
-    return Found(z, rows.y, violation.amax(-1), done)
+    return Answer(z, rows.y, violation.amax(-1), done)

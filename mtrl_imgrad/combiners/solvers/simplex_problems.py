@@ -16,7 +16,7 @@ from mtrl_imgrad.combiners.gramian import check_tensor
 from mtrl_imgrad.combiners.printing import as_line, numbers_text
 from mtrl_imgrad.combiners.solvers.active_set import certify, minimise
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
-from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Found
+from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Answer
 from mtrl_imgrad.combiners.weights import Status
 from mtrl_imgrad.errors import ArgumentError
 
@@ -62,9 +62,9 @@ def min_norm_point(gramian: Tensor | NormalizedGramian) -> SimplexSolution:
     problem = gramian if isinstance(gramian, NormalizedGramian) else normalize(gramian)
     zeros = torch.zeros_like(problem.norms)
     ones = torch.ones_like(problem.scale)
-    found = minimise(problem.cosines, problem.inverse_norms, zeros, ones)
+    minimum = minimise(problem.cosines, problem.inverse_norms, zeros, ones)
     # Stationarity of the length is that of its square divided by the length, which is 1 / sum(y).
-    return _solution(problem, found, found.violation / found.y.sum(-1), SQUARED_TOLERANCE)
+    return _solution(problem, minimum, minimum.violation / minimum.y.sum(-1), SQUARED_TOLERANCE)
 
 
 def conflict_averse_dual(gramian: Tensor | NormalizedGramian, linear: Tensor, radius: Tensor) -> SimplexSolution:
@@ -81,11 +81,11 @@ def conflict_averse_dual(gramian: Tensor | NormalizedGramian, linear: Tensor, ra
     """
     problem, linear, radius = _in_units(gramian, linear, radius)
     scaled = linear * problem.inverse_norms
-    found = minimise(problem.cosines, problem.inverse_norms, scaled, radius)
+    minimum = minimise(problem.cosines, problem.inverse_norms, scaled, radius)
     # Unproven and of length zero: the direction of the weighted gradient is rounding error, so none is followed.
-    vanishes = ~found.done & (found.y.sum(-1) * VANISHING >= radius * (1 - VANISHING))
-    found = found._replace(y=torch.where(vanishes[..., None], 0.0, found.y))
-    return _solution(problem, found, found.violation, TOLERANCE)
+    vanishes = ~minimum.done & (minimum.y.sum(-1) * VANISHING >= radius * (1 - VANISHING))
+    minimum = minimum._replace(y=torch.where(vanishes[..., None], 0.0, minimum.y))
+    return _solution(problem, minimum, minimum.violation, TOLERANCE)
 
 
 def check_dual(gramian: Tensor | NormalizedGramian, linear: Tensor, radius: Tensor, weights: Tensor) -> SimplexSolution:
@@ -93,8 +93,8 @@ def check_dual(gramian: Tensor | NormalizedGramian, linear: Tensor, radius: Tens
     problem, linear, radius = _in_units(gramian, linear, radius)
     scaled = linear * problem.inverse_norms
     z = weights.double() * problem.norms
-    found = certify(problem.cosines, problem.inverse_norms, scaled, radius, z)
-    return _solution(problem, found, found.violation, TOLERANCE)
+    minimum = certify(problem.cosines, problem.inverse_norms, scaled, radius, z)
+    return _solution(problem, minimum, minimum.violation, TOLERANCE)
 
 
 def _in_units(
@@ -110,8 +110,8 @@ def _in_units(
     return problem, linear.double() / problem.scale[..., None], radius.double() / problem.scale.sqrt()
 
 
-def _solution(problem: NormalizedGramian, found: Found, residual: Tensor, tolerance: float) -> SimplexSolution:
-    weights = problem.inverse_norms * found.z
+def _solution(problem: NormalizedGramian, minimum: Answer, residual: Tensor, tolerance: float) -> SimplexSolution:
+    weights = problem.inverse_norms * minimum.z
     weights = weights / weights.sum(-1, keepdim=True)
-    status = torch.where(found.done | (residual <= tolerance), int(Status.SOLVED), int(Status.INACCURATE))
-    return SimplexSolution(weights, problem.inverse_norms * found.y, residual, problem.status_code(status))
+    status = torch.where(minimum.done | (residual <= tolerance), int(Status.SOLVED), int(Status.INACCURATE))
+    return SimplexSolution(weights, problem.inverse_norms * minimum.y, residual, problem.status_code(status))

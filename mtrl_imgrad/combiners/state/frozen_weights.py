@@ -34,35 +34,35 @@ class FrozenWeights:
         self.period = period
         self._age = 0
         self._tasks: list[int] = []
-        self._found: Weights | None = None
+        self._weights: Weights | None = None
         self._looked = False
 
     def due(self, tasks: TaskIds | None) -> bool:
         """Whether the next step must solve."""
-        if self._found is not None and not self._looked:
+        if self._weights is not None and not self._looked:
             self._looked = True
-            if self._found.status == Status.NON_FINITE:
-                self._found = None
-        if self._found is None or self._age >= self.period:
+            if self._weights.status == Status.NON_FINITE:
+                self._weights = None
+        if self._weights is None or self._age >= self.period:
             return True
         return tasks is not None and not set(tasks) <= set(self._tasks)
 
-    def keep(self, found: Weights, tasks: TaskIds | None) -> Weights:
+    def keep(self, weights: Weights, tasks: TaskIds | None) -> Weights:
         """Take over the answer of a solved step, and hand it on."""
-        ids = list(range(found.values.shape[-1])) if tasks is None else list(tasks)
-        before = self._found
+        ids = list(range(weights.values.shape[-1])) if tasks is None else list(tasks)
+        before = self._weights
         if before is None or ids != self._tasks:
             self._looked = False
-            self._found = dataclasses.replace(found, extras={})
+            self._weights = dataclasses.replace(weights, extras={})
         else:
-            device, failed = found.values.device, found.status_code == int(Status.NON_FINITE)
-            self._found = Weights(
-                values=torch.where(failed, before.values.to(device), found.values),
-                residual=torch.where(failed, before.residual.to(device), found.residual),
-                status_code=torch.where(failed, before.status_code.to(device), found.status_code),
+            device, failed = weights.values.device, weights.status_code == int(Status.NON_FINITE)
+            self._weights = Weights(
+                values=torch.where(failed, before.values.to(device), weights.values),
+                residual=torch.where(failed, before.residual.to(device), weights.residual),
+                status_code=torch.where(failed, before.status_code.to(device), weights.status_code),
             )
         self._age, self._tasks = 1, ids
-        return found
+        return weights
 
     def recall(self, like: Tensor, tasks: TaskIds | None) -> Weights:
         """The weights for a step between.
@@ -71,32 +71,32 @@ class FrozenWeights:
             like: ``[K]`` on the device that the weights are wanted on.
             tasks: K task ids among those that the weights were found for, or None for all of them.
         """
-        assert self._found is not None, "the caller asked `due`"
+        assert self._weights is not None, "the caller asked `due`"
         if tasks is None and len(self._tasks) != like.shape[-1]:
             raise ArgumentError(
                 f"weights were found for {len(self._tasks)} tasks, got {like.shape[-1]}; `tasks` must say which"
             )
         self._age += 1
-        found = self._found
-        values = found.values.to(like.device)
+        weights = self._weights
+        values = weights.values.to(like.device)
         if tasks is not None:
             rows = index_of(map(self._tasks.index, tasks), like.device)
             values = values[rows] * (len(self._tasks) / len(rows))
         return Weights(
             values=values,
-            residual=found.residual.to(like.device),
-            status_code=found.status_code.to(like.device),
+            residual=weights.residual.to(like.device),
+            status_code=weights.status_code.to(like.device),
         )
 
     def get_state(self) -> dict[str, Any]:
         """Age, task ids, and the weights with their certificate (None before the first step)."""
-        found = self._found
+        weights = self._weights
         return {
             "age": self._age,
             "tasks": list(self._tasks),
-            "values": None if found is None else found.values.clone(),
-            "residual": None if found is None else found.residual.clone(),
-            "status_code": None if found is None else found.status_code.clone(),
+            "values": None if weights is None else weights.values.clone(),
+            "residual": None if weights is None else weights.residual.clone(),
+            "status_code": None if weights is None else weights.status_code.clone(),
         }
 
     def set_state(self, new_state: Any, /) -> None:
@@ -107,7 +107,7 @@ class FrozenWeights:
         if values is not None and not (isinstance(values, Tensor) and values.shape == (len(tasks),)):
             raise ArgumentError(f"frozen weights must hold one value for each of {len(tasks)} tasks")
         self._age, self._tasks = int(new_state["age"]), [int(task) for task in tasks]
-        self._found, self._looked = None, False
+        self._weights, self._looked = None, False
         if values is not None:
             residual, status_code = new_state["residual"].clone(), new_state["status_code"].clone()
-            self._found = Weights(values.to(torch.float64, copy=True), residual, status_code)
+            self._weights = Weights(values.to(torch.float64, copy=True), residual, status_code)

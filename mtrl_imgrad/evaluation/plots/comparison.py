@@ -132,7 +132,7 @@ def _draw_all(axes: Axes, series: Sequence[Series], seeds: bool) -> tuple[float,
 
 def _labels(runs: Runs) -> list[str]:
     """Labels with their number of seeds."""
-    return [f"{label} ({len(found)} seed{'s' if len(found) > 1 else ''})" for label, found in runs.items()]
+    return [f"{label} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})" for label, seeds in runs.items()]
 
 
 def _mean_caption(runs: Runs, known: NDArray[np.bool_], confidence: float) -> str:
@@ -160,5 +160,5 @@ def _task_caption(runs: Runs, returns: bool) -> str:
 
 def _seeds(runs: Runs) -> tuple[bool, bool]:
     """Whether a label has several seeds, and whether one has a single one."""
-    counts = [len(found) for found in runs.values()]
+    counts = [len(seeds) for seeds in runs.values()]
     return max(counts) > 1, min(counts) == 1

@@ -62,6 +62,6 @@ def spread(heights: Sequence[float], gap: float) -> NDArray[np.float64]:
             pools[-2:] = [((low * m + high * n) / (m + n), m + n)]
     top = max(1.02 - gap * (len(order) - 1), -0.02)
     placed = np.clip(np.concatenate([np.full(n, height) for height, n in pools]), -0.02, top)
-    found = np.empty(len(order))
-    found[order] = placed + gap * np.arange(len(order))
-    return found
+    places = np.empty(len(order))
+    places[order] = placed + gap * np.arange(len(order))
+    return places

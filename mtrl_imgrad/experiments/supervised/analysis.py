@@ -79,15 +79,15 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     Raises:
         ArgumentError: if a folder holds no run of several tasks.
     """
-    found = []
+    run_dirs = []
     for folder in folders:
         inside = sorted((folder / "runs").rglob("diagnostics.csv"))
         here = [folder / "diagnostics.csv"] if (folder / "diagnostics.csv").exists() else inside
         runs = [path.parent for path in here if len(load_config(path.parent / "config.yaml").data.tasks) != 1]
         if not runs:
             raise ArgumentError(f"{folder} holds no run of several tasks with diagnostics.csv")
-        found += runs
-    return found
+        run_dirs += runs
+    return run_dirs
 
 
 def read_run(folder: Path) -> RunLog:
@@ -281,19 +281,19 @@ def _print(summaries: Mapping[str, Summary], console: Console) -> None:
     table.add_column("run", overflow="fold")
     for name in ("steps", "cos θ", "imba-\nlance", "Spear-\nman", "con-\nflicts", "Pareto\nfailures", "progress\ngap"):
         table.add_column(name, justify="right", no_wrap=True)
-    for label, found in summaries.items():
+    for label, summary in summaries.items():
         table.add_row(
             label,
-            str(found.logged),
-            f"{found.cos_theta:.3f}",
-            f"{found.imbalance:.1f}",
-            _or_dash(found.correlation, "+.2f"),
-            f"{found.conflict:.0%}",
-            _or_dash(found.pareto_failures, ".1%"),
-            _or_dash(found.progress_gap, ".3f"),
+            str(summary.logged),
+            f"{summary.cos_theta:.3f}",
+            f"{summary.imbalance:.1f}",
+            _or_dash(summary.correlation, "+.2f"),
+            f"{summary.conflict:.0%}",
+            _or_dash(summary.pareto_failures, ".1%"),
+            _or_dash(summary.progress_gap, ".3f"),
         )
     console.print(table)
-    if any(found.logged < MIN_POINTS for found in summaries.values()):
+    if any(summary.logged < MIN_POINTS for summary in summaries.values()):
         console.print(f"No correlation is stated for fewer than {MIN_POINTS} logged steps; lower --log-every for more.")
 
 

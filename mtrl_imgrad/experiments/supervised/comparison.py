@@ -71,8 +71,8 @@ def mean_rank(rows: Mapping[str, Results], higher_is_better: Signs) -> dict[str,
         raise ArgumentError("rows must hold at least one method, got none")
     signs = np.array([1 if higher else -1 for task in higher_is_better.values() for higher in task.values()])
     scores = np.array([_flat(row, higher_is_better, f"method {method!r}") for method, row in rows.items()]) * signs
-    for method, found in zip(rows, np.isfinite(scores).all(axis=1), strict=True):
-        if not found:
+    for method, is_finite in zip(rows, np.isfinite(scores).all(axis=1), strict=True):
+        if not is_finite:
             raise NonFiniteError(f"method {method!r} has a metric that is not finite, so that it has no rank")
     from scipy.stats import rankdata
 

@@ -178,10 +178,10 @@ class ComparisonReport:
         places = [(task, metric) for task, metrics in self.higher_is_better.items() for metric in metrics]
         if len(places) <= _MAX_COLUMNS:
             return {metric: (self.higher_is_better[task][metric], [(task, metric)]) for task, metric in places}
-        found: dict[str, tuple[bool, list[tuple[str, str]]]] = {}
+        groups: dict[str, tuple[bool, list[tuple[str, str]]]] = {}
         for task, metric in places:
-            found.setdefault(metric, (self.higher_is_better[task][metric], []))[1].append((task, metric))
-        return {f"mean {metric} of {len(group)}": (higher, group) for metric, (higher, group) in found.items()}
+            groups.setdefault(metric, (self.higher_is_better[task][metric], []))[1].append((task, metric))
+        return {f"mean {metric} of {len(group)}": (higher, group) for metric, (higher, group) in groups.items()}
 
     def _ranks(self) -> dict[str, float]:
         """Mean rank among the multi-task methods, by the means over seeds; none where a metric is NaN."""

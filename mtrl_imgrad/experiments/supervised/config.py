@@ -199,5 +199,5 @@ def load_config(path: str | Path) -> SupervisedConfig:
 
 def _first(*values: float | None) -> float | None:
     """The first that is not None; infinity stands for none at all."""
-    found = next((value for value in values if value is not None), None)
-    return None if found == math.inf else found
+    first = next((value for value in values if value is not None), None)
+    return None if first == math.inf else first

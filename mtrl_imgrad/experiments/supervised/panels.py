@@ -63,7 +63,7 @@ def draw_panel(
     figure = new_figure(2.2 * columns, (2.2 * height / width + 0.12) * len(shown) * len(images) + 0.3, _DPI)
     grid = figure.subplots(len(shown) * len(images), columns, squeeze=False)
     for b, image in enumerate(images):
-        for r, (row, found) in enumerate(shown.items()):
+        for r, (row, drawn) in enumerate(shown.items()):
             axes = grid[b * len(shown) + r]
             for cell in axes:
                 cell.set_axis_off()
@@ -75,9 +75,9 @@ def draw_panel(
                 name = row.replace(":", ":\n").replace(",", ",\n")
                 axes[0].text(0.96, 0.5, name, va="center", ha="right", fontsize=8, transform=axes[0].transAxes)
             for axis, task in zip(axes[1:], dense, strict=False):
-                axis.imshow(_show(task, found, targets, b), interpolation="nearest")
+                axis.imshow(_show(task, drawn, targets, b), interpolation="nearest")
             if of_images:
-                lines = [text for task in of_images if (text := str(_show(task, found, targets, b)))]
+                lines = [text for task in of_images if (text := str(_show(task, drawn, targets, b)))]
                 axes[-1].text(0, 1, "\n".join(lines) or "none", va="top", fontsize=6, transform=axes[-1].transAxes)
     titles = ["image", *(task.name for task in dense), *[heading][: bool(of_images)]]
     for axis, title in zip(grid[0], titles, strict=True):
@@ -103,13 +103,13 @@ def sample_items(data: Splits | TaskSplits, count: int) -> tuple[Tensor, dict[st
     """
     if isinstance(data, Splits):
         return _spread(data.evaluation["val"], count)
-    found = {task: _spread(data.evaluation["val"][task.name], count) for task in data.tasks}
-    size = found[data.tasks[0]][0].shape[1:]
-    drawn = {task: batch for task, batch in found.items() if batch[0].shape[1:] == size}
+    batches = {task: _spread(data.evaluation["val"][task.name], count) for task in data.tasks}
+    size = batches[data.tasks[0]][0].shape[1:]
+    drawn = {task: batch for task, batch in batches.items() if batch[0].shape[1:] == size}
     targets = {
         task.name: torch.cat(
             [
-                items[task.name] if one == task else _unknown(task, found[task][1][task.name], len(images))
+                items[task.name] if one == task else _unknown(task, batches[task][1][task.name], len(images))
                 for one, (images, items) in drawn.items()
             ]
         )
@@ -133,5 +133,5 @@ def _as_targets(predictions: Maps, tasks: Sequence[TaskSpec]) -> dict[str, Tenso
     return {task.name: task.record.as_target(predictions[task.name]) for task in tasks}
 
 
-def _show(task: TaskSpec, found: Maps, targets: Maps, b: int) -> NDArray[Any] | str:
-    return task.record.show(task, found[task.name][b], targets[task.name][b])
+def _show(task: TaskSpec, maps: Maps, targets: Maps, b: int) -> NDArray[Any] | str:
+    return task.record.show(task, maps[task.name][b], targets[task.name][b])

@@ -42,18 +42,18 @@ def combine(combiner: Combiner, inputs: Inputs, options: Options, gradients: Tas
             _check_task_specific(inputs, gradients)
         else:
             _check_tasks(_finite(inputs, gradients), gradients)
-    found = combiner.combine(blocks, gradients.losses, gradients.tasks)
-    check_status(combiner, options, found, gradients.losses)
-    if options.checks_finite and found.status == Status.NON_FINITE:  # though all entries are finite
+    combination = combiner.combine(blocks, gradients.losses, gradients.tasks)
+    check_status(combiner, options, combination, gradients.losses)
+    if options.checks_finite and combination.status == Status.NON_FINITE:  # though all entries are finite
         return _overflown(options, gradients)
-    shared = as_parameters(inputs, found.gradient, gradients)
+    shared = as_parameters(inputs, combination.gradient, gradients)
     task_specific = _task_specific_gradients(
-        gradients, head_weights(combiner, options.heads, found.weights, gradients.losses)
+        gradients, head_weights(combiner, options.heads, combination.weights, gradients.losses)
     )
     if inputs.exchange is not None:
         task_specific = inputs.exchange.sum(inputs.task_specific.tensors, task_specific)
     write_gradients(inputs, options, _through_trunk(inputs, options, shared), task_specific)
-    return replace(found, gradient=filled(inputs.combined, shared))
+    return replace(combination, gradient=filled(inputs.combined, shared))
 
 
 def used_blocks(combiner: Combiner, inputs: Inputs, gradients: TaskGradients) -> list[Tensor]:
@@ -85,14 +85,14 @@ def as_parameters(inputs: Inputs, combined: Tensor | list[Tensor], gradients: Ta
     if len(parts) != len(gradients.blocks):
         rest = iter(parts)
         parts = [block if block is None else next(rest) for block in gradients.blocks]
-    found: list[Tensor | None] = []
+    shaped: list[Tensor | None] = []
     for i, (one, block, part) in enumerate(zip(inputs.combined, gradients.blocks, parts, strict=True)):
         if block is None:
-            found.append(None)
+            shaped.append(None)
             continue
         part = torch.view_as_complex(part.contiguous()) if one.is_complex() else part
-        found.append(part.to_sparse(gradients.sparse[i]) if i in gradients.sparse else part)
-    return found
+        shaped.append(part.to_sparse(gradients.sparse[i]) if i in gradients.sparse else part)
+    return shaped
 
 
 def check_losses(losses: Tensor, tasks: Sequence[int]) -> None:
@@ -102,14 +102,14 @@ def check_losses(losses: Tensor, tasks: Sequence[int]) -> None:
         raise NonFiniteError(f"the loss of task {tasks[int((~finite).nonzero()[0, 0])]} is NaN or infinite")
 
 
-def check_status(combiner: Combiner, options: Options, found: Weights | Combination, losses: Tensor) -> None:
+def check_status(combiner: Combiner, options: Options, answer: Weights | Combination, losses: Tensor) -> None:
     """Raise if the method cannot weigh the losses.
 
     Methods that need more than the losses can weigh any; they are spared the wait.
     """
-    if options.checks_finite and combiner.needs == "losses" and found.status == Status.NOT_POSITIVE:
+    if options.checks_finite and combiner.needs == "losses" and answer.status == Status.NOT_POSITIVE:
         values = ", ".join(f"{loss:.6g}" for loss in losses.tolist())
-        raise ArgumentError(f"{combiner.name} cannot weigh the losses {values}. {found.status.sentence}")
+        raise ArgumentError(f"{combiner.name} cannot weigh the losses {values}. {answer.status.sentence}")
 
 
 def _overflown(options: Options, gradients: TaskGradients) -> Combination:
@@ -122,13 +122,13 @@ def _overflown(options: Options, gradients: TaskGradients) -> Combination:
 
 
 def _task_specific_gradients(gradients: TaskGradients, weights: Tensor) -> list[Tensor | None]:
-    found = []
+    totals = []
     for rows in gradients.task_specific:
         total: Tensor | None = None
         for row, gradient in rows.items():
             total = add(total, gradient * weights[row].to(gradient.device, gradient.dtype.to_real()))
-        found.append(total)
-    return found
+        totals.append(total)
+    return totals
 
 
 def _through_trunk(inputs: Inputs, options: Options, combined: Gradients) -> Gradients:
@@ -136,16 +136,16 @@ def _through_trunk(inputs: Inputs, options: Options, combined: Gradients) -> Gra
     if not inputs.features:
         return combined
     pairs = [(tap, gradient) for tap, gradient in zip(inputs.features, combined, strict=True) if gradient is not None]
-    found: Gradients = [None] * len(inputs.shared.tensors)
+    trunk: Gradients = [None] * len(inputs.shared.tensors)
     if pairs:
-        found = torch.autograd.grad(
+        trunk = torch.autograd.grad(
             [tap for tap, _ in pairs],
             inputs.shared.tensors,
             [gradient.to(tap.dtype) for tap, gradient in pairs],
             retain_graph=options.retain_graph,
             allow_unused=True,
         )
-    return found if inputs.exchange is None else inputs.exchange.sum(inputs.shared.tensors, found)
+    return trunk if inputs.exchange is None else inputs.exchange.sum(inputs.shared.tensors, trunk)
 
 
 def filled(tensors: Sequence[Tensor], gradients: Gradients) -> list[Tensor]:

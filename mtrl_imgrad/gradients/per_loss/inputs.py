@@ -138,15 +138,15 @@ def read_inputs(
     """The lists of parameters, and the representation."""
     if torch.is_inference_mode_enabled():
         raise ArgumentError("backward does not work under torch.inference_mode(), whose tensors take no gradients")
-    found = Inputs(
+    inputs = Inputs(
         shared=_read_parameters("shared", shared),
         task_specific=_read_parameters("task_specific", task_specific),
         ignored=_read_parameters("ignore", ignore),
         features=_read_features(features),
     )
-    if not found.shared.tensors:
+    if not inputs.shared.tensors:
         raise ArgumentError("shared must hold at least one parameter that requires a gradient")
-    return found
+    return inputs
 
 
 def _read_parameters(argument: str, given: Parameters | None) -> ParameterList:
@@ -197,13 +197,13 @@ def _read_features(features: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
     """The representation as a list; empty for none."""
     if not isinstance(features, (Tensor, Sequence, type(None))):
         raise ArgumentError(f"features must be a tensor, or a sequence of tensors, got {type(features).__name__}")
-    found = [] if features is None else [features] if isinstance(features, Tensor) else list(features)
-    for one in found:
+    tensors = [] if features is None else [features] if isinstance(features, Tensor) else list(features)
+    for one in tensors:
         if not isinstance(one, Tensor) or not one.requires_grad or one.is_leaf:
             raise ArgumentError("features must be tensors that were computed from the shared parameters")
-    if len({id(one) for one in found}) != len(found):
+    if len({id(one) for one in tensors}) != len(tensors):
         raise ArgumentError("features must not hold a tensor twice")
-    return found
+    return tensors
 
 
 def read_options(

@@ -167,7 +167,7 @@ def _check_parameter(name: str, tensor: Tensor) -> None:
 def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, Leaf]]) -> None:
     """Raise if all tasks are there and none reaches what is shared: those of a copy, perhaps."""
     shared = {id(tensor) for tensor in inputs.shared.tensors}
-    reached = any(shared & found.keys() for found in leaves.values())
+    reached = any(shared & below.keys() for below in leaves.values())
     if losses.tasks is None and not inputs.features and not reached:
         raise ArgumentError("no loss depends on any parameter of shared: are they those of a copy of the model?")
 
@@ -178,8 +178,8 @@ def _check_forgotten(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None
         return
     listed = {id(tensor) for one in (inputs.shared, inputs.task_specific, inputs.ignored) for tensor in one.tensors}
     forgotten: dict[int, tuple[Leaf, list[int]]] = {}
-    for task, found in leaves.items():
-        for key, leaf in found.items():
+    for task, below in leaves.items():
+        for key, leaf in below.items():
             if key not in listed:
                 forgotten.setdefault(key, (leaf, []))[1].append(task)
     if not forgotten:
@@ -199,8 +199,8 @@ def _check_forgotten(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None
 def _check_bypassed(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None:
     """Raise if a loss reaches a shared parameter past the features: that part of its gradient would be lost."""
     names = _names(inputs.shared)
-    for task, found in leaves.items():
-        for key in found.keys() & names.keys():
+    for task, below in leaves.items():
+        for key in below.keys() & names.keys():
             raise ArgumentError(f"the loss of task {task} reaches {names[key]} on a way that avoids the features")
 
 
@@ -220,7 +220,7 @@ def _unused(inputs: Inputs, reached: set[int]) -> str:
 def _detached(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> str:
     """Tell of tasks whose losses reach no shared parameter, where others do."""
     shared = {id(tensor) for tensor in inputs.shared.tensors}
-    unreached = [task for task, found in leaves.items() if not shared & found.keys()]
+    unreached = [task for task, below in leaves.items() if not shared & below.keys()]
     if not unreached or len(unreached) == len(leaves):
         return ""  # for none at all there is an error
     return f"the loss of task {', '.join(map(str, unreached))} reaches no shared parameter: its gradient is zero there"
@@ -241,13 +241,13 @@ def _owners(tensors: Iterable[Tensor]) -> dict[int, str]:
     Nobody hands that module over, so it is looked for among all objects.
     """
     wanted = {id(tensor) for tensor in tensors}
-    found: dict[int, str] = {}
+    owners: dict[int, str] = {}
     modules = [one for one in gc.get_objects() if issubclass(type(one), nn.Module)]
     for module in sorted(modules, key=lambda module: sum(1 for _ in module.modules())):
         for name, parameter in module.named_parameters():
             if id(parameter) in wanted:
-                found[id(parameter)] = f"{name!r} of {type(module).__name__},"
-    return found
+                owners[id(parameter)] = f"{name!r} of {type(module).__name__},"
+    return owners
 
 
 def _joined(texts: list[str]) -> str:

@@ -97,17 +97,17 @@ def join(
         agree_on_start(ranks, [*inputs.shared.tensors, *inputs.task_specific.tensors], combiner.state_dict())
         combiner.ranks_agree = True
     means = torch.zeros(0, device=inputs.device) if not present.parts else present.values
-    found = gather_tasks(ranks, present.ids, local.rows, means, agreement)
+    gathered = gather_tasks(ranks, present.ids, local.rows, means, agreement)
     with torch.enable_grad():
         parts = dict(zip(present.ids, present.parts, strict=True))
         summands = [
             parts[task] * share if task in parts else torch.zeros((), device=inputs.device, requires_grad=True)
-            for task, share in zip(found.ids, found.shares, strict=True)
+            for task, share in zip(gathered.ids, gathered.shares, strict=True)
         ]
     exchange = inputs.exchange or Exchange(ranks, inputs.combined, bool(inputs.features))
     return (
         replace(inputs, exchange=exchange),
-        Losses(summands, None if found.complete else found.ids, inputs.device, found.losses),
+        Losses(summands, None if gathered.complete else gathered.ids, inputs.device, gathered.losses),
     )
 
 

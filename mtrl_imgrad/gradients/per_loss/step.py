@@ -58,13 +58,13 @@ class Step:
         # Weights and groups are chosen before the gradients are known, which may turn out not to be finite.
         restore = self.combiner.restore_point()
         try:
-            found = self.by_weights() if by_weights else self.by_groups()
+            combination = self.by_weights() if by_weights else self.by_groups()
         except BaseException:
             restore()
             raise
-        if found.skipped:
+        if combination.skipped:
             restore()
-        return found
+        return combination
 
     def _make_some(self, rows: Sequence[int]) -> Combination:
         return replace(self, losses=self.losses.some(rows)).make()
@@ -120,29 +120,29 @@ class Step:
             if self.inputs.exchange is not None:
                 gradients = self.inputs.exchange.row(gradients)
             gathering.add(row, values[0], gradients, [])
-        found = gathering.finish()
-        if not self._is_finite_everywhere(found.blocks):
+        gathered = gathering.finish()
+        if not self._is_finite_everywhere(gathered.blocks):
             return self._without_culprit("a group's mean loss")
-        blocks = used_blocks(self.combiner, self.inputs, found)
+        blocks = used_blocks(self.combiner, self.inputs, gathered)
         combination = self.combiner.combine_groups(blocks, groups, values, self.losses.tasks)
         weights = head_weights(self.combiner, self.options.heads, combination.weights, values)
         task_specific = self._task_specific_gradients(weights)
         if not self._is_finite(task_specific):
             return self._without_culprit("a task's own parameters")
-        shared = as_parameters(self.inputs, combination.gradient, found)
+        shared = as_parameters(self.inputs, combination.gradient, gathered)
         write_gradients(self.inputs, self.options, shared, task_specific)
         return replace(combination, gradient=filled(self.inputs.shared.tensors, shared))
 
     def _gradients(
         self, losses: Sequence[Tensor], tensors: Sequence[Tensor], weights: Tensor, retain_graph: bool
     ) -> list[Tensor | None]:
-        found = gradients_of(losses, tensors, weights, self.options, retain_graph)
-        return [unscaled(gradient, self.options) for gradient in found]
+        scaled = gradients_of(losses, tensors, weights, self.options, retain_graph)
+        return [unscaled(gradient, self.options) for gradient in scaled]
 
     def _summed(self, tensors: list[Tensor], weights: Tensor, retain_graph: bool) -> list[Tensor | None]:
         """Gradients of the weighted sum of the losses, over the rows of all ranks."""
-        found = self._gradients(self.losses.parts, tensors, weights, retain_graph)
-        return found if self.inputs.exchange is None else self.inputs.exchange.sum(tensors, found)
+        summed = self._gradients(self.losses.parts, tensors, weights, retain_graph)
+        return summed if self.inputs.exchange is None else self.inputs.exchange.sum(tensors, summed)
 
     def _task_specific_gradients(self, weights: Tensor) -> list[Tensor | None]:
         task_specific = self.inputs.task_specific.tensors

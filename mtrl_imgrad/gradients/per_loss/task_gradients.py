@@ -64,9 +64,7 @@ class TaskGradients:
             tasks=[self.ids[row] for row in rows],
             losses=self.losses[index],
             blocks=[None if block is None else block[index] for block in self.blocks],
-            task_specific=[
-                {new: found[old] for new, old in enumerate(rows) if old in found} for found in self.task_specific
-            ],
+            task_specific=[{new: own[old] for new, old in enumerate(rows) if old in own} for own in self.task_specific],
             sparse=self.sparse,
         )
 
@@ -96,9 +94,9 @@ class Gathering:
         self.combined[task] = real if before is None else [add(*pair) for pair in zip(before, real, strict=True)]
         self.task_specific.extend({} for _ in range(len(task_specific) - len(self.task_specific)))
         for rows, gradient in zip(self.task_specific, task_specific, strict=True):
-            found = add(rows.get(task), gradient)
-            if found is not None:
-                rows[task] = found
+            total = add(rows.get(task), gradient)
+            if total is not None:
+                rows[task] = total
 
     def finish(self) -> TaskGradients:
         """The gradients gathered, in the order of the task ids unless one batch gave another; empties this."""
@@ -109,7 +107,7 @@ class Gathering:
             tasks=None if self.complete and ids == list(range(len(ids))) else ids,
             losses=torch.stack([self.losses[task] for task in ids]),
             blocks=blocks,
-            task_specific=[{rows[task]: gradient for task, gradient in found.items()} for found in self.task_specific],
+            task_specific=[{rows[task]: gradient for task, gradient in own.items()} for own in self.task_specific],
             sparse={i: dims for i, dims in self._sparse.items() if i not in self._dense},
         )
 
@@ -137,9 +135,9 @@ def differentiate(losses: Losses, inputs: Inputs, options: Options, into: Gather
     for row, (task, loss) in enumerate(zip(losses.ids, losses.parts, strict=True)):
         # Down to features only the heads are freed: the trunk's graph is not visited, and stays.
         retain = options.retain_graph or row < len(losses.parts) - 1
-        found = [unscaled(g, options) for g in gradients_of([loss], tensors, None, options, retain)]
-        combined = found[:split] if inputs.exchange is None else inputs.exchange.row(found[:split])
-        into.add(task, values[row], combined, found[split:])
+        gradients = [unscaled(g, options) for g in gradients_of([loss], tensors, None, options, retain)]
+        combined = gradients[:split] if inputs.exchange is None else inputs.exchange.row(gradients[:split])
+        into.add(task, values[row], combined, gradients[split:])
     into.complete &= losses.tasks is None
 
 
@@ -210,7 +208,7 @@ def _values(gradient: Tensor) -> Tensor:
 
 
 def _by_device(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
-        found.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    return list(found.values())
+        groups.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    return list(groups.values())

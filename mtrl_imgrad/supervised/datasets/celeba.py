@@ -57,7 +57,7 @@ class CelebATree:
         return cls(*(os.path.join(folder, name) for name in names))
 
     @classmethod
-    def found(cls, root: Path) -> CelebATree:
+    def locate(cls, root: Path) -> CelebATree:
         """The tree of ``root``, with the folder that the images really lie in.
 
         Raises:
@@ -113,7 +113,7 @@ class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         self.root = Path(root).expanduser()
         self.split = split
         self.size = size
-        tree = CelebATree.found(self.root)
+        tree = CelebATree.locate(self.root)
         self.attribute_names, rows = read_attributes(self.root / tree.attributes)
         self.file_names = names_of_split(self.root / tree.partition, split, set(rows))
         self._images = self.root / tree.images
@@ -139,5 +139,5 @@ class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 def _named_otherwise(folder: Path, name: str) -> str:
     """Where the same picture lies under another ending."""
     stem = name.rpartition(".")[0]
-    found = next((other for other in (".png", ".jpeg", ".JPG") if (folder / (stem + other)).exists()), None)
-    return f"; {stem}{found} is there, but the papers use the JPEG files" if found else ""
+    suffix = next((other for other in (".png", ".jpeg", ".JPG") if (folder / (stem + other)).exists()), None)
+    return f"; {stem}{suffix} is there, but the papers use the JPEG files" if suffix else ""

@@ -203,8 +203,8 @@ class LayerFolder:
         stored = _load(path)
         self.layer.check_header(stored, path)
         if stored.shape[:2] != self.size:
-            found, expected = list(stored.shape[:2]), list(self.size)
-            raise DatasetError(f"{path}: height and width {found}; expected {expected} as in {self._path(0).name}")
+            actual, expected = list(stored.shape[:2]), list(self.size)
+            raise DatasetError(f"{path}: height and width {actual}; expected {expected} as in {self._path(0).name}")
         with np.errstate(over="ignore"):  # becomes an infinity, which the next line names
             array = stored.astype(np.float32)
         self.layer.check_values(array, path)

@@ -96,15 +96,15 @@ class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def _class_names(self) -> tuple[str, ...]:
         """Those of all sources, which must agree."""
-        found = {name: [one for one in listing(self._source(name)) if "." not in one] for name in self.task_names}
-        first, *others = found
+        classes = {name: [one for one in listing(self._source(name)) if "." not in one] for name in self.task_names}
+        first, *others = classes
         for other in others:
-            if odd := sorted(set(found[first]) ^ set(found[other])):
-                where = first if odd[0] in found[first] else other
+            if odd := sorted(set(classes[first]) ^ set(classes[other])):
+                where = first if odd[0] in classes[first] else other
                 raise DatasetError(f"{self.root}: class {odd[0]!r} is in {where!r} only; expected the same in all")
-        if len(found[first]) < 2:
-            raise DatasetError(f"{self._source(first)}: {len(found[first])} folder(s); expected one for each class")
-        return tuple(found[first])
+        if len(classes[first]) < 2:
+            raise DatasetError(f"{self._source(first)}: {len(classes[first])} folder(s); expected one for each class")
+        return tuple(classes[first])
 
     def _source(self, task: str) -> Path:
         """The folder that holds the classes of a source."""

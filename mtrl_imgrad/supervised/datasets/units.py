@@ -85,5 +85,5 @@ def _check_labels(folder: LayerFolder) -> None:
 
 def _largest(folder: LayerFolder) -> list[float]:
     """Each sampled file's largest finite value; of files without one, none."""
-    found = [array[np.isfinite(array)] for array in folder.sample()]
-    return [float(values.max()) for values in found if values.size]
+    finite = [array[np.isfinite(array)] for array in folder.sample()]
+    return [float(values.max()) for values in finite if values.size]

@@ -76,9 +76,9 @@ class Metric(ABC):
 
     def compute(self) -> dict[str, float]:
         """The metrics by name, with one copy to the host; NaN where nothing was measured."""
-        found = self._results({name: value.double() for name, value in self._sums.items()})
-        values = torch.stack(list(found.values())).tolist()
-        return dict(zip(found, values, strict=True))
+        results = self._results({name: value.double() for name, value in self._sums.items()})
+        values = torch.stack(list(results.values())).tolist()
+        return dict(zip(results, values, strict=True))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(protocol={self.protocol!r})"

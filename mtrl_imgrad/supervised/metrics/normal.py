@@ -66,13 +66,13 @@ class NormalMetric(Metric):
         return {**sums, "histogram": counts_of(bins, mask, _BINS)}
 
     def _results(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
-        found = {name: sums[name] / sums["weight"] for name in _MEANS}
+        means = {name: sums[name] / sums["weight"] for name in _MEANS}
         if self.protocol == "paper":
-            found["ang_median"] = sums["ang_median"] / sums["weight"]
+            means["ang_median"] = sums["ang_median"] / sums["weight"]
         else:
             median = _histogram_median(sums["histogram"])
-            found["ang_median"] = torch.where(found["ang_mean"].isnan(), torch.nan, median)
-        return {name: 100 * found[name] if name in _WITHIN else found[name] for name in self.higher_is_better}
+            means["ang_median"] = torch.where(means["ang_mean"].isnan(), torch.nan, median)
+        return {name: 100 * means[name] if name in _WITHIN else means[name] for name in self.higher_is_better}
 
 
 def _angle_by_tangent(prediction: Tensor, target: Tensor) -> Tensor:
