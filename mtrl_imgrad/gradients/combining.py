@@ -72,7 +72,7 @@ def combine_rows(
     if on_nonfinite == "raise":
         return _combine(combiner, jacobian, heads)
     blocks = [*jacobian.shared.values(), *jacobian.task_specific.values()]
-    finite = finite_rows(blocks, jacobian.losses).tolist()
+    finite = finite_rows(blocks, jacobian.losses).tolist()  # the device sync
     if all(finite):
         return _combine(combiner, jacobian, heads)
     gradients: dict[str, Tensor] = {}  # none for a skipped step

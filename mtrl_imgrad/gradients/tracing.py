@@ -57,6 +57,7 @@ class Traced:
         if not self.execution.trace:
             return self.function(*arguments)
         leaves, structure = pytree.tree_flatten(arguments)
+        # Strides and device count, too: a recorded reshape may be a view for one and a copy for another.
         layout = tuple((leaf.shape, leaf.stride(), leaf.dtype, leaf.device) for leaf in leaves)
         key = (structure, layout, self.execution.compile)
         record = self._records.get(key)
@@ -69,7 +70,7 @@ class Traced:
 
         def flat(*inputs: Tensor) -> list[Any]:
             values, spec = pytree.tree_flatten(self.function(*pytree.tree_unflatten(list(inputs), structure)))
-            specs.append(spec)
+            specs.append(spec)  # the value's structure, known only when the function has run
             return values
 
         try:
@@ -100,4 +101,4 @@ class Traced:
         return getattr(self.function, "__qualname__", str(self.function))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Traced, (self.function, self.execution)
+        return Traced, (self.function, self.execution)  # copies and unpickled ones record anew

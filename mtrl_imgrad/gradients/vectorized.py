@@ -86,7 +86,7 @@ def by_rows(loss: TaskLoss, parameters: Parameters, *rows: Any) -> RowGradients:
         return loss(parameters._replace(shared=shared).of_one_task(task_specific), *map(_as_one_task_sees, task_rows))
 
     differentiate = torch.func.grad_and_value(one_task, argnums=(0, 1), has_aux=True)
-    in_dims = (None, 0, *map(_task_axis, rows))
+    in_dims = (None, 0, *map(_task_axis, rows))  # shared parameters are the same for all tasks
     (shared, task_specific), (losses, aux) = torch.func.vmap(differentiate, in_dims=in_dims)(
         parameters.shared, parameters.task_specific, *rows
     )

@@ -62,6 +62,7 @@ def agree_on_call(ranks: Ranks, call: str, first: bool, highest: int, count: int
         highest: see `Agreement`, as for the last; of this rank.
         count: of this rank.
     """
+    # One all-gather for all four numbers.
     calls = ranks.gathered(torch.tensor([_digest(call), int(first), highest, count]))
     digests = calls[:, 0].tolist()
     if _FAILED in digests:
@@ -188,11 +189,12 @@ def _extended(value: Any, crc: int) -> int:
     if isinstance(value, Tensor):
         crc = zlib.crc32(repr((value.dtype, tuple(value.shape))).encode(), crc)
         flat = value.detach().cpu().contiguous().reshape(-1)
+        # By bytes: NaN equals itself, and -0 is not 0.
         return zlib.crc32(flat.view(torch.uint8).numpy().tobytes(), crc) if flat.numel() else crc
     if isinstance(value, Mapping):
         return _extended([*map(str, value), *value.values()], crc)
     if isinstance(value, (list, tuple)):
         for one in value:
             crc = _extended(one, crc)
-        return zlib.crc32(b"]", crc)
+        return zlib.crc32(b"]", crc)  # [[1], 2] is not [1, [2]]
     return zlib.crc32(repr(value).encode(), crc)

@@ -61,7 +61,7 @@ class Exchange:
             blocks: ``[K, n]`` of the rows kept, or features' ``[K, *shape]``.
             count: K.
         """
-        some = self.ranks.any(self._used)
+        some = self.ranks.any(self._used)  # a parameter that only other ranks' tasks use has a gradient here, too
         if not bool(some.any()):
             raise ArgumentError(f"no loss depends on any {'features' if self._by_features else 'parameter of shared'}")
         self._used = some

@@ -59,6 +59,7 @@ class Slicing:
 
     def whole(self, columns: Sequence[Tensor]) -> list[Tensor]:
         """All columns, as real blocks ``[K, *shape]`` on every rank."""
+        # Task by task: slices are joined as vectors, which have no task axis.
         rows = [self.join([block[k] for block in columns]) for k in range(len(columns[0]))]
         return [as_real(torch.stack(list(parts))) for parts in zip(*rows, strict=True)]
 
@@ -79,12 +80,12 @@ class Slicing:
 
     def _vector(self, values: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         vector = torch.cat([as_real(value).reshape(-1).to(dtype) for value in values])
-        return torch.nn.functional.pad(vector, (0, -len(vector) % self.ranks.size))
+        return torch.nn.functional.pad(vector, (0, -len(vector) % self.ranks.size))  # to equal slices
 
     def _restore(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         tensors: list[Tensor] = [torch.empty(0)] * len(self._like)
         for places, vector in zip(self._vectors.values(), vectors, strict=True):
-            start = 0
+            start = 0  # the padding stays behind at the vector's end
             for place in places:
                 real = as_real(self._like[place])
                 piece = vector[start : start + real.numel()].view(real.shape)

@@ -52,17 +52,18 @@ def minimise(C: Tensor, a: Tensor, b: Tensor, q: Tensor) -> Answer:
         if candidate is not None:
             return candidate.row(problem.scale)
     systems = Systems(problem.C, torch.stack([problem.a, problem.b], -1))
-    point = best_vertex(problem)
+    point = best_vertex(problem)  # a single task is always feasible
     answer = check(problem, point, point.z)
     free = (point.z > 0) | (point.slack < -point.noise)
     for _ in range(_step_limit(C.shape[-1], can_stop)):
         if can_stop and bool(answer.done.all()):
             break
-        h, k = systems.solve(free).unbind(-1)
+        h, k = systems.solve(free).unbind(-1)  # C^-1 a and C^-1 b on each free set
         closed = _closed_form(problem, h, k)
         answer = _first(answer, check(problem, closed, closed.z))
         if can_stop and bool(answer.done.all()):
             break
+        # nu h - k minimises y'Cy / 2 - (nu a - b)'y on the free set; it may prove the point that we stand at.
         inner = proof(problem, point.nu * h - k, point.nu, attained=False)
         answer = _first(answer, check(problem, inner, point.z.expand_as(inner.z)))
         point = evaluate(problem, _search(problem, point, closed.z, point.nu * h - k))
@@ -156,11 +157,12 @@ class Systems:
     def solve(self, free: Tensor) -> Tensor:
         """``C^-1 right`` on each of the free sets ``[..., N, K]``, zero elsewhere; ``[..., N, K, R]``."""
         column = free[..., None]
+        # The identity outside the set, so that sets of any size make one batch.
         system = torch.where(column & free[..., None, :], self._ridged, self._eye)
         factor = torch.linalg.cholesky_ex(system)[0]
         right = torch.where(column, self._right, 0.0)
         solved = substitute(factor, right)
-        rest = torch.where(column, right - self._C @ solved, 0.0)
+        rest = torch.where(column, right - self._C @ solved, 0.0)  # one refinement step, against C without the ridge
         return solved + substitute(factor, rest)
 
 
@@ -175,6 +177,8 @@ def substitute(factor: Tensor, right: Tensor) -> Tensor:
 
 def _closed_form(problem: Problem, h: Tensor, k: Tensor) -> Rows:
     """Optimum of the objective on each free set, cut off at zero; no proof where there is no optimum."""
+    # y = nu h - k, and |y|_C = q is a quadratic equation in nu. Its larger root is taken relative to the vertex of the
+    # parabola, `centre`, so that large numbers do not cancel.
     e = dot(problem.a, h)
     centre = dot(problem.a, k) / e
     offset = k - centre * h
@@ -186,9 +190,9 @@ def _closed_form(problem: Problem, h: Tensor, k: Tensor) -> Rows:
 def _search(problem: Problem, point: Rows, closed: Tensor, inner: Tensor) -> Tensor:
     """The best of the closed forms and the projected arcs to the inner optima, or the point itself."""
     move = inner - point.y
-    reach = torch.where((move < 0) & (point.y > 0), point.y / -move, torch.inf)
+    reach = torch.where((move < 0) & (point.y > 0), point.y / -move, torch.inf)  # where each y reaches zero
     first = reach.amin(-1, keepdim=True).clamp_max(1.0)
-    corner = torch.where(reach <= first, 0.0, point.y + first * move)
+    corner = torch.where(reach <= first, 0.0, point.y + first * move)  # exactly zero there, not to rounding
     arcs = [inner, corner, *(point.y + step * move for step in _STEPS)]
     points = torch.cat([closed, *arcs], -2).clamp_min(0)
     length = dot(points @ problem.C, points).clamp_min(0).sqrt()

@@ -64,7 +64,7 @@ def minimum_candidate(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray
         columns = C[:, chosen]
         given = right[chosen]
         block = columns[chosen]
-        h, k = np.linalg.solve(block, given).T
+        h, k = np.linalg.solve(block, given).T  # as in the active-set method's closed form
         e, m = h @ given
         centre = m / e
         offset = k - centre * h
@@ -74,7 +74,7 @@ def minimum_candidate(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray
             nu = centre + beyond
             part = beyond * h - offset
         else:
-            z = np.maximum(nu * h - k, 0)
+            z = np.maximum(nu * h - k, 0)  # no optimum on this set: the inner optimum, with its objective for nu
             low = (given[:, 1] @ z + q * sqrt(max(z @ block @ z, 0))) / (given[:, 0] @ z)
             nu = min(nu, low)
             part = nu * h - k
@@ -102,7 +102,7 @@ def balance_candidate(C: np.ndarray, log_b: np.ndarray, p: float) -> np.ndarray 
     """
     z = np.exp(log_b / (1 + p))
     hessian = C.copy()
-    diagonal = hessian.reshape(-1)[:: len(C) + 1]
+    diagonal = hessian.reshape(-1)[:: len(C) + 1]  # a view
     unit = diagonal.copy()
     for _ in range(_NEWTON_STEPS):
         curvature = np.exp(log_b - (1 + p) * np.log(z))

@@ -89,13 +89,13 @@ def lift(C: Tensor, gains: Tensor, size: Tensor) -> Correction:
     start = _Start(gains, size)
     gain, noise = _gains(C, start, torch.zeros_like(gains))
     harmed = gain < -noise
-    state = _State(torch.zeros_like(gains), harmed, ~harmed.any(-1, keepdim=True))
+    state = _State(torch.zeros_like(gains), harmed, ~harmed.any(-1, keepdim=True))  # first: push against all harmed
     can_stop = may_ask(state.done)
     for _ in range(_EXCHANGES):
         if can_stop and bool(state.done.all()):
             break
         state = _exchange(C, start, systems, state)
-    state = state._replace(free=torch.zeros_like(harmed))
+    state = state._replace(free=torch.zeros_like(harmed))  # what is not done begins anew, from y = 0
     for _ in range((4 if can_stop else 2) * C.shape[-1]):
         if can_stop and bool(state.done.all()):
             break
@@ -142,7 +142,7 @@ def _exchange(C: Tensor, start: _Start, systems: Systems, state: _State) -> _Sta
     gain, noise = _gains(C, start, y)
     right = (gain >= -noise) & ((y == 0) | (gain <= noise))
     solved = right.all(-1, keepdim=True) & ~state.done
-    gain, noise = _gains(C, start, balanced)
+    gain, noise = _gains(C, start, balanced)  # of the balance itself, negative multipliers included
     free = torch.where(state.free, balanced > 0, gain < -noise)
     return _State(torch.where(solved, y, state.y), free, state.done | solved)
 
@@ -151,7 +151,7 @@ def _one_at_a_time(C: Tensor, start: _Start, systems: Systems, state: _State) ->
     """Move towards the balance of the free set up to the first y that reaches zero; if none does, take a task in."""
     balanced = systems.solve(state.free)[..., 0]
     blocked = state.free & (balanced <= 0)
-    whole = ~blocked.any(-1, keepdim=True)
+    whole = ~blocked.any(-1, keepdim=True)  # the whole step stays feasible
     reach = torch.where(blocked, state.y / (state.y - balanced).clamp_min(_TINY), torch.inf)
     step = reach.amin(-1, keepdim=True).clamp_max(1.0)
     partly = torch.where(blocked & (reach <= step), 0.0, (state.y + step * (balanced - state.y)).clamp_min(0))

@@ -84,7 +84,7 @@ def imbalanced_bargain(problem: NormalizedGramian, mu: Tensor, offset: float) ->
     bargain = nash.status_code == int(Status.SOLVED)
     for _ in range(_rounds(can_stop)):
         cost = gain + mu[..., None] * _slope(C, point.z)
-        settled = _certified(C, cost, point.z)
+        settled = _certified(C, cost, point.z)  # does the last answer solve the program linearised at itself?
         point = _where(settled.residual < point.residual, settled, point)
         done = point.residual <= TOLERANCE
         if can_stop and bool((done | ~bargain).all()):
@@ -153,7 +153,7 @@ def _certified(C: Tensor, cost: Tensor, z: Tensor) -> _Point:
     values, jacobian = _constraints(C, z)
     active = values < 1e-6
     rows = torch.where(active[..., None], jacobian * z[..., None, :], 0.0)
-    system = rows @ rows.mT + torch.diag_embed(torch.where(active, 0.0, 1.0))
+    system = rows @ rows.mT + torch.diag_embed(torch.where(active, 0.0, 1.0))  # identity where not active
     factor = torch.linalg.cholesky_ex(system)[0]
     solved = substitute(factor, (rows @ (z * cost)[..., None]))[..., 0]
     multipliers = torch.where(active, solved, 0.0)
@@ -167,7 +167,7 @@ def _minimise_linear(C: Tensor, cost: Tensor, start: Tensor, can_stop: bool) -> 
     Primal-dual steps for ``multipliers * phi = tau``, tau falling with the gap; each candidate step must keep z,
     ``C z``, phi and the multipliers positive.
     """
-    z = 1.1 * start
+    z = 1.1 * start  # strictly inside: each phi_i grows by 2 log 1.1
     values = _constraints(C, z)[0]
     multipliers = (z * cost).sum(-1, keepdim=True).abs() / z.shape[-1] / values.clamp_min(0.1)
     point = _Point(z, multipliers, torch.full_like(cost[..., 0], torch.inf))
@@ -185,16 +185,17 @@ def _interior_step(C: Tensor, cost: Tensor, point: _Point, trials: Tensor) -> _P
     z, multipliers, _ = point
     values, jacobian = _constraints(C, z)
     product = _times(C, z)
-    tau = 0.1 * (multipliers * values).mean(-1, keepdim=True)
+    tau = 0.1 * (multipliers * values).mean(-1, keepdim=True)  # a tenth of the present gap
     dual = cost - _times(jacobian.mT, multipliers)
     ratio = multipliers / values
+    # Newton's system of cost . z - multipliers . phi(z); the multipliers' own steps are eliminated, by the last term.
     hessian = (
         torch.diag_embed(multipliers / z.square())
         + C @ ((multipliers / product.square())[..., None] * C)
         + jacobian.mT @ (ratio[..., None] * jacobian)
     )
     right = -dual - _times(jacobian.mT, (multipliers * values - tau) / values)
-    root = hessian.diagonal(dim1=-2, dim2=-1).sqrt()
+    root = hessian.diagonal(dim1=-2, dim2=-1).sqrt()  # scaled to a diagonal of ones, as sizes may be far apart
     factor = torch.linalg.cholesky_ex(hessian / (root[..., :, None] * root[..., None, :]))[0]
     move = substitute(factor, (right / root)[..., None])[..., 0] / root
     push = (tau - multipliers * values - multipliers * _times(jacobian, move)) / values
@@ -207,7 +208,7 @@ def _longest_step(C: Tensor, cost: Tensor, point: _Point, move: Tensor, push: Te
     multipliers = point.multipliers[..., None, :] + trials * push[..., None, :]
     product = z @ C
     inside = (z > 0) & (product > 0) & (multipliers > 0)
-    inside &= torch.where(inside, z * product, 0.0) > 1
+    inside &= torch.where(inside, z * product, 0.0) > 1  # phi > 0 without its logarithms
     first = inside.all(-1).to(torch.int8).argmax(-1, keepdim=True)
     possible = inside.all(-1).any(-1, keepdim=True)
     index = first[..., None].expand(*first.shape, z.shape[-1])

@@ -107,19 +107,20 @@ def normalize(gramian: Tensor, mean: Tensor | None = None) -> NormalizedGramian:
     """
     check_gramian(gramian)
     gramian = gramian.detach().double()
-    gramian = 0.5 * (gramian + gramian.mT)
+    gramian = 0.5 * (gramian + gramian.mT)  # matrix products round (i, j) and (j, i) differently
     scale = gramian.diagonal(dim1=-2, dim2=-1).sum(-1) / gramian.shape[-1]
-    finite = torch.isfinite(gramian.sum((-2, -1)))
+    finite = torch.isfinite(gramian.sum((-2, -1)))  # a NaN or inf anywhere is one in the sum
     usable = finite & (scale > _SMALLEST_SCALE)
     eye = torch.eye(gramian.shape[-1], dtype=torch.float64, device=gramian.device)
     scale = torch.where(usable, scale, 1.0)
+    # The solvers never meet NaN or zero: they solve on the identity, and `NormalizedGramian.weights` overrules them.
     values = torch.where(usable[..., None, None], gramian, eye) / scale[..., None, None]
     squares = values.diagonal(dim1=-2, dim2=-1)
     nonzero = squares > ZERO_NORM**2 * squares.amax(-1, keepdim=True)
     norms = torch.where(nonzero, squares, 0.0).sqrt()
     if mean is None:
         mean = torch.full_like(values[..., 0], 1 / gramian.shape[-1])
-    linear = (values * mean[..., None, :]).sum(-1)
+    linear = (values * mean[..., None, :]).sum(-1)  # M mean
     return NormalizedGramian(
         values=values,
         scale=scale,

@@ -69,7 +69,7 @@ def power_fair(problem: NormalizedGramian, alpha: float) -> PowerFairSolution:
     plain = torch.where(nonzero[..., None], cosines, eye)
     systems = torch.cat([plain, plain + RIDGE * eye], -3)
     log_b = (p - 1) * torch.where(nonzero, problem.norms[..., None, :], 1.0).log()
-    z = (log_b / (1 + p)).exp()
+    z = (log_b / (1 + p)).exp()  # the answer for orthogonal gradients
     can_stop = may_ask(cosines)
     if can_stop and problem.values.ndim == 2:
         candidate = find_candidate(balance_candidate, systems[0], log_b[0], p)
@@ -82,7 +82,7 @@ def power_fair(problem: NormalizedGramian, alpha: float) -> PowerFairSolution:
         if can_stop and bool(_settled(done, noise).all()):
             break
         z = torch.where(done, z, z + _step(systems, product, curvature, p, z))
-    exact = systems[..., :1, :, :]
+    exact = systems[..., :1, :, :]  # residuals are those of the problem without a ridge, for both answers
     residual, noise = (part.amax(-1) for part in _residuals(exact, log_b, p, z)[2:])
     solved = residual + noise <= TOLERANCE
     keep = solved[..., :1]
@@ -101,9 +101,9 @@ def check_balance(problem: NormalizedGramian, z: Tensor) -> PowerFairSolution:
 def _solution(
     problem: NormalizedGramian, alpha: float, z: Tensor, residual: Tensor, solved: Tensor
 ) -> PowerFairSolution:
-    w = problem.inverse_norms * z
+    w = problem.inverse_norms * z  # in units of the normalized Gramian
     length = (w * (problem.values @ w[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
-    unit = problem.scale ** (-alpha / (1 + alpha))
+    unit = problem.scale ** (-alpha / (1 + alpha))  # M times s makes w^(1 + 1/alpha) 1 / s of what it was
     status = torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE))
     return PowerFairSolution(
         weights=w * unit[..., None],
