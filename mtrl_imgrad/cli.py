@@ -67,7 +67,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command is, and what it does in a line.
+    """A command's module and class, and its help in a line.
 
     Attributes:
         options: module within `mtrl_imgrad.experiments`, and the class of options, which is called to run. Its

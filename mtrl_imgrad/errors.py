@@ -68,7 +68,7 @@ class UnsupportedError(ArgumentError):
 
 
 class TaskMismatchError(ArgumentError):
-    """Two things that must speak of the same tasks do not (agent and environment, labels and weights)."""
+    """Two things that must be of the same tasks are not (agent and environment, labels and weights)."""
 
 
 class MissingDependencyError(MtrlImgradError, ImportError):

@@ -53,7 +53,7 @@ def install_command(*modules: str) -> str:
 
 
 def require(user: str, *modules: str) -> None:
-    """Hold that modules are installed; none of them is imported.
+    """Check that modules are installed, without importing them.
 
     Args:
         user: what needs them, for the message.

@@ -1,4 +1,4 @@
-"""Argument checks: annotations say what an argument must be, and ``@checked`` holds a call against them.
+"""Argument checks: annotations state the constraints, ``@checked`` checks a call against them.
 
     >>> @checked
     ... def scale(factor: Positive, unit: Literal["m", "km"] = "m") -> float:
@@ -126,7 +126,7 @@ def _checked_function(function: Target) -> Target:
 
 
 class _Names(dict[str, Any]):
-    """What the names in a module's annotations stand for; `Any` for those that only exist for the type checker."""
+    """The names in a module's annotations; `Any` for those that only exist for the type checker."""
 
     def __missing__(self, name: str) -> Any:
         return getattr(builtins, name, Any)

@@ -30,7 +30,7 @@ class Columns(list[Tensor]):
         blocks: of this process.
         peers: who holds the other columns.
         shapes: of the whole blocks without their task axis.
-        own: picks, from one tensor for each of ``shapes``, the entries that lie here; None where nobody knows.
+        own: picks, from one tensor for each of ``shapes``, the entries that lie here; None for features.
     """
 
     def __init__(
@@ -73,5 +73,5 @@ def own_columns(blocks: Sequence[Tensor], draw: Callable[[int], Tensor]) -> list
     whole = [piece.view(shape) for piece, shape in zip(draw(sum(sizes)).split(sizes), shapes, strict=True)]
     if not isinstance(blocks, Columns):
         return whole
-    assert blocks.own is not None, "methods by entry are refused where nobody knows"
+    assert blocks.own is not None, "methods by entry are refused for features"
     return blocks.own(whole)

@@ -1,4 +1,4 @@
-"""What a Gramian tells about the task gradients: norms, cosines, conflicts, and how unbalanced the tasks are."""
+"""Diagnostics of a Gramian: norms of the task gradients, cosines, conflicts, imbalance."""
 
 from __future__ import annotations
 

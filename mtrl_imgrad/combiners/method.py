@@ -1,4 +1,4 @@
-"""What a method is to the rest of the library: what it declares, and the hooks of a step that it defines.
+"""The interface of a method: its declarations, and the hooks of a step that it defines.
 
 Users meet `mtrl_imgrad.combiners.base.Combiner`, which adds the calls of a training loop.
 """
@@ -48,7 +48,7 @@ class Method(Stateful, ABC):
     """Whether `after_step` wants the losses of the same batch after the optimizer's step."""
     by_columns: ClassVar[bool] = False
     """Whether `combine` and `combine_groups` can do with some of the columns, held as `Columns`, and find their part of
-    the combination from them. A class that defines one of the two anew must say so anew."""
+    the combination from them. A class that redefines one of the two must set it again."""
     needs_all_tasks: ClassVar[bool] = False
     """Whether no task may be absent from a step."""
     returns_step: ClassVar[bool] = False
@@ -57,7 +57,7 @@ class Method(Stateful, ABC):
     """Names of the arguments that may hold one value for each task."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Hold the arguments of every method, one's own too, against their annotations."""
+        """Check the arguments of every method, a user's too, against their annotations."""
         super().__init_subclass__(**kwargs)
         checked(cls)
         if "citation" in vars(cls):
@@ -142,7 +142,7 @@ class Method(Stateful, ABC):
         """
 
     def check_num_tasks(self, num_tasks: int) -> None:
-        """Hold the arguments with one value for each task against the number of tasks, as soon as it is known.
+        """Check the number of values of the arguments with one for each task, as soon as K is known.
 
         Args:
             num_tasks: K, absent tasks included.

@@ -1,4 +1,4 @@
-"""What a combiner returns: an update, and how it came about."""
+"""A combiner's answer: an update with its certificate."""
 
 from __future__ import annotations
 

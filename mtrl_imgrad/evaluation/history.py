@@ -43,7 +43,7 @@ class EvaluationHistory:
         the same step as the one before.
 
         Raises:
-            TaskMismatchError: if the report speaks of other tasks, or other tasks have a notion of success.
+            TaskMismatchError: if the report is of other tasks, or other tasks have a notion of success.
             ArgumentError: if it is earlier than the last one.
         """
         if report.task_names != self.task_names:

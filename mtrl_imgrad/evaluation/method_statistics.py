@@ -57,7 +57,7 @@ def probability_of_improvement(
     """The mean over tasks of P(X > Y) + P(X = Y) / 2 for runs X of the first and Y of the second method.
 
     On each task it is the Mann-Whitney U statistic over the number of pairs (Agarwal et al., arXiv:2108.13264). The
-    interval is their stratified bootstrap: the runs of each method are drawn anew on every task.
+    interval is their stratified bootstrap: the runs of each method are redrawn on every task.
 
     Args:
         first: ``[runs, K]`` scores of a method.

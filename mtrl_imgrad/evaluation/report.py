@@ -23,9 +23,9 @@ from mtrl_imgrad.validation import checked
 @checked
 @dataclass(frozen=True, eq=False)
 class SuccessReport:
-    """What an agent did in n episodes of each of K tasks. ``print(report)`` shows a table.
+    """An evaluation: n episodes of each of K tasks. ``print(report)`` shows a table.
 
-    The intervals speak of this agent: of the episodes it might have had, not of other seeds.
+    The intervals are over episodes of this agent, not over seeds.
 
     Attributes:
         task_names: K names.

@@ -66,7 +66,7 @@ def report_html(report: SuccessReport) -> str:
 
 
 def _title(report: SuccessReport, before: SuccessReport | None) -> str:
-    """What the numbers are: how many episodes, what kind of interval, and how the episodes were run."""
+    """A title that explains the numbers: episodes, kind of interval, how the episodes were run."""
     level = f"{100 * report.confidence:g} % intervals"
     if before is None:
         first = f"success in %, {_episodes(report.num_episodes)}, {level}"
@@ -90,7 +90,7 @@ def _legend(report: SuccessReport, ascii_only: bool) -> str:
 
 
 def _note(report: SuccessReport) -> str:
-    """What "-" means, where there is one."""
+    """A note on the meaning of "-", where there is one."""
     count = int(np.isfinite(report.success_rate).sum())
     if count == len(report.task_names):
         return ""

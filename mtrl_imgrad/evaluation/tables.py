@@ -29,7 +29,7 @@ def success_table(
         ascii_only: for terminals that cannot show blocks.
 
     Raises:
-        TaskMismatchError: if ``before`` speaks of other tasks.
+        TaskMismatchError: if ``before`` is of other tasks.
     """
     return report_table(report, before, width, ascii_only)
 
@@ -44,7 +44,7 @@ def markdown_table(report: SuccessReport, before: SuccessReport | None = None, *
         bar: characters of a bar; 0 for none.
 
     Raises:
-        TaskMismatchError: if ``before`` speaks of other tasks.
+        TaskMismatchError: if ``before`` is of other tasks.
     """
     return report_markdown(report, before, bar)
 

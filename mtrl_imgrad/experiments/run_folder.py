@@ -28,7 +28,7 @@ def new_run_dir(run_dir: Path | None, name: str, contents: str = "config.yaml") 
 
 
 def check_run(run: Path, *files: str) -> None:
-    """Hold that a folder holds a run.
+    """Check that a folder holds a run.
 
     Args:
         run: the folder.

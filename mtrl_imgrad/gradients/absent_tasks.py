@@ -1,7 +1,7 @@
 """NaN and inf in a task's loss or gradient: ``on_nonfinite``, for both engines.
 
 * ``"raise"`` (the default everywhere): an error, and nothing moves.
-* ``"skip"``: the step is left out, as if its batch had never been drawn; the combiner does not hear of it.
+* ``"skip"``: the step is left out, as if its batch had never been drawn; the combiner keeps its state.
 * ``"drop_task"``: the tasks concerned are absent from the step (`Combiner` keeps what it remembers of a task by the
   task's id), the others are combined as if there were no more of them. Where none is left, the step is skipped.
 
@@ -120,7 +120,7 @@ def after_step(
 
 
 class NonFiniteCounts:
-    """What was left out of steps, and of which tasks.
+    """Counts of skipped steps, and of steps without a task.
 
     Args:
         task_names: the K tasks.

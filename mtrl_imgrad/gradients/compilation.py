@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 
 
 def missing_compiler(device: torch.device) -> str | None:
-    """What is missing to compile for a device, as a sentence with the remedy; None if nothing is."""
+    """A sentence on what is missing to compile for a device, with the remedy; None if nothing is."""
     if device.type == "cuda":
         from torch.utils._triton import has_triton
 

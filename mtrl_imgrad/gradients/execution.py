@@ -11,7 +11,7 @@ Precision = Literal["float32", "bf16"]
 
 @dataclass
 class Execution:
-    """What all recorded functions of an agent share; ``compile`` may be set between two calls.
+    """The settings that all recorded functions of an agent share; ``compile`` may be set between two calls.
 
     Attributes:
         trace: record a function's operations once and replay them; False calls the function each time, for debugging.

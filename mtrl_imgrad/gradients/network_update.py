@@ -31,7 +31,7 @@ from mtrl_imgrad.validation import checked
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What is the same at every step of a network.
+    """The settings of a network's steps.
 
     Attributes:
         heads: how task-specific parameters take their gradient, see `mtrl_imgrad.gradients.combine_rows`.
@@ -53,7 +53,7 @@ class NetworkUpdate:
         combiner: what turns K gradients (or losses) into one.
         loss: of one task, ``loss(parameters, *rows) -> (scalar, auxiliary tensors)``. All tensors that it uses must be
             arguments.
-        settings: may be set anew between steps.
+        settings: may be changed between steps.
         execution: how the gradients' operations are run; by default recorded once and replayed.
     """
 

@@ -40,7 +40,7 @@ class Parameters(NamedTuple):
 
 @checked
 class ParameterIndex:
-    """Who the parameters of a module belong to, looked up once.
+    """The owners of a module's parameters, shared or a task, looked up once.
 
     Args:
         module: its `TaskModule` layers hold the task-specific parameters.

@@ -26,7 +26,7 @@ TaskLoss = Callable[..., tuple[Tensor, Any]]
 
 
 class RowGradients(NamedTuple):
-    """What `by_rows` returns: losses ``[K]``, both Jacobians by parameter name, and the auxiliary tensors."""
+    """The value of `by_rows`: losses ``[K]``, both Jacobians by parameter name, and the auxiliary tensors."""
 
     losses: Tensor
     shared: dict[str, Tensor]
@@ -111,7 +111,7 @@ def pull_back_of(
 
 
 def _task_axis(rows: Any) -> Any:
-    """Where vmap finds the task axis of an argument: the shared parameters of a network have none."""
+    """The task axis of an argument, for vmap: the shared parameters of a network have none."""
     return Parameters(None, 0, None) if isinstance(rows, Parameters) else 0  # type: ignore[arg-type]
 
 

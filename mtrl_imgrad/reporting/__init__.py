@@ -1,4 +1,4 @@
-"""What a run writes: atomic files, figures, tables."""
+"""Output of runs: atomic files, figures, tables."""
 
 from mtrl_imgrad.extras import require
 

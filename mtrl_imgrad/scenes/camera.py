@@ -1,4 +1,4 @@
-"""Where a scene is seen from. Rays and OpenGL take the same camera; nothing here imports MuJoCo."""
+"""Cameras of scenes. Rays and OpenGL take the same camera; nothing here imports MuJoCo."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Camera:
 
     @property
     def position(self) -> FloatArray:
-        """Where it is, metres, world frame."""
+        """Its position, metres, world frame."""
         return np.array(self.target) + self.distance * self.axes[:, 2]
 
     def rays(self, height: int, width: int, right: float = 0.0, up: float = 0.0) -> FloatArray:

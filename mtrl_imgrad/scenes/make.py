@@ -44,7 +44,7 @@ def make_scenes(
     colour: str = "auto",
     progress_bar: bool = True,
 ) -> Path:
-    """Write a folder of simulated scenes with true labels; at once if it is there already.
+    """Write a folder of simulated scenes with true labels, unless it is there already.
 
     The folder appears when it is complete. Its ``meta.json`` says that it is simulated and how it was made. Labels
     depend on the arguments alone, colour by OpenGL also on the driver.

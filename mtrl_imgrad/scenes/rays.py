@@ -28,7 +28,7 @@ OFFSET = 1e-3
 
 @dataclass(frozen=True)
 class Sight:
-    """What a camera sees.
+    """The view of a camera.
 
     Attributes:
         geom: Index of the geom in each pixel, -1 where there is none, ``[H, W]``.
@@ -63,7 +63,7 @@ class RayCaster:
                 self._model.bvh_aabb[first : first + count] = (0, 0, 0, *BOUND)
 
     def look(self, data: mujoco.MjData, camera: Camera, height: int, width: int) -> Sight:
-        """What ``camera`` sees of a state of the model, positions up to date (``mj_kinematics``)."""
+        """The view of ``camera`` of a state of the model, positions up to date (``mj_kinematics``)."""
         centre, right, up = (
             self._cast(data, camera, camera.rays(height, width, *offset))
             for offset in ((0, 0), (OFFSET, 0), (0, OFFSET))

@@ -27,7 +27,7 @@ MIN_SHARE = 0.003
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """What all sources take.
+    """The settings of all sources.
 
     Attributes:
         height: Pixels.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What an epoch left behind.
+    """The record of an epoch.
 
     Attributes:
         epoch: counted from 0.

@@ -11,13 +11,13 @@ from mtrl_imgrad.supervised.protocol import Protocol
 IGNORED_LABEL = -1
 """Label of a pixel or an image without a class."""
 UNKNOWN_ATTRIBUTE = -1.0
-"""Target of an image of which nobody says whether it has the attribute."""
+"""Target of an image whose attribute is unknown."""
 UNKNOWN_NUMBER = math.nan
-"""Target of an image of which nobody knows the number."""
+"""Target of an image whose number is unknown."""
 
 
 def measured_pixels(target: Tensor, protocol: Protocol) -> Tensor:
-    """Where a depth or normal map was measured; both formats write zeros where it was not.
+    """The measured pixels of a depth or normal map; both formats write zeros where nothing was measured.
 
     Args:
         target: ``[B, C, H, W]``.

@@ -32,7 +32,7 @@ class SplitOptimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Those of both, to be changed in place."""
+        """The parameter groups of both, to be changed in place."""
         return [group for part in self._parts.values() for group in part.param_groups]
 
     def zero_grad(self) -> None:

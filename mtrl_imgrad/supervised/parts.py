@@ -1,4 +1,4 @@
-"""What a step of training is made of: batches, each with the tasks that it has targets for."""
+"""The parts of a training step: batches, each with the tasks that it has targets for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Part:
 
 
 class Feed(Protocol):
-    """Where a trainer's batches come from."""
+    """The source of a trainer's batches."""
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,4 +1,4 @@
-"""What a rank does in a supervised run that several ranks make together.
+"""A rank's part in a supervised run of several ranks.
 
 Batches are those of one process; each rank takes its part of every one. Losses are means over what was measured, so a
 rank counts by its number of labelled images or pixels, and the step is that of one process with the whole batch.
@@ -167,7 +167,7 @@ class Replica:
             self._meet()
 
     def of_first(self, make: Callable[[], Made]) -> Made:
-        """What ``make`` returns on the first rank.
+        """The value of ``make`` on the first rank.
 
         Raises:
             ArgumentError: what it raises there, on every rank.

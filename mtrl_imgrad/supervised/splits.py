@@ -21,7 +21,7 @@ ItemDataset = Dataset[tuple[Tensor, dict[str, Tensor]]]
 @checked
 @dataclass(frozen=True)
 class Splits:
-    """What a network learns from and is judged on.
+    """Data for training and evaluation.
 
     Attributes:
         train: may have ``set_epoch(epoch)``, which is then called before each epoch.
@@ -68,7 +68,7 @@ Mixing = Literal["longest", "round_robin", "proportional"]
 @checked
 @dataclass(frozen=True)
 class TaskSplits:
-    """What a network learns from and is judged on, where every task has pictures of its own ("multi-input").
+    """Data for training and evaluation where every task has pictures of its own ("multi-input").
 
     Each data set holds the targets of its task, others are not looked at. Two tasks may share one.
 

@@ -1,4 +1,4 @@
-"""What a supervised task is: the contract between datasets, models, losses and metrics."""
+"""Supervised tasks: the contract between datasets, models, losses and metrics."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ class TaskSpec:
 
     @property
     def record(self) -> TaskKind:
-        """All that is known of its kind."""
+        """The record of its kind."""
         return task_kind(self.kind)

@@ -172,7 +172,7 @@ class MultiTaskTrainer:
         return metrics.compute(), losses.means()
 
     def state_dict(self) -> dict[str, Any]:
-        """What continues the run bit for bit after an epoch."""
+        """A state that continues the run bit for bit after an epoch."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),

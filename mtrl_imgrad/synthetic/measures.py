@@ -1,4 +1,4 @@
-"""What a trajectory on the synthetic problem was worth: where it ended, what it cost the tasks on its way.
+"""Measures of a trajectory on the synthetic problem: its end, and the tasks' losses on its way.
 
 All are functions of the recorded positions and updates. Gradients are taken again at the positions, weighted by the
 scenario. Notation as everywhere: g_k the gradient of task k, d the combined gradient.
@@ -68,7 +68,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Curves:
-    """What happened over the steps, for one method and scenario. C points in time, N starts.
+    """Curves over the steps, for one method and scenario. C points in time, N starts.
 
     Attributes:
         steps: ``[C]``.

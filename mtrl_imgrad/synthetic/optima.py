@@ -1,4 +1,4 @@
-"""Where the synthetic problem is best: the optimum of each weighted sum, and the Pareto front that they trace.
+"""Optima of the synthetic problem: that of each weighted sum, and the Pareto front that they trace.
 
 In the lower half the weighted sum ``s f1 + (1 - s) f2`` is ``-tanh(x2 / 2)`` times one bowl, which for any x2 is lowest
 at ``x1 = 7 (2 s - 1)``; along that line there is one stationary point in x2, found by bisection. No point of the upper

@@ -27,7 +27,7 @@ _CHECK_EVERY = 500
 
 @dataclass(frozen=True)
 class Trajectories:
-    """What `descend` found. T steps, M methods, S scenarios, N starts; float64 on the CPU.
+    """The trajectories of `descend`. T steps, M methods, S scenarios, N starts; float64 on the CPU.
 
     Attributes:
         methods: M.

@@ -13,7 +13,7 @@ _NEVER = "-"
 
 @checked
 def reached_table(outcomes: Sequence[Outcome], steps: int) -> TextTable:
-    """Who ended where: a row a method, a column a scenario."""
+    """The ends of the trajectories: a row a method, a column a scenario."""
     shares, methods = _in_order(outcomes)
     starts = len({outcome.start for outcome in outcomes})
     rows = [

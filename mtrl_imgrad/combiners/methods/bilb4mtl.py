@@ -25,7 +25,7 @@ NYUv2's.
 
 Departures: x are free numbers, one a task, as for CelebA and QM9; the codes for scenes compute them from the network's
 pooled features, which a combiner does not see. x starts at 1, where QM9's code draws from [0.2, 1]. L0 is each task's
-first loss of the run; QM9's code takes it anew each epoch. The paper's term ``-g(x, z)`` with an inner iterate z is
+first loss of the run; QM9's code takes it again each epoch. The paper's term ``-g(x, z)`` with an inner iterate z is
 left out, as in their code. The rate of x is not lowered. ``router="softmax"`` without the clamp is ours.
 """
 

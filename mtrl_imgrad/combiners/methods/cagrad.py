@@ -97,7 +97,7 @@ class CAGrad(TaskSampler):
         return _at_safe_radius(problem, weights, self.c, rescale=self.rescale) if self.pareto_safe else weights
 
     def _divisor(self) -> float:
-        """What ``rescale`` divides the combination by."""
+        """The divisor of the combination under ``rescale``."""
         return 1 + self.c * self.c if self.rescale else 1.0
 
 

@@ -7,7 +7,7 @@ With logits x, ``z = softmax(x)``, and D the losses less their lower bound, the 
 same batch are looked at again: with ``delta_i = log D_i(before) - log D_i(after)`` the logits take a step of Adam along
 ``z_i (delta_i - sum_j z_j delta_j)``, so that a task that improved more than the others loses weight.
 
-The losses after the step come by `FAMO.after_step`. Where nobody calls it, the losses of the next step stand for them,
+The losses after the step come by `FAMO.after_step`. Where it is not called, the losses of the next step stand for them,
 as in the authors' toy problem: fine for a full batch, noisy for others.
 """
 
@@ -71,7 +71,7 @@ class FAMO(PositiveLossCombiner):
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights of sum one; see `LossCombiner.weights`.
 
-        Moves the logits first if nobody told the losses after the step before.
+        Moves the logits first if `after_step` was not called after the last step.
 
         Extras: ``simplex_weights`` [K], z.
         """

@@ -114,7 +114,7 @@ class GradNorm(GramianCombiner):
         return ratios / ratios.mean()
 
     def _direction(self, slope: Tensor, finite: Tensor, tasks: TaskIds | None) -> Tensor:
-        """What the optimizer makes of the gradient ``[K]``."""
+        """The optimizer's direction for the gradient ``[K]``."""
         if self.optimizer == "sgd":
             return slope
         steps = self._steps.rows(slope, tasks) + 1

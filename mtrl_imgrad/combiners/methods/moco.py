@@ -10,7 +10,7 @@ task gradients, and moves the weights by one projected gradient step on ``|Y'w|^
 with ``beta_t = beta / t^sigma_beta`` and ``gamma_t = gamma / t^sigma_gamma``. Y starts at zero, w at 1 / K. The theorem
 counts steps in t, the authors' code epochs: a trainer that wants the latter passes its steps per epoch as ``window``.
 
-Departures from the authors' code: Y and w are not started anew at each step of the first epoch; the gradient of w has
+Departures from the authors' code: Y and w are not restarted at each step of the first epoch; the gradient of w has
 the factor 2 of the formula, which their code for NYUv2 and CityScapes leaves out (its gamma is twice ours); w is
 projected, where their code for CityScapes takes a softmax; each task counts its own steps; the combination is not
 multiplied by K (theirs is: ``reduction="sum"``).

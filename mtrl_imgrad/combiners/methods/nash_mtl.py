@@ -10,7 +10,7 @@ Unit: a is the paper's, not divided by K. With ``max_norm=1`` the update is a un
 the gradients', so the learning rate alone sets the step. ``reduction="sum"`` multiplies it by K like any other.
 
 Departures from the authors' code: the equation is solved exactly by Newton's method, where theirs takes up to twenty
-rounds of a linearised cone program and keeps the previous weights, without a word, where its solver fails; so no
+rounds of a linearised cone program and keeps the previous weights, silently, where its solver fails; so no
 previous weights are kept. Where no a exists (the gradients are Pareto-stationary, for instance opposed) the answer is
 that for cosines with a ridge of 1e-10, status ``INACCURATE``. Theirs clips the gradient after the backward pass; here
 the clipping is a factor of the weights, so ``heads="weighted"`` multiplies a head's gradient by the clipped weight,

@@ -1,4 +1,4 @@
-"""SDMGrad-OS, objective sampling: SDMGrad on a few tasks, drawn anew for each step.
+"""SDMGrad-OS, objective sampling: SDMGrad on a few tasks, redrawn for each step.
 
 Xiao et al., NeurIPS 2023, arXiv 2305.18409.
 

@@ -1,4 +1,4 @@
-"""What the ranks tell each other before a step: that they make the same call, which tasks they have, how many rows.
+"""The ranks' exchange before a step: the same call on all, each one's tasks and numbers of rows.
 
 A rank whose arguments are wrong says so here as well, so that the others raise an error in place of waiting for it.
 """
@@ -22,7 +22,7 @@ _FAILED = -1
 
 @dataclass(frozen=True)
 class Agreement:
-    """What all ranks know of a step before it.
+    """Facts of a step that all ranks know before it.
 
     Attributes:
         first: whether it is the first for some rank.

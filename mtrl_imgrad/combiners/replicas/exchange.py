@@ -44,7 +44,7 @@ class Exchange:
         self._sliced = False
 
     def row(self, gradients: Gradients) -> list[Tensor | None]:
-        """What this rank keeps of a task's gradient, whose summands the ranks have."""
+        """This rank's slices of a task's gradient, summed over the ranks; of features its own gradient."""
         self._used |= torch.tensor([gradient is not None for gradient in gradients])
         return list(gradients) if self._by_features else list(self._slicing.sum_slices(gradients))
 
@@ -54,7 +54,7 @@ class Exchange:
         return agreed
 
     def jacobian(self, combiner: Combiner, blocks: Gradients, count: int) -> list[Tensor]:
-        """What the combiner is to combine.
+        """The Jacobian for the combiner: this rank's columns, or all.
 
         Args:
             combiner: decides whether slices will do.

@@ -12,7 +12,7 @@ from mtrl_imgrad.combiners.replicas.ranks import Ranks
 
 
 class Slicing:
-    """Where the entries of some tensors lie: end to end in one vector a number type, in equal slices a rank.
+    """The layout of some tensors: end to end in one vector a number type, in equal slices a rank.
 
     Complex numbers count as two real ones, whose products are the real parts of the complex ones. Half precision is
     added up in float32.
@@ -50,7 +50,7 @@ class Slicing:
         return self.join(self.sum_slices(values))
 
     def columns(self, blocks: Sequence[Tensor]) -> Columns:
-        """What `Combiner.combine` takes.
+        """This rank's columns of a Jacobian, for `Combiner.combine`.
 
         Args:
             blocks: ``[K, n]``, of K times what `sum_slices` returned.

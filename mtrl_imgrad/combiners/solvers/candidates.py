@@ -25,7 +25,7 @@ Method = Callable[..., np.ndarray | None]
 
 
 def find_candidate(method: Method, *data: Tensor | float) -> Tensor | None:
-    """What ``method`` finds for the data, or None where it finds nothing.
+    """The candidate of ``method`` for the data; None if it has none.
 
     Args:
         method: `minimum_candidate` or `balance_candidate`.
@@ -44,7 +44,7 @@ def find_candidate(method: Method, *data: Tensor | float) -> Tensor | None:
 
 
 def minimum_candidate(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray) -> np.ndarray | None:
-    """Where ``(b'z + q |z|_C) / a'z`` may have its minimum over z >= 0: exchange of whole sets of tasks.
+    """A candidate minimum of ``(b'z + q |z|_C) / a'z`` over z >= 0: exchange of whole sets of tasks.
 
     From the best single task on: the closed form of the optimum on a set of tasks says which of them are not wanted,
     and its multipliers which others are. Arguments as for `mtrl_imgrad.combiners.solvers.active_set.minimise`.
@@ -90,7 +90,7 @@ def minimum_candidate(C: np.ndarray, a: np.ndarray, b: np.ndarray, q: np.ndarray
 
 
 def balance_candidate(C: np.ndarray, log_b: np.ndarray, p: float) -> np.ndarray | None:
-    """Where ``C z = b z^(-p)`` may hold: Newton's method, shortened as in `mtrl_imgrad.combiners.solvers.power_fair`.
+    """A candidate for ``C z = b z^(-p)``: Newton's method, shortened as in `mtrl_imgrad.combiners.solvers.power_fair`.
 
     Args:
         C: ``[K, K]`` positive semi-definite.

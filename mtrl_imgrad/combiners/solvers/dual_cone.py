@@ -35,7 +35,7 @@ _TINY = 1e-300
 
 
 class Correction(NamedTuple):
-    """What projecting adds, with its certificate.
+    """The correction of a projection, with its certificate.
 
     Attributes:
         added: ``[..., N, K]`` coefficients y >= 0 on the unit gradients; exactly zero where nothing is harmed.
@@ -57,7 +57,7 @@ class _Start(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Where a method stands: y, the tasks it may push against next, whether it is there."""
+    """A method's state: y, the tasks it may push against next, whether it is done."""
 
     y: Tensor
     free: Tensor

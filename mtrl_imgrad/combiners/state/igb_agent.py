@@ -49,7 +49,7 @@ class WeightAgent:
         self._networks: _Networks | None = None
         self._optimizers: list[torch.optim.Adam] = []
         self._before_learning: list[Any] | None = None
-        """Where `learn` leaves the state that it found, if somebody may want to go back there."""
+        """The state before the last `learn`, kept where the step may be undone."""
 
     def observe(self, state: Tensor, base: Tensor, usable: Tensor) -> None:
         """Take in what the latest action led to, and put it into the replay.
@@ -99,7 +99,7 @@ class WeightAgent:
                 self._update(networks, batch_size)
 
     def restore_point(self) -> Callable[[], None]:
-        """What takes the next step back: one `observe`, `learn` and `act`. Copies all only if that step learns."""
+        """A function that undoes the next `observe`, `learn` and `act`. Copies all only if that step learns."""
         if self._networks is None:
             return partial(self.set_state, None)
         learned: list[Any] = []

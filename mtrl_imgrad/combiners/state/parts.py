@@ -21,7 +21,7 @@ class Part(Protocol):
     """A part of a state; one with a ``restore_point`` can undo a step for less than a copy of itself."""
 
     def get_state(self) -> Any:
-        """What continues this part bit for bit."""
+        """A state that continues this part bit for bit."""
 
     def set_state(self, new_state: Any, /) -> Any:
         """Restore `get_state`."""

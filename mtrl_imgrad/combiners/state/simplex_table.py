@@ -18,7 +18,7 @@ def project_simplex(point: Tensor) -> Tensor:
 
 
 class SimplexTable(TaskTable):
-    """A weight a task. The tasks of a step divide their joint weight anew; those that are absent keep theirs.
+    """A weight a task. The tasks of a step share out their joint weight; absent ones keep theirs.
 
     A new task gets weight 1 / K.
     """

@@ -17,7 +17,7 @@ from mtrl_imgrad.validation import Seed, checked
 
 
 class Stateful:
-    """What has a state made of parts; a part of `Combiner`."""
+    """An object with a state made of parts; the base of a method."""
 
     name: ClassVar[str]
     """Registry name."""
@@ -49,7 +49,7 @@ class Stateful:
         return torch.Generator().manual_seed(self.seed or 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What continues this combiner bit for bit; empty for stateless methods.
+        """A state that continues this combiner bit for bit; empty for stateless methods.
 
         A method keeps something by assigning a part (a `TaskTable`, a ``torch.Generator``, ...) to an attribute, whose
         name it has in the state; see `mtrl_imgrad.combiners.state.parts`.

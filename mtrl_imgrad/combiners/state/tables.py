@@ -185,7 +185,7 @@ def check_task_ids(tasks: TaskIds | None, num_rows: int) -> None:
 
 
 def values_of_tasks(argument: str, values: Sequence[float], num_tasks: int, tasks: TaskIds | None) -> list[float]:
-    """What an argument with one number a task, by id, holds for the K tasks of a step."""
+    """The K numbers of a step's tasks, from an argument with one number for each task id."""
     ids = range(num_tasks) if tasks is None else tasks
     if max(ids) >= len(values) or (tasks is None and len(values) != num_tasks):
         raise ArgumentError(f"{argument} must hold a number for each of the tasks {list(ids)}, got {len(values)}")

@@ -43,7 +43,7 @@ def plot_per_task_bars(
 
     Raises:
         ArgumentError: if no task has a notion of success.
-        TaskMismatchError: if ``before`` speaks of other tasks.
+        TaskMismatchError: if ``before`` is of other tasks.
     """
     if np.isnan(report.mean_success):
         raise ArgumentError("report must have a task with a notion of success, got none: there are no rates to draw")

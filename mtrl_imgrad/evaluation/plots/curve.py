@@ -82,7 +82,7 @@ def plot_success_curve(
 
 @dataclass(frozen=True)
 class _Curves:
-    """What is drawn over steps: E evaluations of the K tasks that have something to show."""
+    """The curves over steps: E evaluations of the K tasks that have something to show."""
 
     names: tuple[str, ...]
     measure: str

@@ -103,7 +103,7 @@ class Plot:
     """Of the files."""
 
     def __call__(self) -> None:
-        """Draw and say what each figure shows."""
+        """Draw, and print what each figure shows."""
         from mtrl_imgrad.experiments.comparisons.figures import draw_figures, refuse_too_many
 
         records = chosen_records(self.folders, self.methods)

@@ -19,7 +19,7 @@ from mtrl_imgrad.experiments.comparisons.state import read_state
 
 @dataclass(frozen=True)
 class Launch:
-    """Where the runs of a comparison are made, and how many at a time."""
+    """The place where the runs of a comparison are made, and their number at a time."""
 
     jobs: int = 1
     """Runs at a time; 0 runs one after the other in this process."""

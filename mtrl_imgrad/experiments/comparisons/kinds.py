@@ -39,7 +39,7 @@ class Progress:
 
 
 class RunKind(ABC):
-    """What a comparison must know of a kind of runs."""
+    """A kind of runs, as a comparison needs it."""
 
     name: str
     command: str

@@ -1,4 +1,4 @@
-"""The state of a run, read from its folder: the same for whoever runs it, and wherever."""
+"""The state of a run, read from its folder: the same on every launcher."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Status = Literal["waiting", "running", "stopped", "finished", "failed"]
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run is.
+    """The state of a run.
 
     Attributes:
         status: ``stopped``: begun, and no process has it.
@@ -62,7 +62,7 @@ def write_error(folder: Path, message: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, so that no second process trains the same run; the system frees it when a process dies."""
+    """Lock a run's folder against a second process; the system frees it when a process dies."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -188,7 +188,7 @@ def _setting(config: SupervisedConfig, data: Splits | TaskSplits, result: RunRes
 def _draw_panel(
     jobs: Mapping[str, Sequence[SupervisedConfig]], data: Splits | TaskSplits, count: int, path: Path
 ) -> None:
-    """What the networks of the first seed predict, on the same images."""
+    """Predictions of the first seed's networks, on the same images."""
     images, targets = sample_items(data, count)
     predictions: dict[str, dict[str, Tensor]] = {}
     for label, configs in jobs.items():

@@ -32,7 +32,7 @@ _MEASURES = {"cos_theta": "PM, cos θ", "lm": "LM", "dc": "DC"}
 
 @dataclass(frozen=True)
 class RunLog:
-    """What a run logged.
+    """The logs of a run.
 
     Attributes:
         label: method, arguments and seed.

@@ -73,7 +73,7 @@ class ComparisonReport:
 
     @property
     def baselines(self) -> Results | None:
-        """What Δm is relative to."""
+        """The baselines of Δm."""
         own = next((method.mean() for method in self.methods if method.label == STL), None)
         return own if own is not None else self.published.baselines if self.published is not None else None
 
@@ -93,7 +93,7 @@ class ComparisonReport:
         return [f"{task}/{name}" for task, metrics in baselines.items() for name, v in metrics.items() if v == 0]
 
     def statements(self) -> list[str]:
-        """What the seeds allow to say about Δm, and the baseline, in sentences."""
+        """Sentences on Δm that the seeds support, and on the baseline."""
         deltas = self.deltas()
         if self.baselines is None:
             return ["No Δm: there is no single-task baseline; add the method stl."]

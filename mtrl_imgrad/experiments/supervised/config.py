@@ -1,4 +1,4 @@
-"""What a supervised run is made from: typed, frozen, on the command line and in YAML alike.
+"""The configuration of a supervised run: typed, frozen, on the command line and in YAML alike.
 
 A run's ``config.yaml`` holds every value and repeats it. Presets are such files, shipped in
 ``mtrl_imgrad/presets/supervised``, with the source of each value beside it.
@@ -128,7 +128,7 @@ class MethodConfig:
 Hidden = tyro.conf.Suppress
 
 METHOD_KEYS = ("combiner_kwargs", "heads", "sharing", "max_grad_norm")
-"""What a preset may say of a combiner."""
+"""The settings that a preset may have for a combiner."""
 
 
 @checked

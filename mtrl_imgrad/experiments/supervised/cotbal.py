@@ -39,7 +39,7 @@ from mtrl_imgrad.validation import Fraction, Positive, checked
 
 @dataclass(frozen=True)
 class CoTBalTables:
-    """What the K + 1 runs measured.
+    """Measurements of the K + 1 runs.
 
     Attributes:
         tasks: names, in the order of the tables.

@@ -1,4 +1,4 @@
-"""What a run leaves as numbers: a row for each epoch, a row for each logged step, and the result that is reported."""
+"""The numbers of a run: a row for each epoch, a row for each logged step, and the reported result."""
 
 from __future__ import annotations
 

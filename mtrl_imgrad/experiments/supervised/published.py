@@ -15,7 +15,7 @@ from mtrl_imgrad.validation import checked, look_up
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What was published about one method.
+    """A method's published numbers.
 
     Attributes:
         results: ``{task: {metric: value}}``; empty where only the summary was published (CelebA).

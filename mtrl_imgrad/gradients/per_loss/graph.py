@@ -26,7 +26,7 @@ def leaves_of(tensor: Tensor, stops: frozenset[Edge] = frozenset()) -> dict[int,
 
     Args:
         tensor: with a graph.
-        stops: edges behind which nobody looks.
+        stops: edges at which the walk stops.
     """
     return _walk(tensor, stops)[0]
 

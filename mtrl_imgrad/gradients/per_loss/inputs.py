@@ -44,7 +44,7 @@ class ParameterList:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is differentiated with respect to.
+    """The tensors to differentiate with respect to.
 
     Attributes:
         shared: the parameters whose task gradients are combined.
@@ -124,7 +124,7 @@ class Losses:
         return range(len(self.parts)) if self.tasks is None else self.tasks
 
     def some(self, rows: Sequence[int]) -> Losses:
-        """Those of a few rows."""
+        """The losses of a few rows."""
         means = None if self.means is None else self.means[index_of(rows, self.means.device)]
         return Losses([self.parts[row] for row in rows], [self.ids[row] for row in rows], self.device, means)
 

@@ -30,14 +30,14 @@ MOST_NAMES = 5
 
 
 class ListChecks:
-    """What a combiner has seen of the lists that it is given; no part of its state."""
+    """A combiner's memory of the lists of parameters that it was given; no part of its state."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[tuple[Any, ...], _Seen] = OrderedDict()
         self._said: set[str] = set()
 
     def __reduce__(self) -> tuple[type[ListChecks], tuple[()]]:
-        """Copies and pickles start anew: they will see other parameters."""
+        """Copies and pickles start empty: they will see other parameters."""
         return ListChecks, ()
 
     def check(self, inputs: Inputs, losses: Losses, warns: bool = True) -> None:
@@ -46,7 +46,7 @@ class ListChecks:
         Args:
             inputs: the lists.
             losses: those of one rank among several may be none.
-            warns: whether to tell of what no loss reaches; it may be reached on another rank.
+            warns: whether to warn of parameters that no loss reaches; another rank may reach them.
         """
         if not losses.parts:
             return
@@ -114,7 +114,7 @@ def list_checks_of(combiner: Combiner) -> ListChecks:
 
 
 class _Seen:
-    """What was seen of one choice of lists."""
+    """The memory of one choice of lists."""
 
     def __init__(self, tensors: list[weakref.ref[Tensor]]) -> None:
         self.tensors = tensors
@@ -173,7 +173,7 @@ def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, L
 
 
 def _check_forgotten(inputs: Inputs, leaves: dict[int, dict[int, Leaf]]) -> None:
-    """Raise if a leaf stands in no list, unless ``task_specific=()`` was said."""
+    """Raise if a leaf is in no list, unless ``task_specific=()`` was given."""
     if inputs.task_specific.is_empty:
         return
     listed = {id(tensor) for one in (inputs.shared, inputs.task_specific, inputs.ignored) for tensor in one.tensors}

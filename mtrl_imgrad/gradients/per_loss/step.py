@@ -161,7 +161,7 @@ class Step:
         return finite if self.inputs.exchange is None else self.inputs.exchange.all([finite])[0]
 
     def _without_culprit(self, of: str) -> Combination:
-        """The gradient of several tasks together is not finite: nobody can say whose it was."""
+        """An error, or no step, where the joint gradient of several tasks is not finite."""
         if self.options.on_nonfinite == "raise":
             raise NonFiniteError(f"the gradient of {of} is NaN or infinite, though the losses are not")
         return no_step(self.losses.values, ())

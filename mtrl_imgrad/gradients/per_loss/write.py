@@ -1,4 +1,4 @@
-"""Where combined gradients become ``.grad``, by the rules of ``loss.backward()``."""
+"""Combined gradients to ``.grad``, by the rules of ``loss.backward()``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_gradients(inputs: Inputs, options: Options, shared: Gradients, task_sp
 
 
 def clip_factor(gradients: Gradients, max_grad_norm: float) -> Tensor | None:
-    """What shortens the gradients to that norm, 1 where they are shorter; None if there are none."""
+    """The factor that shortens the gradients to that norm, 1 where they are shorter; None if there are none."""
     norms = [_norm(gradient) for gradient in gradients if gradient is not None]
     if not norms:
         return None

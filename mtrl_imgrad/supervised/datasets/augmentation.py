@@ -63,7 +63,7 @@ def draw_view(height: int, width: int, generator: torch.Generator) -> View:
 def apply_view(
     layers: Mapping[str, Tensor], view: View, *, inverse_depth: bool = False, protocol: Protocol = "fixed"
 ) -> dict[str, Tensor]:
-    """What ``view`` shows of every layer.
+    """Every layer as ``view`` shows it.
 
     Args:
         layers: Floating tensors ``[C, H, W]`` by name: ``"image"`` and ``"normal"`` are resampled bilinearly (corners

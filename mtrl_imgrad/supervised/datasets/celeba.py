@@ -32,7 +32,7 @@ from mtrl_imgrad.validation import checked
 
 @dataclass(frozen=True)
 class CelebATree:
-    """Where things lie, relative to the root.
+    """The layout of a CelebA folder, relative to the root.
 
     Attributes:
         images: Folder of the images.
@@ -137,7 +137,7 @@ class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 
 def _named_otherwise(folder: Path, name: str) -> str:
-    """Where the same picture lies under another ending."""
+    """A hint at the same picture under another ending."""
     stem = name.rpartition(".")[0]
     suffix = next((other for other in (".png", ".jpeg", ".JPG") if (folder / (stem + other)).exists()), None)
     return f"; {stem}{suffix} is there, but the papers use the JPEG files" if suffix else ""

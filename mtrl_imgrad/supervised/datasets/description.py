@@ -1,4 +1,4 @@
-"""``meta.json``: what a folder says about itself. The published sets have none, ours say that they are simulated."""
+"""``meta.json``, a folder's description of itself. The published sets have none; ours state that they are simulated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What probably happened to an array that is not as its format says, and what to do about it.
+"""Hints for an array that is not as its format says: the probable cause and the remedy.
 
 Files of the right shape and type in another unit or encoding are the common mistakes of those who prepare a set
 themselves: 0..255 images, millimetres, 255 for void, classes from 1, normals as colors, channels first.

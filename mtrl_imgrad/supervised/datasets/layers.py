@@ -35,7 +35,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Layer:
-    """What the arrays of one folder hold.
+    """The kind of arrays in one folder.
 
     Attributes:
         content: In words, for messages.
@@ -98,7 +98,7 @@ class Layer:
         )
 
     def _wrong_within_range(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_] | None:
-        """Where values in the right range are wrong nonetheless; None for nowhere."""
+        """The first place where values in the right range are wrong nonetheless; None for nowhere."""
         if self.whole and not np.array_equal(array, np.rint(array)):
             return array != np.rint(array)
         if not self.unit_vectors:

@@ -95,7 +95,7 @@ class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return read_image(self.root / path, self.size), {self.tasks[0].name: torch.tensor(number)}
 
     def _class_names(self) -> tuple[str, ...]:
-        """Those of all sources, which must agree."""
+        """The class names of all sources, which must agree."""
         classes = {name: [one for one in listing(self._source(name)) if "." not in one] for name in self.task_names}
         first, *others = classes
         for other in others:

@@ -14,7 +14,7 @@ from mtrl_imgrad.validation import checked, look_up
 @checked
 @dataclass(frozen=True)
 class DataFormat:
-    """What reads the folder of a data set.
+    """A format of data sets: the reader of its folder, its splits and options.
 
     The reader is a ``torch.utils.data.Dataset`` built by ``reader(root, split, **arguments)``. Its items are ``(image
     [3, H, W], {task name: target})``, its ``tasks`` a `TaskSpec` each: losses and metrics follow from their kinds. It

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @checked
 @dataclass(frozen=True)
 class TaskKind:
-    """All that is known of a kind of task.
+    """The record of a kind of task.
 
     Attributes:
         name: As in `TaskSpec`.

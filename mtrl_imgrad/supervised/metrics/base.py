@@ -1,4 +1,4 @@
-"""What every metric offers: sums on the device that add up over batches and over processes."""
+"""The base of metrics: sums on the device that add up over batches and over processes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Metric(ABC):
 
     @abstractmethod
     def _batch_sums(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """What a batch adds to each sum."""
+        """A batch's summand of each sum."""
 
     @abstractmethod
     def _results(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
