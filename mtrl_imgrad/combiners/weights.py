@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.printing import as_line, numbers_text
@@ -27,6 +28,11 @@ class Status(IntEnum):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.sentence}"
+
+
+def solved_where(condition: Tensor) -> Tensor:
+    """``[...]`` status codes: ``SOLVED`` where the condition holds, ``INACCURATE`` elsewhere."""
+    return torch.where(condition, int(Status.SOLVED), int(Status.INACCURATE))
 
 
 _SENTENCES = {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.solvers.dual_cone import Correction, correct
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
-from mtrl_imgrad.combiners.weights import Status, Weights
+from mtrl_imgrad.combiners.weights import Weights, solved_where
 
 TOLERANCE = 1e-12
 """Residual up to which a projection counts as solved."""
@@ -43,7 +43,7 @@ def harmless(problem: NormalizedGramian, weights: Weights) -> Weights:
 def projection_status(correction: Correction) -> Tensor:
     """``[...]`` status codes of the first row of a `correct`."""
     solved = correction.residual[..., 0] <= TOLERANCE
-    return torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE))
+    return solved_where(solved)
 
 
 def where(condition: Tensor, weights: Weights, other: Weights) -> Weights:

@@ -28,7 +28,7 @@ from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.combiners.weights import Status, Weights
+from mtrl_imgrad.combiners.weights import Weights, solved_where
 
 SCALE_MODES = ("min", "median", "rmse")
 TOLERANCE = 1e-6
@@ -81,9 +81,8 @@ class AlignedMTL(GramianCombiner):
         residual = torch.maximum(unaligned.abs().amax((-2, -1)), unknown)
         weights = problem.weights(
             torch.where(problem.nonzero, balance.sum(-1) / problem.num_tasks, 0.0),
-            base=1 / problem.num_tasks,
             residual=residual,
-            status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),
+            status_code=solved_where(residual <= TOLERANCE),
             extras={"condition": (spectrum.values[..., -1] / smallest).sqrt()},
         )
         return harmless(problem, weights) if self.pareto_safe else weights

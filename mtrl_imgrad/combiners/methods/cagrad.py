@@ -89,7 +89,6 @@ class CAGrad(TaskSampler):
         dual = solve_dual(problem, problem.linear, radius, self.solver)
         weights = problem.weights(
             corrected_mean(problem, dual, radius, self.c) / self._divisor(),
-            base=problem.mean,
             residual=dual.residual,
             status_code=dual.status_code,
             extras={"simplex_weights": dual.weights},

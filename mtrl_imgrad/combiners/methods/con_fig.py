@@ -25,7 +25,7 @@ from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.spectrum import decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.combiners.weights import Status, Weights
+from mtrl_imgrad.combiners.weights import Weights, solved_where
 
 TOLERANCE = 1e-9
 """Residual of the least-squares problem up to which an answer counts as solved."""
@@ -60,7 +60,6 @@ class ConFIG(GramianCombiner):
         residual = misfit / (1 + z.abs().sum(-1))
         return problem.weights(
             values,
-            base=1 / problem.num_tasks,
             residual=residual,
-            status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),
+            status_code=solved_where(residual <= TOLERANCE),
         )

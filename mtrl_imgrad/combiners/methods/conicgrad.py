@@ -47,7 +47,7 @@ from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normaliz
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, conflict_averse_dual, min_norm_point
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.combiners.weights import Status, Weights
+from mtrl_imgrad.combiners.weights import Status, Weights, solved_where
 from mtrl_imgrad.validation import Count, Probability
 
 _SMALLEST_ACROSS = 1e-6
@@ -97,7 +97,6 @@ class ConicGrad(GramianCombiner):
         side = _side(problem, across, linear, radius, solution, inside)
         return problem.weights(
             torch.where(inside[..., None], stretched, _on_the_cone(problem, side.multipliers, self.c)),
-            base=1 / problem.num_tasks,
             residual=torch.where(inside, nearest.residual, side.residual),
             status_code=torch.where(inside, nearest.status_code, side.status_code),
             extras={
@@ -141,9 +140,7 @@ def _side(
         solution,
         multipliers=multipliers,
         residual=torch.where(unsolved & holds, lifted.residual[..., 0], solution.residual),
-        status_code=torch.where(
-            unsolved, torch.where(holds, int(Status.SOLVED), int(Status.INACCURATE)), solution.status_code
-        ),
+        status_code=torch.where(unsolved, solved_where(holds), solution.status_code),
     )
 
 

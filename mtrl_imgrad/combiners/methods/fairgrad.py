@@ -53,7 +53,6 @@ class FairGrad(GramianCombiner):
         solution = power_fair(problem, self.alpha)
         return problem.weights(
             solution.weights,
-            base=1 / problem.num_tasks,
             residual=solution.residual,
             status_code=solution.status_code,
         )

@@ -94,8 +94,6 @@ class GradNorm(GramianCombiner):
         combined = problem.weights(
             weights / len(weights),
             base=weights / len(weights),
-            residual=torch.zeros_like(problem.scale),
-            status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
             extras={"rates": rates},
         )
         return Weights(

@@ -147,7 +147,6 @@ class IMGrad(TaskSampler):
         values = corrected_mean(problem, solution, radius, self.c)
         weights = problem.weights(
             values / (1 + self.c * self.c) if self.rescale else values,
-            base=problem.mean,
             residual=torch.maximum(residual, solution.residual),
             status_code=torch.maximum(status_code, solution.status_code),
             extras={"mu": mu, "kappa": mu / rest, "simplex_weights": solution.weights, **extras},
@@ -162,7 +161,6 @@ class IMGrad(TaskSampler):
         bargain = imbalanced_bargain(problem, mu, OFFSETS[self.form])
         return problem.weights(
             bargain.weights,
-            base=problem.mean,
             residual=torch.maximum(residual, bargain.residual),
             status_code=torch.maximum(status_code, bargain.status_code),
             extras={"mu": mu, "surplus": bargain.surplus, **extras},

@@ -25,7 +25,7 @@ from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.spectrum import decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.combiners.weights import Status, Weights
+from mtrl_imgrad.combiners.weights import Weights, solved_where
 
 TOLERANCE = 1e-9
 """Difference of the projections, in units of ``sum_j |v_j| |g_j|``, up to which they count as equal."""
@@ -64,9 +64,8 @@ class IMTLG(GramianCombiner):
         solved = ~undefined[..., 0] & (residual <= TOLERANCE)
         return problem.weights(
             values,
-            base=1 / problem.num_tasks,
             residual=residual,
-            status_code=torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE)),
+            status_code=solved_where(solved),
         )
 
 

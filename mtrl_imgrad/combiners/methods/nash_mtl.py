@@ -74,7 +74,6 @@ class NashMTL(GramianCombiner):
             values = values * torch.where(longer, self.max_norm / bargain.length, 1.0)[..., None]
         return problem.weights(
             values,
-            base=1 / problem.num_tasks,
             residual=bargain.residual,
             status_code=bargain.status_code,
             extras={"bargaining_weights": bargain.weights},

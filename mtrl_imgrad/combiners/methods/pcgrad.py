@@ -72,9 +72,6 @@ class PCGrad(GramianCombiner):
         own = torch.where(problem.nonzero, 0.0, 1.0)
         weights = problem.weights(
             (parts.sum(-2) * problem.inverse_norms + own) / problem.num_tasks,
-            base=1 / problem.num_tasks,
-            residual=torch.zeros_like(problem.scale),
-            status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
             extras={"projections": projections},
         )
         return harmless(problem, weights) if self.pareto_safe else weights

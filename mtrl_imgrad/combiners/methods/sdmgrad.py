@@ -86,7 +86,6 @@ class SDMGrad(GramianCombiner):
         solution = direction_oriented(problem, self.lam)
         return problem.weights(
             drawn_to_mean(solution.weights, self.lam),
-            base=1 / problem.num_tasks,
             residual=solution.residual,
             status_code=solution.status_code,
             extras={"simplex_weights": solution.weights},
@@ -102,8 +101,6 @@ class SDMGrad(GramianCombiner):
         return problem.weights(
             drawn_to_mean(weights, self.lam).repeat_interleave(2),
             base=1 / len(weights),
-            residual=torch.zeros_like(problem.scale),
-            status_code=torch.zeros_like(problem.scale, dtype=torch.int64),
             extras={"simplex_weights": weights},
         )
 

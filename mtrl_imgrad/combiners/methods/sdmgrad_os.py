@@ -99,7 +99,6 @@ class SDMGradOS(GramianCombiner):
         solution = direction_oriented(problem, self.lam)
         sampled = problem.weights(
             drawn_to_mean(solution.weights, self.lam),
-            base=1 / problem.num_tasks,
             residual=solution.residual,
             status_code=solution.status_code,
             extras={"simplex_weights": solution.weights},

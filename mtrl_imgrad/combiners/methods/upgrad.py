@@ -22,7 +22,7 @@ from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.solvers.dual_cone import correct
 from mtrl_imgrad.combiners.solvers.normalized import normalize
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.combiners.weights import Status, Weights
+from mtrl_imgrad.combiners.weights import Weights, solved_where
 
 TOLERANCE = 1e-9
 """Residual up to which an answer counts as solved."""
@@ -51,7 +51,6 @@ class UPGrad(GramianCombiner):
         residual = corrections.residual.amax(-1)
         return problem.weights(
             (1 + added) / problem.num_tasks,
-            base=1 / problem.num_tasks,
             residual=residual,
-            status_code=torch.where(residual <= TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE)),
+            status_code=solved_where(residual <= TOLERANCE),
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import PowerFairSolution, check_balance
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution, check_dual
-from mtrl_imgrad.combiners.weights import Status
+from mtrl_imgrad.combiners.weights import solved_where
 from mtrl_imgrad.extras import require
 
 CONIC_TOLERANCE = 1e-4
@@ -46,7 +46,7 @@ def cvxpy_dual(problem: NormalizedGramian, linear: Tensor, radius: Tensor) -> Si
     rows = [_solve_one(*one) for one in zip(matrices, linears, radii, masks, strict=True)]
     weights = torch.from_numpy(np.stack(rows)).reshape(shape).to(problem.values.device)
     solution = check_dual(problem, linear, radius, weights)
-    status = torch.where(solution.residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
+    status = solved_where(solution.residual <= CONIC_TOLERANCE)
     return replace(solution, status_code=problem.status_code(status))
 
 
@@ -62,7 +62,7 @@ def cvxpy_bargain(problem: NormalizedGramian) -> PowerFairSolution:
     rows = [_bargain_one(*one) for one in zip(matrices, masks, strict=True)]
     z = torch.from_numpy(np.stack(rows)).reshape(shape).to(problem.values.device)
     solution = check_balance(problem, z)
-    status = torch.where(solution.residual <= CONIC_TOLERANCE, int(Status.SOLVED), int(Status.INACCURATE))
+    status = solved_where(solution.residual <= CONIC_TOLERANCE)
     return replace(solution, status_code=problem.status_code(status))
 
 

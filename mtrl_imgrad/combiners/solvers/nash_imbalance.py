@@ -30,7 +30,7 @@ from torch import Tensor
 from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
-from mtrl_imgrad.combiners.weights import Status
+from mtrl_imgrad.combiners.weights import Status, solved_where
 
 TOLERANCE = 1e-7
 """Residual up to which an answer counts as solved."""
@@ -99,7 +99,7 @@ def imbalanced_bargain(problem: NormalizedGramian, mu: Tensor, offset: float) ->
     length = (a * _times(problem.values, a)).sum(-1).clamp_min(0).sqrt()
     values = a / (length.clamp_min(1.0) * problem.scale.sqrt())[..., None]
     surplus = torch.where(problem.nonzero, z * _times(C, z) - 1, 0.0)
-    code = torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE))
+    code = solved_where(solved)
     residual = torch.where(bargain, point.residual, nash.residual)
     return ImbalancedBargain(values, surplus, torch.where(problem.zero, 0.0, residual), problem.status_code(code))
 

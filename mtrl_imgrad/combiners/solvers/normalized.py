@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.gramian import ZERO_NORM, check_gramian
-from mtrl_imgrad.combiners.weights import Status, Weights
+from mtrl_imgrad.combiners.weights import Status, Weights, solved_where
 
 _SMALLEST_SCALE = 1e-300
 """Squared norms below this are denormal numbers and hold no digits; such gradients count as zero."""
@@ -66,20 +66,24 @@ class NormalizedGramian:
         self,
         values: Tensor,
         *,
-        base: Tensor | float,
-        residual: Tensor,
-        status_code: Tensor,
+        base: Tensor | float | None = None,
+        residual: Tensor | None = None,
+        status_code: Tensor | None = None,
         extras: Mapping[str, Tensor] | None = None,
     ) -> Weights:
         """Put the answers for zero and non-finite input in place and wrap everything up.
 
         Args:
             values: ``[..., K]`` coefficients found.
-            base: ``[..., K]`` coefficients where every gradient is zero.
-            residual: ``[...]`` of the method's optimality conditions; 0 is reported where every gradient is zero.
-            status_code: ``[...]`` of the solver.
+            base: ``[..., K]`` coefficients where every gradient is zero; None for those of the mean gradient.
+            residual: ``[...]`` of the method's optimality conditions; 0 is reported where every gradient is zero. None
+                for a method that solves nothing.
+            status_code: ``[...]`` of the solver, if there is one.
             extras: what else the method reports, by name.
         """
+        base = self.mean if base is None else base
+        residual = torch.zeros_like(self.scale) if residual is None else residual
+        status_code = solved_where(torch.ones_like(self.zero)) if status_code is None else status_code
         return Weights(
             values=self.nan_unless_finite(torch.where(self.zero[..., None], base, values)),
             residual=self.nan_unless_finite(torch.where(self.zero, 0.0, residual)),

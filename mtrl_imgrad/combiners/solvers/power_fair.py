@@ -23,7 +23,7 @@ from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
 from mtrl_imgrad.combiners.solvers.candidates import balance_candidate, find_candidate
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.optimality import ROUNDING
-from mtrl_imgrad.combiners.weights import Status
+from mtrl_imgrad.combiners.weights import solved_where
 
 TOLERANCE = 1e-6
 """Residual, with what rounding may add to it, up to which an answer counts as solved."""
@@ -104,7 +104,7 @@ def _solution(
     w = problem.inverse_norms * z  # in units of the normalized Gramian
     length = (w * (problem.values @ w[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
     unit = problem.scale ** (-alpha / (1 + alpha))  # M times s makes w^(1 + 1/alpha) 1 / s of what it was
-    status = torch.where(solved, int(Status.SOLVED), int(Status.INACCURATE))
+    status = solved_where(solved)
     return PowerFairSolution(
         weights=w * unit[..., None],
         length=length * unit * problem.scale.sqrt(),

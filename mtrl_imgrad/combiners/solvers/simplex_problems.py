@@ -17,7 +17,7 @@ from mtrl_imgrad.combiners.printing import as_line, numbers_text
 from mtrl_imgrad.combiners.solvers.active_set import certify, minimise
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING, Answer
-from mtrl_imgrad.combiners.weights import Status
+from mtrl_imgrad.combiners.weights import Status, solved_where
 from mtrl_imgrad.errors import ArgumentError
 
 TOLERANCE = 1e-9
@@ -113,5 +113,5 @@ def _in_units(
 def _solution(problem: NormalizedGramian, minimum: Answer, residual: Tensor, tolerance: float) -> SimplexSolution:
     weights = problem.inverse_norms * minimum.z
     weights = weights / weights.sum(-1, keepdim=True)
-    status = torch.where(minimum.done | (residual <= tolerance), int(Status.SOLVED), int(Status.INACCURATE))
+    status = solved_where(minimum.done | (residual <= tolerance))
     return SimplexSolution(weights, problem.inverse_norms * minimum.y, residual, problem.status_code(status))
