@@ -16,6 +16,8 @@ from mtrl_imgrad.experiments.comparisons.local import run_here, run_locally
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, plan_comparison
 from mtrl_imgrad.experiments.comparisons.state import read_state
 
+Launcher = Literal["local", "slurm"]
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -23,7 +25,7 @@ class Launch:
 
     jobs: int = 1
     """Runs at a time; 0 runs one after the other in this process."""
-    launcher: Literal["local", "slurm"] = "local"
+    launcher: Launcher = "local"
     """Processes of this machine, or a job array of Slurm."""
 
 
