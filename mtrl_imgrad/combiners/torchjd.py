@@ -12,6 +12,8 @@ them; its ecos has no wheel for Python 3.13 and later, where it must be compiled
 
 from __future__ import annotations
 
+import dataclasses
+
 from mtrl_imgrad.extras import require
 
 require("mtrl_imgrad.combiners.torchjd", "torchjd")
@@ -24,11 +26,10 @@ from torchjd.aggregation import Aggregator, GramianWeightedAggregator, WeightedA
 from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.checks import Jacobian, blocks_of
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
-from mtrl_imgrad.combiners.families.matrix import MatrixCombiner
+from mtrl_imgrad.combiners.families.matrix import MatrixCombiner, combination
 from mtrl_imgrad.combiners.gramian import combine_blocks, gramian_of_blocks, rows_of
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.combiners.weights import Status
 from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["TorchJDCombiner", "as_aggregator", "as_weighting"]
@@ -83,14 +84,7 @@ class TorchJDCombiner(MatrixCombiner):
             else:
                 pieces = self.aggregator(usable).split([block[0].numel() for block in blocks])
                 gradient = [piece.view(block.shape[1:]) for piece, block in zip(pieces, blocks, strict=True)]
-        gradient = [torch.where(finite, part, torch.nan) for part in gradient]
-        return Combination(
-            gradient=gradient[0] if isinstance(jacobian, Tensor) else gradient,
-            weights=None if weights is None else torch.where(finite, weights, torch.nan),
-            residual=torch.where(finite, 0.0, torch.nan).double(),
-            status_code=torch.where(finite, int(Status.SOLVED), int(Status.NON_FINITE)),
-            gramian=gramian,
-        )
+        return dataclasses.replace(combination(jacobian, gradient, finite, weights=weights), gramian=gramian)
 
 
 class _CombinerWeighting(Weighting):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import torch
@@ -65,6 +65,24 @@ class Weights:
     def status(self) -> Status:
         """The worst status of the batch. Reads the device: not for the hot path."""
         return Status(int(self.status_code.max()))
+
+    def where(self, condition: Tensor, other: Weights) -> Weights:
+        """These where the condition [...] holds, else ``other``; with the extras of these."""
+        return replace(
+            self,
+            values=torch.where(condition[..., None], self.values, other.values),
+            residual=torch.where(condition, self.residual, other.residual),
+            status_code=torch.where(condition, self.status_code, other.status_code),
+        )
+
+    def unless(self, condition: Tensor, status: Status) -> Weights:
+        """These, but NaN and ``status`` where the condition [...] holds."""
+        return replace(
+            self,
+            values=torch.where(condition[..., None], torch.nan, self.values),
+            residual=torch.where(condition, torch.nan, self.residual),
+            status_code=torch.where(condition, int(status), self.status_code),
+        )
 
     def __repr__(self) -> str:
         """In one line."""

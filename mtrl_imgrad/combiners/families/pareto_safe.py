@@ -37,20 +37,10 @@ def harmless(problem: NormalizedGramian, weights: Weights) -> Weights:
     residual = torch.maximum(weights.residual, correction.residual[..., 0])
     status_code = torch.maximum(weights.status_code, projection_status(correction))
     projected = replace(weights, values=values, residual=residual, status_code=status_code)
-    return where((added > 0).any(-1), projected, weights)
+    return projected.where((added > 0).any(-1), weights)
 
 
 def projection_status(correction: Correction) -> Tensor:
     """``[...]`` status codes of the first row of a `correct`."""
     solved = correction.residual[..., 0] <= TOLERANCE
     return solved_where(solved)
-
-
-def where(condition: Tensor, weights: Weights, other: Weights) -> Weights:
-    """``weights`` where the condition [...] holds, else ``other``; with the extras of ``weights``."""
-    return replace(
-        weights,
-        values=torch.where(condition[..., None], weights.values, other.values),
-        residual=torch.where(condition, weights.residual, other.residual),
-        status_code=torch.where(condition, weights.status_code, other.status_code),
-    )

@@ -8,7 +8,6 @@ and the status is ``NOT_POSITIVE``.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -88,11 +87,5 @@ def weights_above(values: Tensor, losses: Tensor, above: Tensor, extras: Mapping
         above: ``[..., K]``, what must be positive.
         extras: what else the method reports, by name.
     """
-    weights = weights_from(values, losses, extras)
     low = are_finite(losses) & ~(above > 0).all(-1)
-    return dataclasses.replace(
-        weights,
-        values=torch.where(low[..., None], torch.nan, weights.values),
-        residual=torch.where(low, torch.nan, weights.residual),
-        status_code=torch.where(low, int(Status.NOT_POSITIVE), weights.status_code),
-    )
+    return weights_from(values, losses, extras).unless(low, Status.NOT_POSITIVE)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.families.pareto_safe import projection_status, where
+from mtrl_imgrad.combiners.families.pareto_safe import projection_status
 from mtrl_imgrad.combiners.families.task_sampling import TaskSampler
 from mtrl_imgrad.combiners.method import Reduction
 from mtrl_imgrad.combiners.solvers.choice import SolverName, solve_dual, usable_solver
@@ -136,4 +136,4 @@ def _at_safe_radius(problem: NormalizedGramian, weights: Weights, c: float, *, r
         extras={**weights.extras, "c_min": problem.nan_unless_finite(least)},
     )
     # c_min is zero where the Gramian is not usable, so that what was found for it stays.
-    return where(harmful, raised, weights)
+    return raised.where(harmful, weights)

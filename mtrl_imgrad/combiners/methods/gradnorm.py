@@ -96,12 +96,7 @@ class GradNorm(GramianCombiner):
             base=weights / len(weights),
             extras={"rates": rates},
         )
-        return Weights(
-            values=torch.where(finite, combined.values, torch.nan),
-            residual=torch.where(finite, combined.residual, torch.nan),
-            status_code=torch.where(finite, combined.status_code, int(Status.NON_FINITE)),
-            extras=combined.extras,
-        )
+        return combined.unless(~finite, Status.NON_FINITE)
 
     def _rates(self, losses: Tensor, finite: Tensor, tasks: TaskIds | None) -> Tensor:
         """``[K]`` inverse training rates of mean 1; remembers the first losses of new tasks."""

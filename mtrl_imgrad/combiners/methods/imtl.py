@@ -61,9 +61,4 @@ class IMTL(GramianCombiner):
         finite = are_finite(losses)
         usable = finite & torch.isfinite(gramian).all()
         self._log_scales.step(scales * losses - 1, tasks, where=usable)
-        return dataclasses.replace(
-            impartial,
-            values=torch.where(finite, impartial.values * scales, torch.nan),
-            residual=torch.where(finite, impartial.residual, torch.nan),
-            status_code=torch.where(finite, impartial.status_code, int(Status.NON_FINITE)),
-        )
+        return dataclasses.replace(impartial, values=impartial.values * scales).unless(~finite, Status.NON_FINITE)

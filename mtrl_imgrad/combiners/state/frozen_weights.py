@@ -55,12 +55,8 @@ class FrozenWeights:
             self._looked = False
             self._weights = dataclasses.replace(weights, extras={})
         else:
-            device, failed = weights.values.device, weights.status_code == int(Status.NON_FINITE)
-            self._weights = Weights(
-                values=torch.where(failed, before.values.to(device), weights.values),
-                residual=torch.where(failed, before.residual.to(device), weights.residual),
-                status_code=torch.where(failed, before.status_code.to(device), weights.status_code),
-            )
+            failed = weights.status_code == int(Status.NON_FINITE)
+            self._weights = _on(weights.values.device, before).where(failed, weights)
         self._age, self._tasks = 1, ids
         return weights
 
@@ -77,16 +73,11 @@ class FrozenWeights:
                 f"weights were found for {len(self._tasks)} tasks, got {like.shape[-1]}; `tasks` must say which"
             )
         self._age += 1
-        weights = self._weights
-        values = weights.values.to(like.device)
+        weights = _on(like.device, self._weights)
         if tasks is not None:
             rows = index_of(map(self._tasks.index, tasks), like.device)
-            values = values[rows] * (len(self._tasks) / len(rows))
-        return Weights(
-            values=values,
-            residual=weights.residual.to(like.device),
-            status_code=weights.status_code.to(like.device),
-        )
+            weights = dataclasses.replace(weights, values=weights.values[rows] * (len(self._tasks) / len(rows)))
+        return weights
 
     def get_state(self) -> dict[str, Any]:
         """Age, task ids, and the weights with their certificate (None before the first step)."""
@@ -111,3 +102,8 @@ class FrozenWeights:
         if values is not None:
             residual, status_code = new_state["residual"].clone(), new_state["status_code"].clone()
             self._weights = Weights(values.to(torch.float64, copy=True), residual, status_code)
+
+
+def _on(device: torch.device, weights: Weights) -> Weights:
+    """The weights on a device, without extras."""
+    return Weights(weights.values.to(device), weights.residual.to(device), weights.status_code.to(device))
