@@ -36,6 +36,8 @@ from mtrl_imgrad.supervised.task_feed import TaskFeed
 from mtrl_imgrad.supervised.trainer_checks import check_step, check_task_scales, check_task_splits, read_device
 from mtrl_imgrad.validation import NonNegativeInt, Positive, PositiveOrInf, Seed, checked
 
+__all__ = ["MultiTaskTrainer"]
+
 
 @checked
 class MultiTaskTrainer:
@@ -118,7 +120,12 @@ class MultiTaskTrainer:
         self.on_nonfinite = on_nonfinite
         self.model, self.data, self.protocol = model.to(self.device), data, protocol
         self.evaluation_mode, self.seed = evaluation_mode, seed
-        self.feed = self._make_feed(data, num_workers)
+        loading = (seed, self.device, num_workers)
+        self.feed: Feed = (
+            TaskFeed(data, self.optimization.batch_size, *loading)
+            if isinstance(data, TaskSplits)
+            else JointFeed(data, self.optimization.batch_size, self.replica, *loading)
+        )
         self.combiner = run_combiner(
             combiner, combiner_kwargs or {}, tasks=model.tasks, seed=seed, steps_per_epoch=self.steps_per_epoch
         )
@@ -274,16 +281,7 @@ class MultiTaskTrainer:
         self._optimizer.zero_grad()
         with self._located(self._names):
             combination = self.combiner.backward(
-                losses,
-                self._shared,
-                self._own,
-                features=features,
-                heads=self.heads,
-                max_grad_norm=self.max_grad_norm,
-                grad_scaler=self._scaler,
-                on_nonfinite=self.on_nonfinite,
-                group=self.replica.group,
-                rows=rows,
+                losses, self._shared, self._own, features=features, group=self.replica.group, rows=rows, **self._options
             )
         values = self.replica.mean(torch.stack([loss.detach() for loss in losses]), rows)
 
@@ -316,15 +314,7 @@ class MultiTaskTrainer:
         """
         values: dict[str, Tensor] = {}
         self._optimizer.zero_grad()
-        with (
-            self._located(values),
-            self.combiner.accumulate(
-                heads=self.heads,
-                max_grad_norm=self.max_grad_norm,
-                grad_scaler=self._scaler,
-                on_nonfinite=self.on_nonfinite,
-            ) as step,
-        ):
+        with self._located(values), self.combiner.accumulate(**self._options) as step:
             for part in parts:
                 ((name, loss),) = self.forward.losses_of(part).items()
                 step.backward([loss], self._shared, self._own_of[name], tasks=[self._names.index(name)])
@@ -343,6 +333,16 @@ class MultiTaskTrainer:
         if combination.gramian is not None and len(present) > 1:
             row |= step_diagnostics(combination.gramian, combination.weights, present)
         return values, row
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Of the combiner's step, from a batch or from parts."""
+        return {
+            "heads": self.heads,
+            "max_grad_norm": self.max_grad_norm,
+            "grad_scaler": self._scaler,
+            "on_nonfinite": self.on_nonfinite,
+        }
 
     def _step(self, combination: Combination, look_again: Callable[[], None]) -> bool:
         """The optimizer's step, then ``look_again`` for a combiner that wants the losses after it.
@@ -382,12 +382,6 @@ class MultiTaskTrainer:
         if rows is not None:
             return self.replica.gramian(losses, inputs, features is not None, rows, scale)
         return probe_gramian(losses, inputs, scale)
-
-    def _make_feed(self, data: Splits | TaskSplits, num_workers: int) -> Feed:
-        size = self.optimization.batch_size
-        if isinstance(data, TaskSplits):
-            return TaskFeed(data, size, self.seed, self.device, num_workers)
-        return JointFeed(data, size, self.replica, self.seed, self.device, num_workers)
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
