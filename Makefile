@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --
 # Two threads of a small matrix product wait for each other on shared cores; one is faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo demo-supervised test test-portable test-portable-quick test-faults test-all lint type format bench dist-check clean
+.PHONY: help setup demo demo-supervised test test-portable test-portable-quick test-faults test-all lint type format bench docs dist-check clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -55,6 +55,10 @@ format: $(STAMP) ## rewrite the layout
 
 bench: $(STAMP) ## speed beside Stable-Baselines3 and other solvers, as ratios in one run
 	$(BIN)/python -m benchmarks
+
+docs: $(STAMP) ## the documentation as a site, build/site/index.html; a warning is an error
+	$(BIN)/python -m tools.pages build
+	$(BIN)/python -m zensical build --clean --strict -f build/mkdocs.yml
 
 dist-check: $(STAMP) ## build sdist and wheel into dist, install the wheel by itself, try it
 	$(BIN)/python tools/dist_check.py --out dist

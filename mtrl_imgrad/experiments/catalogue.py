@@ -54,7 +54,7 @@ def print_combiners(console: Console) -> None:
         table.add_column(column, no_wrap=column in ("name", "a step needs"))
     for name in list_combiners():
         combiner = combiner_class(name)
-        kept = ", ".join(part.replace("_", " ") for part in _state_names(combiner)) or "-"
+        kept = ", ".join(part.replace("_", " ") for part in state_names(combiner)) or "-"
         table.add_row(name, COSTS[combiner.needs], kept, references()[combiner.citation].short)
     console.print(table)
     console.print("\n`mtrl-imgrad combiners NAME` says more of one: arguments, paper, departures, BibTeX.")
@@ -73,7 +73,7 @@ def print_combiner(name: str, console: Console) -> None:
     table.add_row("what it is", summary)
     table.add_row("paper", combiner.paper)
     table.add_row("a step needs", COSTS[combiner.needs])
-    table.add_row("keeps", ", ".join(_state_names(combiner)) or "nothing")
+    table.add_row("keeps", ", ".join(state_names(combiner)) or "nothing")
     table.add_row("departures", combiner.departures)
     table.add_row("arguments", _arguments(combiner))
     if console.width < NARROW:
@@ -84,7 +84,7 @@ def print_combiner(name: str, console: Console) -> None:
     console.print(f"\n{combiner.bibtex}", markup=False, soft_wrap=True)
 
 
-def _state_names(combiner: type[Combiner]) -> list[str]:
+def state_names(combiner: type[Combiner]) -> list[str]:
     """The parts of the state with default arguments; none of a method that must be given some."""
     must_be_given = any(one.default is one.empty for one in inspect.signature(combiner).parameters.values())
     return [] if must_be_given else list(combiner().state_dict())

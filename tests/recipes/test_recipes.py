@@ -14,6 +14,7 @@ import torch
 
 from mtrl_imgrad import make_vec_env
 from mtrl_imgrad.agents import MTTD3
+from mtrl_imgrad.supervised.models import split_parameters
 from tests.support.paths import DOCS
 from tests.support.registries import forget_registrations
 
@@ -115,3 +116,20 @@ def test_a_data_set() -> None:
     assert set(names["result"].results) == {"stripe", "distance"}
     (run,) = Path("runs").iterdir()
     assert run.name.startswith("stripes-imgrad")
+
+
+def test_a_task_set() -> None:
+    names = follow("A task set")
+    assert names["env"].task_names == ("moon", "mars", "earth")
+    assert names["agent"]._n_updates > 0
+    assert names["report"].returns.shape == (3, 1)
+
+
+def test_a_loss_and_a_network() -> None:
+    names = follow("A loss and a network")
+    first, last = names["records"]
+    assert last.train_losses["dots"] < first.train_losses["dots"]
+    assert set(last.results["val"]["dots"]) == {"mae"}
+    shared, own = split_parameters(names["trainer"].model, "cagrad")
+    assert len(shared) == 2  # weight and bias of the convolution
+    assert [len(parameters) for parameters in own] == [2, 2]
