@@ -101,13 +101,15 @@ class ModelConfig:
     """The network, see `mtrl_imgrad.supervised.models`."""
 
     model: str = "segnet_mtan"
-    """Network."""
+    """Network: a backbone, alone or with an architecture behind it, such as resnet18_mmoe; see `list_models`."""
+    model_kwargs: Options = field(default_factory=dict)
+    """Further arguments of it, such as experts=4."""
     single_task_model: str = "segnet"
     """Network of the single-task baselines."""
     width: Positive = 1.0
     """Multiplies the number of feature maps; 1 is the published network."""
     weights: Path | None = None
-    """File of first weights in torchvision's or timm's names (resnet18, resnet50); None draws them."""
+    """File of first weights in torchvision's or timm's names (ResNets, ViTs); None draws them."""
 
 
 @checked

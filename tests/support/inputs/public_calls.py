@@ -381,7 +381,7 @@ CALLS: dict[str, Call] = {
     "experiments.supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.tasks.TaskSpec": lambda folder: {"name": "a", "kind": "depth", "channels": 1},
     "supervised.models.registry.make_model": lambda folder: {"name": "segnet", "tasks": TASKS, "width": 1 / 32},
-    "supervised.models.backbones.load_backbone": lambda folder: {
+    "supervised.models.weights.load_backbone": lambda folder: {
         "model": resnet(),
         "path": weights_of(folder),
     },
