@@ -103,14 +103,14 @@ class ModelConfig:
 
     model: str = "segnet_mtan"
     """Network: a backbone, alone or with an architecture behind it, such as resnet18_mmoe; see `list_models`."""
-    model_kwargs: Options = field(default_factory=dict)
-    """Further arguments of it, such as experts=4."""
     single_task_model: str = "segnet"
     """Network of the single-task baselines."""
     width: Positive = 1.0
     """Multiplies the number of feature maps; 1 is the published network."""
     weights: Path | None = None
     """File of first weights in torchvision's or timm's names (ResNets, ViTs); None draws them."""
+    model_kwargs: Options = field(default_factory=dict)
+    """Further arguments of the network, such as experts=4."""
 
 
 @checked

@@ -126,6 +126,8 @@ class SegNetTrunk(Trunk):
         channels: feature maps of the five encoder stages.
     """
 
+    stride = 1
+
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(

@@ -22,6 +22,8 @@ class Trunk(nn.Module, ABC):
 
     stage_channels: Sequence[int]
     """C after each stage."""
+    stride: int
+    """How many times smaller than the image the representation is."""
     has_published_weights: ClassVar[bool] = False
     """Whether `load_published` works."""
 

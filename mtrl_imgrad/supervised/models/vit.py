@@ -14,7 +14,7 @@ from mtrl_imgrad.supervised.models.layers import scaled
 from mtrl_imgrad.supervised.models.trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk
 from mtrl_imgrad.supervised.models.vit_names import timm_names
 
-__all__ = ["PATCH", "ViTTrunk"]
+__all__ = ["ViTTrunk"]
 
 PATCH = 16
 _GRID = 14
@@ -39,6 +39,7 @@ class ViTTrunk(Trunk):
     """
 
     has_published_weights = True
+    stride = PATCH
 
     def __init__(self, heads: int, width: float) -> None:
         super().__init__()
