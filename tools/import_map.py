@@ -37,7 +37,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     },
     {
         "agents": "MTSAC, MTPPO and MTTD3: policies, replay and rollouts, updates, encoders, callbacks, checkpoints",
-        "supervised": "NYUv2, CityScapes, CelebA, Office, QM9: kinds of tasks, data sets, networks, metrics, trainer",
+        "supervised": "readers of NYUv2, CelebA and others: kinds of tasks, networks, metrics, trainer",
         "synthetic": "the two-objective problem of the papers: descent, optima, plots",
     },
     {

@@ -85,5 +85,5 @@ def test_weights_come_from_a_local_file(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "code.pth")
     with pytest.raises(ArgumentError, match=r"code.pth does not hold"):
         load_backbone(other, tmp_path / "code.pth")
-    with pytest.raises(ArgumentError, match="model must be resnet18 or resnet50"):
+    with pytest.raises(ArgumentError, match="model must be on a ResNet or a ViT .*, got 'segnet'"):
         load_backbone(make_model("segnet", CITYSCAPES, width=1 / 16), tmp_path / "part.pth")

@@ -35,7 +35,8 @@ class DataConfig:
     """Which data, and what is done to it."""
 
     format: str = "nyuv2"
-    """Format of the folder: nyuv2, cityscapes, celeba, office31, office_home, qm9, or one that was registered."""
+    """Format of the folder: nyuv2, cityscapes, celeba, pascal_context, office31, office_home, qm9, or one that was
+    registered."""
     root: Path | None = None
     """Folder of the data set."""
     tasks: tuple[str, ...] = ()
@@ -57,13 +58,13 @@ class DataConfig:
     task_fractions: Options = field(default_factory=dict)
     """Share of the training images that a task's loader has, by task (multi_input)."""
     augment: bool = True
-    """Zoom and mirror the training images (NYUv2, CityScapes)."""
+    """Zoom and mirror the training images (NYUv2, CityScapes, PASCAL-Context)."""
     label_dir: str = "label_7"
     """Folder of the labels (CityScapes)."""
     num_classes: Annotated[int, Ge(2)] = 7
     """Classes of these labels (CityScapes)."""
     image_size: tuple[Count, Count] = (64, 64)
-    """Height and width that images are resized to (CelebA, Office)."""
+    """Height and width that images are resized to (CelebA, Office) or fitted into (PASCAL-Context)."""
     num_workers: NonNegativeInt = 0
     """Processes that read images; 0 reads in this one."""
     simulate: Literal["primitives", "mt10", "attributes"] | None = None
@@ -93,13 +94,15 @@ class ModelConfig:
     """The network, see `mtrl_imgrad.supervised.models`."""
 
     model: str = "segnet_mtan"
-    """Network."""
+    """Network: a backbone, alone or with an architecture behind it, such as resnet18_mmoe; see `list_models`."""
     single_task_model: str = "segnet"
     """Network of the single-task baselines."""
     width: Positive = 1.0
     """Multiplies the number of feature maps; 1 is the published network."""
     weights: Path | None = None
-    """File of first weights in torchvision's or timm's names (resnet18, resnet50); None draws them."""
+    """File of first weights in torchvision's or timm's names (ResNets, ViTs); None draws them."""
+    model_kwargs: Options = field(default_factory=dict)
+    """Further arguments of the network, such as experts=4."""
 
 
 @checked

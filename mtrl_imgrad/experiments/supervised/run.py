@@ -36,7 +36,7 @@ from mtrl_imgrad.experiments.supervised.history import (
 from mtrl_imgrad.experiments.supervised.panels import draw_run_panel
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
-from mtrl_imgrad.supervised.models import FeatureModel, TaskModel, load_backbone, make_model
+from mtrl_imgrad.supervised.models import TaskModel, load_backbone, make_model
 from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
@@ -129,10 +129,9 @@ def build_model(config: SupervisedConfig, data: Splits | TaskSplits) -> TaskMode
         torch.manual_seed(config.seed)
         single = len(data.tasks) == 1
         name = config.model.single_task_model if single else config.model.model
-        model = make_model(name, data.tasks, width=config.model.width, protocol=config.protocol)
+        kwargs = {} if single else config.model.model_kwargs
+        model = make_model(name, data.tasks, width=config.model.width, protocol=config.protocol, **kwargs)
     if config.model.weights is not None:
-        if not isinstance(model, FeatureModel):
-            raise ArgumentError(f"weights goes with resnet18 and resnet50, got model {name!r}")
         load_backbone(model, config.model.weights)
     return model
 

@@ -18,6 +18,7 @@ from mtrl_imgrad.supervised.datasets.augmentation import View, apply_view, draw_
 from mtrl_imgrad.supervised.datasets.celeba import CelebA
 from mtrl_imgrad.supervised.datasets.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES, CityScapes, DenseDataset, NYUv2
 from mtrl_imgrad.supervised.datasets.office import Office31, OfficeHome
+from mtrl_imgrad.supervised.datasets.pascal import PASCAL_CLASSES, PascalContext
 from mtrl_imgrad.supervised.datasets.qm9 import QM9, QM9_TASKS
 from mtrl_imgrad.supervised.datasets.registry import DataFormat, data_format, list_formats, register_format
 from mtrl_imgrad.supervised.datasets.writers import (
@@ -31,6 +32,7 @@ from mtrl_imgrad.supervised.datasets.writers import (
 __all__ = [
     "CITYSCAPES_CLASSES",
     "NYUV2_CLASSES",
+    "PASCAL_CLASSES",
     "QM9",
     "QM9_TASKS",
     "AttributeSample",
@@ -42,6 +44,7 @@ __all__ = [
     "NYUv2",
     "Office31",
     "OfficeHome",
+    "PascalContext",
     "View",
     "apply_view",
     "data_format",

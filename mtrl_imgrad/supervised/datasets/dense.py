@@ -16,14 +16,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from torch.utils.data import Dataset
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError
-from mtrl_imgrad.seeding import Stream, torch_generator
-from mtrl_imgrad.supervised.datasets.augmentation import apply_view, draw_view
+from mtrl_imgrad.supervised.datasets.augmented import AugmentedDataset
 from mtrl_imgrad.supervised.datasets.description import class_names, depth_is_stated
 from mtrl_imgrad.supervised.datasets.layers import (
     ANY_DEPTH,
@@ -47,7 +44,7 @@ SPLITS = ("train", "val", "test")
 
 
 @checked
-class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+class DenseDataset(AugmentedDataset):
     """Images with a target for every pixel; item i is ``(image [3, H, W], {task name: target})``.
 
     Targets are as `TaskSpec` describes them. The folder's listing and first files are checked at construction, the
@@ -79,13 +76,8 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         protocol: Protocol,
         seed: int,
     ) -> None:
-        self.root = Path(root).expanduser()
-        self.split = split
+        super().__init__(root, split, augment=augment, protocol=protocol, seed=seed, inverse_depth=inverse_depth)
         self.class_names = classes
-        self.inverse_depth = inverse_depth
-        self.augment = augment
-        self.protocol = protocol
-        self.seed = seed
         if len(classes) < 2:
             raise ArgumentError(f"classes must name 2 classes or more, got {len(classes)}")
         self._folders = _open(self.root, split, folders)
@@ -95,7 +87,6 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             TaskSpec("normal", "normal", 3),
         )
         self.tasks = tuple(spec for spec in specs if spec.name in folders)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -113,26 +104,12 @@ class DenseDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         """
         check_splits_differ(self._folders["image"], other._folders["image"])
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose augmentation is drawn; workers that are already running see it too."""
-        if epoch < 0:
-            raise ArgumentError(f"epoch must not be negative, got {epoch}")
-        self._epoch.fill_(epoch)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.root / self.split} has items 0 to {len(self) - 1}, asked for {index}")
+    def layers(self, index: int) -> dict[str, Tensor]:
+        """See `AugmentedDataset.layers`."""
         layers = {name: folder.read(index) for name, folder in self._folders.items()}
         if self.protocol == "fixed" and "normal" in layers:
             layers["normal"] = normalize(layers["normal"], dim=0)  # files made by resizing hold shorter ones at edges
-        if self.augment:
-            view = draw_view(*self.size, self._generator(index))
-            layers = apply_view(layers, view, inverse_depth=self.inverse_depth, protocol=self.protocol)
-        layers["segmentation"] = layers["segmentation"][0].long()
-        return layers.pop("image"), layers
-
-    def _generator(self, index: int) -> torch.Generator:
-        return torch_generator(self.seed, Stream.AUGMENTATION, int(self._epoch), index)
+        return layers
 
 
 @checked

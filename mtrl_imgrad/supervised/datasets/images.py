@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from mtrl_imgrad.errors import DatasetError
 
-__all__ = ["read_image"]
+__all__ = ["read_image", "read_pixels"]
 
 
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:
@@ -24,10 +25,23 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     Raises:
         DatasetError: if it cannot be read; names the file.
     """
-    height, width = size
+    pixels = _pixels(path, size)
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).contiguous()
+
+
+def read_pixels(path: Path) -> npt.NDArray[np.float32]:
+    """A picture ``[H, W, 3]`` from 0 to 1, of its own size.
+
+    Raises:
+        DatasetError: if it cannot be read; names the file.
+    """
+    return _pixels(path, None).astype(np.float32) / 255
+
+
+def _pixels(path: Path, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+            colours = image.convert("RGB")
+            return np.array(colours if size is None else colours.resize(size[::-1], Image.Resampling.BILINEAR))
     except (OSError, UnidentifiedImageError) as error:
         raise DatasetError(f"{path}: cannot be read as an image ({error})") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).contiguous()

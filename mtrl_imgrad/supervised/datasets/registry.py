@@ -81,6 +81,12 @@ _OURS = (
         )
         for name, reader in (("office31", "Office31"), ("office_home", "OfficeHome"))
     ),
+    DataFormat(
+        "pascal_context",
+        "mtrl_imgrad.supervised.datasets.pascal:PascalContext",
+        options={"image_size": "size", "tasks": "tasks"},
+        augments=True,
+    ),
     DataFormat("qm9", "mtrl_imgrad.supervised.datasets.qm9:QM9", splits=("train", "val", "test")),
 )
 _FORMATS = {ours.name: ours for ours in _OURS}

@@ -1,145 +1,97 @@
-"""Hard parameter sharing on a ResNet: DeepLab heads for dense tasks, linear ones for those of whole images."""
+"""The networks that several tasks can share, each with the heads that go with it."""
 
 from __future__ import annotations
 
-import os
-import textwrap
-from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
-import torch
-import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
-from torch import Tensor, nn
+from torch import nn
 
-from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.models.base import FeatureModel
-from mtrl_imgrad.supervised.models.layers import VectorHead, scaled
+from mtrl_imgrad.supervised.models.deeplab import DeepLabHead
+from mtrl_imgrad.supervised.models.layers import (
+    SEGNET_CHANNELS,
+    DenseHead,
+    SegNetTrunk,
+    VectorHead,
+    initialise_xavier,
+    scaled,
+)
 from mtrl_imgrad.supervised.models.resnet import ResNetTrunk
+from mtrl_imgrad.supervised.models.trunk import Trunk
+from mtrl_imgrad.supervised.models.upsampling import UpsamplingHead
+from mtrl_imgrad.supervised.models.vit import ViTTrunk
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.validation import checked
 
-__all__ = ["ResNet18", "ResNet50", "load_backbone"]
+__all__ = ["BACKBONES", "Backbone"]
 
-_CHANNELS = (64, 128, 256, 512)
-_ASPP = 256
-_RATES = (12, 24, 36)
+_RESNET_CHANNELS = (64, 128, 256, 512)
+_HEAD_CHANNELS = 256
 
 
-class _ResNetModel(FeatureModel):
-    """A ResNet, dilated if a task is dense, and a head a task.
+@dataclass(frozen=True)
+class Backbone:
+    """What an architecture builds a network from.
 
-    Args:
-        tasks: of any kind.
-        width: multiplies the number of feature maps; 1 is the published network.
-        protocol: see `DenseHead`.
+    Attributes:
+        name: As in `make_model`.
+        trunk: A trunk of a width, for some dense task or for none.
+        head: A task's layers on the trunk's representation, by trunk, task, protocol and width.
+        dense_tasks: As in `TaskModel`.
+        start: Sets the first weights of a whole network where torch's own are not wanted.
+        refuses: Architectures that make no sense on it, with the reason.
     """
 
-    depth: ClassVar[int]
-
-    def __init__(self, tasks: Sequence[TaskSpec], width: float = 1.0, protocol: Protocol = "fixed") -> None:
-        super().__init__(tasks, protocol)
-        dilated = any(task.record.dense for task in self.tasks)
-        self.trunk = ResNetTrunk(self.depth, scaled(_CHANNELS, width), dilated)
-        (aspp,) = scaled([_ASPP], width)
-        channels = self.trunk.channels
-        self.task_heads = nn.ModuleList(
-            _DeepLabHead(channels, aspp, self.trunk.stride, task, protocol)
-            if task.record.dense
-            else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), VectorHead(channels, task, protocol))
-            for task in self.tasks
-        )
-
-    def features(self, images: Tensor) -> Tensor:
-        """The trunk's maps, an eighth of the image's size if a task is dense, else a 32nd.
-
-        Raises:
-            ArgumentError: if ``images`` is not ``[B, 3, H, W]`` with H and W multiples of 8 (dense tasks).
-        """
-        step = 8 if self.trunk.stride == 8 else 1
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % step or images.shape[3] % step:
-            raise ArgumentError(f"images must be [B, 3, H, W], H and W multiples of {step}, got {list(images.shape)}")
-        return self.trunk(images)
+    name: str
+    trunk: Callable[[float, bool], Trunk]
+    head: Callable[[Trunk, TaskSpec, Protocol, float], nn.Module]
+    dense_tasks: bool | None = None
+    start: Callable[[nn.Module], None] = lambda network: None
+    refuses: Mapping[str, str] = field(default_factory=dict)
 
 
-class ResNet18(_ResNetModel):
-    """ResNet-18; 11 689 512 parameters with ImageNet's dense layer, 11 176 512 without. See `_ResNetModel`."""
-
-    name = "resnet18"
-    depth = 18
+def _segnet(width: float, dense: bool) -> Trunk:
+    return SegNetTrunk(scaled(SEGNET_CHANNELS, width))
 
 
-class ResNet50(_ResNetModel):
-    """ResNet-50; 25 557 032 parameters with ImageNet's dense layer, 23 508 032 without. See `_ResNetModel`."""
-
-    name = "resnet50"
-    depth = 50
+def _segnet_head(trunk: Trunk, task: TaskSpec, protocol: Protocol, width: float) -> nn.Module:
+    return DenseHead(trunk.channels, task, protocol)
 
 
-class _DeepLabHead(nn.Module):
-    """Atrous spatial pyramid pooling (Chen et al., DeepLabv3, arXiv 1706.05587), then the prediction, enlarged."""
-
-    def __init__(self, seen: int, channels: int, stride: int, task: TaskSpec, protocol: Protocol) -> None:
-        super().__init__()
-        self.finish, self.protocol, self.stride = task.record.head, protocol, stride
-        self.branches = nn.ModuleList(
-            [_block(seen, channels, 1), *(_block(seen, channels, 3, dilation=rate) for rate in _RATES)]
-        )
-        # No batch norm: of a single image one pooled vector has no variance.
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(seen, channels, 1), nn.ReLU())
-        self.project = _block((len(_RATES) + 2) * channels, channels, 1)
-        self.spatial = _block(channels, channels, 3)
-        self.output = nn.Conv2d(channels, task.channels, 1)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """The prediction ``[B, channels, stride * h, stride * w]``."""
-        pooled = self.pooled(maps).expand(-1, -1, *maps.shape[2:])
-        found = self.project(torch.cat([*(branch(maps) for branch in self.branches), pooled], dim=1))
-        raw = self.output(self.spatial(found))
-        enlarged = F.interpolate(raw, scale_factor=self.stride, mode="bilinear", align_corners=False)
-        return self.finish(enlarged, self.protocol)
+def _resnet(depth: int, width: float, dense: bool) -> Trunk:
+    return ResNetTrunk(depth, scaled(_RESNET_CHANNELS, width), dense)
 
 
-def _block(seen: int, channels: int, size: int, dilation: int = 1) -> nn.Sequential:
-    padding = dilation * (size // 2)
-    return nn.Sequential(
-        nn.Conv2d(seen, channels, size, padding=padding, dilation=dilation, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
-    )
+def _resnet_head(trunk: Trunk, task: TaskSpec, protocol: Protocol, width: float) -> nn.Module:
+    if not task.record.dense:
+        return _pooled_head(trunk, task, protocol)
+    (channels,) = scaled([_HEAD_CHANNELS], width)
+    return DeepLabHead(trunk.channels, channels, trunk.stride, task, protocol)
 
 
-@checked
-def load_backbone(model: FeatureModel, path: str | os.PathLike[str]) -> None:
-    """Take the trunk's first weights from a local file, in the names of torchvision and timm.
-
-    Nothing is downloaded, and reading the file runs no code of it.
-
-    Args:
-        model: with a ResNet as ``trunk``, of width 1.
-        path: a state dictionary, as ``torch.save`` or safetensors writes it; its dense layer ``fc`` is left out.
-
-    Raises:
-        ArgumentError: if the network has no such trunk, or the file cannot be read or is that of another network.
-    """
-    path = Path(path).expanduser()
-    trunk = getattr(model, "trunk", None)
-    if not isinstance(trunk, ResNetTrunk):
-        raise ArgumentError(f"model must be resnet18 or resnet50 to take weights of a file, got {model.name!r}")
-    try:
-        state = _read_state(path)
-        kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
-        trunk.load_state_dict(kept)
-    except Exception as error:  # torch, pickle and safetensors raise what they like for a damaged file
-        cause = textwrap.shorten(str(error), 200)
-        raise ArgumentError(f"path: {path} does not hold the weights of {model.name} ({cause})") from error
+def _vit(heads: int, width: float, dense: bool) -> Trunk:
+    return ViTTrunk(heads, width)
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def _vit_head(trunk: Trunk, task: TaskSpec, protocol: Protocol, width: float) -> nn.Module:
+    if not task.record.dense:
+        return _pooled_head(trunk, task, protocol)
+    (channels,) = scaled([_HEAD_CHANNELS], width)
+    return UpsamplingHead(trunk.channels, channels, task, protocol)
 
-        return load_file(path)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+
+def _pooled_head(trunk: Trunk, task: TaskSpec, protocol: Protocol) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), VectorHead(trunk.channels, task, protocol))
+
+
+_NO_PYRAMID = "its masks follow a convolutional network from one resolution to the next"
+_RECORDS = (
+    Backbone("segnet", _segnet, _segnet_head, dense_tasks=True, start=initialise_xavier),
+    *(Backbone(f"resnet{depth}", partial(_resnet, depth), _resnet_head) for depth in (18, 50)),
+    *(
+        Backbone(f"vit_{size}", partial(_vit, heads), _vit_head, refuses={"mtan": _NO_PYRAMID})
+        for size, heads in (("tiny", 3), ("small", 6))
+    ),
+)
+BACKBONES = {record.name: record for record in _RECORDS}

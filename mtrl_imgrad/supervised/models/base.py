@@ -34,8 +34,9 @@ class TaskModel(nn.Module, ABC):
         ArgumentError: for no task, two tasks of one name, or a kind that the network has no head for.
     """
 
-    name: ClassVar[str]
-    dense_tasks: ClassVar[bool | None] = None
+    name: str
+    """As in `make_model`."""
+    dense_tasks: bool | None = None
     """Whether it has heads for dense kinds of task, or for those of whole images; None for both."""
     has_features: ClassVar[bool] = False
     """Whether it is a `FeatureModel`."""

@@ -1,90 +1,84 @@
-"""A SegNet a task, stitched together between the stages."""
+"""A network a task, stitched together between the stages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from mtrl_imgrad.supervised.models.base import TaskModel
-from mtrl_imgrad.supervised.models.layers import (
-    SEGNET_CHANNELS,
-    DenseHead,
-    SegNetTrunk,
-    check_image_size,
-    initialise_xavier,
-    pool,
-    scaled,
-    unpool,
-)
+from mtrl_imgrad.supervised.models.backbones import Backbone
+from mtrl_imgrad.supervised.models.composed import ComposedModel
+from mtrl_imgrad.supervised.models.trunk import Trunk
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["SegNetCrossStitch"]
+__all__ = ["CrossStitch"]
+
+_OWN = 0.9
+"""Weight of a network's own maps at the start; the others share the rest (the paper's figure 5)."""
 
 
-class SegNetCrossStitch(TaskModel):
-    """Cross-stitch networks on SegNet (Misra, Shrivastava, Gupta, Hebert, CVPR 2016, arXiv 1604.03539).
+class CrossStitch(ComposedModel):
+    """Cross-stitch networks (Misra, Shrivastava, Gupta, Hebert, CVPR 2016, arXiv 1604.03539).
 
-    The form of MTAN's comparison, behind the published "Cross-Stitch" rows: every stage but the first reads a learned
-    linear combination of all networks' maps, ``sum_k a_k z_k`` with one scalar a network and a place, starting at one.
-    All networks read the same combination; in the paper each reads its own, K x K scalars for every feature map.
-    Convolutions start Xavier-normal as in our other SegNets, where the authors' start uniform with the same variance.
+    Before every stage but the first, network k reads ``sum_j a_kj z_j`` of all networks' maps, ``a`` a number for each
+    feature map. (`SegNetCrossStitch` has the simpler form of MTAN's comparison.)
 
-    Every loss reaches every network, except its last decoder stage, which only its own task's loss does.
-    74 941 804 parameters on NYUv2.
+    Every loss reaches every network and stitch, except its last stage and the stitch before that, which only its own
+    task's loss does.
 
     Args:
-        tasks: of kind segmentation, depth or normal.
+        backbone: of every network.
+        tasks: of kinds that it has heads for.
         width: multiplies the number of feature maps.
         protocol: see `DenseHead`.
     """
 
-    name = "segnet_cross_stitch"
-    dense_tasks = True
+    architecture = "cross_stitch"
 
-    def __init__(self, tasks: Sequence[TaskSpec], width: float = 1.0, protocol: Protocol = "fixed") -> None:
-        super().__init__(tasks, protocol)
-        channels = scaled(SEGNET_CHANNELS, width)
-        self.trunks = nn.ModuleList(SegNetTrunk(channels) for _ in self.tasks)
-        self.encoder_stitches = nn.Parameter(torch.ones(len(channels) - 1, len(self.tasks)))
-        self.decoder_stitches = nn.Parameter(torch.ones(len(channels), len(self.tasks)))
-        self.task_heads = nn.ModuleList(DenseHead(channels[0], task, protocol) for task in self.tasks)
-        initialise_xavier(self)
+    def __init__(self, backbone: Backbone, tasks: Sequence[TaskSpec], width: float, protocol: Protocol) -> None:
+        super().__init__(backbone, tasks, width, protocol)
+        trunks = [self._trunk() for _ in self.tasks]
+        self.trunks = nn.ModuleList(trunks)
+        self.stitches = nn.ModuleList(
+            nn.ModuleList(_Stitch(index, len(trunks), channels) for index in range(len(trunks)))
+            for channels in trunks[0].stage_channels[:-1]
+        )
+        self._finish(trunks[0])
 
     def own_modules(self, task: str) -> list[nn.Module]:
-        """The head of ``task`` and the last decoder stage of its network."""
-        trunk = cast(SegNetTrunk, self.trunks[self._index(task)])
-        return [self.head(task), trunk.decoder[-1]]
+        """The head of ``task``, the last stage of its network, and the stitch before that."""
+        index = self._index(task)
+        trunk = cast(Trunk, self.trunks[index])
+        last_stitches = cast(nn.ModuleList, self.stitches[-1])
+        return [self.head(task), last_stitches[index], *trunk.stage_modules(len(trunk.stage_channels) - 1)]
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Predictions by task name, see `TaskModel`."""
-        check_image_size(images)
-        maps, places = self._encode(images)
-        return self._predict(self._decode(maps, places))
-
-    def _encode(self, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """The pooled maps of every network after its last encoder stage, and by stage where the maxima were."""
-        maps: list[Tensor] = []
-        places: list[list[Tensor]] = []
-        for depth, stages in enumerate(zip(*(trunk.encoder for trunk in self.trunks), strict=True)):
-            seen = _stitch(maps, self.encoder_stitches[depth - 1]) if depth else images
-            pooled = [pool(stage(seen)[1]) for stage in stages]
-            maps = [values for values, _ in pooled]
-            places.append([indices for _, indices in pooled])
-        return maps, places
-
-    def _decode(self, maps: list[Tensor], places: list[list[Tensor]]) -> list[Tensor]:
-        """The last maps of every network."""
-        decoders = zip(*(trunk.decoder for trunk in self.trunks), strict=True)
-        for stages, stitch, indices in zip(decoders, self.decoder_stitches, reversed(places), strict=True):
-            seen = _stitch(maps, stitch)
-            maps = [stage(unpool(seen, where))[1] for stage, where in zip(stages, indices, strict=True)]
+    def representations(self, images: Tensor, tasks: Sequence[str]) -> list[Tensor]:
+        """See `ComposedModel.representations`; only the last stage of the others is left out."""
+        trunks = [cast(Trunk, trunk) for trunk in self.trunks]
+        kept: list[list[Any]] = [[] for _ in trunks]
+        maps = [trunk.stage(0, images, own) for trunk, own in zip(trunks, kept, strict=True)]
+        everybody = list(range(len(trunks)))
+        for number, stitches in enumerate(self.stitches, start=1):
+            wanted = [self._index(task) for task in tasks] if number == len(self.stitches) else everybody
+            seen = [cast(nn.ModuleList, stitches)[k](maps) for k in wanted]
+            maps = [trunks[k].stage(number, one, kept[k]) for k, one in zip(wanted, seen, strict=True)]
         return maps
 
 
-def _stitch(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """``sum_k weights[k] maps[k]``."""
-    return torch.stack([weight * z for weight, z in zip(weights, maps, strict=True)]).sum(dim=0)
+class _Stitch(nn.Module):
+    """What one network reads of all of them."""
+
+    def __init__(self, index: int, networks: int, channels: int) -> None:
+        super().__init__()
+        weights = torch.full((networks, channels), (1 - _OWN) / max(networks - 1, 1))
+        weights[index] = _OWN
+        self.weight = nn.Parameter(weights)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """``sum_j weight[j] maps[j]``, channel by channel."""
+        shape = (-1, *[1] * (maps[0].ndim - 2))
+        parts = [row.view(shape) * one for row, one in zip(self.weight.unbind(), maps, strict=True)]
+        return sum(parts[1:], start=parts[0])

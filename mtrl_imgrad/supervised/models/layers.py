@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor, nn
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.supervised.models.trunk import Trunk
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
@@ -115,14 +116,17 @@ class SegNetMaps(NamedTuple):
     decoder_last: list[Tensor]
 
 
-class SegNetTrunk(nn.Module):
+class SegNetTrunk(Trunk):
     """SegNet's encoder and decoder (Badrinarayanan, Kendall, Cipolla 2017, arXiv 1511.00561).
 
-    Five stages each way; the decoder's stages are in the order of computation, coarsest first.
+    Five stages each way; the decoder's stages are in the order of computation, coarsest first. A network keeps where
+    its own maxima were.
 
     Args:
         channels: feature maps of the five encoder stages.
     """
+
+    stride = 1
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -133,9 +137,26 @@ class SegNetTrunk(nn.Module):
             SegNetStage(*sizes)
             for sizes in zip(channels[::-1], [*channels[-2::-1], channels[0]], _CONVOLUTIONS[::-1], strict=True)
         )
+        self.stage_channels = [*channels, *channels[-2::-1], channels[0]]
 
-    def forward(self, images: Tensor) -> SegNetMaps:
+    def stage(self, number: int, maps: Tensor, kept: list[Any]) -> Tensor:
+        """See `Trunk.stage`."""
+        if number == 0:
+            check_image_size(maps)
+        if number < len(self.encoder):
+            maps, places = pool(self.encoder[number](maps)[1])
+            kept.append(places)
+            return maps
+        _, maps = self.decoder[number - len(self.encoder)](unpool(maps, kept.pop()))
+        return maps
+
+    def stage_modules(self, number: int) -> list[nn.Module]:
+        """See `Trunk.stage_modules`."""
+        return [[*self.encoder, *self.decoder][number]]
+
+    def all_maps(self, images: Tensor) -> SegNetMaps:
         """All maps of the way down and up."""
+        check_image_size(images)
         found = SegNetMaps([], [], [], [])
         maps, places = images, []
         for stage in self.encoder:

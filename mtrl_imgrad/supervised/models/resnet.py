@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ResNetTrunk"]
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.supervised.models.trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's images from 0 to 1: what published weights expect."""
+__all__ = ["ResNetTrunk", "ResidualBlock"]
+
 _BASIC, _BOTTLENECK = 1, 4
+DILATED_STRIDE = 8
 _DEPTHS = {18: ((2, 2, 2, 2), _BASIC), 50: ((3, 4, 6, 3), _BOTTLENECK)}
 """Blocks of the four stages, and how much wider a block's end is than its middle."""
 
 
-class ResNetTrunk(nn.Module):
+class ResNetTrunk(Trunk):
     """All of a ResNet but its last pooling and dense layer.
 
     Args:
@@ -27,6 +30,7 @@ class ResNetTrunk(nn.Module):
             Funkhouser, CVPR 2017, arXiv 1705.09914): the maps are then an eighth of the image's size, else a 32nd.
     """
 
+    has_published_weights = True
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
@@ -36,40 +40,64 @@ class ResNetTrunk(nn.Module):
 
     def __init__(self, depth: int, channels: Sequence[int], dilated: bool) -> None:
         super().__init__()
-        counts, self.expansion = _DEPTHS[depth]
+        counts, expansion = _DEPTHS[depth]
+        self.stage_channels = [width * expansion for width in channels]
         self.conv1 = nn.Conv2d(3, channels[0], kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         strides, dilations = ((1, 2, 1, 1), (1, 1, 2, 4)) if dilated else ((1, 2, 2, 2), (1, 1, 1, 1))
-        self.stride = 8 if dilated else 32
+        self.stride = DILATED_STRIDE if dilated else 32
         seen = channels[0]
         for number, (width, count) in enumerate(zip(channels, counts, strict=True)):
-            before = dilations[max(number - 1, 0)]
-            blocks = [_Block(seen, width, self.expansion, strides[number], before)]
-            seen = width * self.expansion
-            blocks += [_Block(seen, width, self.expansion, 1, dilations[number]) for _ in range(count - 1)]
+            before, end = dilations[max(number - 1, 0)], self.stage_channels[number]
+            block = partial(ResidualBlock, width=width, end=end, bottleneck=expansion == _BOTTLENECK)
+            blocks = [block(seen, stride=strides[number], dilation=before)]
+            blocks += [block(end, dilation=dilations[number]) for _ in range(count - 1)]
+            seen = end
             setattr(self, f"layer{number + 1}", nn.Sequential(*blocks))
-        self.channels = seen
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps ``[B, channels, H / stride, W / stride]`` of images from 0 to 1."""
-        maps = self.maxpool(self.relu(self.bn1(self.conv1((images - self.mean) / self.std))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(maps))))
+    def stage(self, number: int, maps: Tensor, kept: list[Any]) -> Tensor:
+        """See `Trunk.stage`: the four stages of residual blocks, the first with what comes before them."""
+        return self.layer(number)(maps if number else self.stem(maps))
+
+    def stage_modules(self, number: int) -> list[nn.Module]:
+        """See `Trunk.stage_modules`."""
+        return [self.layer(number)]
+
+    def load_published(self, state: Mapping[str, Tensor]) -> None:
+        """See `Trunk.load_published`."""
+        self.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
+
+    def layer(self, number: int) -> nn.Sequential:
+        """The residual blocks of a stage."""
+        return [self.layer1, self.layer2, self.layer3, self.layer4][number]
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What the first block reads, of images from 0 to 1.
+
+        Raises:
+            ArgumentError: if ``images`` is not ``[B, 3, H, W]``, of a dilated network with H and W multiples of 8.
+        """
+        step = self.stride if self.stride == DILATED_STRIDE else 1
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % step or images.shape[3] % step:
+            raise ArgumentError(f"images must be [B, 3, H, W], H and W multiples of {step}, got {list(images.shape)}")
+        return self.maxpool(self.relu(self.bn1(self.conv1((images - self.mean) / self.std))))
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, or one between two 1x1 (bottleneck), and what was there before."""
 
-    def __init__(self, seen: int, width: int, expansion: int, stride: int, dilation: int) -> None:
+    def __init__(
+        self, seen: int, width: int, end: int, *, stride: int = 1, dilation: int = 1, bottleneck: bool
+    ) -> None:
         super().__init__()
-        self.is_bottleneck = expansion == _BOTTLENECK
-        end = width * expansion
+        self.is_bottleneck = bottleneck
         wide: dict[str, Any] = {"kernel_size": 3, "padding": dilation, "dilation": dilation, "bias": False}
         if self.is_bottleneck:
             self.conv1 = nn.Conv2d(seen, width, kernel_size=1, bias=False)

@@ -40,6 +40,7 @@ from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.synthetic import descend, outcomes
 from tests.support.combiners.examples import example_arguments, make_example
+from tests.support.supervised.pascal_folders import write_pascal
 from tests.support.supervised.small_folders import molecules, write_office
 
 Call = Callable[[Path], dict[str, Any]]
@@ -131,6 +132,11 @@ def weights_of(folder: Path) -> Path:
 def office(folder: Path, *sources: str) -> Path:
     root = folder / sources[0]
     return root if root.exists() else write_office(root, sources)
+
+
+def pascal(folder: Path) -> Path:
+    root = folder / "pascal"
+    return root if root.exists() else write_pascal(root)
 
 
 def qm9(folder: Path) -> Path:
@@ -381,7 +387,7 @@ CALLS: dict[str, Call] = {
     "experiments.supervised.published.published_table": lambda folder: {"data_set": "nyuv2"},
     "supervised.tasks.TaskSpec": lambda folder: {"name": "a", "kind": "depth", "channels": 1},
     "supervised.models.registry.make_model": lambda folder: {"name": "segnet", "tasks": TASKS, "width": 1 / 32},
-    "supervised.models.backbones.load_backbone": lambda folder: {
+    "supervised.models.weights.load_backbone": lambda folder: {
         "model": resnet(),
         "path": weights_of(folder),
     },
@@ -453,6 +459,7 @@ CALLS: dict[str, Call] = {
         "split": "train",
         "task": "Art",
     },
+    "supervised.datasets.pascal.PascalContext": lambda folder: {"root": pascal(folder), "split": "train"},
     "supervised.datasets.qm9.QM9": lambda folder: {"root": qm9(folder), "split": "train", "held_out": 2},
     "supervised.splits.Splits": lambda folder: vars(splits(folder)),
     "experiments.supervised.data.load_splits": lambda folder: {"config": supervised_config(folder).data},

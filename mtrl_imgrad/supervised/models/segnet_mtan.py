@@ -14,7 +14,6 @@ from mtrl_imgrad.supervised.models.layers import (
     DenseHead,
     SegNetMaps,
     SegNetTrunk,
-    check_image_size,
     conv_block,
     initialise_xavier,
     scaled,
@@ -22,7 +21,7 @@ from mtrl_imgrad.supervised.models.layers import (
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["SegNetMTAN"]
+__all__ = ["SegNetMTAN", "attention_mask"]
 
 
 class SegNetMTAN(TaskModel):
@@ -63,8 +62,7 @@ class SegNetMTAN(TaskModel):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predictions by task name, see `TaskModel`."""
-        check_image_size(images)
-        maps = self.trunk(images)
+        maps = self.trunk.all_maps(images)
         links = (self.encoder_links, self.decoder_links)
         return self._predict([attention(maps, *links) for attention in self.attentions])
 
@@ -75,9 +73,9 @@ class _TaskAttention(nn.Module):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         seen = [channels[0], *(2 * count for count in channels[1:])]
-        self.encoder = nn.ModuleList(_mask(*sizes) for sizes in zip(seen, channels, strict=True))
+        self.encoder = nn.ModuleList(attention_mask(*sizes) for sizes in zip(seen, channels, strict=True))
         self.decoder = nn.ModuleList(
-            _mask(unpooled + decoded, decoded)
+            attention_mask(unpooled + decoded, decoded)
             for unpooled, decoded in zip(channels[::-1], _decoded(channels), strict=True)
         )
 
@@ -103,12 +101,20 @@ def _decoded(channels: Sequence[int]) -> list[int]:
     return [*channels[-2::-1], channels[0]]
 
 
-def _mask(in_channels: int, out_channels: int) -> nn.Sequential:
+def attention_mask(seen: int, given: int, middle: int | None = None) -> nn.Sequential:
+    """Two 1x1 convolutions to a mask from 0 to 1.
+
+    Args:
+        seen: channels that it reads.
+        given: of the mask.
+        middle: between the two; None for as many as the mask has.
+    """
+    middle = middle or given
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=1),
-        nn.BatchNorm2d(out_channels),
+        nn.Conv2d(seen, middle, kernel_size=1),
+        nn.BatchNorm2d(middle),
         nn.ReLU(inplace=True),
-        nn.Conv2d(out_channels, out_channels, kernel_size=1),
-        nn.BatchNorm2d(out_channels),
+        nn.Conv2d(middle, given, kernel_size=1),
+        nn.BatchNorm2d(given),
         nn.Sigmoid(),
     )
