@@ -114,7 +114,7 @@ def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:
 
 
 def _within(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, _NUMBER) and not isinstance(value, bool) and low <= value <= high
+    return isinstance(value, _NUMBER) and not isinstance(value, bool) and bool(low <= value <= high)
 
 
 _NUMBER = (int, float, np.integer, np.floating)

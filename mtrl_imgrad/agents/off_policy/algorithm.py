@@ -180,9 +180,10 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self.noise_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
 
     def _convert_train_freq(self) -> None:
-        self.train_freq = parse_train_freq(self.train_freq, self.n_envs)  # type: ignore[assignment]
-        if self.overlap and self.train_freq.unit == TrainFrequencyUnit.EPISODE:  # type: ignore[attr-defined]
+        train_freq = parse_train_freq(self.train_freq, self.n_envs)
+        if self.overlap and train_freq.unit == TrainFrequencyUnit.EPISODE:
             raise ArgumentError("overlap=True needs a train_freq that counts steps, got 'episode'")
+        self.train_freq = train_freq  # type: ignore[assignment]
 
     def _make_replay_buffer(self) -> TaskReplayBuffer:
         normalization = self.get_vec_normalize_env()

@@ -35,7 +35,7 @@ def read_pixels(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         DatasetError: if it cannot be read; names the file.
     """
-    return _pixels(path, None).astype(np.float32) / 255
+    return _pixels(path, None).astype(np.float32) / np.float32(255)
 
 
 def _pixels(path: Path, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:

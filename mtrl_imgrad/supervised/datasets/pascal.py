@@ -162,7 +162,7 @@ class PascalContext(AugmentedDataset):
         if share < 1:
             inner = (max(round(maps.shape[2] * share), 1), max(round(maps.shape[3] * share), 1))
             how = {"mode": "bilinear", "antialias": True} if smooth else {"mode": "nearest"}
-            maps = F.interpolate(maps, inner, **how)  # type: ignore[arg-type]
+            maps = F.interpolate(maps, inner, **how)
         return F.pad(maps, (0, width - maps.shape[3], 0, height - maps.shape[2]), value=unknown)[0]
 
 

@@ -59,6 +59,6 @@ class CGC(ComposedModel):
         shared = [expert(images) for expert in self.experts]
         found = []
         for index in map(self._index, tasks):
-            own = [expert(images) for expert in self.own_experts[index]]
+            own = [expert(images) for expert in self.own_experts[index]]  # type: ignore[attr-defined]
             found.append(mixture(self.gates[index](images), [*own, *shared]))
         return found
