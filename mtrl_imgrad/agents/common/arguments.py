@@ -1,4 +1,4 @@
-"""Checking and reading of the agent's arguments."""
+"""Arguments of agents that an annotation cannot check: combiners, policies, replay buffers, devices, keywords."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from types import NoneType
 from typing import Any
 
-import numpy as np
 import torch
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
@@ -21,23 +19,16 @@ from mtrl_imgrad.errors import ArgumentError, UnknownNameError, UnsupportedError
 from mtrl_imgrad.seeding import Stream, stream_seed
 
 __all__ = [
-    "PPO_ARGUMENTS",
-    "SAC_ARGUMENTS",
     "as_float",
     "as_schedule",
-    "check_arguments",
     "check_combiners",
     "check_device",
     "check_keywords",
     "check_policy",
     "check_replay_class",
-    "check_schedule",
     "seed_combiners",
     "two_combiners",
 ]
-
-Expected = dict[str, tuple[Any, Callable[[Any], bool], str]]
-"""By argument: its types, what must hold of it, and both in words."""
 
 
 def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) -> tuple[Combiner, Combiner]:
@@ -99,58 +90,6 @@ def check_combiners(actor: Combiner, critic: Combiner, num_tasks: int, policy_kw
         )
 
 
-def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:
-    """Hold the plain arguments of an agent against their types and ranges.
-
-    Args:
-        values: by name; others than those of ``expected`` are not looked at.
-        expected: `SAC_ARGUMENTS` or `PPO_ARGUMENTS`.
-    """
-    for name, (kinds, holds, words) in expected.items():
-        value = values[name]
-        right_kind = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
-        if not right_kind or not holds(value):
-            raise ArgumentError(f"{name} must be {words}, got {value!r}")
-
-
-def _within(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, _NUMBER) and not isinstance(value, bool) and low <= value <= high
-
-
-_NUMBER = (int, float, np.integer, np.floating)
-_INTEGER = (int, np.integer)
-_COMMON: Expected = {
-    "batch_size": ((*_INTEGER, NoneType), lambda v: v is None or v >= 1, "a positive integer or None"),
-    "gamma": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
-    "max_grad_norm": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),
-    "heads": (str, lambda v: v in ("unweighted", "weighted"), "'unweighted' or 'weighted'"),
-    "stats_window_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "seed": ((*_INTEGER, NoneType), lambda v: v is None or v >= 0, "a non-negative integer or None"),
-}
-SAC_ARGUMENTS: Expected = {
-    **_COMMON,
-    "buffer_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "learning_starts": (_INTEGER, lambda v: v >= 0, "a non-negative integer"),
-    "tau": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
-    "gradient_steps": (_INTEGER, lambda v: v >= -1, "an integer, at least -1"),
-    "target_update_interval": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "n_steps": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-}
-PPO_ARGUMENTS: Expected = {
-    **_COMMON,
-    "n_steps": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "n_epochs": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "gae_lambda": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
-    "normalize_advantage": (bool, lambda v: True, "True or False"),
-    "advantage_scope": (str, lambda v: v in ("batch", "task"), "'batch' or 'task'"),
-    "value_normalization": ((str, NoneType), lambda v: v in (None, "popart"), "None or 'popart'"),
-    "noise_beta": (object, lambda v: callable(v) or _within(v, 0, 2), "a number in [0, 2] or a schedule"),
-    "ent_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
-    "vf_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
-    "target_kl": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),
-}
-
-
 def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., Any], set_by_agent: set[str]) -> None:
     """Refuse keywords that a class does not take, or that the agent sets itself.
 
@@ -207,23 +146,6 @@ def check_device(device: torch.device | str) -> None:
         torch.device("cpu" if device == "auto" else device)
     except RuntimeError as error:
         raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
-
-
-def check_schedule(name: str, value: Any, *, zero: bool = True) -> None:
-    """A scheduled argument is a non-negative number, or a function of the remaining progress (1 to 0).
-
-    Args:
-        name: of the argument.
-        value: what was given.
-        zero: whether the number may be zero.
-
-    Raises:
-        ArgumentError: if it is neither.
-    """
-    number = isinstance(value, _NUMBER) and not isinstance(value, bool)
-    if not callable(value) and not (number and (value > 0 or (zero and value == 0))):
-        sign = "non-negative" if zero else "positive"
-        raise ArgumentError(f"{name} must be a {sign} number or a schedule, got {value!r}")
 
 
 def as_schedule(value: float | Schedule) -> FloatSchedule:

@@ -22,13 +22,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from mtrl_imgrad.agents.checkpoints.checkpointer import Checkpointer, load_agent
 from mtrl_imgrad.agents.checkpoints.parts import Part, agent_parts, take_over_records
 from mtrl_imgrad.agents.common.arguments import (
-    Expected,
-    check_arguments,
     check_combiners,
     check_device,
     check_keywords,
     check_policy,
-    check_schedule,
     seed_combiners,
 )
 from mtrl_imgrad.agents.common.environments import check_env, check_normalization, check_spaces
@@ -91,12 +88,11 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     _unwritten_records: tuple[list[Any], ...] = ()
     """Of a checkpoint, for the logger of the next ``learn``."""
 
-    def _check_arguments(self, values: Mapping[str, Any], expected: Expected, refusals: Mapping[str, Refusal]) -> None:
-        """Hold the constructor's arguments against what the agent takes.
+    def _check_arguments(self, values: Mapping[str, Any], refusals: Mapping[str, Refusal]) -> None:
+        """Check those of the constructor's arguments of which an annotation cannot say what they must be.
 
         Args:
             values: by name.
-            expected: types and ranges.
             refusals: of SB3's arguments that the agent does not support.
 
         Raises:
@@ -105,8 +101,6 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
         owner = type(self).__name__
         refuse(owner, values, refusals)
         check_policy(values["policy"], self.policy_aliases, owner)
-        check_arguments(values, expected)
-        check_schedule("learning_rate", values["learning_rate"])
         check_env(values["env"])
         check_device(values["device"])
 

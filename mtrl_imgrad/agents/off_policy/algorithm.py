@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
+from annotated_types import Ge
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -34,8 +35,10 @@ from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import checked
 
-__all__ = ["BUFFER_ARGUMENTS", "TaskReplayAlgorithm"]
+__all__ = ["BUFFER_ARGUMENTS", "GradientSteps", "TaskReplayAlgorithm"]
 
+GradientSteps = Annotated[int, Ge(-1)]
+"""Updates a training; -1 makes as many as transitions were collected."""
 BUFFER_ARGUMENTS = {"buffer_size", "observation_space", "action_space", "device", "n_envs", "task_names", "seed"}
 BUFFER_ARGUMENTS |= {"n_steps", "gamma", "sampling", "reward_normalization"}
 """What the agent itself passes to its replay buffer."""

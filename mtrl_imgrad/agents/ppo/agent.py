@@ -6,9 +6,10 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
+from annotated_types import Interval
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -17,7 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.common import unsupported
-from mtrl_imgrad.agents.common.arguments import PPO_ARGUMENTS, as_schedule, check_schedule, two_combiners
+from mtrl_imgrad.agents.common.arguments import as_schedule, two_combiners
 from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
@@ -31,11 +32,13 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, torch_generator
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, NonNegative, PositiveOrInf, Probability, Seed, checked
 
 __all__ = ["MTPPO"]
 
 SelfMTPPO = TypeVar("SelfMTPPO", bound="MTPPO")
+NoiseBeta = Annotated[float, Interval(ge=0, le=2)]
+"""Exponent of the power spectrum 1 / f^beta of exploration noise."""
 POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
 POLICY_ARGUMENTS |= {"value_normalization", "value_normalization_kwargs"}
 """What the agent itself passes to its policy."""
@@ -124,28 +127,28 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self,
         policy: str | type[BasePolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 2048,
-        batch_size: int | None = None,
-        n_epochs: int = 10,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = None,
+        learning_rate: NonNegative | Schedule = 3e-4,
+        n_steps: Count = 2048,
+        batch_size: Count | None = None,
+        n_epochs: Count = 10,
+        gamma: Probability = 0.99,
+        gae_lambda: Probability = 0.95,
+        clip_range: PositiveOrInf | Schedule = 0.2,
+        clip_range_vf: PositiveOrInf | Schedule | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float = 0.0,
-        vf_coef: float = 0.5,
-        max_grad_norm: float | None = 0.5,
+        ent_coef: NonNegative = 0.0,
+        vf_coef: NonNegative = 0.5,
+        max_grad_norm: PositiveOrInf | None = 0.5,
         use_sde: bool = False,
         sde_sample_freq: int = -1,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
-        target_kl: float | None = None,
-        stats_window_size: int = 100,
+        target_kl: PositiveOrInf | None = None,
+        stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
-        seed: int | None = None,
+        seed: Seed | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
         *,
@@ -156,15 +159,12 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         advantage_scope: AdvantageScope = "task",
         value_normalization: Literal["popart"] | None = None,
         value_normalization_kwargs: Mapping[str, Any] | None = None,
-        noise_beta: float | Schedule = 0.0,
+        noise_beta: NoiseBeta | Schedule = 0.0,
         trace: bool = True,
         compile: Compile = "auto",
         precision: Precision = "float32",
     ) -> None:
-        self._check_arguments(locals(), PPO_ARGUMENTS, unsupported.PPO_ARGUMENTS)
-        check_schedule("clip_range", clip_range, zero=False)
-        if clip_range_vf is not None:
-            check_schedule("clip_range_vf", clip_range_vf, zero=False)
+        self._check_arguments(locals(), unsupported.PPO_ARGUMENTS)
         if noise_beta and n_steps < 2:  # a schedule is true
             raise ArgumentError(f"n_steps must be at least 2 for noise_beta={noise_beta}, got {n_steps}")
         super().__init__(

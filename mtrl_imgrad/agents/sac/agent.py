@@ -16,10 +16,10 @@ from torch import Tensor
 
 from mtrl_imgrad.agents.checkpoints.from_sb3 import read_sb3_sac
 from mtrl_imgrad.agents.common import unsupported
-from mtrl_imgrad.agents.common.arguments import SAC_ARGUMENTS, as_float
+from mtrl_imgrad.agents.common.arguments import as_float
 from mtrl_imgrad.agents.common.execution import Compile
 from mtrl_imgrad.agents.common.task_log import record_per_task
-from mtrl_imgrad.agents.off_policy.algorithm import TaskReplayAlgorithm
+from mtrl_imgrad.agents.off_policy.algorithm import GradientSteps, TaskReplayAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 from mtrl_imgrad.agents.sac.temperature import Temperature
@@ -28,7 +28,7 @@ from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, PositiveOrInf, Probability, Seed, checked
 
 __all__ = ["MTSAC"]
 
@@ -106,37 +106,37 @@ class MTSAC(TaskReplayAlgorithm):
         self,
         policy: str | type[BasePolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 100,
-        batch_size: int | None = None,
-        tau: float = 0.005,
-        gamma: float = 0.99,
+        learning_rate: NonNegative | Schedule = 3e-4,
+        buffer_size: Count = 1_000_000,
+        learning_starts: NonNegativeInt = 100,
+        batch_size: Count | None = None,
+        tau: Probability = 0.005,
+        gamma: Probability = 0.99,
         train_freq: int | tuple[int, str] = 1,
-        gradient_steps: int = 1,
+        gradient_steps: GradientSteps = 1,
         action_noise: ActionNoise | None = None,
         replay_buffer_class: type[ReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
-        n_steps: int = 1,
+        n_steps: Count = 1,
         ent_coef: str | float = "auto",
-        target_update_interval: int = 1,
+        target_update_interval: Count = 1,
         target_entropy: str | float = "auto",
         use_sde: bool = False,
         sde_sample_freq: int = -1,
         use_sde_at_warmup: bool = False,
-        stats_window_size: int = 100,
+        stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
-        seed: int | None = None,
+        seed: Seed | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
         *,
         combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
         combiner_kwargs: Mapping[str, Any] | None = None,
         heads: Heads = "unweighted",
-        max_grad_norm: float | None = None,
+        max_grad_norm: PositiveOrInf | None = None,
         on_nonfinite: OnNonFinite = "raise",
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
@@ -145,7 +145,7 @@ class MTSAC(TaskReplayAlgorithm):
         compile: Compile = "auto",
         precision: Precision = "float32",
     ) -> None:
-        self._check_arguments(locals(), SAC_ARGUMENTS, unsupported.SAC_ARGUMENTS)
+        self._check_arguments(locals(), unsupported.SAC_ARGUMENTS)
         super().__init__(
             policy,
             env,

@@ -28,7 +28,7 @@ from mtrl_imgrad.experiments.config_files import STRICT
 from mtrl_imgrad.experiments.options import Options
 from mtrl_imgrad.gradients import Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-from mtrl_imgrad.validation import NonNegative
+from mtrl_imgrad.validation import Count, NonNegative, PositiveOrInf, Probability
 
 __all__ = ["AgentConfig", "PolicyConfig", "agent_config", "policy_config"]
 
@@ -136,17 +136,17 @@ class AgentConfig:
     """Its arguments."""
     heads: Literal["unweighted", "weighted"] = "unweighted"
     """Gradient of a task's own parameters."""
-    max_grad_norm: float | None = None
+    max_grad_norm: PositiveOrInf | None = None
     """Clip a network's gradient to this length, after combining."""
     on_nonfinite: OnNonFinite = "raise"
     """A step with a NaN or infinite gradient of some task: an error, no step, or a step without the task."""
-    learning_rate: float = 3e-4
+    learning_rate: NonNegative = 3e-4
     """Of actor's and critic's optimizers."""
     lr_schedule: Literal["constant", "linear"] = "constant"
     """Keep the learning rate, or lower it linearly to zero over total_timesteps (max_minutes may stop before)."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Rows of a batch over all tasks; None takes 128 a task (MTPPO: 64)."""
-    gamma: float = 0.99
+    gamma: Probability = 0.99
     """Discount."""
     trace: bool = True
     """Record an update's operations once and replay them."""
@@ -154,7 +154,7 @@ class AgentConfig:
     """Hand them to PyTorch's compiler: True, False, or auto: where there is one and the run is long enough."""
     precision: Precision = "float32"
     """Of an update's matrix products; bf16 is faster on processors with instructions for it."""
-    stats_window_size: int = 100
+    stats_window_size: Count = 100
     """Episodes averaged in the training logs."""
     device: str = "auto"
     """auto, cpu, cuda ..."""

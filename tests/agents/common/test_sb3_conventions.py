@@ -58,7 +58,7 @@ def test_their_arguments_come_first_in_their_order(agent, theirs):
 def test_what_asks_for_nothing_is_accepted(agent, table):
     for name, refusal in getattr(unsupported, table).items():
         for value in refusal.neutral:
-            agent._check_arguments(object.__new__(agent), _arguments(agent, **{name: value}), {}, {})
+            agent._check_arguments(object.__new__(agent), _arguments(agent, **{name: value}), {})
             unsupported.refuse("", {name: value}, getattr(unsupported, table))
     kwargs = {name: refusal.neutral[0] for name, refusal in unsupported.POLICY_KWARGS.items()}
     if agent is MTPPO:
