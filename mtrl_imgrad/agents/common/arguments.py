@@ -7,25 +7,30 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from mtrl_imgrad.agents.common.unsupported import refuse_policy
+from mtrl_imgrad.agents.common.environments import check_env
+from mtrl_imgrad.agents.common.unsupported import refuse, refuse_policy, supported_policy_kwargs
 from mtrl_imgrad.combiners import Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError, UnsupportedError
 from mtrl_imgrad.seeding import Stream, stream_seed
 
+if TYPE_CHECKING:
+    from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
+
 __all__ = [
     "as_float",
     "as_schedule",
+    "check_arguments",
     "check_combiners",
     "check_device",
     "check_keywords",
-    "check_policy",
     "check_replay_class",
+    "policy_arguments",
     "seed_combiners",
     "two_combiners",
 ]
@@ -42,8 +47,6 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) ->
     Raises:
         ArgumentError: if a dict has other keys, or a combiner or its arguments are wrong.
     """
-    if not isinstance(kwargs, Mapping):
-        raise ArgumentError(f"combiner_kwargs must be a dict, got {kwargs!r}")
     if isinstance(combiner, Mapping):
         if set(combiner) != {"actor", "critic"}:
             raise ArgumentError(f"combiner must have the keys 'actor' and 'critic', got {sorted(combiner)}")
@@ -104,13 +107,20 @@ def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., 
             raise ArgumentError(f"{what} takes no {name!r}; accepted: {', '.join(sorted(accepted))}")
 
 
-def check_policy(policy: Any, policies: Mapping[str, type], owner: str) -> None:
-    """Refuse a policy that the agent does not have.
+def check_arguments(agent: type[MultiTaskAlgorithm], values: Mapping[str, Any]) -> None:
+    """Check what no annotation says of a constructor's arguments: policy, environment, device, SB3's that we lack.
+
+    Args:
+        agent: its class.
+        values: by name.
 
     Raises:
-        UnsupportedError: if it is one of Stable-Baselines3's.
+        UnsupportedError: if it is something of SB3's that the agent does not have.
         UnknownNameError: if there is no policy of that name.
+        ArgumentError: if another one is wrong.
     """
+    owner, policies, policy = agent.__name__, agent.policy_aliases, values["policy"]
+    refuse(owner, values, agent.refusals)
     base = policies["MlpPolicy"]
     if isinstance(policy, str):
         refuse_policy(owner, policy)
@@ -118,6 +128,22 @@ def check_policy(policy: Any, policies: Mapping[str, type], owner: str) -> None:
             raise UnknownNameError("policy", policy, policies)
     elif not issubclass(policy, base):
         raise UnsupportedError(owner, f"policy={policy.__name__}", f"its networks are those of {base.__name__}")
+    check_env(values["env"])
+    check_device(values["device"])
+
+
+def policy_arguments(agent: type[MultiTaskAlgorithm], policy: Any, policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """``policy_kwargs`` as the policy takes them, see `unsupported.supported_policy_kwargs`.
+
+    Raises:
+        ArgumentError: if the policy does not take one, or the agent sets it.
+    """
+    policy_class = agent.policy_aliases[policy] if isinstance(policy, str) else policy
+    set_by_agent = agent.set_by_agent["policy_kwargs"]
+    accepted = set(inspect.signature(policy_class).parameters) - set_by_agent
+    supported = supported_policy_kwargs(agent.__name__, policy_kwargs, accepted)
+    check_keywords("policy_kwargs", supported, policy_class, set_by_agent)
+    return supported
 
 
 def check_replay_class(

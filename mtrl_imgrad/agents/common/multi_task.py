@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Protocol, Self
 import numpy as np
 import torch
 from annotated_types import Interval
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -22,11 +23,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from mtrl_imgrad.agents.checkpoints.checkpointer import Checkpointer, load_agent
 from mtrl_imgrad.agents.checkpoints.parts import Part, agent_parts, take_over_records
 from mtrl_imgrad.agents.common.arguments import (
+    check_arguments,
     check_combiners,
     check_device,
-    check_keywords,
-    check_policy,
+    policy_arguments,
     seed_combiners,
+    two_combiners,
 )
 from mtrl_imgrad.agents.common.environments import check_env, check_normalization, check_spaces
 from mtrl_imgrad.agents.common.execution import Compile, begin_execution
@@ -34,17 +36,20 @@ from mtrl_imgrad.agents.common.learning import FiniteCheck, as_callbacks
 from mtrl_imgrad.agents.common.sharing import Sharing
 from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.common.tasks import TaskLayout, check_same_tasks, layout_of
-from mtrl_imgrad.agents.common.unsupported import Refusal, refuse, supported_policy_kwargs
+from mtrl_imgrad.agents.common.unsupported import Refusal
 from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError
 from mtrl_imgrad.gradients import Execution, Heads, Precision, StepSettings
-from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite
+from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.validation import Seed, check
 
-__all__ = ["MultiTaskAlgorithm"]
+__all__ = ["POLICY_ARGUMENTS", "MultiTaskAlgorithm"]
+
+POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
+"""What an agent itself passes to its policy."""
 
 
 class CombinedUpdate(Protocol):
@@ -65,10 +70,14 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     update_unit: ClassVar[str] = "updates"
     """What SB3's ``train/n_updates`` counts."""
 
-    set_by_agent: ClassVar[dict[str, set[str]]]
+    set_by_agent: ClassVar[dict[str, set[str]]] = {"policy_kwargs": POLICY_ARGUMENTS}
     """By constructor argument that is a dict: the keys that the agent itself adds."""
+    refusals: ClassVar[dict[str, Refusal]]
+    """Of SB3's constructor arguments, see `mtrl_imgrad.agents.common.unsupported`."""
     tasks: TaskLayout
     """The tasks and how the environments run them."""
+    combiner: str | Combiner | Mapping[str, str | Combiner]
+    combiner_kwargs: Mapping[str, Any]
     actor_combiner: Combiner
     critic_combiner: Combiner
     wants_jacobian: bool
@@ -88,30 +97,30 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     _unwritten_records: tuple[list[Any], ...] = ()
     """Of a checkpoint, for the logger of the next ``learn``."""
 
-    def _check_arguments(self, values: Mapping[str, Any], refusals: Mapping[str, Refusal]) -> None:
-        """Check those of the constructor's arguments of which an annotation cannot say what they must be.
+    def __init__(self, arguments: Mapping[str, Any], **fixed: Any) -> None:
+        """Check the arguments of an agent's constructor, hand SB3 those that it knows, and keep ours.
 
         Args:
-            values: by name.
-            refusals: of SB3's arguments that the agent does not support.
-
-        Raises:
-            ArgumentError: naming the first that is wrong.
+            arguments: by name: the constructor's ``locals()``.
+            fixed: arguments of SB3's algorithm that the agent decides.
         """
-        owner = type(self).__name__
-        refuse(owner, values, refusals)
-        check_policy(values["policy"], self.policy_aliases, owner)
-        check_env(values["env"])
-        check_device(values["device"])
-
-    def _supported_policy_kwargs(self, policy: Any, policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-        """``policy_kwargs`` as the policy takes them, see `unsupported.supported_policy_kwargs`."""
-        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
-        set_by_agent = self.set_by_agent["policy_kwargs"]
-        accepted = set(inspect.signature(policy_class).parameters) - set_by_agent
-        kept = supported_policy_kwargs(type(self).__name__, policy_kwargs or {}, accepted)
-        check_keywords("policy_kwargs", kept, policy_class, set_by_agent)
-        return kept
+        check_arguments(type(self), arguments)
+        theirs = inspect.signature(super().__init__).parameters  # of SB3's algorithm, the next class in line
+        kwargs = policy_arguments(type(self), arguments["policy"], arguments["policy_kwargs"] or {})
+        fixed = {**fixed, "policy_kwargs": kwargs, "supported_action_spaces": (spaces.Box,)}
+        super().__init__(**{name: value for name, value in arguments.items() if name in theirs} | fixed)
+        self.combiner = arguments["combiner"]
+        self.combiner_kwargs = arguments["combiner_kwargs"] or {}
+        self.heads = arguments["heads"]
+        self.max_grad_norm = arguments["max_grad_norm"]
+        self.on_nonfinite = arguments["on_nonfinite"]
+        self.trace = arguments["trace"]
+        self.compile = arguments["compile"]
+        self.precision = arguments["precision"]
+        self.actor_combiner, self.critic_combiner = two_combiners(self.combiner, self.combiner_kwargs, self.seed)
+        check_on_nonfinite(self.on_nonfinite, self.actor_combiner, self.critic_combiner)
+        self.wants_jacobian = False
+        self.last_report = None
 
     def _setup_tasks(self) -> None:
         """Read the tasks off the environment and start their success windows."""
@@ -129,6 +138,15 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
         }
         self.non_finite = NonFiniteCounts(self.tasks.names)
         check_combiners(self.actor_combiner, self.critic_combiner, self.tasks.num_tasks, self.policy_kwargs or {})
+
+    def _setup_policy(self, **own: Any) -> None:
+        """Make the policy and its networks; ``own`` are arguments that an agent adds to those of all policies."""
+        own = {"task_names": self.tasks.names, "one_hot": self.tasks.one_hot, **own}
+        self.policy_kwargs = {**self.policy_kwargs, **own}
+        policy_class: Any = self.policy_class
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = policy.to(self.device)
+        self.actor, self.critic = policy.actor, policy.critic
 
     def _set_tasks(self, names: Sequence[str], copies: int, one_hot: bool) -> None:
         """Take the tasks of a checkpoint, of which `_setup_tasks` then holds the environment to be."""

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from annotated_types import Ge
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFrequencyUnit
@@ -19,19 +18,18 @@ from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.checkpoints.generators import noise_state, restore_noise
 from mtrl_imgrad.agents.checkpoints.parts import Part
 from mtrl_imgrad.agents.checkpoints.plain_values import CLASSES
-from mtrl_imgrad.agents.common.arguments import check_replay_class, two_combiners
+from mtrl_imgrad.agents.common import unsupported
+from mtrl_imgrad.agents.common.arguments import check_replay_class
 from mtrl_imgrad.agents.common.environments import parse_train_freq
-from mtrl_imgrad.agents.common.execution import Compile, make_execution
+from mtrl_imgrad.agents.common.execution import make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled, raise_non_finite
-from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
+from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
 from mtrl_imgrad.agents.off_policy.overlap import UpdatesWhileStepping
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.agents.off_policy.update import UpdateSettings
-from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.combiners import Status
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.gradients import Heads, Precision
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import checked
 
@@ -43,8 +41,6 @@ BUFFER_ARGUMENTS = {"buffer_size", "observation_space", "action_space", "device"
 BUFFER_ARGUMENTS |= {"n_steps", "gamma", "sampling", "reward_normalization"}
 """What the agent itself passes to its replay buffer."""
 CLASSES["TaskReplayBuffer"] = TaskReplayBuffer  # as replay_buffer_class
-POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
-"""What the agent itself passes to its policy."""
 ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
 
@@ -55,72 +51,26 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     An agent says what it adds: ``_setup_update``, ``_update_once``, its logs (``_measures``, ``_record_measures``).
 
     Args:
-        policy, env, replay_buffer_class, replay_buffer_kwargs, policy_kwargs, seed: SB3's.
-        combiner, combiner_kwargs, heads, max_grad_norm, on_nonfinite, sampling, reward_normalization, overlap, trace,
-            compile, precision: see `MTSAC`.
-        arguments: further ones of SB3's ``OffPolicyAlgorithm``, by name.
+        arguments: of the agent's constructor, by name: its ``locals()``.
     """
 
     set_by_agent: ClassVar[dict[str, set[str]]] = {
         "policy_kwargs": POLICY_ARGUMENTS,
         "replay_buffer_kwargs": BUFFER_ARGUMENTS,
     }
+    refusals = unsupported.SAC_ARGUMENTS
     policy: TwinCriticPolicy
     replay_buffer: TaskReplayBuffer
     update: Any
     _updated_while_stepping = False
 
-    def __init__(
-        self,
-        policy: Any,
-        env: Any,
-        *,
-        replay_buffer_class: Any,
-        replay_buffer_kwargs: dict[str, Any] | None,
-        policy_kwargs: dict[str, Any] | None,
-        seed: int | None,
-        combiner: str | Combiner | Mapping[str, str | Combiner],
-        combiner_kwargs: Mapping[str, Any] | None,
-        heads: Heads,
-        max_grad_norm: float | None,
-        on_nonfinite: OnNonFinite,
-        sampling: Sampling,
-        reward_normalization: str | None,
-        overlap: bool,
-        trace: bool,
-        compile: Compile,
-        precision: Precision,
-        **arguments: Any,
-    ) -> None:
-        owner = type(self).__name__
-        check_replay_class(owner, replay_buffer_class, TaskReplayBuffer, replay_buffer_kwargs or {}, BUFFER_ARGUMENTS)
-        super().__init__(
-            policy,
-            env,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
-            seed=seed,
-            supported_action_spaces=(spaces.Box,),
-            support_multi_env=True,
-            sde_support=False,
-            **arguments,
-        )
-        self.combiner = combiner
-        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
-        self.heads = heads
-        self.max_grad_norm = max_grad_norm
-        self.on_nonfinite = on_nonfinite
-        self.sampling = sampling
-        self.reward_normalization = reward_normalization
-        self.overlap = overlap
-        self.trace = trace
-        self.compile = compile
-        self.precision = precision
-        self.wants_jacobian = False
-        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
-        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
-        self.last_report: Any = None
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        super().__init__(arguments, support_multi_env=True, sde_support=False)
+        given, kwargs = self.replay_buffer_class, self.replay_buffer_kwargs
+        check_replay_class(type(self).__name__, given, TaskReplayBuffer, kwargs, BUFFER_ARGUMENTS)
+        self.sampling: Sampling = arguments["sampling"]
+        self.reward_normalization = arguments["reward_normalization"]
+        self.overlap: bool = arguments["overlap"]
 
     # ------------------------------------------------------------------ what an agent says
 
@@ -169,14 +119,9 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self._convert_train_freq()
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self.policy_kwargs = {**self.policy_kwargs, "task_names": self.tasks.names, "one_hot": self.tasks.one_hot}
         if self.replay_buffer is None:
             self.replay_buffer = self._make_replay_buffer()
-        policy_class: Any = self.policy_class
-        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
-        self.policy = policy.to(self.device)
-        self.actor = self.policy.actor
-        self.critic = self.policy.critic
+        self._setup_policy()
         self.critic_target = self.policy.critic_target
         self.execution = make_execution(self)
         self.update = self._setup_update()

@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
 from annotated_types import Interval
-from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -18,10 +17,10 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.common import unsupported
-from mtrl_imgrad.agents.common.arguments import as_schedule, two_combiners
+from mtrl_imgrad.agents.common.arguments import as_schedule
 from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled
-from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
+from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm
 from mtrl_imgrad.agents.ppo.colored_noise import colored_noise
 from mtrl_imgrad.agents.ppo.log import TrainingLog, log_training
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
@@ -30,7 +29,7 @@ from mtrl_imgrad.agents.ppo.update import AdvantageScope, PPOReport, PPOSettings
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads, Precision
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import Count, NonNegative, PositiveOrInf, Probability, Seed, checked
 
@@ -39,9 +38,6 @@ __all__ = ["MTPPO"]
 SelfMTPPO = TypeVar("SelfMTPPO", bound="MTPPO")
 NoiseBeta = Annotated[float, Interval(ge=0, le=2)]
 """Exponent of the power spectrum 1 / f^beta of exploration noise."""
-POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
-POLICY_ARGUMENTS |= {"value_normalization", "value_normalization_kwargs"}
-"""What the agent itself passes to its policy."""
 ROWS_A_TASK = 64
 """Default rows of each task in a minibatch: SB3's minibatch."""
 
@@ -118,8 +114,12 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTPPOPolicy}
     update_unit = "epochs of updates"
-    set_by_agent: ClassVar[dict[str, set[str]]] = {"policy_kwargs": POLICY_ARGUMENTS}
+    set_by_agent: ClassVar[dict[str, set[str]]] = {
+        "policy_kwargs": POLICY_ARGUMENTS | {"value_normalization", "value_normalization_kwargs"},
+    }
+    refusals = unsupported.PPO_ARGUMENTS
     policy: MTPPOPolicy  # type: ignore[assignment]
+    last_report: PPOReport | None
     rollout_buffer: TaskRolloutBuffer
     noise_beta: Any
 
@@ -164,30 +164,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         compile: Compile = "auto",
         precision: Precision = "float32",
     ) -> None:
-        self._check_arguments(locals(), unsupported.PPO_ARGUMENTS)
         if noise_beta and n_steps < 2:  # a schedule is true
             raise ArgumentError(f"n_steps must be at least 2 for noise_beta={noise_beta}, got {n_steps}")
-        super().__init__(
-            policy,  # type: ignore[arg-type]
-            env,  # type: ignore[arg-type]
-            learning_rate,
-            n_steps,
-            gamma,
-            gae_lambda,
-            ent_coef,
-            vf_coef,
-            max_grad_norm,  # type: ignore[arg-type]
-            use_sde=False,
-            sde_sample_freq=-1,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
-            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
-            verbose=verbose,
-            device=device,
-            seed=seed,
-            _init_setup_model=False,
-            supported_action_spaces=(spaces.Box,),
-        )
+        super().__init__(locals(), _init_setup_model=False)
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.clip_range = clip_range
@@ -198,17 +177,6 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self.value_normalization_kwargs = value_normalization_kwargs
         self.noise_beta = noise_beta
         self.target_kl = target_kl
-        self.on_nonfinite = on_nonfinite
-        self.combiner = combiner
-        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
-        self.heads = heads
-        self.trace = trace
-        self.compile = compile
-        self.precision = precision
-        self.wants_jacobian = False
-        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
-        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
-        self.last_report: PPOReport | None = None
         if _init_setup_model:
             self._setup_model()
 
@@ -223,13 +191,6 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         if self.clip_range_vf is not None:
             self.clip_range_vf = as_schedule(self.clip_range_vf)
         self.set_random_seed(self.seed)
-        self.policy_kwargs = {
-            **self.policy_kwargs,
-            "task_names": self.tasks.names,
-            "one_hot": self.tasks.one_hot,
-            "value_normalization": self.value_normalization,
-            "value_normalization_kwargs": self.value_normalization_kwargs,
-        }
         self.rollout_buffer = TaskRolloutBuffer(
             self.n_steps,
             self.observation_space,
@@ -241,11 +202,10 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
             task_names=self.tasks.names,
             seed=self.seed,
         )
-        policy_class: Any = self.policy_class
-        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
-        self.policy = policy.to(self.device)
-        self.actor = self.policy.actor
-        self.critic = self.policy.critic
+        self._setup_policy(
+            value_normalization=self.value_normalization,
+            value_normalization_kwargs=self.value_normalization_kwargs,
+        )
         self.mask_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
         self.execution = make_execution(self)
         self.update = PPOUpdate(

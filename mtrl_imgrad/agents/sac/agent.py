@@ -15,7 +15,6 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from mtrl_imgrad.agents.checkpoints.from_sb3 import read_sb3_sac
-from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import as_float
 from mtrl_imgrad.agents.common.execution import Compile
 from mtrl_imgrad.agents.common.task_log import record_per_task
@@ -145,40 +144,7 @@ class MTSAC(TaskReplayAlgorithm):
         compile: Compile = "auto",
         precision: Precision = "float32",
     ) -> None:
-        self._check_arguments(locals(), unsupported.SAC_ARGUMENTS)
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            buffer_size=buffer_size,
-            learning_starts=learning_starts,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            n_steps=n_steps,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            combiner=combiner,
-            combiner_kwargs=combiner_kwargs,
-            heads=heads,
-            max_grad_norm=max_grad_norm,
-            on_nonfinite=on_nonfinite,
-            sampling=sampling,
-            reward_normalization=reward_normalization,
-            overlap=overlap,
-            trace=trace,
-            compile=compile,
-            precision=precision,
-        )
+        super().__init__(locals())
         self.ent_coef = ent_coef
         self.target_entropy = target_entropy
         self.target_update_interval = target_update_interval

@@ -12,7 +12,6 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.execution import Compile
 from mtrl_imgrad.agents.off_policy.algorithm import GradientSteps, TaskReplayAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
@@ -121,40 +120,7 @@ class MTTD3(TaskReplayAlgorithm):
         compile: Compile = "auto",
         precision: Precision = "float32",
     ) -> None:
-        self._check_arguments(locals(), unsupported.SAC_ARGUMENTS)
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            buffer_size=buffer_size,
-            learning_starts=learning_starts,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            n_steps=n_steps,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            combiner=combiner,
-            combiner_kwargs=combiner_kwargs,
-            heads=heads,
-            max_grad_norm=max_grad_norm,
-            on_nonfinite=on_nonfinite,
-            sampling=sampling,
-            reward_normalization=reward_normalization,
-            overlap=overlap,
-            trace=trace,
-            compile=compile,
-            precision=precision,
-        )
+        super().__init__(locals())
         self.policy_delay = policy_delay
         self.target_policy_noise = target_policy_noise
         self.target_noise_clip = target_noise_clip
