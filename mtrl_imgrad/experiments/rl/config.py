@@ -83,7 +83,7 @@ class EvaluationConfig:
 
     __pydantic_config__: ClassVar = STRICT
 
-    eval_every: int = 100_000
+    eval_freq: int = 100_000
     """Environment steps between evaluations; 0 evaluates before and after training only."""
     eval_episodes: int = 10
     """Episodes a task of the evaluations before and while training."""

@@ -191,7 +191,7 @@ def _run(
         else:
             before = SuccessReport.load(folder / "evaluation_before")
         evaluation.evaluations.append(0, before)
-        evaluation.init_callback(agent)  # learning does so too, but not where eval_every is 0
+        evaluation.init_callback(agent)  # learning does so too, but not where eval_freq is 0
         if checkpoint is None:
             begin_tensorboard(agent.logger)
             record_hparams(agent.logger, config)
@@ -300,7 +300,7 @@ def _learn(
     progress_bar: bool,
 ) -> None:
     callbacks: list[BaseCallback] = [GradientDiagnosticsCallback(), clock]
-    if config.evaluation.eval_every:
+    if config.evaluation.eval_freq:
         callbacks.append(evaluation)
     limit = _StopAfter(config.max_minutes) if config.max_minutes is not None else None
     if limit is not None:
@@ -347,7 +347,7 @@ def _evaluation_callback(
         clock,
         eval_env,
         n_eval_episodes=config.evaluation.eval_episodes,
-        eval_freq=max(1, config.evaluation.eval_every // env.num_envs),
+        eval_freq=max(1, config.evaluation.eval_freq // env.num_envs),
         log_path=folder,
         best_model_save_path=folder,
         verbose=0,

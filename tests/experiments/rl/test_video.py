@@ -19,7 +19,7 @@ pytestmark = [  # imageio leaves the pipes of a film that was read to the garbag
 ]
 
 TRAIN = (
-    "--total-timesteps 40 --learning-starts 20 --net-arch 4 --batch-size 8 --eval-every 0 --eval-episodes 1 "
+    "--total-timesteps 40 --learning-starts 20 --net-arch 4 --batch-size 8 --eval-freq 0 --eval-episodes 1 "
     "--final-episodes 1 --checkpoint-every 0 --no-progress-bar"
 ).split()
 
