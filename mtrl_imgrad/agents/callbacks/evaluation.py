@@ -14,6 +14,7 @@ from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import check_evaluation_env, evaluate_success
+from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.validation import checked
 
 __all__ = ["MTEvalCallback"]
@@ -45,7 +46,7 @@ class MTEvalCallback(EventCallback):
         eval_freq: calls between evaluations, that is, steps of the vector environment.
         log_path: folder of ``evaluations.npz``, an `EvaluationHistory`, written each time, all or nothing.
         best_model_save_path: folder in which ``best_model`` is saved.
-        deterministic: act by the mean of the policy.
+        deterministic: act by the mean of the policy; False samples, by noise that follows from the agent's ``seed``.
         verbose: 0 prints nothing, 1 a line an evaluation, 2 the table of tasks.
 
     Attributes:
@@ -139,7 +140,9 @@ class MTEvalCallback(EventCallback):
         if self.n_calls % self.eval_freq:
             return True
         self._copy_normalization()
-        report = evaluate_success(self.model, self.eval_env, self.n_eval_episodes, self.deterministic)
+        seed = self.model.seed  # of sampled actions: others at each evaluation, the same in a run that is repeated
+        seed = None if seed is None else stream_seed(seed, Stream.EVALUATION, self.num_timesteps)
+        report = evaluate_success(self.model, self.eval_env, self.n_eval_episodes, self.deterministic, seed=seed)
         self.last_report = report
         self.evaluations.append(self.num_timesteps, report)
         if self.log_path is not None:

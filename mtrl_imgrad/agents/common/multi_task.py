@@ -40,7 +40,7 @@ from mtrl_imgrad.agents.common.unsupported import Refusal
 from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError
+from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.gradients import Execution, Heads, Precision, StepSettings
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, stream_seed
@@ -274,14 +274,20 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
 
         Raises:
             ArgumentError: if ``observation`` is no observation, nor several.
+            NonFiniteError: if it holds a NaN or an infinity.
         """
         try:
-            return super().predict(observation, state, episode_start, deterministic)
+            answer = super().predict(observation, state, episode_start, deterministic)
         except MtrlImgradError:
             raise
         except (AssertionError, TypeError, ValueError) as error:
             expected = f"({self.observation_space.shape[0]},) or (n, {self.observation_space.shape[0]})"  # type: ignore[index]
             raise ArgumentError(f"observation must be an array of shape {expected}: {error}") from error
+        # A rollout predicts from `_last_obs`, of which the environment or `FiniteCheck` has looked at each number.
+        if observation is not self._last_obs and not (finite := np.isfinite(observation)).all():
+            place = tuple(np.argwhere(~finite)[0].tolist())
+            raise NonFiniteError(f"observation must be finite, got {np.asarray(observation)[place]} at index {place}")
+        return answer
 
     def _checked_steps(self, total_timesteps: float, log_interval: int | None) -> int:
         """The arguments of ``learn`` that SB3 takes on trust; 1e6 steps will do for a million, as with SB3.

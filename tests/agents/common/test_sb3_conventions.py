@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from mtrl_imgrad import MTPPO, MTSAC, MTTD3, make_vec_env
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import check_arguments
-from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError, UnsupportedError
+from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, NonFiniteError, TaskMismatchError, UnsupportedError
 from tests.support.paths import DOCS
 
 SMALL = {"net_arch": [8]}
@@ -254,6 +254,12 @@ def test_wrong_arguments_of_calls_are_errors_of_this_library(agent, tmp_path):
     model.save(tmp_path / "agent")
     for wrong in (np.zeros(4), None, "text", {"a": np.zeros(3)}, (np.zeros(3), {})):
         with pytest.raises(ArgumentError, match="observation must be"):
+            model.predict(wrong)
+    for wrong, place in (
+        (np.array([0.0, np.nan, 0.0]), r"nan at index \(1,\)"),
+        (np.full((2, 3), np.inf), "inf at index"),
+    ):
+        with pytest.raises(NonFiniteError, match=f"observation must be finite, got {place}"):
             model.predict(wrong)
     for name, call in {
         "log_interval": lambda: model.learn(8, log_interval=0),
