@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtrl_imgrad.envs.env_attributes import EnvAttributes
 from mtrl_imgrad.envs.episodes import BoolArray, Episodes, FloatArray, IntArray
-from mtrl_imgrad.envs.row_access import RowAccess
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
 
 __all__ = ["RestorableEpisodes", "to_float32"]
 
 
-class RestorableEpisodes(RowAccess):
+class RestorableEpisodes(EnvAttributes):
     """The part of a multi-task environment that saves and restores its episodes."""
 
     num_envs_per_task: int
@@ -179,13 +179,13 @@ class RestorableEpisodes(RowAccess):
         if not fit:
             raise ArgumentError("the episodes' state is malformed: its arrays do not fit this environment")
 
-    def _difference(self, found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> str | None:
+    def _difference(self, observed: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> str | None:
         """The first row whose observations are not bit for bit those expected, in words; None if all are."""
-        wrong = np.flatnonzero((found != expected).any(axis=1))
+        wrong = np.flatnonzero((observed != expected).any(axis=1))
         if not len(wrong):
             return None
         row = int(wrong[0])
-        away = float(np.abs(found[row] - expected[row]).max())
+        away = float(np.abs(observed[row] - expected[row]).max())
         return f"task {self.task_names[self.task_ids[row]]!r}, environment {row}, is {away:.3g} away from where it was"
 
     def _settings(self) -> dict[str, Any]:

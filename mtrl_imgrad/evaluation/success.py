@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from mtrl_imgrad.envs.success_info import success_of
+from mtrl_imgrad.envs.success import success_of
 from mtrl_imgrad.errors import (
     ArgumentError,
     EnvironmentFaultError,

@@ -94,11 +94,11 @@ def config_hash(config: Any) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """``section.key: old value there, new value given`` for each value in which two nested mappings differ."""
-    found = []
+    changes = []
     for key in dict.fromkeys((*old, *new)):
         before, after = (data.get(key, "nothing") for data in (old, new))
         if isinstance(before, dict) and isinstance(after, dict) and before and after:
-            found += [f"{key}.{difference}" for difference in differences(before, after)]
+            changes += [f"{key}.{difference}" for difference in differences(before, after)]
         elif before != after:
-            found.append(f"{key}: {before!r} there, {after!r} given")
-    return found
+            changes.append(f"{key}: {before!r} there, {after!r} given")
+    return changes

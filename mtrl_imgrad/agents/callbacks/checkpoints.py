@@ -168,7 +168,7 @@ def latest_checkpoint(path: str | os.PathLike[str]) -> Path:
     Raises:
         ArgumentError: if there is none.
     """
-    found = list_checkpoints(path)
-    if not found:
+    checkpoints = list_checkpoints(path)
+    if not checkpoints:
         raise ArgumentError(f"{path} holds no checkpoint; expected folders such as step_000000012000")
-    return found[-1]
+    return checkpoints[-1]

@@ -80,15 +80,15 @@ class GradientDiagnosticsCallback(BaseCallback):
         for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]
             if combination.non_finite:
                 continue
-            found = _scalars_on_host(combination)
-            self._record(f"/{network}", found)
+            scalars = _scalars_on_host(combination)
+            self._record(f"/{network}", scalars)
             if network == self.main:
-                self._record("", found, repeated=True)
+                self._record("", scalars, repeated=True)
 
-    def _record(self, network: str, found: dict[str, list[float]], repeated: bool = False) -> None:
+    def _record(self, network: str, scalars: dict[str, list[float]], repeated: bool = False) -> None:
         names = task_names_of(self.model, self.training_env)
         hidden = ("stdout", "log", "tensorboard") if repeated else ("stdout", "log")
-        for tag, values in found.items():
+        for tag, values in scalars.items():
             group, _, name = tag.partition("/")
             key = f"{group}{network}/{name}"
             if name in ("norm", "weight"):
@@ -101,15 +101,15 @@ class GradientDiagnosticsCallback(BaseCallback):
 
 def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
     """What is worth logging of a combination, by tag; one copy from the device."""
-    found = {f"combiner/{name}": value for name, value in combination.extras.items() if value.numel() == 1}
-    found |= {"combiner/residual": combination.residual, "combiner/status": combination.status_code}
+    scalars = {f"combiner/{name}": value for name, value in combination.extras.items() if value.numel() == 1}
+    scalars |= {"combiner/residual": combination.residual, "combiner/status": combination.status_code}
     if combination.weights is not None:
-        found["combiner/weight"] = combination.weights
+        scalars["combiner/weight"] = combination.weights
     if combination.gramian is not None:
         measured = gramian_diagnostics(combination.gramian)
-        found["grad/norm"] = measured["norms"]
-        found |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance", "c_min")}
+        scalars["grad/norm"] = measured["norms"]
+        scalars |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance", "c_min")}
     device = combination.residual.device
-    flat = [value.detach().reshape(-1).to(device, torch.float64) for value in found.values()]
+    flat = [value.detach().reshape(-1).to(device, torch.float64) for value in scalars.values()]
     values = iter(torch.cat(flat).tolist())
-    return {tag: [next(values) for _ in range(value.numel())] for tag, value in found.items()}
+    return {tag: [next(values) for _ in range(value.numel())] for tag, value in scalars.items()}

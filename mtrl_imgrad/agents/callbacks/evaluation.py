@@ -149,8 +149,8 @@ class MTEvalCallback(EventCallback):
             self.evaluations.save(self.log_path)
         self.record(report)
         self._tell(report, self._is_best(report))
-        goes_on = self._keep_if_best(report)
-        return self._on_event() and goes_on
+        proceed = self._keep_if_best(report)
+        return self._on_event() and proceed
 
     def _copy_normalization(self) -> None:
         if self.model.get_vec_normalize_env() is None:

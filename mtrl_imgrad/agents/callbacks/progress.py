@@ -113,7 +113,7 @@ class MTProgressBarCallback(BaseCallback):
         self._live.update(view, refresh=True)
 
     def _rates(self) -> dict[str, float | None]:
-        return {name: float(np.mean(found)) if found else None for name, found in self.successes.items()}
+        return {name: float(np.mean(window)) if window else None for name, window in self.successes.items()}
 
     def _headline(self, now: float) -> str:
         (then, steps), done = self._marks[0], self.num_timesteps

@@ -57,9 +57,9 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) ->
     options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if by_side else (kwargs, kwargs)
     actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))
     seed_combiners(actor, critic, seed)
-    for found in (actor, critic):
-        if found.rows_per_task != 1:
-            raise ArgumentError(f"{found!r} asks for {found.rows_per_task} rows a task, the agent has one")
+    for own in (actor, critic):
+        if own.rows_per_task != 1:
+            raise ArgumentError(f"{own!r} asks for {own.rows_per_task} rows a task, the agent has one")
     return actor, critic
 
 
@@ -155,11 +155,11 @@ def check_replay_class(
         UnsupportedError: if the class is another one of Stable-Baselines3's.
         ArgumentError: if it does not take an argument.
     """
-    found = given or base
-    if not issubclass(found, base):
+    buffer_class = given or base
+    if not issubclass(buffer_class, base):
         reason = f"batches hold equally many rows of each task, which a {base.__name__} draws; give a subclass of it"
-        raise UnsupportedError(owner, f"replay_buffer_class={found.__name__}", reason)
-    check_keywords("replay_buffer_kwargs", kwargs, found, set_by_agent)
+        raise UnsupportedError(owner, f"replay_buffer_class={buffer_class.__name__}", reason)
+    check_keywords("replay_buffer_kwargs", kwargs, buffer_class, set_by_agent)
 
 
 def check_device(device: torch.device | str) -> None:

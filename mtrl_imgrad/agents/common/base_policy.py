@@ -42,7 +42,7 @@ class MTPolicy(BasePolicy):
         one_hot: whether observations carry the task.
         net_arch: hidden widths; or by side.
         activation_fn: class of the non-linearity.
-        layer_norm: normalise every hidden layer before its activation; or by side.
+        layer_norm: normalize every hidden layer before its activation; or by side.
         dropout: rate at which units of every hidden layer are dropped in updates; or by side.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; or by side.
         encoder_kwargs: the encoder's own options; or by side.

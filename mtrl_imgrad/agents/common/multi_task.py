@@ -391,5 +391,5 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     def _record_success_rates(self) -> None:
         """Record the success of each task's latest training episodes."""
         if self.num_tasks > 1:
-            rates = {name: safe_mean(found) for name, found in self.task_success_buffers.items() if found}
+            rates = {name: safe_mean(window) for name, window in self.task_success_buffers.items() if window}
             record_per_task(self.logger, "rollout/success_rate", list(rates), rates.values())

@@ -112,10 +112,10 @@ def supported_policy_kwargs(owner: str, policy_kwargs: Mapping[str, Any], accept
     """
     theirs = {name: refusal for name, refusal in POLICY_KWARGS.items() if name not in accepted}
     refuse(owner, policy_kwargs, theirs)
-    kept = {name: value for name, value in policy_kwargs.items() if name not in theirs}
-    if "net_arch" in kept and kept["net_arch"] is None:
-        del kept["net_arch"]
-    return kept
+    supported = {name: value for name, value in policy_kwargs.items() if name not in theirs}
+    if "net_arch" in supported and supported["net_arch"] is None:
+        del supported["net_arch"]
+    return supported
 
 
 def _same(value: Any, neutral: Any) -> bool:

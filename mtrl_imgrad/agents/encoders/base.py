@@ -38,8 +38,8 @@ class NetworkSpec:
         sees_task: whether observations carry the one-hot.
         net_arch: widths of the hidden layers.
         activation_fn: class of the non-linearity.
-        layer_norm: whether every hidden layer is normalised before its activation.
-        dropout: rate at which units of every hidden layer are dropped, before they are normalised.
+        layer_norm: whether every hidden layer is normalized before its activation.
+        dropout: rate at which units of every hidden layer are dropped, before they are normalized.
     """
 
     in_features: int

@@ -18,7 +18,7 @@ EPSILON = 1e-12
 
 
 def orthonormal(vectors: Tensor) -> Tensor:
-    """Gram-Schmidt orthonormalisation of E vectors a row, in the order of the experts.
+    """Gram-Schmidt orthonormalization of E vectors a row, in the order of the experts.
 
     Args:
         vectors: ``[E, N, F]`` with E at most F.

@@ -226,9 +226,10 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
             batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
             report = self._update_once(batch, jacobian, step == gradient_steps - 1)
             actor = actor if report.actor is None else (report.actor_losses, report.actor)
-            found = [losses[1], statuses[1]] if actor is None else [actor[0], actor[1].status_code]
-            losses = torch.where(applied == step, torch.stack([report.critic_losses, found[0]]), losses)
-            statuses = torch.where(applied == step, torch.stack([report.critic.status_code, found[1]]), statuses)
+            actor_losses, status = (losses[1], statuses[1]) if actor is None else (actor[0], actor[1].status_code)
+            # Stays on the device: once an update was not finite, `applied` stands still, and these are its numbers.
+            losses = torch.where(applied == step, torch.stack([report.critic_losses, actor_losses]), losses)
+            statuses = torch.where(applied == step, torch.stack([report.critic.status_code, status]), statuses)
             applied = applied + report.finite
             self._n_updates += 1
             self._count_non_finite(report, self._n_updates)
@@ -309,9 +310,9 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         if reset_num_timesteps or self._last_obs is None:  # SB3 then begins new episodes, and tells the replay nothing
             self.replay_buffer.end_episodes()
         noise = [] if reset_num_timesteps else noise_state(self.action_noise)
-        found = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        setup = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self.action_noise = restore_noise(self.action_noise, noise)  # which SB3 resets, episodes going on or not
-        return found
+        return setup
 
     # ------------------------------------------------------------------ save and load
 

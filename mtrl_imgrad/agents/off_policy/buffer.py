@@ -4,7 +4,7 @@ Differences from SB3's buffer, each with its reason:
 
 * every task has its own rings, so that a batch holds as many rows of each task as of any other;
 * a transition is one row of one tensor on the training device: a batch is one gather, without a host copy;
-* raw rewards are stored and normalised when sampled, because a stored normalised reward goes stale;
+* raw rewards are stored and normalized when sampled, because a stored normalized reward goes stale;
 * sampling draws from a generator of its own, so that a seed determines the batches whatever else draws numbers.
 """
 
@@ -48,7 +48,7 @@ class TaskBatch(NamedTuple):
     actions: Tensor
     """``[K, B, A]`` float32 in [-1, 1]."""
     rewards: Tensor
-    """``[K, B]`` float32, normalised if asked for; with n-step returns their discounted sum."""
+    """``[K, B]`` float32, normalized if asked for; with n-step returns their discounted sum."""
     terminated: Tensor
     """``[K, B]`` float32: 1 where the episode really ended, 0 where it went on or was cut off by time."""
     weights: Tensor
@@ -205,10 +205,10 @@ class TaskReplayBuffer(StoredColumns):
 
         Args:
             batch_size: rows in all; if balanced, a multiple of K.
-            env: normalises observations and rewards, which are stored as the environment gave them.
+            env: normalizes observations and rewards, which are stored as the environment gave them.
 
         Raises:
-            ArgumentError: if nothing is stored, ``batch_size`` cannot be shared equally, or rewards would be normalised
+            ArgumentError: if nothing is stored, ``batch_size`` cannot be shared equally, or rewards would be normalized
                 twice.
         """
         if env is not None and env.norm_reward and self.reward_normalization is not None:
@@ -263,7 +263,7 @@ class TaskReplayBuffer(StoredColumns):
         return TaskBatch(obs, next_obs, actions, rewards, ends.clamp(min=0), weights, discounts)
 
     def _reward_scale(self, normalization: Normalization | None) -> Callable[[Tensor], Tensor]:
-        """What normalises rewards ``[K, B]`` or ``[K, B, n]``."""
+        """What normalizes rewards ``[K, B]`` or ``[K, B, n]``."""
         if normalization is not None:
             return normalization.rewards
         if self.reward_normalization is None:

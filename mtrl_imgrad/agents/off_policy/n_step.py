@@ -33,7 +33,7 @@ class Spans(NamedTuple):
         """The discounted sum of a span's rewards, and the discount of the value behind it, both ``[...]``.
 
         Args:
-            rewards: ``[..., n]``, those of the spans, normalised or not.
+            rewards: ``[..., n]``, those of the spans, normalized or not.
             gamma: discount.
         """
         steps = torch.arange(rewards.shape[-1], device=rewards.device)

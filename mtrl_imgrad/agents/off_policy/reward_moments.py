@@ -1,4 +1,4 @@
-"""Each task's reward statistics, by which a replay normalises rewards when they are sampled."""
+"""Each task's reward statistics, by which a replay normalizes rewards when they are sampled."""
 
 from __future__ import annotations
 

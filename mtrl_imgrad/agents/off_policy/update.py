@@ -130,11 +130,11 @@ class OffPolicyUpdate:
 
     def _step(self, network: NetworkUpdate, jacobian: bool, *rows: Any) -> CombinedGradients:
         """Step a network if all gradients have been finite so far."""
-        found = network.gradients(*rows, jacobian=jacobian)
-        self._finite = self._finite & network.write(found)
+        gradients = network.gradients(*rows, jacobian=jacobian)
+        self._finite = self._finite & network.write(gradients)
         network.step(self._finite)
-        network.after_step(found, *rows)
-        return found
+        network.after_step(gradients, *rows)
+        return gradients
 
     def _move_targets(self, targets: Sequence[nn.Module], networks: Sequence[nn.Module]) -> None:
         """Polyak step of target networks, of length zero once something was not finite."""

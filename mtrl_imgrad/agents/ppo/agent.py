@@ -291,7 +291,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
                 log.add(report)
                 self._count_non_finite(report, self._n_updates + 1)
             self._n_updates += 1
-            if self.target_kl is not None and not bool(self.update.going_on):
+            if self.target_kl is not None and not bool(self.update.within_kl):
                 if self.verbose >= 1:
                     print(f"stopped in epoch {epoch + 1}: the KL divergence exceeds 1.5 times target_kl")
                 break

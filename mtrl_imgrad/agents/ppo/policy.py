@@ -106,7 +106,7 @@ class MTValueCritic(BaseModel):
         action_space: SB3's signature; values are of states.
         encoder: one output.
         task_features: width of the one-hot.
-        popart: normalises the values; None learns them as they are.
+        popart: normalizes the values; None learns them as they are.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class MTValueCritic(BaseModel):
         learned = self(observation)
         if self.popart is None:
             return learned
-        return self.popart.denormalise(learned, split_observation(observation, self.task_features)[1])
+        return self.popart.denormalize(learned, split_observation(observation, self.task_features)[1])
 
 
 @checked
@@ -154,9 +154,9 @@ class MTPPOPolicy(MTPolicy):
         value_normalization_kwargs: further arguments of `mtrl_imgrad.agents.ppo.popart.PopArt`.
         net_arch: hidden widths, or ``dict(pi=[...], vf=[...])``. Default three layers of 400 (Meta-World's).
         activation_fn: class of the non-linearity. ReLU as for `MTSAC`, where SB3's PPO has tanh.
-        layer_norm: normalise every hidden layer before its activation; or ``dict(pi=..., vf=...)``.
+        layer_norm: normalize every hidden layer before its activation; or ``dict(pi=..., vf=...)``.
         dropout: ``dict(pi=0.0, vf=rate)``: rate in [0, 1) at which units of every hidden layer of the critic are
-            dropped, before they are normalised. In updates only: values that advantages are made of come from the whole
+            dropped, before they are normalized. In updates only: values that advantages are made of come from the whole
             network. The actor's must be 0.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
             or ``dict(pi=..., vf=...)``.

@@ -1,4 +1,4 @@
-"""PopArt: value targets normalised by task, without a change to what the critic predicts.
+"""PopArt: value targets normalized by task, without a change to what the critic predicts.
 
 van Hasselt, Guez, Hessel, Mnih, Silver, "Learning values across many orders of magnitude", NeurIPS 2016, arXiv
 1602.07714; a statistic a task: Hessel et al., "Multi-task Deep Reinforcement Learning with PopArt", AAAI 2019, arXiv
@@ -68,19 +68,19 @@ class PopArt(TaskModule):
         return self.variance.sqrt().clamp_min(self.min_std)
 
     def forward(self, outputs: Tensor, task: Tensor) -> Tensor:
-        """Encoder outputs ``[N]`` and one-hot ``[N, K]`` to normalised values ``[N]``."""
+        """Encoder outputs ``[N]`` and one-hot ``[N, K]`` to normalized values ``[N]``."""
         if self.scale.ndim == 0:  # one task's row, see TaskModule
             return outputs * self.scale + self.shift
         index = row_of_task(task)
         return outputs * self.scale[index] + self.shift[index]
 
-    def denormalise(self, values: Tensor, task: Tensor) -> Tensor:
-        """Normalised values ``[N]`` and one-hot ``[N, K]`` to values ``[N]`` in the unit of the rewards."""
+    def denormalize(self, values: Tensor, task: Tensor) -> Tensor:
+        """Normalized values ``[N]`` and one-hot ``[N, K]`` to values ``[N]`` in the unit of the rewards."""
         index = row_of_task(task)
         return values * self.std[index].to(values.dtype) + self.mean[index].to(values.dtype)
 
-    def normalise(self, values: Tensor) -> Tensor:
-        """Values ``[K, N]`` in the unit of the rewards, task-major, to normalised ones."""
+    def normalize(self, values: Tensor) -> Tensor:
+        """Values ``[K, N]`` in the unit of the rewards, task-major, to normalized ones."""
         return ((values - self.mean[:, None]) / self.std[:, None]).to(values.dtype)
 
     @torch.no_grad()

@@ -92,8 +92,8 @@ class TaskRolloutBuffer(RolloutBuffer):
             NonFiniteError: if an entry is NaN or infinite, naming the field, the environment and its task.
         """
         fields = {"observation": obs, "action": action, "reward": reward, "value": value, "log probability": log_prob}
-        for name, found in fields.items():
-            rows = np.asarray(found.cpu() if isinstance(found, Tensor) else found).reshape(self.n_envs, -1)
+        for name, field in fields.items():
+            rows = np.asarray(field.cpu() if isinstance(field, Tensor) else field).reshape(self.n_envs, -1)
             if not np.isfinite(rows).all():
                 env = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
                 task = self.task_names[env * self.num_tasks // self.n_envs]

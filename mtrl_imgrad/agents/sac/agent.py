@@ -161,12 +161,13 @@ class MTSAC(TaskReplayAlgorithm):
         if self.target_entropy == "auto":
             self.target_entropy = -float(np.prod(self.action_space.shape or (1,)))
         target = self.target_entropy = as_float(self.target_entropy, "target_entropy", "'auto' or a number")
-        found = Temperature.of(self.ent_coef, target, self.num_tasks, self.device)
-        if found.log_value.requires_grad:
-            found.optimizer = self.policy.make_ent_coef_optimizer(found.log_value, self.lr_schedule(1))
-        self.ent_coef_optimizer = found.optimizer
-        self.log_ent_coef = None if found.optimizer is None else found.log_value  # None where it is fixed, as in SB3
-        return found
+        temperature = Temperature.of(self.ent_coef, target, self.num_tasks, self.device)
+        if temperature.log_value.requires_grad:
+            temperature.optimizer = self.policy.make_ent_coef_optimizer(temperature.log_value, self.lr_schedule(1))
+        self.ent_coef_optimizer = temperature.optimizer
+        learned = temperature.optimizer is not None
+        self.log_ent_coef = temperature.log_value if learned else None  # as in SB3
+        return temperature
 
     @property
     def ent_coef_tensor(self) -> Tensor | None:

@@ -90,8 +90,8 @@ class MTSACPolicy(TwinCriticPolicy):
         one_hot: whether observations carry the task.
         net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``. Default three layers of 400 (Meta-World's).
         activation_fn: class of the non-linearity.
-        layer_norm: normalise every hidden layer before its activation; or ``dict(pi=..., qf=...)``.
-        dropout: rate in [0, 1) at which units of every hidden layer are dropped, before they are normalised; or
+        layer_norm: normalize every hidden layer before its activation; or ``dict(pi=..., qf=...)``.
+        dropout: rate in [0, 1) at which units of every hidden layer are dropped, before they are normalized; or
             ``dict(pi=..., qf=...)``. In updates only, there in every pass: DroQ's critic is ``dropout=dict(pi=0.0,
             qf=0.01), layer_norm=dict(pi=False, qf=True)``.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,

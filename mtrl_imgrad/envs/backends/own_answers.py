@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mtrl_imgrad.envs.episodes import FloatArray
-from mtrl_imgrad.envs.success_info import success_of
+from mtrl_imgrad.envs.success import success_of
 
 __all__ = ["WrongAnswerError", "read_observation", "read_reset", "read_step"]
 

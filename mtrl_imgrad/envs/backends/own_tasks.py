@@ -38,7 +38,7 @@ from mtrl_imgrad.envs.backends.own_spaces import (
 from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
 from mtrl_imgrad.envs.restoring import to_float32
 from mtrl_imgrad.envs.seeding import RowStreams
-from mtrl_imgrad.envs.success_info import SUCCESS_KEYS
+from mtrl_imgrad.envs.success import SUCCESS_KEYS
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
 

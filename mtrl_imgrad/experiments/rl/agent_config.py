@@ -241,8 +241,8 @@ def _fields(target: Any, base: Any, left_out: set[str]) -> list[tuple[str, Any, 
 def _texts(target: Any) -> dict[str, str]:
     """What ``Args:`` of a docstring says of each argument."""
     arguments = (inspect.getdoc(target) or "").partition("Args:\n")[2].partition("\n\n")[0]
-    found = re.findall(r"^    (\w+): (.+(?:\n     .+)*)", arguments, re.MULTILINE)
-    return {name: " ".join(text.replace("``", "").split()) for name, text in found}
+    entries = re.findall(r"^    (\w+): (.+(?:\n     .+)*)", arguments, re.MULTILINE)
+    return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
 
 
 def _option(hint: Any, default: Any) -> tuple[Any, Any] | None:

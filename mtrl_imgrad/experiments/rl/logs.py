@@ -64,14 +64,14 @@ def record_hparams(logger: Logger, config: Any) -> None:
 
 def flat_options(config: Any) -> dict[str, Any]:
     """The options of a configuration by their dotted names, without the run folder."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            found |= {f"{field.name}.{name}": option for name, option in flat_options(value).items()}
+            options |= {f"{field.name}.{name}": option for name, option in flat_options(value).items()}
         elif field.name != "run_dir":
-            found[field.name] = value
-    return found
+            options[field.name] = value
+    return options
 
 
 def _plain(value: Any) -> bool | float | str:

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from mtrl_imgrad.agents.registry import Agent
 from mtrl_imgrad.envs.registry import find_backends, resolve_tasks
-from mtrl_imgrad.envs.success_info import success_of
+from mtrl_imgrad.envs.success import success_of
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.rl.evaluate import load_run
@@ -78,9 +78,9 @@ def film_run(
     if size % 2:
         raise ArgumentError(f"size must be even, as video encoders want, got {size}")
     config, load = load_run(run, model)
-    found = find_tasks(config.env.env)
-    own = isinstance(found, dict)
-    tasks = list(found) if isinstance(found, dict) else resolve_tasks(found)
+    given = find_tasks(config.env.env)
+    own = isinstance(given, dict)
+    tasks = list(given) if isinstance(given, dict) else resolve_tasks(given)
     if task not in (ALL, *tasks):
         raise UnknownNameError("task of this run", task, [ALL, *tasks])
     # The reference, which has pictures where another simulator trains without.

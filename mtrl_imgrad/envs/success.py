@@ -22,7 +22,7 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
     Raises:
         TypeError: if the entry is neither a bool nor a number, for instance None, text or an array.
     """
-    found: bool | None = None
+    success: bool | None = None
     for key in SUCCESS_KEYS:
         if key in info:
             value = info[key]
@@ -31,5 +31,5 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
             if not isinstance(value, _NUMBERS):
                 kind = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
                 raise TypeError(f"info[{key!r}] must be True, False or a number, got {kind}")
-            found = bool(found or value > 0)
-    return found
+            success = bool(success or value > 0)
+    return success
