@@ -22,7 +22,7 @@ from mtrl_imgrad.errors import (
     MtrlImgradError,
     WorkerError,
 )
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["MTCheckpointCallback", "latest_checkpoint", "list_checkpoints"]
 
@@ -61,17 +61,14 @@ class MTCheckpointCallback(BaseCallback):
 
     def __init__(
         self,
-        save_freq: int,
+        save_freq: Count,
         path: str | os.PathLike[str],
-        keep: int = 3,
+        keep: Count = 3,
         replay: bool = True,
         verbose: int = 0,
         eval_env: MultiTaskVecEnv | None = None,
     ) -> None:
         super().__init__(verbose)
-        for name, value in (("save_freq", save_freq), ("keep", keep)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ArgumentError(f"{name} must be a positive integer, got {value!r}")
         self.save_freq = save_freq
         self.path = Path(path)
         self.keep = keep

@@ -9,7 +9,7 @@ from mtrl_imgrad.agents.common.task_log import record_per_task, task_names_of
 from mtrl_imgrad.combiners.base import Combination
 from mtrl_imgrad.combiners.diagnostics import gramian_diagnostics
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["GradientDiagnosticsCallback"]
 
@@ -46,10 +46,8 @@ class GradientDiagnosticsCallback(BaseCallback):
         ArgumentError: when learning starts, if the agent keeps no ``last_combinations``.
     """
 
-    def __init__(self, log_freq: int = 100, main: str | None = "critic", verbose: int = 0) -> None:
+    def __init__(self, log_freq: Count = 100, main: str | None = "critic", verbose: int = 0) -> None:
         super().__init__(verbose)
-        if log_freq < 1:
-            raise ArgumentError(f"log_freq must be at least 1, got {log_freq}")
         self.log_freq = log_freq
         self.main = main
 

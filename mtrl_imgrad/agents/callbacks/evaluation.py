@@ -15,7 +15,7 @@ from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import check_evaluation_env, evaluate_success
 from mtrl_imgrad.seeding import Stream, stream_seed
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["MTEvalCallback"]
 
@@ -64,18 +64,14 @@ class MTEvalCallback(EventCallback):
         eval_env: VecEnv,
         callback_on_new_best: BaseCallback | None = None,
         callback_after_eval: BaseCallback | None = None,
-        n_eval_episodes: int = 50,
-        eval_freq: int = 10_000,
+        n_eval_episodes: Count = 50,
+        eval_freq: Count = 10_000,
         log_path: str | os.PathLike[str] | None = None,
         best_model_save_path: str | os.PathLike[str] | None = None,
         deterministic: bool = True,
         verbose: int = 1,
     ) -> None:
         super().__init__(callback_after_eval, verbose=verbose)
-        if eval_freq < 1 or n_eval_episodes < 1:
-            raise ArgumentError(
-                f"eval_freq and n_eval_episodes must be at least 1, got {eval_freq} and {n_eval_episodes}"
-            )
         self.callback_on_new_best = callback_on_new_best
         if callback_on_new_best is not None:
             callback_on_new_best.parent = self

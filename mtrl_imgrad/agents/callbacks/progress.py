@@ -22,7 +22,7 @@ from mtrl_imgrad.agents.common.learning import as_callbacks
 from mtrl_imgrad.agents.common.task_log import task_names_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.bars import rate_grid
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["MTProgressBarCallback", "task_progress"]
 
@@ -48,11 +48,9 @@ class MTProgressBarCallback(BaseCallback):
     """
 
     def __init__(
-        self, window: int = 20, refresh: float = 0.5, line_every: float = 60.0, console: Console | None = None
+        self, window: Count = 20, refresh: float = 0.5, line_every: float = 60.0, console: Console | None = None
     ) -> None:
         super().__init__()
-        if window < 1:
-            raise ArgumentError(f"window must be at least 1, got {window}")
         self.window = window
         self.refresh = refresh
         self.line_every = line_every

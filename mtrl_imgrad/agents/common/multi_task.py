@@ -46,7 +46,10 @@ from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, che
 from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.validation import Seed, check
 
-__all__ = ["POLICY_ARGUMENTS", "MultiTaskAlgorithm"]
+__all__ = ["POLICY_ARGUMENTS", "MultiTaskAlgorithm", "Timesteps"]
+
+Timesteps = Annotated[float, Interval(ge=0, lt=2**63)]
+"""Environment steps; 1e6 will do for a million, as with SB3."""
 
 POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
 """What an agent itself passes to its policy."""
@@ -289,17 +292,10 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
             raise NonFiniteError(f"observation must be finite, got {np.asarray(observation)[place]} at index {place}")
         return answer
 
-    def _checked_steps(self, total_timesteps: float, log_interval: int | None) -> int:
-        """The arguments of ``learn`` that SB3 takes on trust; 1e6 steps will do for a million, as with SB3.
-
-        Raises:
-            ArgumentError: if one is wrong, or there is no environment to learn in.
-        """
+    def _check_learns(self) -> None:
+        """Refuse to learn without an environment."""
         if self.env is None:
             raise ArgumentError("env must be given to learn in: set_env(env), or load(path, env=env)")
-        if log_interval is not None and log_interval < 1:
-            raise ArgumentError(f"log_interval must be a positive integer or None, got {log_interval}")
-        return int(check("total_timesteps", total_timesteps, Annotated[float, Interval(ge=0, lt=2**63)]))
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """As in SB3; what is the agent's own is seeded too: updates, batches, combiners without a seed of their own."""

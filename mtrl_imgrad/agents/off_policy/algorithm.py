@@ -23,7 +23,7 @@ from mtrl_imgrad.agents.common.arguments import check_replay_class
 from mtrl_imgrad.agents.common.environments import parse_train_freq
 from mtrl_imgrad.agents.common.execution import make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled, raise_non_finite
-from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm
+from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm, Timesteps
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
 from mtrl_imgrad.agents.off_policy.overlap import UpdatesWhileStepping
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
@@ -31,7 +31,7 @@ from mtrl_imgrad.agents.off_policy.update import UpdateSettings
 from mtrl_imgrad.combiners import Status
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.seeding import Stream, torch_generator
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["BUFFER_ARGUMENTS", "GradientSteps", "TaskReplayAlgorithm"]
 
@@ -160,9 +160,9 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     @checked
     def learn(
         self,
-        total_timesteps: float,
+        total_timesteps: Timesteps,
         callback: MaybeCallback = None,
-        log_interval: int | None = 4,
+        log_interval: Count | None = 4,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -182,7 +182,8 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
                 from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
-        steps, name = self._checked_steps(total_timesteps, log_interval), tb_log_name or type(self).__name__
+        self._check_learns()
+        steps, name = int(total_timesteps), tb_log_name or type(self).__name__
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, log_interval, name, reset_num_timesteps)  # type: ignore[arg-type]
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.agents.common.base_policy import MTPolicy, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
-from mtrl_imgrad.errors import ArgumentError
 
 __all__ = ["MTCritic", "TwinCriticPolicy"]
 
@@ -67,8 +66,6 @@ class TwinCriticPolicy(MTPolicy):
         n_critics: int,
         **options: Any,
     ) -> None:
-        if n_critics < 1:
-            raise ArgumentError(f"n_critics must be at least 1, got {n_critics}")
         super().__init__(observation_space, action_space, squash_output=True, **options)
         self.n_critics = n_critics
         self._build(lr_schedule)

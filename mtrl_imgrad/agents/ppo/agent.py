@@ -20,7 +20,7 @@ from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import as_schedule
 from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled
-from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm
+from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm, Timesteps
 from mtrl_imgrad.agents.ppo.colored_noise import colored_noise
 from mtrl_imgrad.agents.ppo.log import TrainingLog, log_training
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
@@ -238,9 +238,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     @checked
     def learn(
         self: SelfMTPPO,
-        total_timesteps: float,
+        total_timesteps: Timesteps,
         callback: MaybeCallback = None,
-        log_interval: int | None = 1,
+        log_interval: Count | None = 1,
         tb_log_name: str = "MTPPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -261,9 +261,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         self._log_interval = log_interval
-        steps = self._checked_steps(total_timesteps, log_interval)
+        self._check_learns()
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
-            return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
+            return super().learn(int(total_timesteps), callbacks, 1, tb_log_name, reset_num_timesteps)
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As in SB3, with the noise that ``noise_beta`` says."""

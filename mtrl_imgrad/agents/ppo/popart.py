@@ -22,16 +22,20 @@ nothing is corrected. An untrained network's predictions are not worth keeping, 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from mtrl_imgrad.agents.encoders.layers import row_of_task
-from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import TaskModule
+from mtrl_imgrad.validation import Count, Positive, checked
 
 __all__ = ["PopArt"]
 
 
+@checked
 class PopArt(TaskModule):
     """The last, affine layer of a critic, and the statistics of each task's value targets.
 
@@ -48,12 +52,10 @@ class PopArt(TaskModule):
     mass: Tensor
     """Scalar float64 in [0, 1): how much of the averages is targets, the rest being their start."""
 
-    def __init__(self, num_tasks: int, beta: float = 3e-4, min_std: float = 1e-4) -> None:
+    def __init__(
+        self, num_tasks: Count, beta: Annotated[float, Interval(gt=0, le=1)] = 3e-4, min_std: Positive = 1e-4
+    ) -> None:
         super().__init__()
-        if not 0 < beta <= 1:
-            raise ArgumentError(f"beta must be a number in (0, 1], got {beta!r}")
-        if not min_std > 0:
-            raise ArgumentError(f"min_std must be positive, got {min_std!r}")
         self.beta = beta
         self.min_std = min_std
         self.scale = nn.Parameter(torch.ones(num_tasks))

@@ -21,7 +21,7 @@ from mtrl_imgrad.agents.common.base_policy import NetArch, spaces_of, split_obse
 from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["MTActor", "MTSACPolicy", "squashed_sample"]
 
@@ -124,7 +124,7 @@ class MTSACPolicy(TwinCriticPolicy):
         initialization: str = "pytorch",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
-        n_critics: int = 2,
+        n_critics: Count = 2,
         ent_coef_optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mtrl_imgrad.agents.common.base_policy import NetArch, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 __all__ = ["MTTD3Actor", "MTTD3Policy"]
 
@@ -83,7 +83,7 @@ class MTTD3Policy(TwinCriticPolicy):
         initialization: str = "pytorch",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
-        n_critics: int = 2,
+        n_critics: Count = 2,
     ) -> None:
         super().__init__(
             observation_space,
