@@ -38,7 +38,7 @@ ENTRY_POINTS = "mtrl_imgrad.backends"
 @checked
 @dataclass(frozen=True)
 class Backend:
-    """What a simulator back-end is and what it can do.
+    """A simulator back-end: its tasks and its features.
 
     The constructor behind ``vec_env`` takes the tasks and ``seed``, ``num_envs_per_task``, ``horizon`` (if one is asked
     for), ``one_hot`` and ``terminate_on_success``, and the further arguments of `make_vec_env` that the record

@@ -1,4 +1,4 @@
-"""What an environment's info says about success, under one of the two names that are in use."""
+"""Success in an environment's info, under one of two names."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Con
 
 @functools.cache
 def _reader(kind: type[Config]) -> pydantic.TypeAdapter[Config]:
-    """What reads configurations of a kind; making one takes much longer than reading."""
+    """Reader of a kind of configuration; making one takes much longer than reading."""
     return pydantic.TypeAdapter(kind)
 
 

@@ -1,4 +1,4 @@
-"""What is installed and what works: the first thing to run on a new machine, and to paste into a bug report."""
+"""``mtrl-imgrad doctor``: what is installed and what works, for a new machine and for bug reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the task gradients stood to each other while learning, in the logs."""
+"""Logs of the task gradients while learning: angles, norms, conflicts, weights."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class GradientDiagnosticsCallback(BaseCallback):
 
 
 def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
-    """What is worth logging of a combination, by tag; one copy from the device."""
+    """Numbers of a combination for the log, by tag; one copy from the device."""
     scalars = {f"combiner/{name}": value for name, value in combination.extras.items() if value.numel() == 1}
     scalars |= {"combiner/residual": combination.residual, "combiner/status": combination.status_code}
     if combination.weights is not None:

@@ -44,6 +44,7 @@ def build_as_saved(
     Raises:
         ArgumentError: if its parameters would have other shapes; nothing of that size is allocated.
     """
+    # Parameters on `meta` have no memory; an optimizer with state would want some.
     without_state = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {}}
     with torch.device("meta"), _at_most(SLACK * len(saved)):
         sketch = make_policy(observation_space, action_space, lr_schedule, **{**arguments, **without_state})

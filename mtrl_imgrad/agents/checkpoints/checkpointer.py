@@ -92,7 +92,7 @@ def load_agent(
             f"{folder}: member 'state' does not fit a {kind.__name__}: {type(error).__name__}: {error}"
         ) from error
     if env is None:
-        restore_global_generators(before, torch.device("cpu"))
+        restore_global_generators(before, torch.device("cpu"))  # only predicts: the caller's numbers go on
     for remark in remarks:
         warnings.warn(f"{folder}: {remark}. Learning goes on, but not as if nothing had happened", stacklevel=3)
     return agent

@@ -32,7 +32,7 @@ RENAMED = {"stats_window_size": "_stats_window_size"}
 
 
 def construction_state(agent: MultiTaskAlgorithm) -> dict[str, Any]:
-    """What `build_agent` needs, beside the parameters."""
+    """State for `build_agent`: class, arguments, tasks, spaces."""
     return {
         "agent": type(agent).__name__,
         "arguments": _arguments(agent),

@@ -1,4 +1,4 @@
-"""The parts of an agent's checkpoint that all agents have: how each is read off the agent and put back."""
+"""Parts of a checkpoint that all agents have, each with a getter and a setter."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _restore_execution(agent: MultiTaskAlgorithm, compiled: bool) -> str | None:
 
 
 def _records(logger: Logger | None) -> list[list[Any]]:
-    """What is recorded and not yet written: key, value, count of the mean, formats that leave it out.
+    """Records not yet written: key, value, count of the mean, formats that leave it out.
 
     Numbers and text; figures and videos are left out.
     """
@@ -214,7 +214,7 @@ def _set_normalization(agent: MultiTaskAlgorithm, state: Mapping[str, Any] | Non
 
 
 def _moments(env: VecNormalize) -> dict[str, RunningMeanStd]:
-    """Those that it has: without ``norm_obs`` it keeps none of the observations."""
+    """Running moments by name; without ``norm_obs`` there are none of the observations."""
     named = {name: getattr(env, name, None) for name in ("obs_rms", "ret_rms")}
     return {name: rms for name, rms in named.items() if isinstance(rms, RunningMeanStd)}
 

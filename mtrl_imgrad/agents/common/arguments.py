@@ -53,6 +53,7 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) ->
         given = (combiner["actor"], combiner["critic"])
     else:
         given = (combiner, combiner)
+    # Combiners have no argument `actor` or `critic`, so these keys alone are sides.
     by_side = bool(kwargs) and set(kwargs) <= {"actor", "critic"}
     options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if by_side else (kwargs, kwargs)
     actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))

@@ -1,4 +1,4 @@
-"""What the policies of all multi-task agents share: the tasks, and networks that are encoders, one or more a side."""
+"""Base of the agents' policies: tasks, options by side, networks that are encoders."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class MTPolicy(BasePolicy):
         return encoder
 
     def _of_side(self, argument: str, given: Any, side: str) -> Any:
-        """What a dict by side holds for one of them; anything else is for both."""
+        """The option of one side: an entry of a dict by side, or the option itself."""
         if isinstance(given, dict):
             if set(given) != set(self.sides):
                 expected = " and ".join(map(repr, self.sides))

@@ -1,4 +1,4 @@
-"""Environments as agents take them: what is not one, or cannot be learned from, is refused where it comes in."""
+"""Checks of the environments that an agent is given."""
 
 from __future__ import annotations
 

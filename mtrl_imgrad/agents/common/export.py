@@ -28,7 +28,7 @@ OPSET = 17
 
 
 class _Acting(nn.Module):
-    """What ``predict(..., deterministic=True)`` does, as one graph."""
+    """``predict(..., deterministic=True)`` as one graph."""
 
     low: Tensor
     high: Tensor

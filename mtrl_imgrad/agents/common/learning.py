@@ -57,7 +57,7 @@ class FiniteCheck(BaseCallback):
 
 
 def as_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
-    """What SB3's ``learn`` takes as its callback, as a list of objects."""
+    """The ``callback`` of SB3's ``learn`` as a list of objects."""
     given = callback if isinstance(callback, list) else [] if callback is None else [callback]
     return [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
 

@@ -1,4 +1,4 @@
-"""What all multi-task agents share beside SB3's: their tasks, the logs of single tasks, combinations to look at."""
+"""Base of the multi-task agents beside SB3's: arguments, tasks, checkpoints, logs by task, latest combinations."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Timesteps = Annotated[float, Interval(ge=0, lt=2**63)]
 """Environment steps; 1e6 will do for a million, as with SB3."""
 
 POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
-"""What an agent itself passes to its policy."""
+"""Arguments of a policy that the agent sets."""
 
 
 class CombinedUpdate(Protocol):
@@ -71,7 +71,7 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     """Mixed in before one of SB3's algorithms; call `_setup_tasks` first in ``_setup_model``."""
 
     update_unit: ClassVar[str] = "updates"
-    """What SB3's ``train/n_updates`` counts."""
+    """Unit of SB3's ``train/n_updates``."""
 
     set_by_agent: ClassVar[dict[str, set[str]]] = {"policy_kwargs": POLICY_ARGUMENTS}
     """By constructor argument that is a dict: the keys that the agent itself adds."""
@@ -91,12 +91,12 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     compile: Compile
     precision: Precision
     execution: Execution
-    """How the updates are run: what became of the three arguments."""
+    """The three arguments above, resolved."""
     batch_size: Any  # as `max_grad_norm` annotated by SB3's algorithms, each in its own way
     max_grad_norm: Any  # a number or None
     on_nonfinite: OnNonFinite
     non_finite: NonFiniteCounts
-    """What `on_nonfinite` left out so far."""
+    """Losses and gradients that `on_nonfinite` left out so far."""
     _unwritten_records: tuple[list[Any], ...] = ()
     """Of a checkpoint, for the logger of the next ``learn``."""
 
@@ -313,7 +313,7 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
         raise NotImplementedError
 
     def _updates_in(self, total_timesteps: int) -> int:
-        """How many updates a ``learn`` will make; 0 where that cannot be told."""
+        """Number of updates of a ``learn``; 0 where it is unknown."""
         raise NotImplementedError
 
     @property

@@ -11,7 +11,7 @@ __all__ = ["Normalization"]
 
 
 class Normalization:
-    """What a VecNormalize makes of observations and rewards, with its statistics as they are now.
+    """Observations and rewards normalized by the present statistics of a VecNormalize.
 
     Args:
         env: with flat observations.

@@ -1,4 +1,4 @@
-"""What an agent gives to others and takes from them: an ONNX file of its policy, trained agents that are shipped."""
+"""Export of a policy to ONNX, and trained agents that are shipped."""
 
 from __future__ import annotations
 

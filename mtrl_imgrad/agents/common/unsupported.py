@@ -1,4 +1,4 @@
-"""What Stable-Baselines3's agents take and these refuse: the reasons, and the one way to say them.
+"""Arguments of Stable-Baselines3's agents that are refused here, with the reasons.
 
 An argument of SB3's is accepted with the values that ask for nothing, so that SB3's calls need not be rewritten. The
 page ``docs/sb3.md`` lists what is refused here and what is different.
@@ -72,7 +72,7 @@ _POLICIES = {
 
 
 def refuse(owner: str, arguments: Mapping[str, Any], refusals: Mapping[str, Refusal]) -> None:
-    """Refuse arguments that ask for what there is not.
+    """Refuse arguments whose value is not supported.
 
     Args:
         owner: name of the agent's class.

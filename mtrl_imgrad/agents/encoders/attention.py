@@ -1,4 +1,4 @@
-"""Attention over a mixture of encoders: the task asks which encodings of the state it wants."""
+"""Attention over a mixture of encoders: the task is the query, encodings of the state are keys and values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CARE: a mixture of encoders, chosen by what is known of the task."""
+"""CARE: a mixture of encoders, weighted by task metadata."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class CAREEncoder(Encoder):
     def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
         """See `Encoder.forward`."""
         context = self.context(self.vectors.vector(task) if self.learned else self.table)
-        weights = self.attention(context.detach()).softmax(-1)
+        weights = self.attention(context.detach()).softmax(-1)  # which train nothing of the context
         if not self.learned:  # so far a row a task, whatever the batch
             context, weights = rows_of_table(context, task), rows_of_table(weights, task)
         mixture = mix(weights, self.encoders(inputs))

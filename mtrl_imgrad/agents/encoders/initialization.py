@@ -23,7 +23,7 @@ LINEAR = (nn.Linear, TaskLinear, ExpertLinear)
 
 
 class _Scheme(NamedTuple):
-    """How hidden and output layers are drawn; biases that are not drawn are zero."""
+    """Distributions of hidden and output layers; biases that are not drawn are zero."""
 
     hidden: Draw
     actor_output: Draw

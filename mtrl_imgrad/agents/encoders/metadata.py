@@ -1,4 +1,4 @@
-"""What is known of a task beforehand, as a vector: sentence embeddings, or a table of the user's."""
+"""Task metadata as vectors: sentence embeddings, or a table of the user's."""
 
 from __future__ import annotations
 

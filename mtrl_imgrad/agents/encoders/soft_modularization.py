@@ -72,7 +72,7 @@ class SoftModularizationEncoder(Encoder):
         between, last = self.routing(self.activation(state * self.task.vector(task)))
         first, *others = self.modules_in_layers.values()
         outputs = first(self.activation(state))  # [n, N, width]
-        for weights, layer in zip(between, others, strict=True):
+        for weights, layer in zip(between, others, strict=True):  # module i reads a mixture of all modules j before it
             outputs = layer(torch.einsum("bij,jbw->ibw", weights, outputs))
         return self.output(mix(last, outputs))
 

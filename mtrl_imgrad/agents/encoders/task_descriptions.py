@@ -1,4 +1,4 @@
-"""What Meta-World's fifty tasks ask for, in a sentence each.
+"""Descriptions of Meta-World's fifty tasks, a sentence each.
 
 ``task_embeddings.npz`` holds their sentence embeddings. After a change run ``tools/make_task_embeddings.py``; a test
 holds the file against the sentences.

@@ -1,4 +1,4 @@
-"""Off-policy agents with a replay by task: set-up, learning, training, the replay's life, what a checkpoint holds."""
+"""Off-policy agents with a replay by task: set-up, learning, training, saving and loading of the replay."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GradientSteps = Annotated[int, Ge(-1)]
 """Updates a training; -1 makes as many as transitions were collected."""
 BUFFER_ARGUMENTS = {"buffer_size", "observation_space", "action_space", "device", "n_envs", "task_names", "seed"}
 BUFFER_ARGUMENTS |= {"n_steps", "gamma", "sampling", "reward_normalization"}
-"""What the agent itself passes to its replay buffer."""
+"""Arguments of the replay buffer that the agent sets."""
 CLASSES["TaskReplayBuffer"] = TaskReplayBuffer  # as replay_buffer_class
 ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
@@ -72,7 +72,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self.reward_normalization = arguments["reward_normalization"]
         self.overlap: bool = arguments["overlap"]
 
-    # ------------------------------------------------------------------ what an agent says
+    # ------------------------------------------------------------------ hooks of an agent
 
     @abstractmethod
     def _setup_update(self) -> Any:
@@ -93,7 +93,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         """
 
     def _optimizers(self) -> list[Any]:
-        """Those whose learning rate follows the schedule."""
+        """Optimizers whose learning rate follows the schedule."""
         return [self.actor.optimizer, self.critic.optimizer]
 
     def _settings(self) -> UpdateSettings:

@@ -120,6 +120,7 @@ class TaskReplayBuffer(StoredColumns):
         self.sampling = sampling
         self.reward_normalization = reward_normalization
         self._widths = (self.obs_shape[0], self.obs_shape[0], self.action_dim, 1, 1)
+        # A transition is one row: observation, next observation, action, reward, TERMINATED, CUT_OFF or 0.
         self._rows = _make_rows((self.buffer_size, n_envs, sum(self._widths)), self.device)
         self._moments = RewardMoments(self.num_tasks, self.device)
         self.generator = torch_generator(seed, Stream.REPLAY, device=self.device)
@@ -169,6 +170,7 @@ class TaskReplayBuffer(StoredColumns):
         )
         self._check_finite(row)
         self._rows[self.pos] = torch.from_numpy(row).to(self.device, non_blocking=True)
+        # The reward is the last column but one; environments are task-major.
         self._moments.add(self._rows[self.pos, :, -2].view(self.num_tasks, -1))
         self.pos += 1
         if self.pos == self.buffer_size:
@@ -245,7 +247,7 @@ class TaskReplayBuffer(StoredColumns):
         draw = torch.randint(self.size() * copies, weights.shape, generator=self.generator, device=self.device)
         time, copy = draw // copies, draw % copies
         first = torch.arange(self.num_tasks, device=self.device)[:, None] * copies
-        index = time * self.n_envs + first + copy
+        index = time * self.n_envs + first + copy  # of a ring [buffer_size, n_envs] laid out flat
         rows = self._rows.flatten(0, 1)
         obs, next_obs, actions, rewards, ends = (
             rows[index.flatten()].view(*weights.shape, -1).split(self._widths, dim=-1)
@@ -260,10 +262,11 @@ class TaskReplayBuffer(StoredColumns):
             next_obs, ends = rows[spans.last][..., self._widths[0] : 2 * self._widths[0]], spans.ends
         if normalization is not None:
             obs, next_obs = normalization.observations(obs), normalization.observations(next_obs)
+        # CUT_OFF becomes 0: values are bootstrapped through a time limit.
         return TaskBatch(obs, next_obs, actions, rewards, ends.clamp(min=0), weights, discounts)
 
     def _reward_scale(self, normalization: Normalization | None) -> Callable[[Tensor], Tensor]:
-        """What normalizes rewards ``[K, B]`` or ``[K, B, n]``."""
+        """A function that normalizes rewards ``[K, B]`` or ``[K, B, n]``."""
         if normalization is not None:
             return normalization.rewards
         if self.reward_normalization is None:
@@ -281,7 +284,7 @@ class TaskReplayBuffer(StoredColumns):
         self.generator.manual_seed(stream_seed(seed, Stream.REPLAY))
 
     def get_state(self) -> dict[str, NDArray]:
-        """What is stored, for `set_state` of an equal buffer: rows, position, and the moments of the rewards."""
+        """State for `set_state` of an equal buffer: rows, position, moments of the rewards."""
         moments = torch.stack([self._moments.mean, self._moments.sum_of_squares])
         return {
             "rows": self._rows[: self.size()].cpu().numpy(),
@@ -366,4 +369,4 @@ def _make_rows(shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.zeros(shape, device=device)
     except (MemoryError, RuntimeError, ValueError) as error:
         size = 4 * math.prod(shape) / 2**30
-        raise ArgumentError(f"buffer_size takes {size:.4g} GiB on {device}, which cannot be had: {error}") from error
+        raise ArgumentError(f"buffer_size takes {size:.4g} GiB on {device}, which is unavailable: {error}") from error

@@ -25,7 +25,7 @@ class RewardMoments:
         rewards = rewards.double()
         new = rewards.shape[1]
         mean = rewards.mean(1)
-        delta = mean - self.mean
+        delta = mean - self.mean  # between the groups; its square is what merging adds to the sums of squares
         total = self.count + new
         self.sum_of_squares += (rewards - mean[:, None]).square().sum(1) + delta.square() * (self.count * new / total)
         self.mean += delta * (new / total)

@@ -1,4 +1,4 @@
-"""What the updates of one training of `MTPPO` measured, on its way to SB3's log."""
+"""Measures of the updates of one training of `MTPPO`, from the device to SB3's log."""
 
 from __future__ import annotations
 

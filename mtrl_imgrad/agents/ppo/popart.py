@@ -92,15 +92,16 @@ class PopArt(TaskModule):
         Nothing moves if a target is not finite. No copy to the host.
         """
         targets = targets.double()
-        rate = 1 - (1 - self.beta) ** targets.shape[1]
-        mass = (1 - rate) * self.mass + rate
+        rate = 1 - (1 - self.beta) ** targets.shape[1]  # N steps of size beta as one
+        mass = (1 - rate) * self.mass + rate  # weights sum to this: dividing by it removes the start, as in Adam
         weight = torch.where(torch.isfinite(targets).all(), rate / mass, 0.0)
         targets = torch.nan_to_num(targets, posinf=0.0, neginf=0.0)  # of weight zero, but zero times NaN is NaN
+        # Moments of a mixture of the old targets and the new ones.
         change = targets.mean(1) - self.mean
         mean = self.mean + weight * change
         variance = (1 - weight) * (self.variance + weight * change.square()) + weight * targets.var(1, correction=0)
         std = variance.sqrt().clamp_min(self.min_std)
-        first = self.mass == 0
+        first = self.mass == 0  # predictions before the first targets mean nothing, and are not preserved
         self.scale.copy_(torch.where(first, self.scale, self.scale * (self.std / std)))
         self.shift.copy_(torch.where(first, self.shift, (self.std * self.shift + self.mean - mean) / std))
         self.mean.copy_(mean)

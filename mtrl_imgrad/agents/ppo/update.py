@@ -38,7 +38,7 @@ AdvantageScope = Literal["batch", "task"]
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """What stays the same during one training.
+    """Settings of the updates of one training.
 
     Attributes:
         clip_range: c of the clipped ratio.
@@ -78,7 +78,7 @@ class TaskMeasures(NamedTuple):
 
 
 class PPOReport(NamedTuple):
-    """What one update says of itself; tensors on the training device."""
+    """Report of one update: tensors on the training device."""
 
     measures: TaskMeasures
     actor: Combination
@@ -169,6 +169,7 @@ class PPOUpdate:
         critic = self.critic.gradients(*critic_rows, jacobian=jacobian)
         aux: _ActorAux = actor.aux
         within_kl = self.within_kl
+        # Decided on the device: a minibatch beyond the limit is computed, but moves nothing.
         if self.settings.target_kl is not None:
             self.within_kl = within_kl & (_mean_of_present(aux.approx_kl, actor) <= 1.5 * self.settings.target_kl)
         finite = self.actor.write(actor) & self.critic.write(critic)

@@ -141,6 +141,7 @@ class EnvPoolVecEnv(MultiTaskVecEnv):
 
     def _set_streams(self, streams: npt.NDArray[np.int64]) -> None:
         self._seed_rows(self.initial_seed)
+        # All resets but the last of each row, which the caller makes.
         for number in range(1, int(streams.max())):
             self._reset_rows(np.flatnonzero(streams > number))
 

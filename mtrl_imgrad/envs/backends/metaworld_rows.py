@@ -103,7 +103,7 @@ class MetaWorldRows:
 
     @contextmanager
     def _named(self, row: int) -> Iterator[None]:
-        """Whatever the environment raises says which it was."""
+        """Turn an exception into an error with task and environment."""
         try:
             yield
         except Exception as error:
@@ -139,6 +139,7 @@ def draw_task_vector(env: Any, generator: np.random.Generator) -> FloatArray:
     Returns:
         The vector that ``set_task_vector`` takes.
     """
+    # Meta-World's own switches: draw a vector in `reset_model`, from this generator.
     env._set_task_called = True
     env._freeze_rand_vec, env.seeded_rand_vec = False, True
     env.np_random = generator

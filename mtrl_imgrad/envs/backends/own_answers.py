@@ -1,4 +1,4 @@
-"""What a Gymnasium environment returned, read: the right number of parts, each of its kind.
+"""Checks of what a Gymnasium environment returned: the number of parts, the type of each.
 
 Each function raises `WrongAnswerError` that names the part; whose environment it was, the caller knows.
 """

@@ -184,7 +184,7 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
 
     @contextmanager
     def _faults_named(self, row: int, when: str | None = None) -> Iterator[None]:
-        """Whatever an environment raises or answers wrongly becomes an error with task, environment and step."""
+        """Turn an exception or a wrong answer into an error with task, environment and step."""
         try:
             yield
         except WrongAnswerError as error:

@@ -64,7 +64,7 @@ class PolicyConfig:
     critic_side: ClassVar[str]
     """The critic's name in arguments by side."""
     own_arguments: ClassVar[tuple[str, ...]] = ()
-    """Those that only this policy takes."""
+    """Arguments that only this policy takes."""
 
     net_arch: tuple[int, ...] = (400, 400, 400)
     """Hidden widths of actor and critics."""
@@ -221,7 +221,7 @@ def policy_config(name: str) -> type[PolicyConfig]:
 
 
 def _fields(target: Any, base: Any, left_out: set[str]) -> list[tuple[str, Any, Any]]:
-    """What a constructor takes beside the base's fields, and those of them that have another default here."""
+    """Fields for a constructor's arguments: those that the base lacks, or has with another default."""
     hints, texts = inspect.get_annotations(target.__init__, eval_str=True), _texts(target)
     common = {spec.name: spec for spec in dataclasses.fields(base)}
     fields = []
@@ -239,7 +239,7 @@ def _fields(target: Any, base: Any, left_out: set[str]) -> list[tuple[str, Any, 
 
 
 def _texts(target: Any) -> dict[str, str]:
-    """What ``Args:`` of a docstring says of each argument."""
+    """Texts of a docstring's ``Args:``, by argument."""
     arguments = (inspect.getdoc(target) or "").partition("Args:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^    (\w+): (.+(?:\n     .+)*)", arguments, re.MULTILINE)
     return {name: " ".join(text.replace("``", "").split()) for name, text in entries}

@@ -1,4 +1,4 @@
-"""What a run costs: seconds of learning by environment step, kept over breaks in ``clock.csv``."""
+"""Seconds of learning by environment step, in ``clock.csv``, which a resumed run continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is made from: typed, frozen, on the command line and in YAML alike.
+"""Configuration of a run: typed, frozen, the same on the command line and in YAML.
 
 Each agent has its own options, so that a run cannot set one that its agent lacks: ``agent.name`` (``--agent``) decides
 which `TrainConfig` it is.

@@ -75,5 +75,5 @@ def flat_options(config: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> bool | float | str:
-    """What TensorBoard's hyperparameters can hold."""
+    """A value as TensorBoard's hyperparameters can hold it."""
     return value if isinstance(value, (bool, int, float)) else str(value)

@@ -16,7 +16,7 @@ __all__ = ["method_of", "parse_sides", "with_method"]
 Config = TypeVar("Config", bound=TrainConfig)
 
 NEITHER_SIDE = "linear_scalarization"
-"""What ``combiner`` says where both sides have their own."""
+"""Value of ``combiner`` where both sides have their own."""
 
 
 def parse_sides(text: str) -> list[Method]:

@@ -56,7 +56,7 @@ EVALUATION_SEED_OFFSET = 10_000
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` leaves: the run folder, the agent, and its reports before and after learning."""
+    """Result of `train`: the run folder, the agent, its reports before and after learning."""
 
     folder: Path
     agent: Agent
@@ -330,7 +330,7 @@ def _name(config: TrainConfig) -> str:
 
 
 def _ran_with(agent: Agent, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> dict[str, Any]:
-    """What "auto" became, and the versions: a record for whoever repeats the run elsewhere."""
+    """Record of a run: the values that "auto" took, and the versions."""
     return {
         "backend": env.backend,
         "eval_backend": eval_env.backend,

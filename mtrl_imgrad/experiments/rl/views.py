@@ -21,7 +21,7 @@ UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
 
 
 class View(Protocol):
-    """What makes pictures of rows of an environment."""
+    """A renderer of an environment's rows."""
 
     def look(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
         """A picture ``[size, size, 3]`` of each of the rows."""
@@ -119,7 +119,7 @@ class _Toy:
 
 
 class _Own:
-    """What environments draw of themselves."""
+    """Pictures that environments render themselves."""
 
     def __init__(self, env: MultiTaskVecEnv, size: int) -> None:
         self._env, self._size = env, size
