@@ -94,7 +94,7 @@ def build_agent(
     values = {"policy": "MlpPolicy", **values, **arguments}
     if not set(values) <= (set(inspect.signature(kind).parameters) - NOT_SAVED) | {"policy", *arguments}:
         raise CheckpointError(f"{folder}: member 'state' has arguments that {kind.__name__} does not take")
-    agent = kind(**values, env=env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
+    agent = kind(**values, env=env, device=device, _init_setup_model=False)
     agent._set_tasks(**state["tasks"])
     observation_space, action_space = (_box(**box) for box in state["spaces"])
     if agent.env is None:

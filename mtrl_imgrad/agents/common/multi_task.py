@@ -287,7 +287,7 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
             expected = f"({self.observation_space.shape[0]},) or (n, {self.observation_space.shape[0]})"  # type: ignore[index]
             raise ArgumentError(f"observation must be an array of shape {expected}: {error}") from error
         # A rollout predicts from `_last_obs`, of which the environment or `FiniteCheck` has looked at each number.
-        if observation is not self._last_obs and not (finite := np.isfinite(observation)).all():
+        if observation is not self._last_obs and not (finite := np.isfinite(np.asarray(observation))).all():
             place = tuple(np.argwhere(~finite)[0].tolist())
             raise NonFiniteError(f"observation must be finite, got {np.asarray(observation)[place]} at index {place}")
         return answer

@@ -205,22 +205,7 @@ class MTPPOPolicy(MTPolicy):
                 "MTPPO needs the task in the observation, for each task owns its standard deviation, but the "
                 "environment was made with one_hot=False; make it with one_hot=True"
             )
-        super().__init__(
-            observation_space,
-            action_space,
-            task_names=task_names,
-            one_hot=one_hot,
-            net_arch=net_arch,
-            activation_fn=activation_fn,
-            layer_norm=layer_norm,
-            dropout=dropout,
-            encoder=encoder,
-            encoder_kwargs=encoder_kwargs,
-            initialization=initialization,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-            squash_output=False,
-        )
+        super().__init__(locals(), squash_output=False)
         self.value_normalization = value_normalization
         self.value_normalization_kwargs = dict(value_normalization_kwargs or {})
         self.log_std_init = log_std_init

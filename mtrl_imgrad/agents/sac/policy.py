@@ -127,23 +127,7 @@ class MTSACPolicy(TwinCriticPolicy):
         n_critics: Count = 2,
         ent_coef_optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            n_critics,
-            task_names=task_names,
-            one_hot=one_hot,
-            net_arch=net_arch,
-            activation_fn=activation_fn,
-            layer_norm=layer_norm,
-            dropout=dropout,
-            encoder=encoder,
-            encoder_kwargs=encoder_kwargs,
-            initialization=initialization,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-        )
+        super().__init__(locals())
         self.ent_coef_optimizer_kwargs = dict(ent_coef_optimizer_kwargs or {})
 
     def _make_actors(self, action_dim: int) -> None:

@@ -85,23 +85,7 @@ class MTTD3Policy(TwinCriticPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         n_critics: Count = 2,
     ) -> None:
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            n_critics,
-            task_names=task_names,
-            one_hot=one_hot,
-            net_arch=net_arch,
-            activation_fn=activation_fn,
-            layer_norm=layer_norm,
-            dropout=dropout,
-            encoder=encoder,
-            encoder_kwargs=encoder_kwargs,
-            initialization=initialization,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-        )
+        super().__init__(locals())
 
     def _make_actors(self, action_dim: int) -> None:
         self.actor, self.actor_target = (
