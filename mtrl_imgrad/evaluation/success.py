@@ -53,7 +53,7 @@ def evaluate_success(
 
     A task's episodes are shared out to its copies in the environment *before* the run. Taking the first
     ``n_episodes`` to finish instead would count short episodes more often than they happen, and where
-    episodes end at success these are the good ones.
+    episodes end at success these are the successful ones.
 
     The global torch generators are seeded for the episodes and restored after them: an evaluation in the middle of a
     training does not change it, and two evaluations with ``deterministic=False`` draw different actions.
@@ -148,15 +148,15 @@ class _Tally:
 
     @property
     def complete(self) -> bool:
-        return all(len(found) >= quota for found, quota in zip(self.episodes, self.quota, strict=True))
+        return all(len(episodes) >= quota for episodes, quota in zip(self.episodes, self.quota, strict=True))
 
     def check_actions(self, actions: Any, observations: Any) -> None:
-        bad = ~np.isfinite(np.asarray(actions)).reshape(len(self.quota), -1).all(axis=1)
-        if not bad.any():
+        faulty = ~np.isfinite(np.asarray(actions)).reshape(len(self.quota), -1).all(axis=1)
+        if not faulty.any():
             return
-        i = int(np.flatnonzero(bad)[0])
-        sound = isinstance(observations, np.ndarray) and np.isfinite(observations[i]).all()
-        cause = "its observation was finite" if sound else "its observation was not all finite numbers"
+        i = int(np.flatnonzero(faulty)[0])
+        finite = isinstance(observations, np.ndarray) and np.isfinite(observations[i]).all()
+        cause = "its observation was finite" if finite else "its observation was not all finite numbers"
         raise NonFiniteError(
             f"the agent's action is NaN or infinite on {self._where(i)}, after {self.step} steps of the "
             f"evaluation; {cause}. Action: {np.asarray(actions)[i]}"
@@ -169,12 +169,12 @@ class _Tally:
         self.total += rewards
         for i, info in enumerate(infos):
             try:
-                found = success_of(info)
+                success = success_of(info)
             except TypeError as error:
                 raise EnvironmentFaultError(f"{self._where(i)}: {error}") from None
-            if found is not None:
+            if success is not None:
                 self.informed[i] = True
-                self.success[i] |= found
+                self.success[i] |= success
         if self.horizon is not None and (self.length > self.horizon).any():
             i = int(self.length.argmax())
             raise EnvironmentFaultError(f"{self._where(i)}: no end of the episode after {self.horizon} steps")

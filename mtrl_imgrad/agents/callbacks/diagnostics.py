@@ -55,12 +55,12 @@ class GradientDiagnosticsCallback(BaseCallback):
         if not hasattr(self.model, "last_combinations"):
             raise ArgumentError(f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner")
 
-    def _awaited(self) -> bool:
+    def _is_pending(self) -> bool:
         """Whether a training is still to measure, as where an actor is updated with a delay."""
         return getattr(self.model, "wants_jacobian", False) and self.model._n_updates > 0
 
     def _on_training_start(self) -> None:
-        self._due = self._awaited()
+        self._due = self._is_pending()
         if self.n_calls == 0:  # a training that goes on keeps its rhythm
             self.n_calls = self.num_timesteps // self.training_env.num_envs
 
@@ -72,7 +72,7 @@ class GradientDiagnosticsCallback(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        if not self._due or self._awaited():
+        if not self._due or self._is_pending():
             return
         self._due = False
         for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]

@@ -144,8 +144,8 @@ class MTEvalCallback(EventCallback):
         if self.log_path is not None:
             self.evaluations.save(self.log_path)
         self.record(report)
-        self._tell(report, self._is_best(report))
-        proceed = self._keep_if_best(report)
+        self._print(report, self._is_best(report))
+        proceed = self._save_if_best(report)
         return self._on_event() and proceed
 
     def _copy_normalization(self) -> None:
@@ -165,7 +165,7 @@ class MTEvalCallback(EventCallback):
         scores = self.evaluations.scores[self.evaluations.timesteps > 0]
         return bool(scores[-1] >= scores.max())
 
-    def _keep_if_best(self, report: SuccessReport) -> bool:
+    def _save_if_best(self, report: SuccessReport) -> bool:
         if not self._is_best(report):
             return True
         self.best_report = report
@@ -188,7 +188,7 @@ class MTEvalCallback(EventCallback):
         self.logger.record("time/total_timesteps", self.model.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.model.num_timesteps)
 
-    def _tell(self, report: SuccessReport, best: bool) -> None:
+    def _print(self, report: SuccessReport, best: bool) -> None:
         if self.verbose >= 2:
             print(report)
         elif self.verbose == 1:

@@ -22,7 +22,7 @@ from mtrl_imgrad.gradients.conditional_step import check_optimizer
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["Part", "agent_parts", "take_over_records"]
+__all__ = ["Part", "agent_parts", "restore_records"]
 
 COUNTERS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates")
 
@@ -168,7 +168,7 @@ def _checked_record(record: Any) -> list[Any]:
     raise ArgumentError(f"{record!r:.80} is no record of the logs")
 
 
-def take_over_records(agent: MultiTaskAlgorithm) -> None:
+def restore_records(agent: MultiTaskAlgorithm) -> None:
     """Give a checkpoint's unwritten records to the logger, which ``learn`` has just made."""
     for key, value, count, excluded in agent._unwritten_records:
         agent.logger.name_to_value[key] = value

@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_imgrad.agents.checkpoints.checkpointer import Checkpointer, load_agent
-from mtrl_imgrad.agents.checkpoints.parts import Part, agent_parts, take_over_records
+from mtrl_imgrad.agents.checkpoints.parts import Part, agent_parts, restore_records
 from mtrl_imgrad.agents.common.arguments import (
     check_arguments,
     check_combiners,
@@ -361,7 +361,7 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
         if not isinstance(self.env, MultiTaskVecEnv):  # which checks its own numbers, as they come
             callback = [FiniteCheck(), *as_callbacks(callback)]
         setup = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        take_over_records(self)
+        restore_records(self)
         begin_execution(self, total_timesteps, anew=self.num_timesteps == 0)
         return setup
 

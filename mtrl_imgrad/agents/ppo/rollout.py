@@ -135,7 +135,7 @@ class TaskRolloutBuffer(RolloutBuffer):
         shape = rollout.values.shape
         orders = torch.rand(shape, generator=self.generator, device=rollout.values.device).argsort(1)
         for order in orders.split(rows, dim=1):
-            yield TaskRollout(*(_pick(column, order) for column in rollout))
+            yield TaskRollout(*(_select(column, order) for column in rollout))
 
     def get(self, batch_size: int | None = None) -> Iterator[TaskRollout]:  # type: ignore[override]
         """SB3's call: one epoch of minibatches of ``batch_size`` rows over all tasks, by default all at once."""
@@ -143,7 +143,7 @@ class TaskRolloutBuffer(RolloutBuffer):
         yield from self.minibatches(self.rollout(), max(total // self.num_tasks, 1))
 
 
-def _pick(column: Tensor, order: Tensor) -> Tensor:
+def _select(column: Tensor, order: Tensor) -> Tensor:
     """Rows ``order [K, B]`` of ``column [K, N, ...]``, each task's of its own."""
     tasks = torch.arange(order.shape[0], device=order.device)[:, None]
     return column[tasks, order]

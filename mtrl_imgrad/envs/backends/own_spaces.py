@@ -56,11 +56,11 @@ def build_env(name: str, make: MakeEnv) -> gym.Env:
     except Exception as error:
         raise ArgumentError(f"tasks[{name!r}] cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(env, gym.Env):
-        raise ArgumentError(f"tasks[{name!r}] must build a gymnasium.Env, got {_what_it_is(env)}")
+        raise ArgumentError(f"tasks[{name!r}] must build a gymnasium.Env, got {_description(env)}")
     return env
 
 
-def _what_it_is(value: Any) -> str:
+def _description(value: Any) -> str:
     if value is None:
         return "None: does the function return what it builds?"
     if isinstance(value, type):

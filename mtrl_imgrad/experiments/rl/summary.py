@@ -12,10 +12,10 @@ from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.experiments.rl.config import TrainConfig
 from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, RESULT
 
-__all__ = ["introduce", "take_leave"]
+__all__ = ["print_end", "print_start"]
 
 
-def introduce(
+def print_start(
     console: Console,
     config: TrainConfig,
     folder: Path,
@@ -38,7 +38,7 @@ def introduce(
     )
 
 
-def take_leave(console: Console, folder: Path, agent: Agent) -> None:
+def print_end(console: Console, folder: Path, agent: Agent) -> None:
     """Print what the run left behind, and commands that go on from there."""
     contents = {
         "success_curve.png": "look at these first",

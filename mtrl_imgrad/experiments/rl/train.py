@@ -40,7 +40,7 @@ from mtrl_imgrad.experiments.rl.config import EnvConfig, TrainConfig, load_confi
 from mtrl_imgrad.experiments.rl.logs import begin_tensorboard, flat_options, record_hparams, run_logger
 from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
 from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, RESULT, write_result
-from mtrl_imgrad.experiments.rl.summary import introduce, take_leave
+from mtrl_imgrad.experiments.rl.summary import print_end, print_start
 from mtrl_imgrad.experiments.rl.tracking import start_tracker
 from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
@@ -178,11 +178,11 @@ def _run(
             kind, options = agent_class(config.agent.name), _action_noise(config, env)
             agent = kind.load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env, **options)
             console.print(escape(f"resumed from {checkpoint}"))
-        stack.enter_context(_failure_says_how_to_go_on(folder, console))
+        stack.enter_context(_resume_command_noted(folder, console))
         tracker = [start_tracker(config.track, folder, flat_options(config))] if config.track else []
         agent.set_logger(run_logger(folder, agent.num_timesteps, tracker))
         stack.callback(agent.logger.close)
-        introduce(console, config, folder, agent, env, eval_env)
+        print_start(console, config, folder, agent, env, eval_env)
         clock = stack.enter_context(contextlib.closing(RunClock(folder)))
         evaluation = _evaluation_callback(config, folder, env, eval_env, clock)
         if checkpoint is None:
@@ -216,12 +216,12 @@ def _conclude(config: TrainConfig, folder: Path, agent: Agent, console: Console)
     _draw(config, folder, history, before, after)
     write_result(folder)
     print_success(after, before, console)
-    take_leave(console, folder, agent)
+    print_end(console, folder, agent)
     return TrainResult(folder, agent, before, after)
 
 
 @contextlib.contextmanager
-def _failure_says_how_to_go_on(folder: Path, console: Console) -> Iterator[None]:
+def _resume_command_noted(folder: Path, console: Console) -> Iterator[None]:
     """Name the command that resumes the run, in a note on the error, or on the console for Ctrl-C."""
     try:
         yield

@@ -140,7 +140,7 @@ def film(
 
 def _draw(scenes: dict[int, _Scene], view: View, observations: npt.NDArray[np.float32], step: int) -> Frame:
     running = [row for row, scene in scenes.items() if not scene.ended or scene.frame is None]
-    for row, picture in zip(running, view.look(observations, running), strict=True):
+    for row, picture in zip(running, view.render(observations, running), strict=True):
         scenes[row].frame = picture
         scenes[row].step = step
     return tile([_captioned(scene) for scene in scenes.values()])

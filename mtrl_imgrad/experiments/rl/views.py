@@ -23,7 +23,7 @@ UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
 class View(Protocol):
     """A renderer of an environment's rows."""
 
-    def look(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
+    def render(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
         """A picture ``[size, size, 3]`` of each of the rows."""
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class _MuJoCo:
         self._camera, self._size = camera, size
         self._renderers: dict[int, Any] = {}
 
-    def look(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
+    def render(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
         return [self._picture(row) for row in rows]
 
     def _picture(self, row: int) -> Frame:
@@ -103,7 +103,7 @@ class _Toy:
     def __init__(self, size: int) -> None:
         self._size = size
 
-    def look(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
+    def render(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
         return [self._picture(*observations[row, :4].tolist()) for row in rows]
 
     def _picture(self, x: float, y: float, goal_x: float, goal_y: float) -> Frame:
@@ -124,7 +124,7 @@ class _Own:
     def __init__(self, env: MultiTaskVecEnv, size: int) -> None:
         self._env, self._size = env, size
 
-    def look(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
+    def render(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
         images = self._env.get_images()
         return [np.asarray(Image.fromarray(np.asarray(images[row])).resize((self._size,) * 2)) for row in rows]
 
