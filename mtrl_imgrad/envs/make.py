@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mtrl_imgrad.envs.backends.own_tasks import MakeEnv
     from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 
-__all__ = ["make_vec_env"]
 
 _LOG = logging.getLogger(__name__)
 

@@ -20,17 +20,6 @@ from mtrl_imgrad.envs.task_sets import METAWORLD_SETS, TOY_SET, TOY_TASKS
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.validation import Count, NonNegativeInt, checked
 
-__all__ = [
-    "Backend",
-    "check_backend",
-    "find_backends",
-    "list_backends",
-    "list_task_sets",
-    "list_tasks",
-    "register_backend",
-    "resolve_tasks",
-]
-
 ENTRY_POINTS = "mtrl_imgrad.backends"
 """Group of entry points under which an installed package offers a `Backend`."""
 

@@ -18,8 +18,6 @@ from mtrl_imgrad.envs.env_attributes import EnvAttributes
 from mtrl_imgrad.envs.episodes import BoolArray, Episodes, FloatArray, IntArray
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
 
-__all__ = ["RestorableEpisodes", "to_float32"]
-
 
 class RestorableEpisodes(EnvAttributes):
     """The part of a multi-task environment that saves and restores its episodes."""

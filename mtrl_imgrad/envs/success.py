@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SUCCESS_KEYS", "success_of"]
-
 SUCCESS_KEYS = ("success", "is_success")
 """Gymnasium-Robotics and SB3 use the second, Meta-World the first."""
 _NUMBERS = (bool, np.bool_, int, float, np.integer, np.floating)

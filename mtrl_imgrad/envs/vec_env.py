@@ -39,8 +39,6 @@ from mtrl_imgrad.envs.restoring import RestorableEpisodes, to_float32
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError, NonFiniteError
 from mtrl_imgrad.seeding import fresh_seed
 
-__all__ = ["MultiTaskVecEnv"]
-
 
 class MultiTaskVecEnv(RestorableEpisodes):
     """K tasks with n environments each, task-major: row i is of task ``i // n``.

@@ -15,8 +15,6 @@ from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.references import references
 from mtrl_imgrad.reporting.narrow import NARROW, print_item
 
-__all__ = ["Combiners", "print_combiner", "print_combiners"]
-
 COSTS = {
     "losses": "1 backward",
     "gramian": "K gradients",

@@ -15,8 +15,6 @@ import yaml
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["STRICT", "config_hash", "differences", "plain", "read_sections", "save_config", "validated"]
-
 Config = TypeVar("Config")
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -23,8 +23,6 @@ from mtrl_imgrad.experiments.versions import installed_versions, relevant_packag
 from mtrl_imgrad.extras import PACKAGES, install_command
 from mtrl_imgrad.reporting.narrow import NARROW, print_item
 
-__all__ = ["Doctor", "Finding", "diagnose", "print_diagnosis"]
-
 RENDER_PROBE = """
 import mujoco
 model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='.1'/></worldbody></mujoco>")

@@ -24,8 +24,6 @@ from mtrl_imgrad.errors import (
 )
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["MTCheckpointCallback", "latest_checkpoint", "list_checkpoints"]
-
 NAME = re.compile(r"step_(\d{12})")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

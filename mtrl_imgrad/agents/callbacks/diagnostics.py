@@ -11,8 +11,6 @@ from mtrl_imgrad.combiners.diagnostics import gramian_diagnostics
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["GradientDiagnosticsCallback"]
-
 
 @checked
 class GradientDiagnosticsCallback(BaseCallback):

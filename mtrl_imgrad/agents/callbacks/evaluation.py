@@ -17,8 +17,6 @@ from mtrl_imgrad.evaluation.success import check_evaluation_env, evaluate_succes
 from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["MTEvalCallback"]
-
 
 @checked
 class MTEvalCallback(EventCallback):

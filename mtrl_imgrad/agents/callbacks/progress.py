@@ -24,8 +24,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.bars import rate_grid
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["MTProgressBarCallback", "task_progress"]
-
 
 def _can_redraw(console: Console) -> bool:
     """Whether what was drawn can be drawn over: on a terminal, and in a notebook by rich's widget."""

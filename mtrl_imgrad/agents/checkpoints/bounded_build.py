@@ -17,8 +17,6 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["build_as_saved"]
-
 SLACK = 2
 """Parameters that may be made for each one in the state: some layers make a bias or a norm and drop it."""
 

@@ -24,7 +24,6 @@ from mtrl_imgrad.errors import ArgumentError, CheckpointError, MtrlImgradError, 
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["Checkpointer", "load_agent"]
 
 AgentT = TypeVar("AgentT", bound="MultiTaskAlgorithm")
 

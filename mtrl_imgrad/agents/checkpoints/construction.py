@@ -21,7 +21,6 @@ from mtrl_imgrad.errors import CheckpointError, TaskMismatchError
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["build_agent", "construction_state"]
 
 AgentT = TypeVar("AgentT", bound="MultiTaskAlgorithm")
 

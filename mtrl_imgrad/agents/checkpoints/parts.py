@@ -22,7 +22,6 @@ from mtrl_imgrad.gradients.conditional_step import check_optimizer
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["Part", "agent_parts", "restore_records"]
 
 COUNTERS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates")
 

@@ -22,19 +22,6 @@ from mtrl_imgrad.seeding import Stream, stream_seed
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = [
-    "as_float",
-    "as_schedule",
-    "check_arguments",
-    "check_combiners",
-    "check_device",
-    "check_keywords",
-    "check_replay_class",
-    "policy_arguments",
-    "seed_combiners",
-    "two_combiners",
-]
-
 
 def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) -> tuple[Combiner, Combiner]:
     """Combiners for actor and critic, copies of those given: state must not mix, nor leak to the caller.

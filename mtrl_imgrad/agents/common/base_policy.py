@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, initialize, make_encoder
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["MTPolicy", "NetArch", "spaces_of", "split_observation"]
-
 NetArch = Sequence[int] | dict[str, Sequence[int]]
 
 

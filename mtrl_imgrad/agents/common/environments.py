@@ -14,8 +14,6 @@ from mtrl_imgrad.agents.common.tasks import TaskLayout
 from mtrl_imgrad.envs.registry import list_task_sets, list_tasks
 from mtrl_imgrad.errors import ArgumentError, UnsupportedError
 
-__all__ = ["check_env", "check_normalization", "check_spaces", "parse_train_freq"]
-
 
 def check_env(env: Any) -> None:
     """Refuse what is neither an environment nor the name of one.

@@ -21,7 +21,6 @@ from mtrl_imgrad.reporting.atomic_files import write_atomically
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["export_policy"]
 
 OPSET = 17
 """Of ONNX 1.12 (2022): what every runtime of today reads."""

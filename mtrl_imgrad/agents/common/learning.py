@@ -17,8 +17,6 @@ from mtrl_imgrad.errors import EnvironmentFaultError, LearningInterruptedError, 
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["FiniteCheck", "as_callbacks", "failures_handled", "raise_non_finite"]
-
 
 class FiniteCheck(BaseCallback):
     """Refuses NaN and infinity from an environment that does not do so by itself.

@@ -46,8 +46,6 @@ from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, che
 from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.validation import Seed, check
 
-__all__ = ["POLICY_ARGUMENTS", "MultiTaskAlgorithm", "Timesteps"]
-
 Timesteps = Annotated[float, Interval(ge=0, lt=2**63)]
 """Environment steps; 1e6 will do for a million, as with SB3."""
 

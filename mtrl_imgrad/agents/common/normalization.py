@@ -7,8 +7,6 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-__all__ = ["Normalization"]
-
 
 class Normalization:
     """Observations and rewards normalized by the present statistics of a VecNormalize.

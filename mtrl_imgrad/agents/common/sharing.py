@@ -13,8 +13,6 @@ from mtrl_imgrad.agents.common.export import export_policy
 from mtrl_imgrad.agents.common.pretrained import load_pretrained
 from mtrl_imgrad.validation import checked
 
-__all__ = ["Sharing"]
-
 
 class Sharing:
     """Mixed into the agents."""

@@ -14,16 +14,6 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from mtrl_imgrad.errors import UnsupportedError
 
-__all__ = [
-    "POLICY_KWARGS",
-    "PPO_ARGUMENTS",
-    "SAC_ARGUMENTS",
-    "Refusal",
-    "refuse",
-    "refuse_policy",
-    "supported_policy_kwargs",
-]
-
 
 class Refusal(NamedTuple):
     """Of an argument."""

@@ -11,8 +11,6 @@ from mtrl_imgrad.agents.encoders.experts import expert_mlp, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
 from mtrl_imgrad.validation import Count
 
-__all__ = ["AttentionEncoder"]
-
 
 class AttentionEncoder(Encoder):
     """E small encoders of the state; attention of the task's query to their encodings; a trunk on the mixture.

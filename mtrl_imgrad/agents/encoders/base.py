@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, Rate, checked
 
-__all__ = ["Encoder", "NetworkSpec"]
-
 
 @checked
 @dataclass(frozen=True)

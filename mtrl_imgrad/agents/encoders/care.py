@@ -14,8 +14,6 @@ from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp, rows_of_table
 from mtrl_imgrad.agents.encoders.metadata import metadata_table
 from mtrl_imgrad.validation import Count
 
-__all__ = ["CAREEncoder"]
-
 
 class CAREEncoder(Encoder):
     """Contextual attention-based representation learning.

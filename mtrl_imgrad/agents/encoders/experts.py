@@ -12,8 +12,6 @@ from torch.nn import functional
 from mtrl_imgrad.agents.encoders.base import NetworkSpec
 from mtrl_imgrad.agents.encoders.dropout import Dropout
 
-__all__ = ["ExpertLayerNorm", "ExpertLinear", "expert_layer", "expert_mlp", "mix"]
-
 
 class ExpertLinear(nn.Module):
     """E linear layers in one, each initialised as `torch.nn.Linear` initialises its own.

@@ -12,8 +12,6 @@ from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["FiLMEncoder"]
-
 
 class FiLMEncoder(Encoder):
     """A shared trunk whose hidden layers are modulated by the task: ``activation((1 + gamma) * h + beta)``.

@@ -12,8 +12,6 @@ from torch import Tensor
 from mtrl_imgrad.envs.task_sets import METAWORLD_TASKS
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["metadata_table", "sentence_embeddings"]
-
 
 def sentence_embeddings(task_names: Sequence[str]) -> Tensor:
     """Sentence embeddings of the descriptions of Meta-World tasks, ``[K, 384]``, scaled to a mean square of one.

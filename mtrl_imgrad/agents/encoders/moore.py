@@ -11,8 +11,6 @@ from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, TaskLinear
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["MOOREEncoder", "orthonormal"]
-
 EPSILON = 1e-12
 """Added to squared lengths, so that a vanishing representation has a gradient."""
 

@@ -12,8 +12,6 @@ from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["ResidualEncoder"]
-
 
 class ResidualEncoder(Encoder):
     """Linear, norm, activation; then a residual block for each further width; then a linear output layer.

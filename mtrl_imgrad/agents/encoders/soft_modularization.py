@@ -13,8 +13,6 @@ from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["SoftModularizationEncoder"]
-
 
 class SoftModularizationEncoder(Encoder):
     """L layers of n modules each; softmax weights say how much each module takes from each one before it.

@@ -6,8 +6,6 @@ holds the file against the sentences.
 
 from __future__ import annotations
 
-__all__ = ["TASK_DESCRIPTIONS"]
-
 TASK_DESCRIPTIONS: dict[str, str] = {
     "assembly-v3": "Grasp the ring by its handle, carry it over to the upright peg and drop it around the peg.",
     "basketball-v3": "Take hold of the basketball, lift it above the hoop and let it fall through.",

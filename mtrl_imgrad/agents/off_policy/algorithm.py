@@ -33,8 +33,6 @@ from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["BUFFER_ARGUMENTS", "GradientSteps", "TaskReplayAlgorithm"]
-
 GradientSteps = Annotated[int, Ge(-1)]
 """Updates a training; -1 makes as many as transitions were collected."""
 BUFFER_ARGUMENTS = {"buffer_size", "observation_space", "action_space", "device", "n_envs", "task_names", "seed"}

@@ -33,8 +33,6 @@ from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 from mtrl_imgrad.validation import Count, Probability, Seed, checked
 
-__all__ = ["TaskBatch", "TaskReplayBuffer"]
-
 Sampling = Literal["balanced", "uniform"]
 
 

@@ -11,8 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["CUT_OFF", "TERMINATED", "Spans", "n_step_transitions"]
-
 TERMINATED, CUT_OFF = 1.0, -1.0
 """Values of a transition's last column: its episode terminated, or was truncated by a time limit; 0 otherwise."""
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from mtrl_imgrad.agents.common.base_policy import MTPolicy, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
 
-__all__ = ["MTCritic", "TwinCriticPolicy"]
-
 
 class MTCritic(BaseModel):
     """State-action values of ``len(encoders)`` independent critics."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["RewardMoments"]
-
 
 class RewardMoments:
     """Running mean and variance of each task's raw rewards, by Chan's parallel update, on the training device."""

@@ -30,8 +30,6 @@ from mtrl_imgrad.gradients import (
 from mtrl_imgrad.gradients.parameters import Parameters
 from mtrl_imgrad.gradients.tracing import Traced
 
-__all__ = ["OffPolicyUpdate", "UpdateMasks", "UpdateSettings", "smallest"]
-
 
 class UpdateMasks(NamedTuple):
     """Dropout masks of one update, drawn anew for each pass of a network; empty for networks without dropout.

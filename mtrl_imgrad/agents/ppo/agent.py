@@ -33,8 +33,6 @@ from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.validation import Count, NonNegative, PositiveOrInf, Probability, Seed, checked
 
-__all__ = ["MTPPO"]
-
 SelfMTPPO = TypeVar("SelfMTPPO", bound="MTPPO")
 NoiseBeta = Annotated[float, Interval(ge=0, le=2)]
 """Exponent of the power spectrum 1 / f^beta of exploration noise."""

@@ -13,8 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["colored_noise"]
-
 
 def colored_noise(steps: int, shape: tuple[int, ...], beta: float, device: torch.device | str = "cpu") -> Tensor:
     """Stationary Gaussian noise with unit variance whose power spectrum falls as 1 / f^beta.

@@ -16,7 +16,6 @@ from mtrl_imgrad.combiners import Status
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.ppo.agent import MTPPO
 
-__all__ = ["TrainingLog", "log_training"]
 
 _TAGS = {
     "policy_loss": "policy_gradient_loss",

@@ -27,8 +27,6 @@ from mtrl_imgrad.agents.ppo.popart import PopArt
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["MTGaussianActor", "MTPPOPolicy", "MTValueCritic"]
-
 LogStd = Annotated[float, Interval(ge=-20, le=20)]
 """Of either sign, initially: float32 holds the standard deviation and its square."""
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)

@@ -32,8 +32,6 @@ from mtrl_imgrad.agents.encoders.layers import row_of_task
 from mtrl_imgrad.gradients import TaskModule
 from mtrl_imgrad.validation import Count, Positive, checked
 
-__all__ = ["PopArt"]
-
 
 @checked
 class PopArt(TaskModule):

@@ -20,8 +20,6 @@ from torch import Tensor
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.seeding import Stream, torch_generator
 
-__all__ = ["TaskRollout", "TaskRolloutBuffer"]
-
 
 class TaskRollout(NamedTuple):
     """Rows of all tasks, task-major, float32."""

@@ -31,8 +31,6 @@ from mtrl_imgrad.combiners.state.tables import index_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import CombinedGradients, Execution, NetworkUpdate, StepSettings
 
-__all__ = ["AdvantageScope", "PPOReport", "PPOSettings", "PPOUpdate", "TaskMeasures", "whitened"]
-
 AdvantageScope = Literal["batch", "task"]
 
 

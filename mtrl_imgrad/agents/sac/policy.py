@@ -23,8 +23,6 @@ from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["MTActor", "MTSACPolicy", "squashed_sample"]
-
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 EPSILON = 1e-6
 """Keeps the log of the squashing's derivative finite; SB3's constant."""

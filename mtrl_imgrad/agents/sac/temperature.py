@@ -15,8 +15,6 @@ from mtrl_imgrad.combiners.state.tables import index_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.conditional_step import step_where
 
-__all__ = ["Temperature", "update_temperature"]
-
 
 @dataclass
 class Temperature:

@@ -13,13 +13,11 @@ from torch.func import functional_call
 
 from mtrl_imgrad.agents.encoders.dropout import Masks
 from mtrl_imgrad.agents.off_policy.buffer import TaskBatch
-from mtrl_imgrad.agents.off_policy.update import OffPolicyUpdate, UpdateMasks, UpdateSettings, smallest
+from mtrl_imgrad.agents.off_policy.update import OffPolicyUpdate, UpdateMasks, smallest
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 from mtrl_imgrad.agents.sac.temperature import Temperature, update_temperature
 from mtrl_imgrad.combiners import Combination
 from mtrl_imgrad.gradients import Parameters, over_tasks
-
-__all__ = ["Noise", "SACUpdate", "UpdateReport", "UpdateSettings"]
 
 
 class Noise(NamedTuple):

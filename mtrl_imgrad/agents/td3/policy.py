@@ -16,8 +16,6 @@ from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["MTTD3Actor", "MTTD3Policy"]
-
 
 class MTTD3Actor(BasePolicy):
     """A deterministic actor: tanh of an encoder with ``A`` outputs."""

@@ -43,8 +43,6 @@ from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.envs.workers.processes import available_cores
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["EnvPoolVecEnv", "default_num_threads"]
-
 _STATE_SIZE, _ACTION_SIZE = 39, 4
 
 

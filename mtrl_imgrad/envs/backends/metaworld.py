@@ -36,8 +36,6 @@ from mtrl_imgrad.envs.workers.processes import InProcess, WorkerPool, available_
 from mtrl_imgrad.envs.workers.restarting import RestartingPool
 from mtrl_imgrad.envs.workers.rows_config import RowsConfig
 
-__all__ = ["MetaWorldVecEnv"]
-
 
 class MetaWorldVecEnv(MultiTaskVecEnv):
     """Meta-World tasks stepped by the reference package.

@@ -31,8 +31,6 @@ from mtrl_imgrad.envs.seeding import goal_generator, row_generator
 from mtrl_imgrad.envs.workers.rows_config import RowsConfig
 from mtrl_imgrad.errors import EnvironmentFaultError
 
-__all__ = ["STATE_SIZE", "MetaWorldRows", "draw_task_vector"]
-
 STATE_SIZE = 39
 FloatArray = npt.NDArray[np.float64]
 

@@ -12,8 +12,6 @@ import numpy as np
 from mtrl_imgrad.envs.episodes import FloatArray
 from mtrl_imgrad.envs.success import success_of
 
-__all__ = ["WrongAnswerError", "read_observation", "read_reset", "read_step"]
-
 
 class WrongAnswerError(Exception):
     """An environment returned something else than Gymnasium's interface says."""

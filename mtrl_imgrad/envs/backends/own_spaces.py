@@ -12,16 +12,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = [
-    "MakeEnv",
-    "build_env",
-    "check_names",
-    "common_actions",
-    "common_horizon",
-    "common_observations",
-    "observation_width",
-]
-
 MakeEnv = str | Callable[[], gym.Env]
 """A Gymnasium id, or a function that builds an environment."""
 

@@ -42,8 +42,6 @@ from mtrl_imgrad.envs.success import SUCCESS_KEYS
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
 
-__all__ = ["MakeEnv", "OwnTasksVecEnv"]
-
 _BOUND_CHECKS = 20
 """Observations of each environment that are held against its space."""
 _owners: weakref.WeakValueDictionary[int, OwnTasksVecEnv] = weakref.WeakValueDictionary()

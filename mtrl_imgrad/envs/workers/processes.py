@@ -27,8 +27,6 @@ from typing import Any
 
 from mtrl_imgrad.errors import WorkerError
 
-__all__ = ["InProcess", "WorkerPool", "available_cores"]
-
 _STOP = "stop"
 _START_TIMEOUT = 120.0  # seconds, at least, for a worker to import its simulator and build its environments
 _GRACE = 2.0  # seconds that a worker is given to end by itself

@@ -14,8 +14,6 @@ from typing import Any
 from mtrl_imgrad.envs.workers.processes import WorkerPool
 from mtrl_imgrad.errors import EnvironmentFaultError, WorkerError
 
-__all__ = ["RestartingPool"]
-
 _CHANGING = ("set", "call")
 """Requests that may change a row in a way that no reset and no action repeats."""
 

@@ -21,8 +21,6 @@ from mtrl_imgrad.experiments.config_files import differences, plain, read_sectio
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.atomic_files import write_text
 
-__all__ = ["PLAN", "Comparison", "PlannedRun", "load_comparison", "plan_comparison"]
-
 PLAN = "comparison.yaml"
 
 

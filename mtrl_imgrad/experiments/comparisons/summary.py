@@ -20,8 +20,6 @@ from mtrl_imgrad.evaluation.method_statistics import (
 from mtrl_imgrad.evaluation.statistics import Aggregate, Interval, aggregate_runs
 from mtrl_imgrad.experiments.comparisons.records import RunRecord, by_method
 
-__all__ = ["MethodSummary", "Summary", "summarize"]
-
 WORST = 3
 Floats = NDArray[np.float64]
 

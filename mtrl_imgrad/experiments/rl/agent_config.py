@@ -30,8 +30,6 @@ from mtrl_imgrad.gradients import Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.validation import Count, NonNegative, PositiveOrInf, Probability
 
-__all__ = ["AgentConfig", "PolicyConfig", "agent_config", "policy_config"]
-
 ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
     "relu": torch.nn.ReLU,
     "tanh": torch.nn.Tanh,

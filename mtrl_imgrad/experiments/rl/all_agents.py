@@ -13,8 +13,6 @@ from mtrl_imgrad.experiments.rl.agent_config import agent_config, policy_config
 from mtrl_imgrad.experiments.rl.commands import Train
 from mtrl_imgrad.experiments.rl.config import TrainConfig
 
-__all__ = ["train_of_all_agents"]
-
 
 def train_of_all_agents() -> type:
     """As `Train`; to be read, not to be run."""

@@ -17,8 +17,6 @@ from stable_baselines3.common.utils import safe_mean
 
 from mtrl_imgrad.reporting.atomic_files import write_text
 
-__all__ = ["ClockRow", "RunClock", "read_clock"]
-
 CLOCK = "clock.csv"
 ROW_EVERY = 5.0
 """Seconds between two rows while learning."""

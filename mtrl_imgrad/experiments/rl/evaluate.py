@@ -20,8 +20,6 @@ from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, make_eval_e
 from mtrl_imgrad.experiments.run_folder import check_run
 from mtrl_imgrad.validation import checked
 
-__all__ = ["evaluate_run", "load_run"]
-
 
 @checked
 def evaluate_run(

@@ -11,8 +11,6 @@ from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoar
 
 from mtrl_imgrad.experiments.rl.csv_table import OrderedCSV
 
-__all__ = ["begin_tensorboard", "flat_options", "record_hparams", "run_logger"]
-
 LAYOUT: dict[str, dict[str, list[Any]]] = {
     "success": {
         "mean": ["Multiline", [r"^eval/success_rate$", r"^rollout/success_rate$"]],

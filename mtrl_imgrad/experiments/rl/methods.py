@@ -11,8 +11,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.rl.agent_config import AgentConfig
 from mtrl_imgrad.experiments.rl.config import TrainConfig
 
-__all__ = ["method_of", "parse_sides", "with_method"]
-
 Config = TypeVar("Config", bound=TrainConfig)
 
 NEITHER_SIDE = "linear_scalarization"

@@ -13,8 +13,6 @@ from mtrl_imgrad.errors import ArgumentError
 if TYPE_CHECKING:
     from mtrl_imgrad.envs.backends.own_tasks import MakeEnv
 
-__all__ = ["find_tasks"]
-
 
 def find_tasks(names: Sequence[str]) -> str | list[str] | dict[str, MakeEnv]:
     """Tasks for `make_vec_env` from the option ``--env``.

@@ -23,8 +23,6 @@ from mtrl_imgrad.experiments.rl.methods import method_of
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.atomic_files import write_text
 
-__all__ = ["CHECKPOINTS", "RESULT", "make_result", "write_result"]
-
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints within the run's."""
 RESULT = "result.json"

@@ -12,8 +12,6 @@ from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.experiments.rl.config import TrainConfig
 from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, RESULT
 
-__all__ = ["print_end", "print_start"]
-
 
 def print_start(
     console: Console,

@@ -46,8 +46,6 @@ from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.validation import checked
 
-__all__ = ["TrainResult", "make_env", "make_eval_env", "resume", "train"]
-
 LAST_FILES = ("success_curve.png", RESULT)
 """A run that has them is at its end."""
 EVALUATION_SEED_OFFSET = 10_000

@@ -26,8 +26,6 @@ from mtrl_imgrad.reporting.films import Frame, caption, check_film_path, save_fi
 from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.validation import Count, Positive, checked
 
-__all__ = ["film", "film_run"]
-
 ALL = "all"
 AFTERWARDS = 10
 """Frames that go on after a success with ``until_success``."""

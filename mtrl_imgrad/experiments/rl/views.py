@@ -14,8 +14,6 @@ from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNam
 from mtrl_imgrad.reporting.films import Frame
 from mtrl_imgrad.scenes.rendering import choose_colour
 
-__all__ = ["View", "prepare_rendering", "view_of"]
-
 UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
 """Cameras that Meta-World has mounted upside down; their pictures are turned by half a turn."""
 
