@@ -32,6 +32,8 @@ class Stream(Enum):
     """What the actor's combiner draws."""
     CRITIC_COMBINER = ("agent", (4,), 0, 63)
     """What the critic's combiner draws."""
+    EVALUATION = ("agent", (5,), 1, 63)
+    """Sampled actions of an evaluation while learning; index: environment steps."""
 
     GOALS = ("environment", (0,), 1, 32)
     """Goals of a task; index: task."""

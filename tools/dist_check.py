@@ -35,7 +35,7 @@ print(f"mtrl-imgrad {mtrl_imgrad.__version__} from {mtrl_imgrad.__file__}: a ste
 """
 
 TOY_RUN = (
-    "train --env toy-reach --total-timesteps 400 --learning-starts 100 --net-arch 16 --batch-size 16 --eval-every 0 "
+    "train --env toy-reach --total-timesteps 400 --learning-starts 100 --net-arch 16 --batch-size 16 --eval-freq 0 "
     "--eval-episodes 1 --final-episodes 1 --encoder one_hot --no-progress-bar --run-dir run"
 ).split()
 

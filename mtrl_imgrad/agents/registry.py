@@ -12,7 +12,7 @@ from mtrl_imgrad.validation import checked
 __all__ = ["AGENTS", "Agent", "agent_class"]
 
 Agent = MultiTaskAlgorithm
-"""What all agents are: SB3's algorithms with tasks, combiners and checkpoints."""
+"""An agent: an algorithm of SB3's with tasks, combiners and checkpoints."""
 
 AGENTS: dict[str, type[Agent]] = {"mtsac": MTSAC, "mtppo": MTPPO, "mttd3": MTTD3}
 """An agent's name is its class's in small letters. Agents of other packages may be added here at run time."""

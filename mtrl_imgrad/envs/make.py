@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mtrl_imgrad.envs.backends.own_tasks import MakeEnv
     from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 
-__all__ = ["make_vec_env"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class _Options:
     render_mode: str | None
 
     def arguments(self, backend: Backend) -> dict[str, Any]:
-        """What the constructor of a back-end takes, see `Backend`."""
+        """Arguments of a back-end's constructor, see `Backend`."""
         names = ["seed", "num_envs_per_task", "one_hot", "terminate_on_success"]
         names += ["horizon"] * (self.horizon is not None)
         names += ["reward_version"] * (len(backend.reward_versions) > 1)
@@ -179,7 +178,7 @@ def _choose(name: str, able: Sequence[Backend], asked: _Options) -> Backend:
 
 
 def _refusals(backend: Backend, asked: _Options) -> list[str]:
-    """What is asked for that a back-end does not offer, by its record."""
+    """Requested features that a back-end lacks, by its record."""
     versions, horizon, goals = backend.reward_versions, backend.max_horizon, asked.num_goals
     refusals = []
     if asked.horizon is not None and horizon is not None and asked.horizon > horizon:

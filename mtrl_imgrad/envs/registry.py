@@ -20,17 +20,6 @@ from mtrl_imgrad.envs.task_sets import METAWORLD_SETS, TOY_SET, TOY_TASKS
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.validation import Count, NonNegativeInt, checked
 
-__all__ = [
-    "Backend",
-    "check_backend",
-    "find_backends",
-    "list_backends",
-    "list_task_sets",
-    "list_tasks",
-    "register_backend",
-    "resolve_tasks",
-]
-
 ENTRY_POINTS = "mtrl_imgrad.backends"
 """Group of entry points under which an installed package offers a `Backend`."""
 
@@ -38,7 +27,7 @@ ENTRY_POINTS = "mtrl_imgrad.backends"
 @checked
 @dataclass(frozen=True)
 class Backend:
-    """What a simulator back-end is and what it can do.
+    """A simulator back-end: its tasks and its features.
 
     The constructor behind ``vec_env`` takes the tasks and ``seed``, ``num_envs_per_task``, ``horizon`` (if one is asked
     for), ``one_hot`` and ``terminate_on_success``, and the further arguments of `make_vec_env` that the record

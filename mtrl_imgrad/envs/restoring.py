@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtrl_imgrad.envs.env_attributes import EnvAttributes
 from mtrl_imgrad.envs.episodes import BoolArray, Episodes, FloatArray, IntArray
-from mtrl_imgrad.envs.row_access import RowAccess
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
 
-__all__ = ["RestorableEpisodes", "to_float32"]
 
-
-class RestorableEpisodes(RowAccess):
+class RestorableEpisodes(EnvAttributes):
     """The part of a multi-task environment that saves and restores its episodes."""
 
     num_envs_per_task: int
@@ -36,10 +34,10 @@ class RestorableEpisodes(RowAccess):
     _stepping: bool
     _episodes: Episodes
     _last_observations: npt.NDArray[np.float32] | None
-    _bringing_back = False
+    _restoring = False
 
     def get_state(self, episodes: bool = True) -> dict[str, Any] | None:
-        """What `set_state` of an equal environment needs to go on from here, between two steps.
+        """State for `set_state` of an equal environment, between two steps.
 
         Args:
             episodes: whether the running episodes are held, or only what the next `reset` draws; after a step that
@@ -89,7 +87,7 @@ class RestorableEpisodes(RowAccess):
         self.initial_seed = state["seed"]
         self._seed_rows(self.initial_seed)
         if state["episodes"] is None:
-            self._bring_back(state["streams"])
+            self._replay(state["streams"])
         else:
             self._resume(state)
         self._pending_seed = state["pending_seed"]
@@ -97,7 +95,7 @@ class RestorableEpisodes(RowAccess):
     def _resume(self, state: dict[str, Any]) -> None:
         """Take up the episodes of a state."""
         actions = state["actions"]
-        wrong = self._bring_back(state["streams"], state["episodes"]["lengths"], actions, state["observations"])
+        wrong = self._replay(state["streams"], state["episodes"]["lengths"], actions, state["observations"])
         if wrong is not None:
             raise EnvironmentFaultError(
                 f"the episodes cannot be restored: {wrong}. Was it saved with another version of the simulator?"
@@ -107,25 +105,25 @@ class RestorableEpisodes(RowAccess):
         self._last_observations = state["observations"].copy()
         self._running = True
 
-    def _bring_rows_back(self) -> None:
+    def _restore_rows(self) -> None:
         """Bring rows that were built anew, with the seed, to where the old ones were before a call that failed.
 
         Raises:
             EnvironmentFaultError: if that cannot be done, or they came out elsewhere.
         """
-        if self._bringing_back:
+        if self._restoring:
             raise EnvironmentFaultError("it failed while the episodes of a checkpoint were being restored")
         streams = self._get_streams()
         if streams is None:
             return  # as they were built
         if self._last_observations is None:
-            self._bring_back(streams)  # all rows were about to be reset
+            self._replay(streams)  # all rows were about to be reset
             return
-        wrong = self._bring_back(streams, self._episodes.lengths, self._action_log, self._last_observations)
+        wrong = self._replay(streams, self._episodes.lengths, self._action_log, self._last_observations)
         if wrong is not None:
             raise EnvironmentFaultError(wrong)
 
-    def _bring_back(
+    def _replay(
         self,
         streams: Any,
         lengths: IntArray | None = None,
@@ -137,7 +135,7 @@ class RestorableEpisodes(RowAccess):
         Returns:
             None if the observations are those expected, or which row's are not, in words.
         """
-        self._bringing_back = True
+        self._restoring = True
         try:
             if lengths is not None and lengths.min() < lengths.max():
                 self._reset_rows(np.arange(self.num_envs))  # a row can then be stepped before its own episode begins
@@ -147,14 +145,14 @@ class RestorableEpisodes(RowAccess):
                 return None
             return self._difference(self._repeat(lengths, actions), expected[:, : self.state_size])
         finally:
-            self._bringing_back = False
+            self._restoring = False
 
     def _repeat(self, lengths: IntArray, actions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Reset every row and step it ``lengths`` times, all ending together; the last observations."""
         longest, rows = int(lengths.max()), np.arange(self.num_envs)
         states = np.zeros((self.num_envs, self.state_size), dtype=np.float32)
         for step in range(longest + 1):
-            begins = np.flatnonzero(lengths == longest - step)
+            begins = np.flatnonzero(lengths == longest - step)  # shorter episodes begin later
             if len(begins):
                 states[begins] = to_float32(self._reset_rows(begins))
             if step < longest:
@@ -179,17 +177,17 @@ class RestorableEpisodes(RowAccess):
         if not fit:
             raise ArgumentError("the episodes' state is malformed: its arrays do not fit this environment")
 
-    def _difference(self, found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> str | None:
+    def _difference(self, observed: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> str | None:
         """The first row whose observations are not bit for bit those expected, in words; None if all are."""
-        wrong = np.flatnonzero((found != expected).any(axis=1))
+        wrong = np.flatnonzero((observed != expected).any(axis=1))
         if not len(wrong):
             return None
         row = int(wrong[0])
-        away = float(np.abs(found[row] - expected[row]).max())
+        away = float(np.abs(observed[row] - expected[row]).max())
         return f"task {self.task_names[self.task_ids[row]]!r}, environment {row}, is {away:.3g} away from where it was"
 
     def _settings(self) -> dict[str, Any]:
-        """What an environment must have in common with one whose episodes it takes over."""
+        """Settings that must be equal where episodes are taken over."""
         names = ("backend", "task_names", "num_envs_per_task", "horizon", "one_hot", "terminate_on_success")
         return {name: getattr(self, name) for name in names}
 
@@ -202,7 +200,7 @@ class RestorableEpisodes(RowAccess):
         self._action_log[self._episodes.lengths, np.arange(self.num_envs)] = actions
 
     def _get_streams(self) -> Any:
-        """What the last reset of each row drew from; None where a back-end cannot tell."""
+        """States of the generators before the last reset of each row; None where a back-end has none."""
         return None
 
     def _set_streams(self, streams: Any) -> None:

@@ -6,8 +6,6 @@ one-hot); a test holds them against the installed package.
 
 from __future__ import annotations
 
-__all__ = ["METAWORLD_SETS", "METAWORLD_TASKS", "TOY_SET", "TOY_TASKS"]
-
 _MT10 = (
     "reach-v3",
     "push-v3",

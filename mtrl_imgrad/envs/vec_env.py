@@ -1,4 +1,4 @@
-"""What all back-ends share: K tasks, copies of each, stepped together behind SB3's ``VecEnv`` interface.
+"""Base of all back-ends: K tasks, copies of each, stepped together behind SB3's ``VecEnv`` interface.
 
 A back-end simulates; everything that gives an episode its meaning happens here, once, and so is the same for
 all: the horizon, termination on success, the reset within the step that ends an episode, the latched success,
@@ -38,8 +38,6 @@ from mtrl_imgrad.envs.episodes import BoolArray, Episodes, FloatArray, IntArray
 from mtrl_imgrad.envs.restoring import RestorableEpisodes, to_float32
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError, NonFiniteError
 from mtrl_imgrad.seeding import fresh_seed
-
-__all__ = ["MultiTaskVecEnv"]
 
 
 class MultiTaskVecEnv(RestorableEpisodes):
@@ -191,7 +189,7 @@ class MultiTaskVecEnv(RestorableEpisodes):
         """
         if not self._stepping:
             raise EnvironmentFaultError("step_wait called without a step_async before it")
-        self._running = self._stepping = False
+        self._running = self._stepping = False  # until the step is whole: after an error only `reset` goes on
         raw_states, raw_rewards, success = self._recv()
         states, rewards = to_float32(raw_states), to_float32(raw_rewards)
         self._episodes.lengths += 1
@@ -202,7 +200,7 @@ class MultiTaskVecEnv(RestorableEpisodes):
         if dones.any():
             ended = np.flatnonzero(dones)
             self._episodes.finish(ended, observations[ended], infos)
-            observations[ended, : self.state_size] = self._start(ended)
+            observations[ended, : self.state_size] = self._start(ended)  # SB3: the next episode's first observation
             self._last_observations = observations.copy()
         self._running = True
         return observations, rewards, dones, infos

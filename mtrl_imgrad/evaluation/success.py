@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from mtrl_imgrad.envs.success_info import success_of
+from mtrl_imgrad.envs.success import success_of
 from mtrl_imgrad.errors import (
     ArgumentError,
     EnvironmentFaultError,
@@ -26,7 +26,8 @@ from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.statistics import Confidence
 from mtrl_imgrad.reporting.progress import counting_bar
-from mtrl_imgrad.validation import Count, checked
+from mtrl_imgrad.seeding import fresh_seed
+from mtrl_imgrad.validation import Count, Seed, checked
 
 __all__ = ["check_evaluation_env", "evaluate_success"]
 
@@ -46,15 +47,16 @@ def evaluate_success(
     deterministic: bool = True,
     confidence: Confidence = 0.95,
     progress_bar: bool = False,
+    seed: Seed | None = None,
 ) -> SuccessReport:
     """Run ``n_episodes`` episodes of every task and report what came of them.
 
     A task's episodes are shared out to its copies in the environment *before* the run. Taking the first
     ``n_episodes`` to finish instead would count short episodes more often than they happen, and where
-    episodes end at success these are the good ones.
+    episodes end at success these are the successful ones.
 
-    The global torch generators are left as they were found, so evaluating in the middle of a training does
-    not change it, stochastic actions included.
+    The global torch generators are seeded for the episodes and restored after them: an evaluation in the middle of a
+    training does not change it, and two evaluations with ``deterministic=False`` draw different actions.
 
     Args:
         agent: anything with SB3's ``predict``.
@@ -63,6 +65,7 @@ def evaluate_success(
         deterministic: act by the mean of the policy instead of sampling from it.
         confidence: two-sided level of the report's intervals.
         progress_bar: show a bar of finished episodes.
+        seed: of the actions that are sampled; None takes a fresh one each time. Episodes follow from the environment's.
 
     Returns:
         `SuccessReport`; episodes in the order of the copies, then of time. A task of which no info holds
@@ -81,7 +84,7 @@ def evaluate_success(
         raise ArgumentError(f"agent must have a method predict, got {type(agent).__name__}")
     check_evaluation_env(agent, env)
     tally = _Tally(env, n_episodes)
-    with _generators_untouched(agent), counting_bar("episodes", int(tally.quota.sum()), progress_bar) as advance:
+    with _seeded_generators(agent, seed), counting_bar("episodes", int(tally.quota.sum()), progress_bar) as advance:
         observations = env.reset()
         while not tally.complete:
             actions, _ = agent.predict(observations, deterministic=deterministic)
@@ -145,15 +148,15 @@ class _Tally:
 
     @property
     def complete(self) -> bool:
-        return all(len(found) >= quota for found, quota in zip(self.episodes, self.quota, strict=True))
+        return all(len(episodes) >= quota for episodes, quota in zip(self.episodes, self.quota, strict=True))
 
     def check_actions(self, actions: Any, observations: Any) -> None:
-        bad = ~np.isfinite(np.asarray(actions)).reshape(len(self.quota), -1).all(axis=1)
-        if not bad.any():
+        faulty = ~np.isfinite(np.asarray(actions)).reshape(len(self.quota), -1).all(axis=1)
+        if not faulty.any():
             return
-        i = int(np.flatnonzero(bad)[0])
-        sound = isinstance(observations, np.ndarray) and np.isfinite(observations[i]).all()
-        cause = "its observation was finite" if sound else "its observation was not all finite numbers"
+        i = int(np.flatnonzero(faulty)[0])
+        finite = isinstance(observations, np.ndarray) and np.isfinite(observations[i]).all()
+        cause = "its observation was finite" if finite else "its observation was not all finite numbers"
         raise NonFiniteError(
             f"the agent's action is NaN or infinite on {self._where(i)}, after {self.step} steps of the "
             f"evaluation; {cause}. Action: {np.asarray(actions)[i]}"
@@ -166,12 +169,12 @@ class _Tally:
         self.total += rewards
         for i, info in enumerate(infos):
             try:
-                found = success_of(info)
+                success = success_of(info)
             except TypeError as error:
                 raise EnvironmentFaultError(f"{self._where(i)}: {error}") from None
-            if found is not None:
+            if success is not None:
                 self.informed[i] = True
-                self.success[i] |= found
+                self.success[i] |= success
         if self.horizon is not None and (self.length > self.horizon).any():
             i = int(self.length.argmax())
             raise EnvironmentFaultError(f"{self._where(i)}: no end of the episode after {self.horizon} steps")
@@ -226,7 +229,13 @@ def _innermost(env: VecEnv) -> VecEnv:
 
 
 @contextmanager
-def _generators_untouched(agent: object) -> Iterator[None]:
+def _seeded_generators(agent: object, seed: int | None) -> Iterator[None]:
+    """Torch's global generators, seeded for a while: the CPU's, and that of the agent's GPU."""
     device = torch.device(getattr(agent, "device", "cpu"))
+    seed = fresh_seed() if seed is None else seed
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed other GPUs, too
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield

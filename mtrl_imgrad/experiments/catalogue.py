@@ -1,4 +1,4 @@
-"""What the command line says of the combiners: all of them in a table, one of them in full."""
+"""Combiners on the command line: a table of all, a page of one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from mtrl_imgrad.combiners.base import Combiner
 from mtrl_imgrad.combiners.references import references
 from mtrl_imgrad.reporting.narrow import NARROW, print_item
 
-__all__ = ["Combiners", "print_combiner", "print_combiners"]
-
 COSTS = {
     "losses": "1 backward",
     "gramian": "K gradients",
     "matrix": "K gradients, elementwise",
 }
-"""What a step costs, by what a method needs, beside K-sized work. Rows of tasks give K gradients in one backward."""
+"""Cost of a step, by what a method needs, beside K-sized work. Rows of tasks give K gradients in one backward."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ import yaml
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["STRICT", "config_hash", "differences", "plain", "read_sections", "save_config", "validated"]
-
 Config = TypeVar("Config")
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -57,7 +55,7 @@ def validated(path: str | Path, data: dict[str, Any], kind: type[Config]) -> Con
 
 @functools.cache
 def _reader(kind: type[Config]) -> pydantic.TypeAdapter[Config]:
-    """What reads configurations of a kind; making one takes much longer than reading."""
+    """Reader of a kind of configuration; making one takes much longer than reading."""
     return pydantic.TypeAdapter(kind)
 
 
@@ -94,11 +92,11 @@ def config_hash(config: Any) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """``section.key: old value there, new value given`` for each value in which two nested mappings differ."""
-    found = []
+    changes = []
     for key in dict.fromkeys((*old, *new)):
         before, after = (data.get(key, "nothing") for data in (old, new))
         if isinstance(before, dict) and isinstance(after, dict) and before and after:
-            found += [f"{key}.{difference}" for difference in differences(before, after)]
+            changes += [f"{key}.{difference}" for difference in differences(before, after)]
         elif before != after:
-            found.append(f"{key}: {before!r} there, {after!r} given")
-    return found
+            changes.append(f"{key}: {before!r} there, {after!r} given")
+    return changes

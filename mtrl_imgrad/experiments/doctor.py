@@ -1,4 +1,4 @@
-"""What is installed and what works: the first thing to run on a new machine, and to paste into a bug report."""
+"""``mtrl-imgrad doctor``: what is installed and what works, for a new machine and for bug reports."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from mtrl_imgrad.errors import MissingDependencyError
 from mtrl_imgrad.experiments.versions import installed_versions, relevant_packages
 from mtrl_imgrad.extras import PACKAGES, install_command
 from mtrl_imgrad.reporting.narrow import NARROW, print_item
-
-__all__ = ["Doctor", "Finding", "diagnose", "print_diagnosis"]
 
 RENDER_PROBE = """
 import mujoco

@@ -36,7 +36,7 @@ def without_stale_kwargs(section: Section, preset: Any) -> Section:
 
 
 def given_options(options: type[Section], command: str, arguments: list[str]) -> Section:
-    """Those of ``options`` that stand among the arguments: they set the defaults of all others."""
+    """Those of ``options`` among the arguments, parsed first because they set the defaults of all others."""
     given, _ = tyro.cli(
         options, prog=f"mtrl-imgrad {command}", args=arguments, return_unknown_args=True, add_help=False
     )

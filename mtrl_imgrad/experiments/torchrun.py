@@ -16,7 +16,7 @@ def is_first() -> bool:
 
 
 def _started_by_torchrun() -> int:
-    """How many processes were; 1 without torchrun, which sets both variables."""
+    """Number of processes; 1 without torchrun, which sets both variables."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 

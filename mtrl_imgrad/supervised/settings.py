@@ -49,7 +49,7 @@ class ReportConfig:
     """Mean of the last epochs, or the epoch that is best in validation."""
     last_epochs: Count = 10
     """How many last epochs are averaged."""
-    eval_every: Count = 1
+    eval_freq: Count = 1
     """Epochs between evaluations; those that are reported are always evaluated."""
     log_every: NonNegativeInt = 100
     """Steps between two rows of gradient diagnostics; 0 logs none."""
@@ -60,4 +60,4 @@ class ReportConfig:
 
     def is_evaluated(self, epoch: int, epochs: int) -> bool:
         """Whether an epoch, counted from 0, ends with an evaluation."""
-        return self.report == "best" or (epoch + 1) % self.eval_every == 0 or epoch >= epochs - self.last_epochs
+        return self.report == "best" or (epoch + 1) % self.eval_freq == 0 or epoch >= epochs - self.last_epochs

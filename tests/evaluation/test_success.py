@@ -186,6 +186,17 @@ class TestRealEnvironment:
         second = evaluate_success(model, make_vec_env("toy-reach", seed=1), n_episodes=1, deterministic=True)
         assert (first.returns != second.returns).all()
 
+    def test_sampled_actions_differ_between_evaluations_unless_they_are_given_a_seed(self):
+        model = SAC("MlpPolicy", make_vec_env("toy-reach", seed=0), seed=0, buffer_size=10)
+
+        def returns(seed=None):
+            env = make_vec_env("toy-reach", seed=1)
+            return evaluate_success(model, env, n_episodes=1, deterministic=False, seed=seed).returns
+
+        assert (returns() != returns()).any()
+        assert (returns(seed=3) == returns(seed=3)).all()
+        assert (returns(seed=3) != returns(seed=4)).any()
+
 
 class TestRefusals:
     @pytest.mark.parametrize("wrapped", [False, True])

@@ -20,7 +20,7 @@ from mtrl_imgrad.experiments.presets import list_presets
 from mtrl_imgrad.experiments.rl.config import load_config
 
 SMALL = (
-    "--env toy-reach --total-timesteps 1200 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-every 400 "
+    "--env toy-reach --total-timesteps 1200 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-freq 400 "
     "--eval-episodes 2 --final-episodes 3 --combiner imgrad --no-progress-bar"
 ).split()
 TASKS = list_tasks("toy-reach")
@@ -94,7 +94,7 @@ def test_a_runs_config_repeats_it(run, tmp_path, capsys):
 def test_the_other_agent_trains_and_is_evaluated(tmp_path, capsys):
     folder = tmp_path / "ppo"
     arguments = (
-        "--agent mtppo --env toy-reach --total-timesteps 800 --n-steps 100 --net-arch 16 --eval-every 400 "
+        "--agent mtppo --env toy-reach --total-timesteps 800 --n-steps 100 --net-arch 16 --eval-freq 400 "
         "--eval-episodes 1 --final-episodes 1 --combiner pcgrad --value-normalization popart --no-progress-bar"
     ).split()
     assert main(["train", *arguments, "--run-dir", str(folder)]) == 0
@@ -233,8 +233,8 @@ def test_wrong_arguments_end_with_2_and_a_hint(arguments, says, capsys):
 
 
 def test_integers_may_have_an_exponent():
-    options = read(["train", "--total-timesteps", "1e6", "--eval-every", "5_000", "--horizon", "2E2"])
-    assert (options.config.total_timesteps, options.config.evaluation.eval_every) == (1_000_000, 5000)
+    options = read(["train", "--total-timesteps", "1e6", "--eval-freq", "5_000", "--horizon", "2E2"])
+    assert (options.config.total_timesteps, options.config.evaluation.eval_freq) == (1_000_000, 5000)
     assert options.config.env.horizon == 200
 
 

@@ -22,9 +22,7 @@ from mtrl_imgrad.errors import (
     MtrlImgradError,
     WorkerError,
 )
-from mtrl_imgrad.validation import checked
-
-__all__ = ["MTCheckpointCallback", "latest_checkpoint", "list_checkpoints"]
+from mtrl_imgrad.validation import Count, checked
 
 NAME = re.compile(r"step_(\d{12})")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -61,17 +59,14 @@ class MTCheckpointCallback(BaseCallback):
 
     def __init__(
         self,
-        save_freq: int,
+        save_freq: Count,
         path: str | os.PathLike[str],
-        keep: int = 3,
+        keep: Count = 3,
         replay: bool = True,
         verbose: int = 0,
         eval_env: MultiTaskVecEnv | None = None,
     ) -> None:
         super().__init__(verbose)
-        for name, value in (("save_freq", save_freq), ("keep", keep)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ArgumentError(f"{name} must be a positive integer, got {value!r}")
         self.save_freq = save_freq
         self.path = Path(path)
         self.keep = keep
@@ -168,7 +163,7 @@ def latest_checkpoint(path: str | os.PathLike[str]) -> Path:
     Raises:
         ArgumentError: if there is none.
     """
-    found = list_checkpoints(path)
-    if not found:
+    checkpoints = list_checkpoints(path)
+    if not checkpoints:
         raise ArgumentError(f"{path} holds no checkpoint; expected folders such as step_000000012000")
-    return found[-1]
+    return checkpoints[-1]

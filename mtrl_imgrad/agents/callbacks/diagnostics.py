@@ -1,4 +1,4 @@
-"""How the task gradients stood to each other while learning, in the logs."""
+"""Logs of the task gradients while learning: angles, norms, conflicts, weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from mtrl_imgrad.agents.common.task_log import record_per_task, task_names_of
 from mtrl_imgrad.combiners.base import Combination
 from mtrl_imgrad.combiners.diagnostics import gramian_diagnostics
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.validation import checked
-
-__all__ = ["GradientDiagnosticsCallback"]
+from mtrl_imgrad.validation import Count, checked
 
 
 @checked
@@ -46,10 +44,8 @@ class GradientDiagnosticsCallback(BaseCallback):
         ArgumentError: when learning starts, if the agent keeps no ``last_combinations``.
     """
 
-    def __init__(self, log_freq: int = 100, main: str | None = "critic", verbose: int = 0) -> None:
+    def __init__(self, log_freq: Count = 100, main: str | None = "critic", verbose: int = 0) -> None:
         super().__init__(verbose)
-        if log_freq < 1:
-            raise ArgumentError(f"log_freq must be at least 1, got {log_freq}")
         self.log_freq = log_freq
         self.main = main
 
@@ -57,12 +53,12 @@ class GradientDiagnosticsCallback(BaseCallback):
         if not hasattr(self.model, "last_combinations"):
             raise ArgumentError(f"{type(self.model).__name__} keeps no last_combinations: use an agent with a combiner")
 
-    def _awaited(self) -> bool:
+    def _is_pending(self) -> bool:
         """Whether a training is still to measure, as where an actor is updated with a delay."""
         return getattr(self.model, "wants_jacobian", False) and self.model._n_updates > 0
 
     def _on_training_start(self) -> None:
-        self._due = self._awaited()
+        self._due = self._is_pending()
         if self.n_calls == 0:  # a training that goes on keeps its rhythm
             self.n_calls = self.num_timesteps // self.training_env.num_envs
 
@@ -74,21 +70,21 @@ class GradientDiagnosticsCallback(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        if not self._due or self._awaited():
+        if not self._due or self._is_pending():
             return
         self._due = False
         for network, combination in self.model.last_combinations.items():  # type: ignore[attr-defined]
             if combination.non_finite:
                 continue
-            found = _scalars_on_host(combination)
-            self._record(f"/{network}", found)
+            scalars = _scalars_on_host(combination)
+            self._record(f"/{network}", scalars)
             if network == self.main:
-                self._record("", found, repeated=True)
+                self._record("", scalars, repeated=True)
 
-    def _record(self, network: str, found: dict[str, list[float]], repeated: bool = False) -> None:
+    def _record(self, network: str, scalars: dict[str, list[float]], repeated: bool = False) -> None:
         names = task_names_of(self.model, self.training_env)
         hidden = ("stdout", "log", "tensorboard") if repeated else ("stdout", "log")
-        for tag, values in found.items():
+        for tag, values in scalars.items():
             group, _, name = tag.partition("/")
             key = f"{group}{network}/{name}"
             if name in ("norm", "weight"):
@@ -100,16 +96,16 @@ class GradientDiagnosticsCallback(BaseCallback):
 
 
 def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
-    """What is worth logging of a combination, by tag; one copy from the device."""
-    found = {f"combiner/{name}": value for name, value in combination.extras.items() if value.numel() == 1}
-    found |= {"combiner/residual": combination.residual, "combiner/status": combination.status_code}
+    """Numbers of a combination for the log, by tag; one copy from the device."""
+    scalars = {f"combiner/{name}": value for name, value in combination.extras.items() if value.numel() == 1}
+    scalars |= {"combiner/residual": combination.residual, "combiner/status": combination.status_code}
     if combination.weights is not None:
-        found["combiner/weight"] = combination.weights
+        scalars["combiner/weight"] = combination.weights
     if combination.gramian is not None:
         measured = gramian_diagnostics(combination.gramian)
-        found["grad/norm"] = measured["norms"]
-        found |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance", "c_min")}
+        scalars["grad/norm"] = measured["norms"]
+        scalars |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance", "c_min")}
     device = combination.residual.device
-    flat = [value.detach().reshape(-1).to(device, torch.float64) for value in found.values()]
+    flat = [value.detach().reshape(-1).to(device, torch.float64) for value in scalars.values()]
     values = iter(torch.cat(flat).tolist())
-    return {tag: [next(values) for _ in range(value.numel())] for tag, value in found.items()}
+    return {tag: [next(values) for _ in range(value.numel())] for tag, value in scalars.items()}

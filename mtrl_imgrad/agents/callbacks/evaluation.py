@@ -14,9 +14,8 @@ from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.evaluation.success import check_evaluation_env, evaluate_success
-from mtrl_imgrad.validation import checked
-
-__all__ = ["MTEvalCallback"]
+from mtrl_imgrad.seeding import Stream, stream_seed
+from mtrl_imgrad.validation import Count, checked
 
 
 @checked
@@ -45,7 +44,7 @@ class MTEvalCallback(EventCallback):
         eval_freq: calls between evaluations, that is, steps of the vector environment.
         log_path: folder of ``evaluations.npz``, an `EvaluationHistory`, written each time, all or nothing.
         best_model_save_path: folder in which ``best_model`` is saved.
-        deterministic: act by the mean of the policy.
+        deterministic: act by the mean of the policy; False samples, by noise that follows from the agent's ``seed``.
         verbose: 0 prints nothing, 1 a line an evaluation, 2 the table of tasks.
 
     Attributes:
@@ -63,18 +62,14 @@ class MTEvalCallback(EventCallback):
         eval_env: VecEnv,
         callback_on_new_best: BaseCallback | None = None,
         callback_after_eval: BaseCallback | None = None,
-        n_eval_episodes: int = 50,
-        eval_freq: int = 10_000,
+        n_eval_episodes: Count = 50,
+        eval_freq: Count = 10_000,
         log_path: str | os.PathLike[str] | None = None,
         best_model_save_path: str | os.PathLike[str] | None = None,
         deterministic: bool = True,
         verbose: int = 1,
     ) -> None:
         super().__init__(callback_after_eval, verbose=verbose)
-        if eval_freq < 1 or n_eval_episodes < 1:
-            raise ArgumentError(
-                f"eval_freq and n_eval_episodes must be at least 1, got {eval_freq} and {n_eval_episodes}"
-            )
         self.callback_on_new_best = callback_on_new_best
         if callback_on_new_best is not None:
             callback_on_new_best.parent = self
@@ -139,15 +134,17 @@ class MTEvalCallback(EventCallback):
         if self.n_calls % self.eval_freq:
             return True
         self._copy_normalization()
-        report = evaluate_success(self.model, self.eval_env, self.n_eval_episodes, self.deterministic)
+        seed = self.model.seed  # of sampled actions: others at each evaluation, the same in a run that is repeated
+        seed = None if seed is None else stream_seed(seed, Stream.EVALUATION, self.num_timesteps)
+        report = evaluate_success(self.model, self.eval_env, self.n_eval_episodes, self.deterministic, seed=seed)
         self.last_report = report
         self.evaluations.append(self.num_timesteps, report)
         if self.log_path is not None:
             self.evaluations.save(self.log_path)
         self.record(report)
-        self._tell(report, self._is_best(report))
-        goes_on = self._keep_if_best(report)
-        return self._on_event() and goes_on
+        self._print(report, self._is_best(report))
+        proceed = self._save_if_best(report)
+        return self._on_event() and proceed
 
     def _copy_normalization(self) -> None:
         if self.model.get_vec_normalize_env() is None:
@@ -166,7 +163,7 @@ class MTEvalCallback(EventCallback):
         scores = self.evaluations.scores[self.evaluations.timesteps > 0]
         return bool(scores[-1] >= scores.max())
 
-    def _keep_if_best(self, report: SuccessReport) -> bool:
+    def _save_if_best(self, report: SuccessReport) -> bool:
         if not self._is_best(report):
             return True
         self.best_report = report
@@ -189,7 +186,7 @@ class MTEvalCallback(EventCallback):
         self.logger.record("time/total_timesteps", self.model.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.model.num_timesteps)
 
-    def _tell(self, report: SuccessReport, best: bool) -> None:
+    def _print(self, report: SuccessReport, best: bool) -> None:
         if self.verbose >= 2:
             print(report)
         elif self.verbose == 1:

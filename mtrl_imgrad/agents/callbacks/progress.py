@@ -22,9 +22,7 @@ from mtrl_imgrad.agents.common.learning import as_callbacks
 from mtrl_imgrad.agents.common.task_log import task_names_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.bars import rate_grid
-from mtrl_imgrad.validation import checked
-
-__all__ = ["MTProgressBarCallback", "task_progress"]
+from mtrl_imgrad.validation import Count, checked
 
 
 def _can_redraw(console: Console) -> bool:
@@ -48,11 +46,9 @@ class MTProgressBarCallback(BaseCallback):
     """
 
     def __init__(
-        self, window: int = 20, refresh: float = 0.5, line_every: float = 60.0, console: Console | None = None
+        self, window: Count = 20, refresh: float = 0.5, line_every: float = 60.0, console: Console | None = None
     ) -> None:
         super().__init__()
-        if window < 1:
-            raise ArgumentError(f"window must be at least 1, got {window}")
         self.window = window
         self.refresh = refresh
         self.line_every = line_every
@@ -113,7 +109,7 @@ class MTProgressBarCallback(BaseCallback):
         self._live.update(view, refresh=True)
 
     def _rates(self) -> dict[str, float | None]:
-        return {name: float(np.mean(found)) if found else None for name, found in self.successes.items()}
+        return {name: float(np.mean(window)) if window else None for name, window in self.successes.items()}
 
     def _headline(self, now: float) -> str:
         (then, steps), done = self._marks[0], self.num_timesteps

@@ -17,8 +17,6 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["build_as_saved"]
-
 SLACK = 2
 """Parameters that may be made for each one in the state: some layers make a bias or a norm and drop it."""
 
@@ -44,6 +42,7 @@ def build_as_saved(
     Raises:
         ArgumentError: if its parameters would have other shapes; nothing of that size is allocated.
     """
+    # Parameters on `meta` have no memory; an optimizer with state would want some.
     without_state = {"optimizer_class": torch.optim.SGD, "optimizer_kwargs": {}}
     with torch.device("meta"), _at_most(SLACK * len(saved)):
         sketch = make_policy(observation_space, action_space, lr_schedule, **{**arguments, **without_state})

@@ -24,7 +24,6 @@ from mtrl_imgrad.errors import ArgumentError, CheckpointError, MtrlImgradError, 
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["Checkpointer", "load_agent"]
 
 AgentT = TypeVar("AgentT", bound="MultiTaskAlgorithm")
 
@@ -92,7 +91,7 @@ def load_agent(
             f"{folder}: member 'state' does not fit a {kind.__name__}: {type(error).__name__}: {error}"
         ) from error
     if env is None:
-        restore_global_generators(before, torch.device("cpu"))
+        restore_global_generators(before, torch.device("cpu"))  # only predicts: the caller's numbers go on
     for remark in remarks:
         warnings.warn(f"{folder}: {remark}. Learning goes on, but not as if nothing had happened", stacklevel=3)
     return agent

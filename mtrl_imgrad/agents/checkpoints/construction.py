@@ -21,7 +21,6 @@ from mtrl_imgrad.errors import CheckpointError, TaskMismatchError
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["build_agent", "construction_state"]
 
 AgentT = TypeVar("AgentT", bound="MultiTaskAlgorithm")
 
@@ -32,7 +31,7 @@ RENAMED = {"stats_window_size": "_stats_window_size"}
 
 
 def construction_state(agent: MultiTaskAlgorithm) -> dict[str, Any]:
-    """What `build_agent` needs, beside the parameters."""
+    """State for `build_agent`: class, arguments, tasks, spaces."""
     return {
         "agent": type(agent).__name__,
         "arguments": _arguments(agent),
@@ -94,7 +93,7 @@ def build_agent(
     values = {"policy": "MlpPolicy", **values, **arguments}
     if not set(values) <= (set(inspect.signature(kind).parameters) - NOT_SAVED) | {"policy", *arguments}:
         raise CheckpointError(f"{folder}: member 'state' has arguments that {kind.__name__} does not take")
-    agent = kind(**values, env=env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
+    agent = kind(**values, env=env, device=device, _init_setup_model=False)
     agent._set_tasks(**state["tasks"])
     observation_space, action_space = (_box(**box) for box in state["spaces"])
     if agent.env is None:

@@ -30,7 +30,6 @@ from mtrl_imgrad.gradients.conditional_step import check_optimizer
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.sac.agent import MTSAC
 
-__all__ = ["SB3SAC", "read_sb3_sac"]
 
 STATES = {
     "policy": "policy.pth",

@@ -12,15 +12,6 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = [
-    "global_generators",
-    "noise_state",
-    "restore_global_generators",
-    "restore_noise",
-    "restore_space",
-    "space_generator",
-]
-
 
 def global_generators(device: torch.device) -> dict[str, Any]:
     """The states of PyTorch's, NumPy's and Python's generators, and of PyTorch's on a CUDA device."""

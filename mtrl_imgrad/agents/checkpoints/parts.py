@@ -1,4 +1,4 @@
-"""The parts of an agent's checkpoint that all agents have: how each is read off the agent and put back."""
+"""Parts of a checkpoint that all agents have, each with a getter and a setter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from mtrl_imgrad.gradients.conditional_step import check_optimizer
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["Part", "agent_parts", "take_over_records"]
 
 COUNTERS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates")
 
@@ -147,7 +146,7 @@ def _restore_execution(agent: MultiTaskAlgorithm, compiled: bool) -> str | None:
 
 
 def _records(logger: Logger | None) -> list[list[Any]]:
-    """What is recorded and not yet written: key, value, count of the mean, formats that leave it out.
+    """Records not yet written: key, value, count of the mean, formats that leave it out.
 
     Numbers and text; figures and videos are left out.
     """
@@ -168,7 +167,7 @@ def _checked_record(record: Any) -> list[Any]:
     raise ArgumentError(f"{record!r:.80} is no record of the logs")
 
 
-def take_over_records(agent: MultiTaskAlgorithm) -> None:
+def restore_records(agent: MultiTaskAlgorithm) -> None:
     """Give a checkpoint's unwritten records to the logger, which ``learn`` has just made."""
     for key, value, count, excluded in agent._unwritten_records:
         agent.logger.name_to_value[key] = value
@@ -214,7 +213,7 @@ def _set_normalization(agent: MultiTaskAlgorithm, state: Mapping[str, Any] | Non
 
 
 def _moments(env: VecNormalize) -> dict[str, RunningMeanStd]:
-    """Those that it has: without ``norm_obs`` it keeps none of the observations."""
+    """Running moments by name; without ``norm_obs`` there are none of the observations."""
     named = {name: getattr(env, name, None) for name in ("obs_rms", "ret_rms")}
     return {name: rms for name, rms in named.items() if isinstance(rms, RunningMeanStd)}
 

@@ -19,8 +19,6 @@ from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.combiners.registry import combiner_class, list_combiners, make_combiner
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["CLASSES", "UnknownValueError", "from_plain", "to_plain"]
-
 CLASSES: dict[str, type] = {
     **{name: getattr(torch.nn, name) for name in ("ReLU", "Tanh", "ELU", "GELU", "SiLU", "LeakyReLU", "Mish")},
     **{name: getattr(torch.optim, name) for name in ("Adam", "AdamW", "RMSprop", "SGD")},

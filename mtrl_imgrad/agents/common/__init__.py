@@ -1,1 +1,1 @@
-"""What all agents share: tasks, arguments, learning with K tasks."""
+"""All agents, the common part: tasks, arguments, learning with K tasks."""

@@ -1,4 +1,4 @@
-"""Checking and reading of the agent's arguments."""
+"""Arguments of agents that an annotation cannot check: combiners, policies, replay buffers, devices, keywords."""
 
 from __future__ import annotations
 
@@ -7,37 +7,20 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from mtrl_imgrad.agents.common.unsupported import refuse_policy
+from mtrl_imgrad.agents.common.environments import check_env
+from mtrl_imgrad.agents.common.unsupported import refuse, refuse_policy, supported_policy_kwargs
 from mtrl_imgrad.combiners import Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError, UnsupportedError
 from mtrl_imgrad.seeding import Stream, stream_seed
 
-__all__ = [
-    "PPO_ARGUMENTS",
-    "SAC_ARGUMENTS",
-    "as_float",
-    "as_schedule",
-    "check_arguments",
-    "check_combiners",
-    "check_device",
-    "check_keywords",
-    "check_policy",
-    "check_replay_class",
-    "check_schedule",
-    "seed_combiners",
-    "two_combiners",
-]
-
-Expected = dict[str, tuple[Any, Callable[[Any], bool], str]]
-"""By argument: its types, what must hold of it, and both in words."""
+if TYPE_CHECKING:
+    from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
 
 def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) -> tuple[Combiner, Combiner]:
@@ -51,21 +34,20 @@ def two_combiners(combiner: Any, kwargs: Mapping[str, Any], seed: int | None) ->
     Raises:
         ArgumentError: if a dict has other keys, or a combiner or its arguments are wrong.
     """
-    if not isinstance(kwargs, Mapping):
-        raise ArgumentError(f"combiner_kwargs must be a dict, got {kwargs!r}")
     if isinstance(combiner, Mapping):
         if set(combiner) != {"actor", "critic"}:
             raise ArgumentError(f"combiner must have the keys 'actor' and 'critic', got {sorted(combiner)}")
         given = (combiner["actor"], combiner["critic"])
     else:
         given = (combiner, combiner)
+    # Combiners have no argument `actor` or `critic`, so these keys alone are sides.
     by_side = bool(kwargs) and set(kwargs) <= {"actor", "critic"}
     options = (kwargs.get("actor", {}), kwargs.get("critic", {})) if by_side else (kwargs, kwargs)
     actor, critic = (make_combiner(copy.deepcopy(one), **its) for one, its in zip(given, options, strict=True))
     seed_combiners(actor, critic, seed)
-    for found in (actor, critic):
-        if found.rows_per_task != 1:
-            raise ArgumentError(f"{found!r} asks for {found.rows_per_task} rows a task, the agent has one")
+    for own in (actor, critic):
+        if own.rows_per_task != 1:
+            raise ArgumentError(f"{own!r} asks for {own.rows_per_task} rows a task, the agent has one")
     return actor, critic
 
 
@@ -99,58 +81,6 @@ def check_combiners(actor: Combiner, critic: Combiner, num_tasks: int, policy_kw
         )
 
 
-def check_arguments(values: Mapping[str, Any], expected: Expected) -> None:
-    """Hold the plain arguments of an agent against their types and ranges.
-
-    Args:
-        values: by name; others than those of ``expected`` are not looked at.
-        expected: `SAC_ARGUMENTS` or `PPO_ARGUMENTS`.
-    """
-    for name, (kinds, holds, words) in expected.items():
-        value = values[name]
-        right_kind = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
-        if not right_kind or not holds(value):
-            raise ArgumentError(f"{name} must be {words}, got {value!r}")
-
-
-def _within(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, _NUMBER) and not isinstance(value, bool) and bool(low <= value <= high)
-
-
-_NUMBER = (int, float, np.integer, np.floating)
-_INTEGER = (int, np.integer)
-_COMMON: Expected = {
-    "batch_size": ((*_INTEGER, NoneType), lambda v: v is None or v >= 1, "a positive integer or None"),
-    "gamma": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
-    "max_grad_norm": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),
-    "heads": (str, lambda v: v in ("unweighted", "weighted"), "'unweighted' or 'weighted'"),
-    "stats_window_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "seed": ((*_INTEGER, NoneType), lambda v: v is None or v >= 0, "a non-negative integer or None"),
-}
-SAC_ARGUMENTS: Expected = {
-    **_COMMON,
-    "buffer_size": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "learning_starts": (_INTEGER, lambda v: v >= 0, "a non-negative integer"),
-    "tau": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
-    "gradient_steps": (_INTEGER, lambda v: v >= -1, "an integer, at least -1"),
-    "target_update_interval": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "n_steps": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-}
-PPO_ARGUMENTS: Expected = {
-    **_COMMON,
-    "n_steps": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "n_epochs": (_INTEGER, lambda v: v >= 1, "a positive integer"),
-    "gae_lambda": (_NUMBER, lambda v: 0 <= v <= 1, "a number in [0, 1]"),
-    "normalize_advantage": (bool, lambda v: True, "True or False"),
-    "advantage_scope": (str, lambda v: v in ("batch", "task"), "'batch' or 'task'"),
-    "value_normalization": ((str, NoneType), lambda v: v in (None, "popart"), "None or 'popart'"),
-    "noise_beta": (object, lambda v: callable(v) or _within(v, 0, 2), "a number in [0, 2] or a schedule"),
-    "ent_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
-    "vf_coef": (_NUMBER, lambda v: 0 <= v < math.inf, "a non-negative number"),
-    "target_kl": ((*_NUMBER, NoneType), lambda v: v is None or v > 0, "a positive number or None"),
-}
-
-
 def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., Any], set_by_agent: set[str]) -> None:
     """Refuse keywords that a class does not take, or that the agent sets itself.
 
@@ -165,13 +95,20 @@ def check_keywords(what: str, given: Mapping[str, Any], function: Callable[..., 
             raise ArgumentError(f"{what} takes no {name!r}; accepted: {', '.join(sorted(accepted))}")
 
 
-def check_policy(policy: Any, policies: Mapping[str, type], owner: str) -> None:
-    """Refuse a policy that the agent does not have.
+def check_arguments(agent: type[MultiTaskAlgorithm], values: Mapping[str, Any]) -> None:
+    """Check what no annotation says of a constructor's arguments: policy, environment, device, SB3's that we lack.
+
+    Args:
+        agent: its class.
+        values: by name.
 
     Raises:
-        UnsupportedError: if it is one of Stable-Baselines3's.
+        UnsupportedError: if it is something of SB3's that the agent does not have.
         UnknownNameError: if there is no policy of that name.
+        ArgumentError: if another one is wrong.
     """
+    owner, policies, policy = agent.__name__, agent.policy_aliases, values["policy"]
+    refuse(owner, values, agent.refusals)
     base = policies["MlpPolicy"]
     if isinstance(policy, str):
         refuse_policy(owner, policy)
@@ -179,6 +116,22 @@ def check_policy(policy: Any, policies: Mapping[str, type], owner: str) -> None:
             raise UnknownNameError("policy", policy, policies)
     elif not issubclass(policy, base):
         raise UnsupportedError(owner, f"policy={policy.__name__}", f"its networks are those of {base.__name__}")
+    check_env(values["env"])
+    check_device(values["device"])
+
+
+def policy_arguments(agent: type[MultiTaskAlgorithm], policy: Any, policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """``policy_kwargs`` as the policy takes them, see `unsupported.supported_policy_kwargs`.
+
+    Raises:
+        ArgumentError: if the policy does not take one, or the agent sets it.
+    """
+    policy_class = agent.policy_aliases[policy] if isinstance(policy, str) else policy
+    set_by_agent = agent.set_by_agent["policy_kwargs"]
+    accepted = set(inspect.signature(policy_class).parameters) - set_by_agent
+    supported = supported_policy_kwargs(agent.__name__, policy_kwargs, accepted)
+    check_keywords("policy_kwargs", supported, policy_class, set_by_agent)
+    return supported
 
 
 def check_replay_class(
@@ -190,11 +143,11 @@ def check_replay_class(
         UnsupportedError: if the class is another one of Stable-Baselines3's.
         ArgumentError: if it does not take an argument.
     """
-    found = given or base
-    if not issubclass(found, base):
+    buffer_class = given or base
+    if not issubclass(buffer_class, base):
         reason = f"batches hold equally many rows of each task, which a {base.__name__} draws; give a subclass of it"
-        raise UnsupportedError(owner, f"replay_buffer_class={found.__name__}", reason)
-    check_keywords("replay_buffer_kwargs", kwargs, found, set_by_agent)
+        raise UnsupportedError(owner, f"replay_buffer_class={buffer_class.__name__}", reason)
+    check_keywords("replay_buffer_kwargs", kwargs, buffer_class, set_by_agent)
 
 
 def check_device(device: torch.device | str) -> None:
@@ -207,23 +160,6 @@ def check_device(device: torch.device | str) -> None:
         torch.device("cpu" if device == "auto" else device)
     except RuntimeError as error:
         raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
-
-
-def check_schedule(name: str, value: Any, *, zero: bool = True) -> None:
-    """A scheduled argument is a non-negative number, or a function of the remaining progress (1 to 0).
-
-    Args:
-        name: of the argument.
-        value: what was given.
-        zero: whether the number may be zero.
-
-    Raises:
-        ArgumentError: if it is neither.
-    """
-    number = isinstance(value, _NUMBER) and not isinstance(value, bool)
-    if not callable(value) and not (number and (value > 0 or (zero and value == 0))):
-        sign = "non-negative" if zero else "positive"
-        raise ArgumentError(f"{name} must be a {sign} number or a schedule, got {value!r}")
 
 
 def as_schedule(value: float | Schedule) -> FloatSchedule:

@@ -1,8 +1,8 @@
-"""What the policies of all multi-task agents share: the tasks, and networks that are encoders, one or more a side."""
+"""Base of the agents' policies: tasks, options by side, networks that are encoders."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.agents.encoders import Encoder, NetworkSpec, initialize, make_encoder
 from mtrl_imgrad.errors import ArgumentError
-
-__all__ = ["MTPolicy", "NetArch", "spaces_of", "split_observation"]
 
 NetArch = Sequence[int] | dict[str, Sequence[int]]
 
@@ -36,19 +34,7 @@ class MTPolicy(BasePolicy):
     other side (`sides`) the critic.
 
     Args:
-        observation_space: Box, with the one-hot last where ``one_hot``.
-        action_space: Box.
-        task_names: the K tasks.
-        one_hot: whether observations carry the task.
-        net_arch: hidden widths; or by side.
-        activation_fn: class of the non-linearity.
-        layer_norm: normalise every hidden layer before its activation; or by side.
-        dropout: rate at which units of every hidden layer are dropped in updates; or by side.
-        encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; or by side.
-        encoder_kwargs: the encoder's own options; or by side.
-        initialization: initial values of linear layers, see `mtrl_imgrad.agents.encoders.initialize`.
-        optimizer_class: of every network.
-        optimizer_kwargs: its options, besides the learning rate.
+        arguments: of the policy's constructor, by name: its ``locals()``. Every policy takes those that are read here.
         squash_output: whether actions are squashed into (-1, 1).
     """
 
@@ -57,44 +43,26 @@ class MTPolicy(BasePolicy):
     adam_options: ClassVar[dict[str, Any]] = {"fused": True}
     """Options of Adam unless told otherwise. Fused: one kernel for all parameters, on CPU and CUDA alike."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Box,
-        *,
-        task_names: Sequence[str],
-        one_hot: bool,
-        net_arch: NetArch,
-        activation_fn: type[nn.Module],
-        layer_norm: bool | dict[str, bool],
-        dropout: float | dict[str, float],
-        encoder: str | type[Encoder] | dict[str, Any],
-        encoder_kwargs: dict[str, Any] | None,
-        initialization: str,
-        optimizer_class: type[torch.optim.Optimizer],
-        optimizer_kwargs: dict[str, Any] | None,
-        squash_output: bool,
-    ) -> None:
+    def __init__(self, arguments: Mapping[str, Any], squash_output: bool) -> None:
+        observation_space = arguments["observation_space"]
         if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
             raise ArgumentError(f"observation_space must be a flat Box, got {observation_space}")
-        if not (isinstance(activation_fn, type) and issubclass(activation_fn, nn.Module)):
-            raise ArgumentError(f"activation_fn must be a class of torch.nn, got {activation_fn!r}")
         super().__init__(
             observation_space,
-            action_space,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
+            arguments["action_space"],
+            optimizer_class=arguments["optimizer_class"],
+            optimizer_kwargs=arguments["optimizer_kwargs"],
             squash_output=squash_output,
         )
-        self.task_names = tuple(task_names)
-        self.one_hot = one_hot
-        self.net_arch = net_arch
-        self.activation_fn = activation_fn
-        self.layer_norm = layer_norm
-        self.dropout = dropout
-        self.encoder = encoder
-        self.encoder_kwargs = dict(encoder_kwargs or {})
-        self.initialization = initialization
+        self.task_names: tuple[str, ...] = tuple(arguments["task_names"])
+        self.one_hot: bool = arguments["one_hot"]
+        self.net_arch: NetArch = arguments["net_arch"]
+        self.activation_fn: type[nn.Module] = arguments["activation_fn"]
+        self.layer_norm: bool | dict[str, bool] = arguments["layer_norm"]
+        self.dropout: float | dict[str, float] = arguments["dropout"]
+        self.encoder: str | type[Encoder] | dict[str, Any] = arguments["encoder"]
+        self.encoder_kwargs: dict[str, Any] = dict(arguments["encoder_kwargs"] or {})
+        self.initialization: str = arguments["initialization"]
 
     @property
     def task_features(self) -> int:
@@ -124,7 +92,7 @@ class MTPolicy(BasePolicy):
         return encoder
 
     def _of_side(self, argument: str, given: Any, side: str) -> Any:
-        """What a dict by side holds for one of them; anything else is for both."""
+        """The option of one side: an entry of a dict by side, or the option itself."""
         if isinstance(given, dict):
             if set(given) != set(self.sides):
                 expected = " and ".join(map(repr, self.sides))

@@ -1,4 +1,4 @@
-"""Environments as agents take them: what is not one, or cannot be learned from, is refused where it comes in."""
+"""Checks of the environments that an agent is given."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from mtrl_imgrad.agents.common.tasks import TaskLayout
 from mtrl_imgrad.envs.registry import list_task_sets, list_tasks
 from mtrl_imgrad.errors import ArgumentError, UnsupportedError
-
-__all__ = ["check_env", "check_normalization", "check_spaces", "parse_train_freq"]
 
 
 def check_env(env: Any) -> None:
@@ -84,7 +82,7 @@ def check_normalization(owner: str, env: VecEnv, tasks: TaskLayout) -> None:
             owner,
             "VecNormalize(norm_obs=True) over observations with a one-hot",
             "it rescales the one-hot, by which networks find a task's own parameters; give norm_obs=False, or "
-            "normalise the observations in each task's environment",
+            "normalize the observations in each task's environment",
         )
 
 
@@ -96,17 +94,17 @@ def parse_train_freq(train_freq: Any, num_envs: int) -> TrainFreq:
     """
     number, unit = train_freq if isinstance(train_freq, (tuple, list)) else (train_freq, "step")
     try:
-        found = TrainFreq(int(number), TrainFrequencyUnit(unit))
+        parsed = TrainFreq(int(number), TrainFrequencyUnit(unit))
     except ValueError:
         raise ArgumentError(f"train_freq must count 'step' or 'episode', got {unit!r}") from None
-    if found.frequency < 1:
+    if parsed.frequency < 1:
         raise ArgumentError(f"train_freq must be at least 1, got {number}")
-    if found.unit == TrainFrequencyUnit.EPISODE and num_envs > 1:
+    if parsed.unit == TrainFrequencyUnit.EPISODE and num_envs > 1:
         raise ArgumentError(
             f"train_freq must count steps with several environments, which end their episodes at different times; got "
             f"({number}, 'episode') and {num_envs} environments"
         )
-    return found
+    return parsed
 
 
 def _shown(space: spaces.Space) -> str:

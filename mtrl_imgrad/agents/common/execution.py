@@ -13,7 +13,6 @@ from mtrl_imgrad.gradients.compilation import missing_compiler
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["Compile", "begin_execution", "make_execution", "plan_execution"]
 
 Compile = bool | Literal["auto"]
 WORTHWHILE = 10_000

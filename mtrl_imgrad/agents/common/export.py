@@ -21,14 +21,13 @@ from mtrl_imgrad.reporting.atomic_files import write_atomically
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["export_policy"]
 
 OPSET = 17
 """Of ONNX 1.12 (2022): what every runtime of today reads."""
 
 
 class _Acting(nn.Module):
-    """What ``predict(..., deterministic=True)`` does, as one graph."""
+    """``predict(..., deterministic=True)`` as one graph."""
 
     low: Tensor
     high: Tensor

@@ -17,8 +17,6 @@ from mtrl_imgrad.errors import EnvironmentFaultError, LearningInterruptedError, 
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["FiniteCheck", "as_callbacks", "failures_handled", "raise_non_finite"]
-
 
 class FiniteCheck(BaseCallback):
     """Refuses NaN and infinity from an environment that does not do so by itself.
@@ -57,7 +55,7 @@ class FiniteCheck(BaseCallback):
 
 
 def as_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
-    """What SB3's ``learn`` takes as its callback, as a list of objects."""
+    """The ``callback`` of SB3's ``learn`` as a list of objects."""
     given = callback if isinstance(callback, list) else [] if callback is None else [callback]
     return [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in given]
 

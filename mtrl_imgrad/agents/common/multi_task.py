@@ -1,4 +1,4 @@
-"""What all multi-task agents share beside SB3's: their tasks, the logs of single tasks, combinations to look at."""
+"""Base of the multi-task agents beside SB3's: arguments, tasks, checkpoints, logs by task, latest combinations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Protocol, Self
 import numpy as np
 import torch
 from annotated_types import Interval
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -20,16 +21,14 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_imgrad.agents.checkpoints.checkpointer import Checkpointer, load_agent
-from mtrl_imgrad.agents.checkpoints.parts import Part, agent_parts, take_over_records
+from mtrl_imgrad.agents.checkpoints.parts import Part, agent_parts, restore_records
 from mtrl_imgrad.agents.common.arguments import (
-    Expected,
     check_arguments,
     check_combiners,
     check_device,
-    check_keywords,
-    check_policy,
-    check_schedule,
+    policy_arguments,
     seed_combiners,
+    two_combiners,
 )
 from mtrl_imgrad.agents.common.environments import check_env, check_normalization, check_spaces
 from mtrl_imgrad.agents.common.execution import Compile, begin_execution
@@ -37,17 +36,21 @@ from mtrl_imgrad.agents.common.learning import FiniteCheck, as_callbacks
 from mtrl_imgrad.agents.common.sharing import Sharing
 from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.common.tasks import TaskLayout, check_same_tasks, layout_of
-from mtrl_imgrad.agents.common.unsupported import Refusal, refuse, supported_policy_kwargs
+from mtrl_imgrad.agents.common.unsupported import Refusal
 from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.combiners.replicas.ranks import running_ranks
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError
+from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.gradients import Execution, Heads, Precision, StepSettings
-from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite
+from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, stream_seed
 from mtrl_imgrad.validation import Seed, check
 
-__all__ = ["MultiTaskAlgorithm"]
+Timesteps = Annotated[float, Interval(ge=0, lt=2**63)]
+"""Environment steps; 1e6 will do for a million, as with SB3."""
+
+POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
+"""Arguments of a policy that the agent sets."""
 
 
 class CombinedUpdate(Protocol):
@@ -66,12 +69,16 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     """Mixed in before one of SB3's algorithms; call `_setup_tasks` first in ``_setup_model``."""
 
     update_unit: ClassVar[str] = "updates"
-    """What SB3's ``train/n_updates`` counts."""
+    """Unit of SB3's ``train/n_updates``."""
 
-    set_by_agent: ClassVar[dict[str, set[str]]]
+    set_by_agent: ClassVar[dict[str, set[str]]] = {"policy_kwargs": POLICY_ARGUMENTS}
     """By constructor argument that is a dict: the keys that the agent itself adds."""
+    refusals: ClassVar[dict[str, Refusal]]
+    """Of SB3's constructor arguments, see `mtrl_imgrad.agents.common.unsupported`."""
     tasks: TaskLayout
     """The tasks and how the environments run them."""
+    combiner: str | Combiner | Mapping[str, str | Combiner]
+    combiner_kwargs: Mapping[str, Any]
     actor_combiner: Combiner
     critic_combiner: Combiner
     wants_jacobian: bool
@@ -82,42 +89,39 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     compile: Compile
     precision: Precision
     execution: Execution
-    """How the updates are run: what became of the three arguments."""
+    """The three arguments above, resolved."""
     batch_size: Any  # as `max_grad_norm` annotated by SB3's algorithms, each in its own way
     max_grad_norm: Any  # a number or None
     on_nonfinite: OnNonFinite
     non_finite: NonFiniteCounts
-    """What `on_nonfinite` left out so far."""
+    """Losses and gradients that `on_nonfinite` left out so far."""
     _unwritten_records: tuple[list[Any], ...] = ()
     """Of a checkpoint, for the logger of the next ``learn``."""
 
-    def _check_arguments(self, values: Mapping[str, Any], expected: Expected, refusals: Mapping[str, Refusal]) -> None:
-        """Hold the constructor's arguments against what the agent takes.
+    def __init__(self, arguments: Mapping[str, Any], **fixed: Any) -> None:
+        """Check the arguments of an agent's constructor, hand SB3 those that it knows, and keep ours.
 
         Args:
-            values: by name.
-            expected: types and ranges.
-            refusals: of SB3's arguments that the agent does not support.
-
-        Raises:
-            ArgumentError: naming the first that is wrong.
+            arguments: by name: the constructor's ``locals()``.
+            fixed: arguments of SB3's algorithm that the agent decides.
         """
-        owner = type(self).__name__
-        refuse(owner, values, refusals)
-        check_policy(values["policy"], self.policy_aliases, owner)
-        check_arguments(values, expected)
-        check_schedule("learning_rate", values["learning_rate"])
-        check_env(values["env"])
-        check_device(values["device"])
-
-    def _supported_policy_kwargs(self, policy: Any, policy_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-        """``policy_kwargs`` as the policy takes them, see `unsupported.supported_policy_kwargs`."""
-        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
-        set_by_agent = self.set_by_agent["policy_kwargs"]
-        accepted = set(inspect.signature(policy_class).parameters) - set_by_agent
-        kept = supported_policy_kwargs(type(self).__name__, policy_kwargs or {}, accepted)
-        check_keywords("policy_kwargs", kept, policy_class, set_by_agent)
-        return kept
+        check_arguments(type(self), arguments)
+        theirs = inspect.signature(super().__init__).parameters  # of SB3's algorithm, the next class in line
+        kwargs = policy_arguments(type(self), arguments["policy"], arguments["policy_kwargs"] or {})
+        fixed = {**fixed, "policy_kwargs": kwargs, "supported_action_spaces": (spaces.Box,)}
+        super().__init__(**{name: value for name, value in arguments.items() if name in theirs} | fixed)
+        self.combiner = arguments["combiner"]
+        self.combiner_kwargs = arguments["combiner_kwargs"] or {}
+        self.heads = arguments["heads"]
+        self.max_grad_norm = arguments["max_grad_norm"]
+        self.on_nonfinite = arguments["on_nonfinite"]
+        self.trace = arguments["trace"]
+        self.compile = arguments["compile"]
+        self.precision = arguments["precision"]
+        self.actor_combiner, self.critic_combiner = two_combiners(self.combiner, self.combiner_kwargs, self.seed)
+        check_on_nonfinite(self.on_nonfinite, self.actor_combiner, self.critic_combiner)
+        self.wants_jacobian = False
+        self.last_report = None
 
     def _setup_tasks(self) -> None:
         """Read the tasks off the environment and start their success windows."""
@@ -135,6 +139,15 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
         }
         self.non_finite = NonFiniteCounts(self.tasks.names)
         check_combiners(self.actor_combiner, self.critic_combiner, self.tasks.num_tasks, self.policy_kwargs or {})
+
+    def _setup_policy(self, **own: Any) -> None:
+        """Make the policy and its networks; ``own`` are arguments that an agent adds to those of all policies."""
+        own = {"task_names": self.tasks.names, "one_hot": self.tasks.one_hot, **own}
+        self.policy_kwargs = {**self.policy_kwargs, **own}
+        policy_class: Any = self.policy_class
+        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = policy.to(self.device)
+        self.actor, self.critic = policy.actor, policy.critic
 
     def _set_tasks(self, names: Sequence[str], copies: int, one_hot: bool) -> None:
         """Take the tasks of a checkpoint, of which `_setup_tasks` then holds the environment to be."""
@@ -262,26 +275,25 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
 
         Raises:
             ArgumentError: if ``observation`` is no observation, nor several.
+            NonFiniteError: if it holds a NaN or an infinity.
         """
         try:
-            return super().predict(observation, state, episode_start, deterministic)
+            answer = super().predict(observation, state, episode_start, deterministic)
         except MtrlImgradError:
             raise
         except (AssertionError, TypeError, ValueError) as error:
             expected = f"({self.observation_space.shape[0]},) or (n, {self.observation_space.shape[0]})"  # type: ignore[index]
             raise ArgumentError(f"observation must be an array of shape {expected}: {error}") from error
+        # A rollout predicts from `_last_obs`, of which the environment or `FiniteCheck` has looked at each number.
+        if observation is not self._last_obs and not (finite := np.isfinite(np.asarray(observation))).all():
+            place = tuple(np.argwhere(~finite)[0].tolist())
+            raise NonFiniteError(f"observation must be finite, got {np.asarray(observation)[place]} at index {place}")
+        return answer
 
-    def _checked_steps(self, total_timesteps: float, log_interval: int | None) -> int:
-        """The arguments of ``learn`` that SB3 takes on trust; 1e6 steps will do for a million, as with SB3.
-
-        Raises:
-            ArgumentError: if one is wrong, or there is no environment to learn in.
-        """
+    def _check_learns(self) -> None:
+        """Refuse to learn without an environment."""
         if self.env is None:
             raise ArgumentError("env must be given to learn in: set_env(env), or load(path, env=env)")
-        if log_interval is not None and log_interval < 1:
-            raise ArgumentError(f"log_interval must be a positive integer or None, got {log_interval}")
-        return int(check("total_timesteps", total_timesteps, Annotated[float, Interval(ge=0, lt=2**63)]))
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """As in SB3; what is the agent's own is seeded too: updates, batches, combiners without a seed of their own."""
@@ -299,7 +311,7 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
         raise NotImplementedError
 
     def _updates_in(self, total_timesteps: int) -> int:
-        """How many updates a ``learn`` will make; 0 where that cannot be told."""
+        """Number of updates of a ``learn``; 0 where it is unknown."""
         raise NotImplementedError
 
     @property
@@ -347,7 +359,7 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
         if not isinstance(self.env, MultiTaskVecEnv):  # which checks its own numbers, as they come
             callback = [FiniteCheck(), *as_callbacks(callback)]
         setup = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        take_over_records(self)
+        restore_records(self)
         begin_execution(self, total_timesteps, anew=self.num_timesteps == 0)
         return setup
 
@@ -373,5 +385,5 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
     def _record_success_rates(self) -> None:
         """Record the success of each task's latest training episodes."""
         if self.num_tasks > 1:
-            rates = {name: safe_mean(found) for name, found in self.task_success_buffers.items() if found}
+            rates = {name: safe_mean(window) for name, window in self.task_success_buffers.items() if window}
             record_per_task(self.logger, "rollout/success_rate", list(rates), rates.values())

@@ -7,11 +7,9 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-__all__ = ["Normalization"]
-
 
 class Normalization:
-    """What a VecNormalize makes of observations and rewards, with its statistics as they are now.
+    """Observations and rewards normalized by the present statistics of a VecNormalize.
 
     Args:
         env: with flat observations.

@@ -21,7 +21,6 @@ from mtrl_imgrad.validation import checked
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 
-__all__ = ["list_pretrained", "load_pretrained", "pretrained_card", "save_pretrained"]
 
 FOLDER = Path(__file__).parents[2] / "pretrained"
 """A folder for each agent; none where none is shipped."""

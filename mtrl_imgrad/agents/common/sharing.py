@@ -1,4 +1,4 @@
-"""What an agent gives to others and takes from them: an ONNX file of its policy, trained agents that are shipped."""
+"""Export of a policy to ONNX, and trained agents that are shipped."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from stable_baselines3.common.type_aliases import GymEnv
 from mtrl_imgrad.agents.common.export import export_policy
 from mtrl_imgrad.agents.common.pretrained import load_pretrained
 from mtrl_imgrad.validation import checked
-
-__all__ = ["Sharing"]
 
 
 class Sharing:

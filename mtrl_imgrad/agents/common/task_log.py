@@ -8,8 +8,6 @@ from typing import Any
 
 from stable_baselines3.common.logger import Logger
 
-__all__ = ["record_per_task", "task_names_of"]
-
 
 def record_per_task(
     logger: Logger,

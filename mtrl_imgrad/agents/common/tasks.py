@@ -11,8 +11,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 
-__all__ = ["TaskLayout", "check_same_tasks", "layout_of"]
-
 
 @dataclass(frozen=True)
 class TaskLayout:

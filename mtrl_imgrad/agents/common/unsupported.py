@@ -1,4 +1,4 @@
-"""What Stable-Baselines3's agents take and these refuse: the reasons, and the one way to say them.
+"""Arguments of Stable-Baselines3's agents that are refused here, with the reasons.
 
 An argument of SB3's is accepted with the values that ask for nothing, so that SB3's calls need not be rewritten. The
 page ``docs/sb3.md`` lists what is refused here and what is different.
@@ -13,16 +13,6 @@ import numpy as np
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from mtrl_imgrad.errors import UnsupportedError
-
-__all__ = [
-    "POLICY_KWARGS",
-    "PPO_ARGUMENTS",
-    "SAC_ARGUMENTS",
-    "Refusal",
-    "refuse",
-    "refuse_policy",
-    "supported_policy_kwargs",
-]
 
 
 class Refusal(NamedTuple):
@@ -72,7 +62,7 @@ _POLICIES = {
 
 
 def refuse(owner: str, arguments: Mapping[str, Any], refusals: Mapping[str, Refusal]) -> None:
-    """Refuse arguments that ask for what there is not.
+    """Refuse arguments whose value is not supported.
 
     Args:
         owner: name of the agent's class.
@@ -112,10 +102,10 @@ def supported_policy_kwargs(owner: str, policy_kwargs: Mapping[str, Any], accept
     """
     theirs = {name: refusal for name, refusal in POLICY_KWARGS.items() if name not in accepted}
     refuse(owner, policy_kwargs, theirs)
-    kept = {name: value for name, value in policy_kwargs.items() if name not in theirs}
-    if "net_arch" in kept and kept["net_arch"] is None:
-        del kept["net_arch"]
-    return kept
+    supported = {name: value for name, value in policy_kwargs.items() if name not in theirs}
+    if "net_arch" in supported and supported["net_arch"] is None:
+        del supported["net_arch"]
+    return supported
 
 
 def _same(value: Any, neutral: Any) -> bool:

@@ -96,7 +96,7 @@ def _checked(encoder: Encoder) -> Encoder:
         if list(layer.buffers(recurse=False)):
             raise ArgumentError(
                 f"encoder {encoder.name!r}: layer {name!r} keeps buffers (such as running statistics), which per-task "
-                "gradients would freeze; use parameters, or layer_norm in place of batch normalisation"
+                "gradients would freeze; use parameters, or layer_norm in place of batch normalization"
             )
     if encoder.spec.dropout and not DropoutLayers(encoder):
         raise ArgumentError(

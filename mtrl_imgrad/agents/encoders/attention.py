@@ -1,4 +1,4 @@
-"""Attention over a mixture of encoders: the task asks which encodings of the state it wants."""
+"""Attention over a mixture of encoders: the task is the query, encodings of the state are keys and values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.experts import expert_mlp, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
 from mtrl_imgrad.validation import Count
-
-__all__ = ["AttentionEncoder"]
 
 
 class AttentionEncoder(Encoder):

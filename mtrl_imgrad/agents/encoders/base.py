@@ -1,8 +1,8 @@
-"""What every task-conditioned encoder is: a network that is told which task it works for.
+"""Task-conditioned encoders: networks that are told which task a row is of.
 
 An encoder maps the rows of one or several tasks to outputs: for an actor the mean and log standard deviation of an
-action, for a critic a value (its input rows are then state and action side by side). What it makes of the task is
-its own affair: feed the one-hot into the trunk, choose a head, look up an embedding, mix experts.
+action, for a critic a value (its input rows are then state and action side by side). It may use the task in any way:
+feed the one-hot into the trunk, choose a head, look up an embedding, mix experts.
 
 A new encoder is one file with one class here, and one line in the registry. Inside ``forward`` plain PyTorch layers
 hold shared parameters; layers of `mtrl_imgrad.agents.encoders.layers` hold parameters of which every task owns a row.
@@ -23,13 +23,11 @@ from torch import Tensor, nn
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, Rate, checked
 
-__all__ = ["Encoder", "NetworkSpec"]
-
 
 @checked
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What an encoder must know to build itself.
+    """Sizes and options from which an encoder is built.
 
     Attributes:
         in_features: width of the task-free input (a critic's includes the action).
@@ -38,8 +36,8 @@ class NetworkSpec:
         sees_task: whether observations carry the one-hot.
         net_arch: widths of the hidden layers.
         activation_fn: class of the non-linearity.
-        layer_norm: whether every hidden layer is normalised before its activation.
-        dropout: rate at which units of every hidden layer are dropped, before they are normalised.
+        layer_norm: whether every hidden layer is normalized before its activation.
+        dropout: rate at which units of every hidden layer are dropped, before they are normalized.
     """
 
     in_features: int

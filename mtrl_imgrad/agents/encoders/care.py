@@ -1,4 +1,4 @@
-"""CARE: a mixture of encoders, chosen by what is known of the task."""
+"""CARE: a mixture of encoders, weighted by task metadata."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from mtrl_imgrad.agents.encoders.experts import expert_mlp, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp, rows_of_table
 from mtrl_imgrad.agents.encoders.metadata import metadata_table
 from mtrl_imgrad.validation import Count
-
-__all__ = ["CAREEncoder"]
 
 
 class CAREEncoder(Encoder):
@@ -83,7 +81,7 @@ class CAREEncoder(Encoder):
     def forward(self, inputs: Tensor, task: Tensor) -> Tensor:
         """See `Encoder.forward`."""
         context = self.context(self.vectors.vector(task) if self.learned else self.table)
-        weights = self.attention(context.detach()).softmax(-1)
+        weights = self.attention(context.detach()).softmax(-1)  # which train nothing of the context
         if not self.learned:  # so far a row a task, whatever the batch
             context, weights = rows_of_table(context, task), rows_of_table(weights, task)
         mixture = mix(weights, self.encoders(inputs))

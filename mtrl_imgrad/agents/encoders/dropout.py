@@ -24,8 +24,6 @@ from torch import Tensor, nn
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, Rate, checked
 
-__all__ = ["NO_MASKS", "Dropout", "DropoutLayers", "Masks"]
-
 Masks = dict[str, Tensor]
 """The masks of one pass through a network, by the names under which `torch.func.functional_call` takes them."""
 

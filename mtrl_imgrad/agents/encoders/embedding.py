@@ -9,8 +9,6 @@ from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
 from mtrl_imgrad.validation import Count
 
-__all__ = ["EmbeddingEncoder"]
-
 
 class EmbeddingEncoder(Encoder):
     """A learned vector stands for the task and is appended to the input in place of the one-hot.

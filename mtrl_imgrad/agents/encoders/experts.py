@@ -12,8 +12,6 @@ from torch.nn import functional
 from mtrl_imgrad.agents.encoders.base import NetworkSpec
 from mtrl_imgrad.agents.encoders.dropout import Dropout
 
-__all__ = ["ExpertLayerNorm", "ExpertLinear", "expert_layer", "expert_mlp", "mix"]
-
 
 class ExpertLinear(nn.Module):
     """E linear layers in one, each initialised as `torch.nn.Linear` initialises its own.
@@ -38,7 +36,7 @@ class ExpertLinear(nn.Module):
 
 
 class ExpertLayerNorm(nn.LayerNorm):
-    """Layer normalisation of ``[E, N, features]`` with a scale and a shift an expert."""
+    """Layer normalization of ``[E, N, features]`` with a scale and a shift an expert."""
 
     def __init__(self, num_experts: int, features: int) -> None:
         super().__init__(features)
@@ -47,8 +45,8 @@ class ExpertLayerNorm(nn.LayerNorm):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[E, N, features]`` to the same shape."""
-        normalised = functional.layer_norm(inputs, self.normalized_shape, eps=self.eps)
-        return normalised * self.weight + self.bias
+        normalized = functional.layer_norm(inputs, self.normalized_shape, eps=self.eps)
+        return normalized * self.weight + self.bias
 
 
 def expert_mlp(
@@ -60,7 +58,7 @@ def expert_mlp(
         num_experts: E.
         in_features: input width.
         widths: of the layers.
-        spec: its non-linearity, dropout and normalisation.
+        spec: its non-linearity, dropout and normalization.
         activated: whether the last layer is a hidden layer as the others are, or linear.
     """
     layers: list[nn.Module] = []

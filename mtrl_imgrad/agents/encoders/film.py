@@ -12,14 +12,12 @@ from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["FiLMEncoder"]
-
 
 class FiLMEncoder(Encoder):
     """A shared trunk whose hidden layers are modulated by the task: ``activation((1 + gamma) * h + beta)``.
 
     Source: Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer" (AAAI 2018, arXiv 1709.07871):
-    one scale and one shift a feature, from a linear layer, before the activation (after dropout and normalisation,
+    one scale and one shift a feature, from a linear layer, before the activation (after dropout and normalization,
     if there are any); the scale is predicted as a difference to 1. A task's own are its vector; the linear layer that
     makes scales and shifts of it is shared.
 

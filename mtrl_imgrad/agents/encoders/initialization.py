@@ -15,15 +15,13 @@ from mtrl_imgrad.agents.encoders.layers import TaskLinear
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["INITIALIZATIONS", "initialize"]
-
 Draw = Callable[[Tensor], Any]
 LINEAR = (nn.Linear, TaskLinear, ExpertLinear)
 """Layers with a ``weight`` of shape ``[..., out, in]``: one matrix, or one a task or an expert."""
 
 
 class _Scheme(NamedTuple):
-    """How hidden and output layers are drawn; biases that are not drawn are zero."""
+    """Distributions of hidden and output layers; biases that are not drawn are zero."""
 
     hidden: Draw
     actor_output: Draw

@@ -18,11 +18,11 @@ __all__ = ["TaskEmbedding", "TaskLinear", "mlp", "row_of_task", "rows_of_table"]
 def mlp(in_features: int, spec: NetworkSpec, out_features: int | None = None) -> nn.Sequential:
     """The hidden layers of a specification, layer for layer what SB3's ``create_mlp`` builds.
 
-    Dropout stands between the linear layer and the normalisation, as in DroQ (Hiraoka et al., arXiv 2110.02034).
+    Dropout stands between the linear layer and the normalization, as in DroQ (Hiraoka et al., arXiv 2110.02034).
 
     Args:
         in_features: input width.
-        spec: hidden widths, non-linearity, dropout, normalisation.
+        spec: hidden widths, non-linearity, dropout, normalization.
         out_features: width of a last linear layer without activation; None ends with the activation.
     """
     layers: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""What is known of a task beforehand, as a vector: sentence embeddings, or a table of the user's."""
+"""Task metadata as vectors: sentence embeddings, or a table of the user's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch import Tensor
 
 from mtrl_imgrad.envs.task_sets import METAWORLD_TASKS
 from mtrl_imgrad.errors import ArgumentError
-
-__all__ = ["metadata_table", "sentence_embeddings"]
 
 
 def sentence_embeddings(task_names: Sequence[str]) -> Tensor:

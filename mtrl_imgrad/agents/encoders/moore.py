@@ -11,14 +11,12 @@ from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, TaskLinear
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["MOOREEncoder", "orthonormal"]
-
 EPSILON = 1e-12
 """Added to squared lengths, so that a vanishing representation has a gradient."""
 
 
 def orthonormal(vectors: Tensor) -> Tensor:
-    """Gram-Schmidt orthonormalisation of E vectors a row, in the order of the experts.
+    """Gram-Schmidt orthonormalization of E vectors a row, in the order of the experts.
 
     Args:
         vectors: ``[E, N, F]`` with E at most F.

@@ -9,8 +9,6 @@ from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.layers import TaskLinear, mlp
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["MultiHeadEncoder"]
-
 
 class MultiHeadEncoder(Encoder):
     """The trunk is shared and sees the one-hot as well; every task owns its last linear layer.

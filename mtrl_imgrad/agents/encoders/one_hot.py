@@ -8,8 +8,6 @@ from torch import Tensor
 from mtrl_imgrad.agents.encoders.base import Encoder, NetworkSpec
 from mtrl_imgrad.agents.encoders.layers import mlp
 
-__all__ = ["OneHotEncoder"]
-
 
 class OneHotEncoder(Encoder):
     """All parameters are shared; the one-hot is appended to the input.

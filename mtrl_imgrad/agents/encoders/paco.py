@@ -14,8 +14,6 @@ from mtrl_imgrad.agents.encoders.experts import ExpertLinear, mix
 from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.validation import Count
 
-__all__ = ["PaCoEncoder"]
-
 
 class PaCoEncoder(Encoder):
     """Parameter-compositional network: ``theta_k = sum_d w_k[d] Phi_d``, weights and biases of all layers alike.

@@ -1,4 +1,4 @@
-"""Residual blocks with layer normalisation (BroNet), told the task by an embedding: the network of BRC."""
+"""Residual blocks with layer normalization (BroNet), told the task by an embedding: the network of BRC."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from mtrl_imgrad.agents.encoders.layers import TaskEmbedding
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["ResidualEncoder"]
-
 
 class ResidualEncoder(Encoder):
     """Linear, norm, activation; then a residual block for each further width; then a linear output layer.
@@ -22,8 +20,8 @@ class ResidualEncoder(Encoder):
     naumix/BiggerRegularizedCategorical at 19701bf), whose critic is the BroNet of Nauman et al. (NeurIPS 2024, arXiv
     2405.16158) beside a learned task embedding of unit length. ``net_arch`` of three equal widths is its critic (two
     blocks), of two its actor (one block). Blocks are shared; a task's own is its embedding. Every linear layer but the
-    last is normalised, whatever the policy's ``layer_norm``: without its norms this is no BroNet. With ``dropout`` each
-    drops units before it is normalised; ``x`` itself passes whole.
+    last is normalized, whatever the policy's ``layer_norm``: without its norms this is no BroNet. With ``dropout`` each
+    drops units before it is normalized; ``x`` itself passes whole.
 
     Args:
         spec: sizes and tasks; ``net_arch`` is the width of the first layer, then one width a block.
@@ -39,7 +37,7 @@ class ResidualEncoder(Encoder):
         self.embedding = TaskEmbedding(spec.num_tasks, embedding_dim)
         width = spec.net_arch[0]
         layers: list[nn.Module] = [
-            *_normalised(spec.in_features + embedding_dim, width, spec.dropout),
+            *_normalized(spec.in_features + embedding_dim, width, spec.dropout),
             spec.activation_fn(),
         ]
         for next_width in spec.net_arch[1:]:
@@ -59,9 +57,9 @@ class _Block(nn.Module):
     def __init__(self, in_features: int, width: int, spec: NetworkSpec) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            *_normalised(in_features, width, spec.dropout),
+            *_normalized(in_features, width, spec.dropout),
             spec.activation_fn(),
-            *_normalised(width, width, spec.dropout),
+            *_normalized(width, width, spec.dropout),
         )
         self.shortcut = nn.Identity() if in_features == width else nn.Linear(in_features, width, bias=False)
 
@@ -69,6 +67,6 @@ class _Block(nn.Module):
         return self.shortcut(inputs) + self.branch(inputs)
 
 
-def _normalised(in_features: int, width: int, dropout: float) -> list[nn.Module]:
+def _normalized(in_features: int, width: int, dropout: float) -> list[nn.Module]:
     dropouts = [Dropout(width, dropout)] if dropout else []
     return [nn.Linear(in_features, width), *dropouts, nn.LayerNorm(width)]

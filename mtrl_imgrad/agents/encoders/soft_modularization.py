@@ -13,8 +13,6 @@ from mtrl_imgrad.agents.encoders.layers import TaskEmbedding, mlp
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count
 
-__all__ = ["SoftModularizationEncoder"]
-
 
 class SoftModularizationEncoder(Encoder):
     """L layers of n modules each; softmax weights say how much each module takes from each one before it.
@@ -72,7 +70,7 @@ class SoftModularizationEncoder(Encoder):
         between, last = self.routing(self.activation(state * self.task.vector(task)))
         first, *others = self.modules_in_layers.values()
         outputs = first(self.activation(state))  # [n, N, width]
-        for weights, layer in zip(between, others, strict=True):
+        for weights, layer in zip(between, others, strict=True):  # module i reads a mixture of all modules j before it
             outputs = layer(torch.einsum("bij,jbw->ibw", weights, outputs))
         return self.output(mix(last, outputs))
 

@@ -1,12 +1,10 @@
-"""What Meta-World's fifty tasks ask for, in a sentence each.
+"""Descriptions of Meta-World's fifty tasks, a sentence each.
 
 ``task_embeddings.npz`` holds their sentence embeddings. After a change run ``tools/make_task_embeddings.py``; a test
 holds the file against the sentences.
 """
 
 from __future__ import annotations
-
-__all__ = ["TASK_DESCRIPTIONS"]
 
 TASK_DESCRIPTIONS: dict[str, str] = {
     "assembly-v3": "Grasp the ring by its handle, carry it over to the upright peg and drop it around the peg.",

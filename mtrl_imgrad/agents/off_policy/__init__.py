@@ -1,1 +1,1 @@
-"""What off-policy agents share: the replay by task."""
+"""Off-policy agents, the common part: replay by task, training, policy."""

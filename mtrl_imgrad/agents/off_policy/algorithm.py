@@ -1,13 +1,13 @@
-"""Off-policy agents with a replay by task: set-up, learning, training, the replay's life, what a checkpoint holds."""
+"""Off-policy agents with a replay by task: set-up, learning, training, saving and loading of the replay."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
-from gymnasium import spaces
+from annotated_types import Ge
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFrequencyUnit
@@ -18,30 +18,27 @@ from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.checkpoints.generators import noise_state, restore_noise
 from mtrl_imgrad.agents.checkpoints.parts import Part
 from mtrl_imgrad.agents.checkpoints.plain_values import CLASSES
-from mtrl_imgrad.agents.common.arguments import check_replay_class, two_combiners
+from mtrl_imgrad.agents.common import unsupported
+from mtrl_imgrad.agents.common.arguments import check_replay_class
 from mtrl_imgrad.agents.common.environments import parse_train_freq
-from mtrl_imgrad.agents.common.execution import Compile, make_execution
+from mtrl_imgrad.agents.common.execution import make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled, raise_non_finite
-from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
+from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm, Timesteps
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
 from mtrl_imgrad.agents.off_policy.overlap import UpdatesWhileStepping
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.agents.off_policy.update import UpdateSettings
-from mtrl_imgrad.combiners import Combiner, Status
+from mtrl_imgrad.combiners import Status
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
-from mtrl_imgrad.gradients import Heads, Precision
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
 from mtrl_imgrad.seeding import Stream, torch_generator
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["BUFFER_ARGUMENTS", "TaskReplayAlgorithm"]
-
+GradientSteps = Annotated[int, Ge(-1)]
+"""Updates a training; -1 makes as many as transitions were collected."""
 BUFFER_ARGUMENTS = {"buffer_size", "observation_space", "action_space", "device", "n_envs", "task_names", "seed"}
 BUFFER_ARGUMENTS |= {"n_steps", "gamma", "sampling", "reward_normalization"}
-"""What the agent itself passes to its replay buffer."""
+"""Arguments of the replay buffer that the agent sets."""
 CLASSES["TaskReplayBuffer"] = TaskReplayBuffer  # as replay_buffer_class
-POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
-"""What the agent itself passes to its policy."""
 ROWS_A_TASK = 128
 """Default rows of each task in a batch (Meta-World's MTSAC)."""
 
@@ -52,74 +49,28 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     An agent says what it adds: ``_setup_update``, ``_update_once``, its logs (``_measures``, ``_record_measures``).
 
     Args:
-        policy, env, replay_buffer_class, replay_buffer_kwargs, policy_kwargs, seed: SB3's.
-        combiner, combiner_kwargs, heads, max_grad_norm, on_nonfinite, sampling, reward_normalization, overlap, trace,
-            compile, precision: see `MTSAC`.
-        arguments: further ones of SB3's ``OffPolicyAlgorithm``, by name.
+        arguments: of the agent's constructor, by name: its ``locals()``.
     """
 
     set_by_agent: ClassVar[dict[str, set[str]]] = {
         "policy_kwargs": POLICY_ARGUMENTS,
         "replay_buffer_kwargs": BUFFER_ARGUMENTS,
     }
+    refusals = unsupported.SAC_ARGUMENTS
     policy: TwinCriticPolicy
     replay_buffer: TaskReplayBuffer
     update: Any
     _updated_while_stepping = False
 
-    def __init__(
-        self,
-        policy: Any,
-        env: Any,
-        *,
-        replay_buffer_class: Any,
-        replay_buffer_kwargs: dict[str, Any] | None,
-        policy_kwargs: dict[str, Any] | None,
-        seed: int | None,
-        combiner: str | Combiner | Mapping[str, str | Combiner],
-        combiner_kwargs: Mapping[str, Any] | None,
-        heads: Heads,
-        max_grad_norm: float | None,
-        on_nonfinite: OnNonFinite,
-        sampling: Sampling,
-        reward_normalization: str | None,
-        overlap: bool,
-        trace: bool,
-        compile: Compile,
-        precision: Precision,
-        **arguments: Any,
-    ) -> None:
-        owner = type(self).__name__
-        check_replay_class(owner, replay_buffer_class, TaskReplayBuffer, replay_buffer_kwargs or {}, BUFFER_ARGUMENTS)
-        super().__init__(
-            policy,
-            env,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
-            seed=seed,
-            supported_action_spaces=(spaces.Box,),
-            support_multi_env=True,
-            sde_support=False,
-            **arguments,
-        )
-        self.combiner = combiner
-        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
-        self.heads = heads
-        self.max_grad_norm = max_grad_norm
-        self.on_nonfinite = on_nonfinite
-        self.sampling = sampling
-        self.reward_normalization = reward_normalization
-        self.overlap = overlap
-        self.trace = trace
-        self.compile = compile
-        self.precision = precision
-        self.wants_jacobian = False
-        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
-        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
-        self.last_report: Any = None
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        super().__init__(arguments, support_multi_env=True, sde_support=False)
+        given, kwargs = self.replay_buffer_class, self.replay_buffer_kwargs
+        check_replay_class(type(self).__name__, given, TaskReplayBuffer, kwargs, BUFFER_ARGUMENTS)
+        self.sampling: Sampling = arguments["sampling"]
+        self.reward_normalization = arguments["reward_normalization"]
+        self.overlap: bool = arguments["overlap"]
 
-    # ------------------------------------------------------------------ what an agent says
+    # ------------------------------------------------------------------ hooks of an agent
 
     @abstractmethod
     def _setup_update(self) -> Any:
@@ -140,7 +91,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         """
 
     def _optimizers(self) -> list[Any]:
-        """Those whose learning rate follows the schedule."""
+        """Optimizers whose learning rate follows the schedule."""
         return [self.actor.optimizer, self.critic.optimizer]
 
     def _settings(self) -> UpdateSettings:
@@ -166,14 +117,9 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         self._convert_train_freq()
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self.policy_kwargs = {**self.policy_kwargs, "task_names": self.tasks.names, "one_hot": self.tasks.one_hot}
         if self.replay_buffer is None:
             self.replay_buffer = self._make_replay_buffer()
-        policy_class: Any = self.policy_class
-        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
-        self.policy = policy.to(self.device)
-        self.actor = self.policy.actor
-        self.critic = self.policy.critic
+        self._setup_policy()
         self.critic_target = self.policy.critic_target
         self.execution = make_execution(self)
         self.update = self._setup_update()
@@ -213,9 +159,9 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     @checked
     def learn(
         self,
-        total_timesteps: float,
+        total_timesteps: Timesteps,
         callback: MaybeCallback = None,
-        log_interval: int | None = 4,
+        log_interval: Count | None = 4,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -235,7 +181,8 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
                 from it, and another ``learn`` goes on with new episodes.
             NonFiniteError: if an update produced one; parameters stay finite.
         """
-        steps, name = self._checked_steps(total_timesteps, log_interval), tb_log_name or type(self).__name__
+        self._check_learns()
+        steps, name = int(total_timesteps), tb_log_name or type(self).__name__
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
             return super().learn(steps, callbacks, log_interval, name, reset_num_timesteps)  # type: ignore[arg-type]
 
@@ -279,9 +226,10 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
             batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
             report = self._update_once(batch, jacobian, step == gradient_steps - 1)
             actor = actor if report.actor is None else (report.actor_losses, report.actor)
-            found = [losses[1], statuses[1]] if actor is None else [actor[0], actor[1].status_code]
-            losses = torch.where(applied == step, torch.stack([report.critic_losses, found[0]]), losses)
-            statuses = torch.where(applied == step, torch.stack([report.critic.status_code, found[1]]), statuses)
+            actor_losses, status = (losses[1], statuses[1]) if actor is None else (actor[0], actor[1].status_code)
+            # Stays on the device: once an update was not finite, `applied` stands still, and these are its numbers.
+            losses = torch.where(applied == step, torch.stack([report.critic_losses, actor_losses]), losses)
+            statuses = torch.where(applied == step, torch.stack([report.critic.status_code, status]), statuses)
             applied = applied + report.finite
             self._n_updates += 1
             self._count_non_finite(report, self._n_updates)
@@ -362,9 +310,9 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         if reset_num_timesteps or self._last_obs is None:  # SB3 then begins new episodes, and tells the replay nothing
             self.replay_buffer.end_episodes()
         noise = [] if reset_num_timesteps else noise_state(self.action_noise)
-        found = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        setup = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self.action_noise = restore_noise(self.action_noise, noise)  # which SB3 resets, episodes going on or not
-        return found
+        return setup
 
     # ------------------------------------------------------------------ save and load
 

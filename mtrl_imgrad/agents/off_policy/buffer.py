@@ -4,7 +4,7 @@ Differences from SB3's buffer, each with its reason:
 
 * every task has its own rings, so that a batch holds as many rows of each task as of any other;
 * a transition is one row of one tensor on the training device: a batch is one gather, without a host copy;
-* raw rewards are stored and normalised when sampled, because a stored normalised reward goes stale;
+* raw rewards are stored and normalized when sampled, because a stored normalized reward goes stale;
 * sampling draws from a generator of its own, so that a seed determines the batches whatever else draws numbers.
 """
 
@@ -33,8 +33,6 @@ from mtrl_imgrad.errors import ArgumentError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.seeding import Stream, stream_seed, torch_generator
 from mtrl_imgrad.validation import Count, Probability, Seed, checked
 
-__all__ = ["TaskBatch", "TaskReplayBuffer"]
-
 Sampling = Literal["balanced", "uniform"]
 
 
@@ -48,7 +46,7 @@ class TaskBatch(NamedTuple):
     actions: Tensor
     """``[K, B, A]`` float32 in [-1, 1]."""
     rewards: Tensor
-    """``[K, B]`` float32, normalised if asked for; with n-step returns their discounted sum."""
+    """``[K, B]`` float32, normalized if asked for; with n-step returns their discounted sum."""
     terminated: Tensor
     """``[K, B]`` float32: 1 where the episode really ended, 0 where it went on or was cut off by time."""
     weights: Tensor
@@ -120,6 +118,7 @@ class TaskReplayBuffer(StoredColumns):
         self.sampling = sampling
         self.reward_normalization = reward_normalization
         self._widths = (self.obs_shape[0], self.obs_shape[0], self.action_dim, 1, 1)
+        # A transition is one row: observation, next observation, action, reward, TERMINATED, CUT_OFF or 0.
         self._rows = _make_rows((self.buffer_size, n_envs, sum(self._widths)), self.device)
         self._moments = RewardMoments(self.num_tasks, self.device)
         self.generator = torch_generator(seed, Stream.REPLAY, device=self.device)
@@ -169,6 +168,7 @@ class TaskReplayBuffer(StoredColumns):
         )
         self._check_finite(row)
         self._rows[self.pos] = torch.from_numpy(row).to(self.device, non_blocking=True)
+        # The reward is the last column but one; environments are task-major.
         self._moments.add(self._rows[self.pos, :, -2].view(self.num_tasks, -1))
         self.pos += 1
         if self.pos == self.buffer_size:
@@ -205,10 +205,10 @@ class TaskReplayBuffer(StoredColumns):
 
         Args:
             batch_size: rows in all; if balanced, a multiple of K.
-            env: normalises observations and rewards, which are stored as the environment gave them.
+            env: normalizes observations and rewards, which are stored as the environment gave them.
 
         Raises:
-            ArgumentError: if nothing is stored, ``batch_size`` cannot be shared equally, or rewards would be normalised
+            ArgumentError: if nothing is stored, ``batch_size`` cannot be shared equally, or rewards would be normalized
                 twice.
         """
         if env is not None and env.norm_reward and self.reward_normalization is not None:
@@ -245,7 +245,7 @@ class TaskReplayBuffer(StoredColumns):
         draw = torch.randint(self.size() * copies, weights.shape, generator=self.generator, device=self.device)
         time, copy = draw // copies, draw % copies
         first = torch.arange(self.num_tasks, device=self.device)[:, None] * copies
-        index = time * self.n_envs + first + copy
+        index = time * self.n_envs + first + copy  # of a ring [buffer_size, n_envs] laid out flat
         rows = self._rows.flatten(0, 1)
         obs, next_obs, actions, rewards, ends = (
             rows[index.flatten()].view(*weights.shape, -1).split(self._widths, dim=-1)
@@ -260,10 +260,11 @@ class TaskReplayBuffer(StoredColumns):
             next_obs, ends = rows[spans.last][..., self._widths[0] : 2 * self._widths[0]], spans.ends
         if normalization is not None:
             obs, next_obs = normalization.observations(obs), normalization.observations(next_obs)
+        # CUT_OFF becomes 0: values are bootstrapped through a time limit.
         return TaskBatch(obs, next_obs, actions, rewards, ends.clamp(min=0), weights, discounts)
 
     def _reward_scale(self, normalization: Normalization | None) -> Callable[[Tensor], Tensor]:
-        """What normalises rewards ``[K, B]`` or ``[K, B, n]``."""
+        """A function that normalizes rewards ``[K, B]`` or ``[K, B, n]``."""
         if normalization is not None:
             return normalization.rewards
         if self.reward_normalization is None:
@@ -281,7 +282,7 @@ class TaskReplayBuffer(StoredColumns):
         self.generator.manual_seed(stream_seed(seed, Stream.REPLAY))
 
     def get_state(self) -> dict[str, NDArray]:
-        """What is stored, for `set_state` of an equal buffer: rows, position, and the moments of the rewards."""
+        """State for `set_state` of an equal buffer: rows, position, moments of the rewards."""
         moments = torch.stack([self._moments.mean, self._moments.sum_of_squares])
         return {
             "rows": self._rows[: self.size()].cpu().numpy(),
@@ -366,4 +367,4 @@ def _make_rows(shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.zeros(shape, device=device)
     except (MemoryError, RuntimeError, ValueError) as error:
         size = 4 * math.prod(shape) / 2**30
-        raise ArgumentError(f"buffer_size takes {size:.4g} GiB on {device}, which cannot be had: {error}") from error
+        raise ArgumentError(f"buffer_size takes {size:.4g} GiB on {device}, which is unavailable: {error}") from error

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from mtrl_imgrad.agents.off_policy.n_step import CUT_OFF
 
-__all__ = ["StoredColumns"]
-
 
 class StoredColumns(ReplayBuffer):
     """SB3's names for what is stored: read-only, each a copy on the host."""

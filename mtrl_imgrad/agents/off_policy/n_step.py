@@ -11,10 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["CUT_OFF", "TERMINATED", "Spans", "n_step_transitions"]
-
 TERMINATED, CUT_OFF = 1.0, -1.0
-"""How an episode ended with a transition: really, or by a time limit, so that it would have gone on. Otherwise 0."""
+"""Values of a transition's last column: its episode terminated, or was truncated by a time limit; 0 otherwise."""
 
 
 class Spans(NamedTuple):
@@ -33,7 +31,7 @@ class Spans(NamedTuple):
         """The discounted sum of a span's rewards, and the discount of the value behind it, both ``[...]``.
 
         Args:
-            rewards: ``[..., n]``, those of the spans, normalised or not.
+            rewards: ``[..., n]``, those of the spans, normalized or not.
             gamma: discount.
         """
         steps = torch.arange(rewards.shape[-1], device=rewards.device)
@@ -54,8 +52,9 @@ def n_step_transitions(rows: Tensor, first: Tensor, num_envs: int, newest: int, 
         n_steps: at most.
     """
     steps = torch.arange(n_steps, device=rows.device)
-    index = (first[..., None] + steps * num_envs) % rows.shape[0]
+    index = (first[..., None] + steps * num_envs) % rows.shape[0]  # [..., n]; the ring wraps around
     rewards, ends = rows[:, -2:][index].unbind(-1)
+    # Behind the newest step lies the oldest: a span that went on there would join two episodes.
     stops = (ends != 0) | (index // num_envs == newest) | (steps == n_steps - 1)
     length = stops.long().argmax(-1)  # the first that is True
     last = index.gather(-1, length[..., None]).squeeze(-1)

@@ -13,8 +13,6 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-__all__ = ["UpdatesWhileStepping"]
-
 
 class UpdatesWhileStepping(VecEnvWrapper):
     """Calls a function once, between the two halves of the next step.

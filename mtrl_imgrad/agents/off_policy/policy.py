@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,6 @@ from torch import Tensor, nn
 
 from mtrl_imgrad.agents.common.base_policy import MTPolicy, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
-from mtrl_imgrad.errors import ArgumentError
-
-__all__ = ["MTCritic", "TwinCriticPolicy"]
 
 
 class MTCritic(BaseModel):
@@ -47,11 +44,7 @@ class TwinCriticPolicy(MTPolicy):
     """Base: an actor whose actions are squashed, critics, and their target networks.
 
     Args:
-        observation_space: Box, with the one-hot last where ``one_hot``.
-        action_space: Box.
-        lr_schedule: SB3's learning-rate schedule.
-        n_critics: number of critics; the target is the smallest of them.
-        options: of `MTPolicy`.
+        arguments: as of `MTPolicy`, with ``lr_schedule`` and ``n_critics``.
     """
 
     sides = ("pi", "qf")
@@ -59,19 +52,10 @@ class TwinCriticPolicy(MTPolicy):
     critic: MTCritic
     critic_target: MTCritic
 
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Box,
-        lr_schedule: Schedule,
-        n_critics: int,
-        **options: Any,
-    ) -> None:
-        if n_critics < 1:
-            raise ArgumentError(f"n_critics must be at least 1, got {n_critics}")
-        super().__init__(observation_space, action_space, squash_output=True, **options)
-        self.n_critics = n_critics
-        self._build(lr_schedule)
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        super().__init__(arguments, squash_output=True)
+        self.n_critics: int = arguments["n_critics"]
+        self._build(arguments["lr_schedule"])
 
     def _make_actors(self, action_dim: int) -> None:
         """Set ``actor``, and its target where there is one."""

@@ -1,11 +1,9 @@
-"""Each task's reward statistics, by which a replay normalises rewards when they are sampled."""
+"""Each task's reward statistics, by which a replay normalizes rewards when they are sampled."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-__all__ = ["RewardMoments"]
 
 
 class RewardMoments:
@@ -25,7 +23,7 @@ class RewardMoments:
         rewards = rewards.double()
         new = rewards.shape[1]
         mean = rewards.mean(1)
-        delta = mean - self.mean
+        delta = mean - self.mean  # between the groups; its square is what merging adds to the sums of squares
         total = self.count + new
         self.sum_of_squares += (rewards - mean[:, None]).square().sum(1) + delta.square() * (self.count * new / total)
         self.mean += delta * (new / total)

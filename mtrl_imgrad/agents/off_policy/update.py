@@ -1,4 +1,4 @@
-"""What the updates of off-policy agents share: critics against targets, an actor, target networks.
+"""Updates of off-policy agents, the common part: critics against targets, an actor, target networks.
 
 Nothing here copies to the host, synchronises, or branches on data (with a fused optimizer, the default), so the same
 code runs on CPU and CUDA and can be compiled or captured. All randomness comes in as noise. Losses are written for one
@@ -30,8 +30,6 @@ from mtrl_imgrad.gradients import (
 from mtrl_imgrad.gradients.parameters import Parameters
 from mtrl_imgrad.gradients.tracing import Traced
 
-__all__ = ["OffPolicyUpdate", "UpdateMasks", "UpdateSettings", "smallest"]
-
 
 class UpdateMasks(NamedTuple):
     """Dropout masks of one update, drawn anew for each pass of a network; empty for networks without dropout.
@@ -55,7 +53,7 @@ class UpdateMasks(NamedTuple):
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """What stays the same from step to step.
+    """Settings of an update.
 
     Attributes:
         gamma: discount.
@@ -130,18 +128,18 @@ class OffPolicyUpdate:
 
     def _step(self, network: NetworkUpdate, jacobian: bool, *rows: Any) -> CombinedGradients:
         """Step a network if all gradients have been finite so far."""
-        found = network.gradients(*rows, jacobian=jacobian)
-        self._finite = self._finite & network.write(found)
-        network.step(self._finite)
-        network.after_step(found, *rows)
-        return found
+        gradients = network.gradients(*rows, jacobian=jacobian)
+        self._finite = self._finite & network.write(gradients)
+        network.step(self._finite)  # a fault in the critic also stops the actor behind it
+        network.after_step(gradients, *rows)
+        return gradients
 
     def _move_targets(self, targets: Sequence[nn.Module], networks: Sequence[nn.Module]) -> None:
         """Polyak step of target networks, of length zero once something was not finite."""
         theirs: list[Tensor] = [parameter for target in targets for parameter in target.parameters()]
         values: list[Tensor] = [parameter for network in networks for parameter in network.parameters()]
         moves = list(torch._foreach_sub(values, theirs))
-        torch._foreach_mul_(moves, self._finite * self.settings.tau)
+        torch._foreach_mul_(moves, self._finite * self.settings.tau)  # times 0 or 1: no branch, no device sync
         torch._foreach_add_(theirs, moves)
 
     # Pure functions of their arguments: parameters come in, only the networks' structure is captured.

@@ -6,10 +6,10 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
-from gymnasium import spaces
+from annotated_types import Interval
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -17,10 +17,10 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.common import unsupported
-from mtrl_imgrad.agents.common.arguments import PPO_ARGUMENTS, as_schedule, check_schedule, two_combiners
+from mtrl_imgrad.agents.common.arguments import as_schedule
 from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled
-from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
+from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm, Timesteps
 from mtrl_imgrad.agents.ppo.colored_noise import colored_noise
 from mtrl_imgrad.agents.ppo.log import TrainingLog, log_training
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
@@ -29,16 +29,13 @@ from mtrl_imgrad.agents.ppo.update import AdvantageScope, PPOReport, PPOSettings
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import Heads, Precision
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
+from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.seeding import Stream, torch_generator
-from mtrl_imgrad.validation import checked
-
-__all__ = ["MTPPO"]
+from mtrl_imgrad.validation import Count, NonNegative, PositiveOrInf, Probability, Seed, checked
 
 SelfMTPPO = TypeVar("SelfMTPPO", bound="MTPPO")
-POLICY_ARGUMENTS = {"observation_space", "action_space", "lr_schedule", "task_names", "one_hot"}
-POLICY_ARGUMENTS |= {"value_normalization", "value_normalization_kwargs"}
-"""What the agent itself passes to its policy."""
+NoiseBeta = Annotated[float, Interval(ge=0, le=2)]
+"""Exponent of the power spectrum 1 / f^beta of exploration noise."""
 ROWS_A_TASK = 64
 """Default rows of each task in a minibatch: SB3's minibatch."""
 
@@ -115,8 +112,12 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTPPOPolicy}
     update_unit = "epochs of updates"
-    set_by_agent: ClassVar[dict[str, set[str]]] = {"policy_kwargs": POLICY_ARGUMENTS}
+    set_by_agent: ClassVar[dict[str, set[str]]] = {
+        "policy_kwargs": POLICY_ARGUMENTS | {"value_normalization", "value_normalization_kwargs"},
+    }
+    refusals = unsupported.PPO_ARGUMENTS
     policy: MTPPOPolicy  # type: ignore[assignment]
+    last_report: PPOReport | None
     rollout_buffer: TaskRolloutBuffer
     noise_beta: Any
 
@@ -124,28 +125,28 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self,
         policy: str | type[BasePolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 2048,
-        batch_size: int | None = None,
-        n_epochs: int = 10,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = None,
+        learning_rate: NonNegative | Schedule = 3e-4,
+        n_steps: Count = 2048,
+        batch_size: Count | None = None,
+        n_epochs: Count = 10,
+        gamma: Probability = 0.99,
+        gae_lambda: Probability = 0.95,
+        clip_range: PositiveOrInf | Schedule = 0.2,
+        clip_range_vf: PositiveOrInf | Schedule | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float = 0.0,
-        vf_coef: float = 0.5,
-        max_grad_norm: float | None = 0.5,
+        ent_coef: NonNegative = 0.0,
+        vf_coef: NonNegative = 0.5,
+        max_grad_norm: PositiveOrInf | None = 0.5,
         use_sde: bool = False,
         sde_sample_freq: int = -1,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
-        target_kl: float | None = None,
-        stats_window_size: int = 100,
+        target_kl: PositiveOrInf | None = None,
+        stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
-        seed: int | None = None,
+        seed: Seed | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
         *,
@@ -156,38 +157,14 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         advantage_scope: AdvantageScope = "task",
         value_normalization: Literal["popart"] | None = None,
         value_normalization_kwargs: Mapping[str, Any] | None = None,
-        noise_beta: float | Schedule = 0.0,
+        noise_beta: NoiseBeta | Schedule = 0.0,
         trace: bool = True,
         compile: Compile = "auto",
         precision: Precision = "float32",
     ) -> None:
-        self._check_arguments(locals(), PPO_ARGUMENTS, unsupported.PPO_ARGUMENTS)
-        check_schedule("clip_range", clip_range, zero=False)
-        if clip_range_vf is not None:
-            check_schedule("clip_range_vf", clip_range_vf, zero=False)
         if noise_beta and n_steps < 2:  # a schedule is true
             raise ArgumentError(f"n_steps must be at least 2 for noise_beta={noise_beta}, got {n_steps}")
-        super().__init__(
-            policy,  # type: ignore[arg-type]
-            env,  # type: ignore[arg-type]
-            learning_rate,
-            n_steps,
-            gamma,
-            gae_lambda,
-            ent_coef,
-            vf_coef,
-            max_grad_norm,  # type: ignore[arg-type]
-            use_sde=False,
-            sde_sample_freq=-1,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
-            policy_kwargs=self._supported_policy_kwargs(policy, policy_kwargs),
-            verbose=verbose,
-            device=device,
-            seed=seed,
-            _init_setup_model=False,
-            supported_action_spaces=(spaces.Box,),
-        )
+        super().__init__(locals(), _init_setup_model=False)
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.clip_range = clip_range
@@ -198,17 +175,6 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         self.value_normalization_kwargs = value_normalization_kwargs
         self.noise_beta = noise_beta
         self.target_kl = target_kl
-        self.on_nonfinite = on_nonfinite
-        self.combiner = combiner
-        self.combiner_kwargs = {} if combiner_kwargs is None else combiner_kwargs
-        self.heads = heads
-        self.trace = trace
-        self.compile = compile
-        self.precision = precision
-        self.wants_jacobian = False
-        self.actor_combiner, self.critic_combiner = two_combiners(combiner, self.combiner_kwargs, seed)
-        check_on_nonfinite(on_nonfinite, self.actor_combiner, self.critic_combiner)
-        self.last_report: PPOReport | None = None
         if _init_setup_model:
             self._setup_model()
 
@@ -223,13 +189,6 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         if self.clip_range_vf is not None:
             self.clip_range_vf = as_schedule(self.clip_range_vf)
         self.set_random_seed(self.seed)
-        self.policy_kwargs = {
-            **self.policy_kwargs,
-            "task_names": self.tasks.names,
-            "one_hot": self.tasks.one_hot,
-            "value_normalization": self.value_normalization,
-            "value_normalization_kwargs": self.value_normalization_kwargs,
-        }
         self.rollout_buffer = TaskRolloutBuffer(
             self.n_steps,
             self.observation_space,
@@ -241,11 +200,10 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
             task_names=self.tasks.names,
             seed=self.seed,
         )
-        policy_class: Any = self.policy_class
-        policy = policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
-        self.policy = policy.to(self.device)
-        self.actor = self.policy.actor
-        self.critic = self.policy.critic
+        self._setup_policy(
+            value_normalization=self.value_normalization,
+            value_normalization_kwargs=self.value_normalization_kwargs,
+        )
         self.mask_generator = torch_generator(self.seed, Stream.UPDATE, device=self.device)
         self.execution = make_execution(self)
         self.update = PPOUpdate(
@@ -278,9 +236,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     @checked
     def learn(
         self: SelfMTPPO,
-        total_timesteps: float,
+        total_timesteps: Timesteps,
         callback: MaybeCallback = None,
-        log_interval: int | None = 1,
+        log_interval: Count | None = 1,
         tb_log_name: str = "MTPPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -301,9 +259,9 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
             NonFiniteError: if an update produced one; parameters stay finite.
         """
         self._log_interval = log_interval
-        steps = self._checked_steps(total_timesteps, log_interval)
+        self._check_learns()
         with failures_handled(self, callback), task_progress(callback, progress_bar) as callbacks:
-            return super().learn(steps, callbacks, 1, tb_log_name, reset_num_timesteps)
+            return super().learn(int(total_timesteps), callbacks, 1, tb_log_name, reset_num_timesteps)
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As in SB3, with the noise that ``noise_beta`` says."""
@@ -331,7 +289,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
                 log.add(report)
                 self._count_non_finite(report, self._n_updates + 1)
             self._n_updates += 1
-            if self.target_kl is not None and not bool(self.update.going_on):
+            if self.target_kl is not None and not bool(self.update.within_kl):
                 if self.verbose >= 1:
                     print(f"stopped in epoch {epoch + 1}: the KL divergence exceeds 1.5 times target_kl")
                 break

@@ -13,8 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["colored_noise"]
-
 
 def colored_noise(steps: int, shape: tuple[int, ...], beta: float, device: torch.device | str = "cpu") -> Tensor:
     """Stationary Gaussian noise with unit variance whose power spectrum falls as 1 / f^beta.
@@ -32,7 +30,7 @@ def colored_noise(steps: int, shape: tuple[int, ...], beta: float, device: torch
         ``[T, *shape]``, float32.
     """
     frequencies = torch.fft.rfftfreq(steps, device=device, dtype=torch.float64)
-    frequencies[0] = frequencies[1]
+    frequencies[0] = frequencies[1]  # 0 to a negative power is infinite
     amplitudes = frequencies ** (-beta / 2)
     # A frequency is a complex number, so twice a real one's variance; the constant and the highest one of an even
     # number of steps are real.

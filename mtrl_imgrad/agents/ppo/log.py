@@ -1,4 +1,4 @@
-"""What the updates of one training of `MTPPO` measured, on its way to SB3's log."""
+"""Measures of the updates of one training of `MTPPO`, from the device to SB3's log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from mtrl_imgrad.combiners import Status
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.ppo.agent import MTPPO
 
-__all__ = ["TrainingLog", "log_training"]
 
 _TAGS = {
     "policy_loss": "policy_gradient_loss",
@@ -26,8 +25,8 @@ _TAGS = {
     "clip_fraction": "clip_fraction",
 }
 """SB3's names of the columns of `TaskMeasures`."""
-_FLAGS = ("counts", "finite", "actor_status", "critic_status")
-"""What is known of an update beside its measures: whether it counts and was finite, and its combiners' statuses."""
+_FLAGS = ("within_kl", "finite", "actor_status", "critic_status")
+"""Of an update: whether it was made (see ``target_kl``) and was finite, and its combiners' statuses."""
 
 
 def _finite_mean(values: np.ndarray, axis: int) -> np.ndarray:
@@ -47,7 +46,7 @@ class TrainingLog:
     def add(self, report: PPOReport) -> None:
         """Keep the numbers; the combinations, which hold gradients, are let go."""
         self._measures.append(torch.stack(report.measures))
-        flags = (report.counts, report.finite, report.actor.status_code, report.critic.status_code)
+        flags = (report.within_kl, report.finite, report.actor.status_code, report.critic.status_code)
         self._flags.append(torch.stack([flag.long() for flag in flags]))
 
     def on_host(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -62,7 +61,7 @@ class TrainingLog:
 def log_training(agent: MTPPO, log: TrainingLog, batches_per_epoch: int) -> None:
     """Record a training: the one copy from the device that it makes (besides those for ``target_kl``)."""
     measures, flags = log.on_host()
-    counts, finite = flags["counts"] > 0, flags["finite"] > 0
+    made, finite = flags["within_kl"] > 0, flags["finite"] > 0
     if not finite.all():
         first = int(np.argmin(finite))
         actor = measures["policy_loss"] + agent.ent_coef * measures["entropy_loss"]
@@ -71,8 +70,8 @@ def log_training(agent: MTPPO, log: TrainingLog, batches_per_epoch: int) -> None
         epoch, batch = (number + 1 for number in divmod(first, batches_per_epoch))
         where = f"in minibatch {batch} of epoch {epoch}; neither its step nor any later one was applied"
         raise_non_finite(agent, losses, statuses, where)
-    measured = {name: column[counts] for name, column in measures.items()}
-    measured["approx_kl"] = measured["approx_kl"][-counts[-batches_per_epoch:].sum() :]  # of the last epoch, as SB3
+    measured = {name: column[made] for name, column in measures.items()}
+    measured["approx_kl"] = measured["approx_kl"][-made[-batches_per_epoch:].sum() :]  # of the last epoch, as SB3
     for name, tag in _TAGS.items():
         _record(agent, tag, _finite_mean(measured[name], 0))
     last = {name: _finite_mean(column[-1], 0) for name, column in measured.items()}

@@ -27,8 +27,6 @@ from mtrl_imgrad.agents.ppo.popart import PopArt
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
-__all__ = ["MTGaussianActor", "MTPPOPolicy", "MTValueCritic"]
-
 LogStd = Annotated[float, Interval(ge=-20, le=20)]
 """Of either sign, initially: float32 holds the standard deviation and its square."""
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -106,7 +104,7 @@ class MTValueCritic(BaseModel):
         action_space: SB3's signature; values are of states.
         encoder: one output.
         task_features: width of the one-hot.
-        popart: normalises the values; None learns them as they are.
+        popart: normalizes the values; None learns them as they are.
     """
 
     def __init__(
@@ -137,7 +135,7 @@ class MTValueCritic(BaseModel):
         learned = self(observation)
         if self.popart is None:
             return learned
-        return self.popart.denormalise(learned, split_observation(observation, self.task_features)[1])
+        return self.popart.denormalize(learned, split_observation(observation, self.task_features)[1])
 
 
 @checked
@@ -154,9 +152,9 @@ class MTPPOPolicy(MTPolicy):
         value_normalization_kwargs: further arguments of `mtrl_imgrad.agents.ppo.popart.PopArt`.
         net_arch: hidden widths, or ``dict(pi=[...], vf=[...])``. Default three layers of 400 (Meta-World's).
         activation_fn: class of the non-linearity. ReLU as for `MTSAC`, where SB3's PPO has tanh.
-        layer_norm: normalise every hidden layer before its activation; or ``dict(pi=..., vf=...)``.
+        layer_norm: normalize every hidden layer before its activation; or ``dict(pi=..., vf=...)``.
         dropout: ``dict(pi=0.0, vf=rate)``: rate in [0, 1) at which units of every hidden layer of the critic are
-            dropped, before they are normalised. In updates only: values that advantages are made of come from the whole
+            dropped, before they are normalized. In updates only: values that advantages are made of come from the whole
             network. The actor's must be 0.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
             or ``dict(pi=..., vf=...)``.
@@ -205,22 +203,7 @@ class MTPPOPolicy(MTPolicy):
                 "MTPPO needs the task in the observation, for each task owns its standard deviation, but the "
                 "environment was made with one_hot=False; make it with one_hot=True"
             )
-        super().__init__(
-            observation_space,
-            action_space,
-            task_names=task_names,
-            one_hot=one_hot,
-            net_arch=net_arch,
-            activation_fn=activation_fn,
-            layer_norm=layer_norm,
-            dropout=dropout,
-            encoder=encoder,
-            encoder_kwargs=encoder_kwargs,
-            initialization=initialization,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-            squash_output=False,
-        )
+        super().__init__(locals(), squash_output=False)
         self.value_normalization = value_normalization
         self.value_normalization_kwargs = dict(value_normalization_kwargs or {})
         self.log_std_init = log_std_init

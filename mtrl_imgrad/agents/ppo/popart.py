@@ -1,4 +1,4 @@
-"""PopArt: value targets normalised by task, without a change to what the critic predicts.
+"""PopArt: value targets normalized by task, without a change to what the critic predicts.
 
 van Hasselt, Guez, Hessel, Mnih, Silver, "Learning values across many orders of magnitude", NeurIPS 2016, arXiv
 1602.07714; a statistic a task: Hessel et al., "Multi-task Deep Reinforcement Learning with PopArt", AAAI 2019, arXiv
@@ -22,16 +22,18 @@ nothing is corrected. An untrained network's predictions are not worth keeping, 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from mtrl_imgrad.agents.encoders.layers import row_of_task
-from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import TaskModule
+from mtrl_imgrad.validation import Count, Positive, checked
 
-__all__ = ["PopArt"]
 
-
+@checked
 class PopArt(TaskModule):
     """The last, affine layer of a critic, and the statistics of each task's value targets.
 
@@ -48,12 +50,10 @@ class PopArt(TaskModule):
     mass: Tensor
     """Scalar float64 in [0, 1): how much of the averages is targets, the rest being their start."""
 
-    def __init__(self, num_tasks: int, beta: float = 3e-4, min_std: float = 1e-4) -> None:
+    def __init__(
+        self, num_tasks: Count, beta: Annotated[float, Interval(gt=0, le=1)] = 3e-4, min_std: Positive = 1e-4
+    ) -> None:
         super().__init__()
-        if not 0 < beta <= 1:
-            raise ArgumentError(f"beta must be a number in (0, 1], got {beta!r}")
-        if not min_std > 0:
-            raise ArgumentError(f"min_std must be positive, got {min_std!r}")
         self.beta = beta
         self.min_std = min_std
         self.scale = nn.Parameter(torch.ones(num_tasks))
@@ -68,19 +68,19 @@ class PopArt(TaskModule):
         return self.variance.sqrt().clamp_min(self.min_std)
 
     def forward(self, outputs: Tensor, task: Tensor) -> Tensor:
-        """Encoder outputs ``[N]`` and one-hot ``[N, K]`` to normalised values ``[N]``."""
+        """Encoder outputs ``[N]`` and one-hot ``[N, K]`` to normalized values ``[N]``."""
         if self.scale.ndim == 0:  # one task's row, see TaskModule
             return outputs * self.scale + self.shift
         index = row_of_task(task)
         return outputs * self.scale[index] + self.shift[index]
 
-    def denormalise(self, values: Tensor, task: Tensor) -> Tensor:
-        """Normalised values ``[N]`` and one-hot ``[N, K]`` to values ``[N]`` in the unit of the rewards."""
+    def denormalize(self, values: Tensor, task: Tensor) -> Tensor:
+        """Normalized values ``[N]`` and one-hot ``[N, K]`` to values ``[N]`` in the unit of the rewards."""
         index = row_of_task(task)
         return values * self.std[index].to(values.dtype) + self.mean[index].to(values.dtype)
 
-    def normalise(self, values: Tensor) -> Tensor:
-        """Values ``[K, N]`` in the unit of the rewards, task-major, to normalised ones."""
+    def normalize(self, values: Tensor) -> Tensor:
+        """Values ``[K, N]`` in the unit of the rewards, task-major, to normalized ones."""
         return ((values - self.mean[:, None]) / self.std[:, None]).to(values.dtype)
 
     @torch.no_grad()
@@ -90,15 +90,16 @@ class PopArt(TaskModule):
         Nothing moves if a target is not finite. No copy to the host.
         """
         targets = targets.double()
-        rate = 1 - (1 - self.beta) ** targets.shape[1]
-        mass = (1 - rate) * self.mass + rate
+        rate = 1 - (1 - self.beta) ** targets.shape[1]  # N steps of size beta as one
+        mass = (1 - rate) * self.mass + rate  # weights sum to this: dividing by it removes the start, as in Adam
         weight = torch.where(torch.isfinite(targets).all(), rate / mass, 0.0)
         targets = torch.nan_to_num(targets, posinf=0.0, neginf=0.0)  # of weight zero, but zero times NaN is NaN
+        # Moments of a mixture of the old targets and the new ones.
         change = targets.mean(1) - self.mean
         mean = self.mean + weight * change
         variance = (1 - weight) * (self.variance + weight * change.square()) + weight * targets.var(1, correction=0)
         std = variance.sqrt().clamp_min(self.min_std)
-        first = self.mass == 0
+        first = self.mass == 0  # predictions before the first targets mean nothing, and are not preserved
         self.scale.copy_(torch.where(first, self.scale, self.scale * (self.std / std)))
         self.shift.copy_(torch.where(first, self.shift, (self.std * self.shift + self.mean - mean) / std))
         self.mean.copy_(mean)

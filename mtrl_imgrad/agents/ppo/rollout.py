@@ -20,8 +20,6 @@ from torch import Tensor
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
 from mtrl_imgrad.seeding import Stream, torch_generator
 
-__all__ = ["TaskRollout", "TaskRolloutBuffer"]
-
 
 class TaskRollout(NamedTuple):
     """Rows of all tasks, task-major, float32."""
@@ -92,8 +90,8 @@ class TaskRolloutBuffer(RolloutBuffer):
             NonFiniteError: if an entry is NaN or infinite, naming the field, the environment and its task.
         """
         fields = {"observation": obs, "action": action, "reward": reward, "value": value, "log probability": log_prob}
-        for name, found in fields.items():
-            rows = np.asarray(found.cpu() if isinstance(found, Tensor) else found).reshape(self.n_envs, -1)
+        for name, field in fields.items():
+            rows = np.asarray(field.cpu() if isinstance(field, Tensor) else field).reshape(self.n_envs, -1)
             if not np.isfinite(rows).all():
                 env = int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
                 task = self.task_names[env * self.num_tasks // self.n_envs]
@@ -135,7 +133,7 @@ class TaskRolloutBuffer(RolloutBuffer):
         shape = rollout.values.shape
         orders = torch.rand(shape, generator=self.generator, device=rollout.values.device).argsort(1)
         for order in orders.split(rows, dim=1):
-            yield TaskRollout(*(_pick(column, order) for column in rollout))
+            yield TaskRollout(*(_select(column, order) for column in rollout))
 
     def get(self, batch_size: int | None = None) -> Iterator[TaskRollout]:  # type: ignore[override]
         """SB3's call: one epoch of minibatches of ``batch_size`` rows over all tasks, by default all at once."""
@@ -143,7 +141,7 @@ class TaskRolloutBuffer(RolloutBuffer):
         yield from self.minibatches(self.rollout(), max(total // self.num_tasks, 1))
 
 
-def _pick(column: Tensor, order: Tensor) -> Tensor:
+def _select(column: Tensor, order: Tensor) -> Tensor:
     """Rows ``order [K, B]`` of ``column [K, N, ...]``, each task's of its own."""
     tasks = torch.arange(order.shape[0], device=order.device)[:, None]
     return column[tasks, order]

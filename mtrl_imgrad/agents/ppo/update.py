@@ -31,14 +31,12 @@ from mtrl_imgrad.combiners.state.tables import index_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients import CombinedGradients, Execution, NetworkUpdate, StepSettings
 
-__all__ = ["AdvantageScope", "PPOReport", "PPOSettings", "PPOUpdate", "TaskMeasures", "whitened"]
-
 AdvantageScope = Literal["batch", "task"]
 
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """What stays the same during one training.
+    """Settings of the updates of one training.
 
     Attributes:
         clip_range: c of the clipped ratio.
@@ -78,12 +76,12 @@ class TaskMeasures(NamedTuple):
 
 
 class PPOReport(NamedTuple):
-    """What one update says of itself; tensors on the training device."""
+    """Report of one update: tensors on the training device."""
 
     measures: TaskMeasures
     actor: Combination
     critic: Combination
-    counts: Tensor
+    within_kl: Tensor
     """scalar bool: whether `PPOSettings.target_kl` had not stopped the training before this update."""
     finite: Tensor
     """scalar bool: whether this update, and every one before it since `PPOUpdate.begin`, was finite."""
@@ -111,7 +109,7 @@ class PPOUpdate:
     """
 
     settings: PPOSettings
-    going_on: Tensor
+    within_kl: Tensor
     """scalar bool: False once `PPOSettings.target_kl` was exceeded."""
 
     def __init__(
@@ -140,8 +138,8 @@ class PPOUpdate:
         self.settings = settings
         self.actor.settings = self.critic.settings = settings.step
         num_tasks = returns.shape[0]
-        self.going_on = torch.ones((), dtype=torch.bool, device=returns.device)
-        self._alive = torch.ones_like(self.going_on)
+        self.within_kl = torch.ones((), dtype=torch.bool, device=returns.device)
+        self._finite = torch.ones_like(self.within_kl)
         self._clip, self._ent_coef, self._vf_coef = (
             returns.new_full((num_tasks,), number)
             for number in (settings.clip_range, settings.ent_coef, settings.vf_coef)
@@ -168,17 +166,18 @@ class PPOUpdate:
         actor = self.actor.gradients(*actor_rows, jacobian=jacobian)
         critic = self.critic.gradients(*critic_rows, jacobian=jacobian)
         aux: _ActorAux = actor.aux
-        counts = self.going_on
+        within_kl = self.within_kl
+        # Decided on the device: a minibatch beyond the limit is computed, but moves nothing.
         if self.settings.target_kl is not None:
-            self.going_on = counts & (_mean_of_present(aux.approx_kl, actor) <= 1.5 * self.settings.target_kl)
+            self.within_kl = within_kl & (_mean_of_present(aux.approx_kl, actor) <= 1.5 * self.settings.target_kl)
         finite = self.actor.write(actor) & self.critic.write(critic)
-        self._alive = self._alive & (finite | ~counts)
+        self._finite = self._finite & (finite | ~within_kl)  # no fault where nothing was to move
         for network in (self.actor, self.critic):
-            network.step(self._alive & self.going_on)
+            network.step(self._finite & self.within_kl)
         self.actor.after_step(actor, *actor_rows)
         self.critic.after_step(critic, *critic_rows)
         measures = TaskMeasures(aux.policy_loss, critic.aux, aux.entropy_loss, aux.approx_kl, aux.clip_fraction)
-        return PPOReport(measures, actor.combination, critic.combination, counts, self._alive)
+        return PPOReport(measures, actor.combination, critic.combination, within_kl, self._finite)
 
     def _rows_of_actor(self, batch: TaskRollout) -> tuple[Any, ...]:
         advantages = batch.advantages
@@ -189,7 +188,7 @@ class PPOUpdate:
     def _rows_of_critic(self, batch: TaskRollout) -> tuple[Any, ...]:
         targets, values, popart = batch.returns, batch.values, self.policy.critic.popart
         if popart is not None:
-            targets, values = popart.normalise(targets), popart.normalise(values)
+            targets, values = popart.normalize(targets), popart.normalize(values)
         return batch.observations, targets, values, self._clip_vf, self._vf_coef, self._draw_masks(batch)
 
     def _draw_masks(self, batch: TaskRollout) -> Masks:
@@ -238,12 +237,12 @@ class PPOUpdate:
         return vf_coef * loss, loss
 
 
-def _mean_of_present(values: Tensor, found: CombinedGradients) -> Tensor:
+def _mean_of_present(values: Tensor, gradients: CombinedGradients) -> Tensor:
     """Mean of ``[K]`` over the tasks that were not left out of a step."""
-    lost = found.combination.non_finite
-    if not lost:
+    absent = gradients.combination.non_finite
+    if not absent:
         return values.mean()
-    return values.index_fill(0, index_of(lost, values.device), 0.0).sum() / max(len(values) - len(lost), 1)
+    return values.index_fill(0, index_of(absent, values.device), 0.0).sum() / max(len(values) - len(absent), 1)
 
 
 def whitened(advantages: Tensor, scope: AdvantageScope) -> Tensor:

@@ -15,11 +15,10 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from mtrl_imgrad.agents.checkpoints.from_sb3 import read_sb3_sac
-from mtrl_imgrad.agents.common import unsupported
-from mtrl_imgrad.agents.common.arguments import SAC_ARGUMENTS, as_float
+from mtrl_imgrad.agents.common.arguments import as_float
 from mtrl_imgrad.agents.common.execution import Compile
 from mtrl_imgrad.agents.common.task_log import record_per_task
-from mtrl_imgrad.agents.off_policy.algorithm import TaskReplayAlgorithm
+from mtrl_imgrad.agents.off_policy.algorithm import GradientSteps, TaskReplayAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 from mtrl_imgrad.agents.sac.temperature import Temperature
@@ -28,9 +27,7 @@ from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-from mtrl_imgrad.validation import checked
-
-__all__ = ["MTSAC"]
+from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, PositiveOrInf, Probability, Seed, checked
 
 SelfMTSAC = TypeVar("SelfMTSAC", bound="MTSAC")
 
@@ -106,37 +103,37 @@ class MTSAC(TaskReplayAlgorithm):
         self,
         policy: str | type[BasePolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 100,
-        batch_size: int | None = None,
-        tau: float = 0.005,
-        gamma: float = 0.99,
+        learning_rate: NonNegative | Schedule = 3e-4,
+        buffer_size: Count = 1_000_000,
+        learning_starts: NonNegativeInt = 100,
+        batch_size: Count | None = None,
+        tau: Probability = 0.005,
+        gamma: Probability = 0.99,
         train_freq: int | tuple[int, str] = 1,
-        gradient_steps: int = 1,
+        gradient_steps: GradientSteps = 1,
         action_noise: ActionNoise | None = None,
         replay_buffer_class: type[ReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
-        n_steps: int = 1,
+        n_steps: Count = 1,
         ent_coef: str | float = "auto",
-        target_update_interval: int = 1,
+        target_update_interval: Count = 1,
         target_entropy: str | float = "auto",
         use_sde: bool = False,
         sde_sample_freq: int = -1,
         use_sde_at_warmup: bool = False,
-        stats_window_size: int = 100,
+        stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
-        seed: int | None = None,
+        seed: Seed | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
         *,
         combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
         combiner_kwargs: Mapping[str, Any] | None = None,
         heads: Heads = "unweighted",
-        max_grad_norm: float | None = None,
+        max_grad_norm: PositiveOrInf | None = None,
         on_nonfinite: OnNonFinite = "raise",
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
@@ -145,40 +142,7 @@ class MTSAC(TaskReplayAlgorithm):
         compile: Compile = "auto",
         precision: Precision = "float32",
     ) -> None:
-        self._check_arguments(locals(), SAC_ARGUMENTS, unsupported.SAC_ARGUMENTS)
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            buffer_size=buffer_size,
-            learning_starts=learning_starts,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            n_steps=n_steps,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            combiner=combiner,
-            combiner_kwargs=combiner_kwargs,
-            heads=heads,
-            max_grad_norm=max_grad_norm,
-            on_nonfinite=on_nonfinite,
-            sampling=sampling,
-            reward_normalization=reward_normalization,
-            overlap=overlap,
-            trace=trace,
-            compile=compile,
-            precision=precision,
-        )
+        super().__init__(locals())
         self.ent_coef = ent_coef
         self.target_entropy = target_entropy
         self.target_update_interval = target_update_interval
@@ -195,12 +159,13 @@ class MTSAC(TaskReplayAlgorithm):
         if self.target_entropy == "auto":
             self.target_entropy = -float(np.prod(self.action_space.shape or (1,)))
         target = self.target_entropy = as_float(self.target_entropy, "target_entropy", "'auto' or a number")
-        found = Temperature.of(self.ent_coef, target, self.num_tasks, self.device)
-        if found.log_value.requires_grad:
-            found.optimizer = self.policy.make_ent_coef_optimizer(found.log_value, self.lr_schedule(1))
-        self.ent_coef_optimizer = found.optimizer
-        self.log_ent_coef = None if found.optimizer is None else found.log_value  # None where it is fixed, as in SB3
-        return found
+        temperature = Temperature.of(self.ent_coef, target, self.num_tasks, self.device)
+        if temperature.log_value.requires_grad:
+            temperature.optimizer = self.policy.make_ent_coef_optimizer(temperature.log_value, self.lr_schedule(1))
+        self.ent_coef_optimizer = temperature.optimizer
+        learned = temperature.optimizer is not None
+        self.log_ent_coef = temperature.log_value if learned else None  # as in SB3
+        return temperature
 
     @property
     def ent_coef_tensor(self) -> Tensor | None:

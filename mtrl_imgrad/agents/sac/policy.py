@@ -21,9 +21,7 @@ from mtrl_imgrad.agents.common.base_policy import NetArch, spaces_of, split_obse
 from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.validation import checked
-
-__all__ = ["MTActor", "MTSACPolicy", "squashed_sample"]
+from mtrl_imgrad.validation import Count, checked
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 EPSILON = 1e-6
@@ -90,8 +88,8 @@ class MTSACPolicy(TwinCriticPolicy):
         one_hot: whether observations carry the task.
         net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``. Default three layers of 400 (Meta-World's).
         activation_fn: class of the non-linearity.
-        layer_norm: normalise every hidden layer before its activation; or ``dict(pi=..., qf=...)``.
-        dropout: rate in [0, 1) at which units of every hidden layer are dropped, before they are normalised; or
+        layer_norm: normalize every hidden layer before its activation; or ``dict(pi=..., qf=...)``.
+        dropout: rate in [0, 1) at which units of every hidden layer are dropped, before they are normalized; or
             ``dict(pi=..., qf=...)``. In updates only, there in every pass: DroQ's critic is ``dropout=dict(pi=0.0,
             qf=0.01), layer_norm=dict(pi=False, qf=True)``.
         encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
@@ -124,26 +122,10 @@ class MTSACPolicy(TwinCriticPolicy):
         initialization: str = "pytorch",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
-        n_critics: int = 2,
+        n_critics: Count = 2,
         ent_coef_optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            n_critics,
-            task_names=task_names,
-            one_hot=one_hot,
-            net_arch=net_arch,
-            activation_fn=activation_fn,
-            layer_norm=layer_norm,
-            dropout=dropout,
-            encoder=encoder,
-            encoder_kwargs=encoder_kwargs,
-            initialization=initialization,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-        )
+        super().__init__(locals())
         self.ent_coef_optimizer_kwargs = dict(ent_coef_optimizer_kwargs or {})
 
     def _make_actors(self, action_dim: int) -> None:

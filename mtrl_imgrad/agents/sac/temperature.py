@@ -15,8 +15,6 @@ from mtrl_imgrad.combiners.state.tables import index_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.conditional_step import step_where
 
-__all__ = ["Temperature", "update_temperature"]
-
 
 @dataclass
 class Temperature:
@@ -34,10 +32,10 @@ class Temperature:
 
     @classmethod
     def of(cls, ent_coef: str | float, target_entropy: float, num_tasks: int, device: torch.device) -> Temperature:
-        """What `MTSAC`'s ``ent_coef`` says; a learned one wants a gradient, and an optimizer.
+        """Temperatures from `MTSAC`'s ``ent_coef``; learned ones require a gradient, and still need an optimizer.
 
         Raises:
-            ArgumentError: if it says nothing.
+            ArgumentError: if it is malformed.
         """
         kind, initial = _parse(ent_coef)
         log_value = torch.full((1 if kind == "shared" else num_tasks,), math.log(initial), device=device)
@@ -55,7 +53,7 @@ def update_temperature(
     count = len(surplus) - len(actor.non_finite)
     if actor.non_finite:
         surplus = surplus.index_fill(0, index_of(actor.non_finite, surplus.device), 0.0)
-    own = temperature.log_value.numel() == surplus.numel()
+    own = temperature.log_value.numel() == surplus.numel()  # a temperature a task; also where there is one task
     gradient = -surplus if own else -surplus.sum(0, keepdim=True) / max(count, 1)
     loss = (temperature.log_value.detach() * gradient).mean()
     if temperature.optimizer is not None and not actor.skipped:

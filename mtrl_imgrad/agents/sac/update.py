@@ -13,17 +13,15 @@ from torch.func import functional_call
 
 from mtrl_imgrad.agents.encoders.dropout import Masks
 from mtrl_imgrad.agents.off_policy.buffer import TaskBatch
-from mtrl_imgrad.agents.off_policy.update import OffPolicyUpdate, UpdateMasks, UpdateSettings, smallest
+from mtrl_imgrad.agents.off_policy.update import OffPolicyUpdate, UpdateMasks, smallest
 from mtrl_imgrad.agents.sac.policy import MTSACPolicy
 from mtrl_imgrad.agents.sac.temperature import Temperature, update_temperature
 from mtrl_imgrad.combiners import Combination
 from mtrl_imgrad.gradients import Parameters, over_tasks
 
-__all__ = ["Noise", "SACUpdate", "UpdateReport", "UpdateSettings"]
-
 
 class Noise(NamedTuple):
-    """What is random in one update: standard normal numbers ``[K, B, A]``, and dropout masks."""
+    """Random inputs of one update: standard normal numbers ``[K, B, A]``, and dropout masks."""
 
     action: Tensor
     next_action: Tensor
@@ -32,7 +30,7 @@ class Noise(NamedTuple):
 
 
 class UpdateReport(NamedTuple):
-    """What one update says of itself; tensors on the training device."""
+    """Report of one update: tensors on the training device."""
 
     critic_losses: Tensor
     """``[K]``"""
@@ -81,6 +79,7 @@ class SACUpdate(OffPolicyUpdate):
         With ``on_nonfinite`` other than ``"raise"`` that is left for faults of the combiner itself: a network whose
         step is skipped stays as it is (with the actor, the temperatures), everything else goes on.
         """
+        # [K], before its own step: critic and actor of an update use the same temperature, as in SB3.
         alpha = self.temperature.log_value.detach().exp().expand(batch.rewards.shape[0])
         batch = self._with_discounts(batch)
         targets = self._targets(self.actor.parameters(), self._critic_target.split(), alpha, noise, batch)

@@ -12,16 +12,15 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.execution import Compile
-from mtrl_imgrad.agents.off_policy.algorithm import TaskReplayAlgorithm
+from mtrl_imgrad.agents.off_policy.algorithm import GradientSteps, TaskReplayAlgorithm
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch
 from mtrl_imgrad.agents.td3.policy import MTTD3Policy
 from mtrl_imgrad.agents.td3.update import TD3Noise, TD3Report, TD3Settings, TD3Update
 from mtrl_imgrad.combiners import Combiner
 from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, Positive, Probability, Seed, checked
+from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, PositiveOrInf, Probability, Seed, checked
 
 __all__ = ["MTTD3"]
 
@@ -85,14 +84,14 @@ class MTTD3(TaskReplayAlgorithm):
         self,
         policy: str | type[BasePolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: NonNegative | Schedule = 1e-3,
         buffer_size: Count = 1_000_000,
         learning_starts: NonNegativeInt = 100,
         batch_size: Count | None = None,
         tau: Probability = 0.005,
         gamma: Probability = 0.99,
         train_freq: int | tuple[int, str] = 1,
-        gradient_steps: int = 1,
+        gradient_steps: GradientSteps = 1,
         action_noise: ActionNoise | None = None,
         replay_buffer_class: type[ReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
@@ -112,7 +111,7 @@ class MTTD3(TaskReplayAlgorithm):
         combiner: str | Combiner | Mapping[str, str | Combiner] = "imgrad",
         combiner_kwargs: Mapping[str, Any] | None = None,
         heads: Heads = "unweighted",
-        max_grad_norm: Positive | None = None,
+        max_grad_norm: PositiveOrInf | None = None,
         on_nonfinite: OnNonFinite = "raise",
         sampling: Sampling = "balanced",
         reward_normalization: Literal["std"] | None = None,
@@ -121,40 +120,7 @@ class MTTD3(TaskReplayAlgorithm):
         compile: Compile = "auto",
         precision: Precision = "float32",
     ) -> None:
-        self._check_arguments(locals(), {}, unsupported.SAC_ARGUMENTS)
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            buffer_size=buffer_size,
-            learning_starts=learning_starts,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            n_steps=n_steps,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            combiner=combiner,
-            combiner_kwargs=combiner_kwargs,
-            heads=heads,
-            max_grad_norm=max_grad_norm,
-            on_nonfinite=on_nonfinite,
-            sampling=sampling,
-            reward_normalization=reward_normalization,
-            overlap=overlap,
-            trace=trace,
-            compile=compile,
-            precision=precision,
-        )
+        super().__init__(locals())
         self.policy_delay = policy_delay
         self.target_policy_noise = target_policy_noise
         self.target_noise_clip = target_noise_clip

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from mtrl_imgrad.agents.common.base_policy import NetArch, spaces_of, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
-from mtrl_imgrad.validation import checked
-
-__all__ = ["MTTD3Actor", "MTTD3Policy"]
+from mtrl_imgrad.validation import Count, checked
 
 
 class MTTD3Actor(BasePolicy):
@@ -83,25 +81,9 @@ class MTTD3Policy(TwinCriticPolicy):
         initialization: str = "pytorch",
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
-        n_critics: int = 2,
+        n_critics: Count = 2,
     ) -> None:
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            n_critics,
-            task_names=task_names,
-            one_hot=one_hot,
-            net_arch=net_arch,
-            activation_fn=activation_fn,
-            layer_norm=layer_norm,
-            dropout=dropout,
-            encoder=encoder,
-            encoder_kwargs=encoder_kwargs,
-            initialization=initialization,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-        )
+        super().__init__(locals())
 
     def _make_actors(self, action_dim: int) -> None:
         self.actor, self.actor_target = (

@@ -24,7 +24,7 @@ __all__ = ["TD3Noise", "TD3Report", "TD3Settings", "TD3Update"]
 
 @dataclass(frozen=True)
 class TD3Settings(UpdateSettings):
-    """What stays the same from step to step.
+    """Settings of an update.
 
     Attributes:
         target_policy_noise: standard deviation of the noise on the target actor's actions.
@@ -36,7 +36,7 @@ class TD3Settings(UpdateSettings):
 
 
 class TD3Noise(NamedTuple):
-    """What is random in one update: standard normal numbers ``[K, B, A]``, and dropout masks."""
+    """Random inputs of one update: standard normal numbers ``[K, B, A]``, and dropout masks."""
 
     next_action: Tensor
     masks: UpdateMasks = UpdateMasks()
@@ -44,7 +44,7 @@ class TD3Noise(NamedTuple):
 
 
 class TD3Report(NamedTuple):
-    """What one update says of itself; tensors on the training device, None where the actor was not updated."""
+    """Report of one update: tensors on the training device, None where the actor was not updated."""
 
     critic_losses: Tensor
     """``[K]``"""
@@ -92,6 +92,7 @@ class TD3Update(OffPolicyUpdate):
         if not with_actor:
             return TD3Report(critic.losses, None, critic.combination, None, self._finite)
         actor_rows = (observations, batch.weights, masks.actor, masks.actors_critic)
+        # The actor climbs the critic that has just moved, as in SB3.
         actor = self._step(self.actor, jacobian[1], self.critic.parameters(), *actor_rows)
         policy = self.policy
         self._move_targets([policy.critic_target, policy.actor_target], [policy.critic, policy.actor])

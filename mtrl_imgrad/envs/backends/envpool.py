@@ -43,8 +43,6 @@ from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.envs.workers.processes import available_cores
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["EnvPoolVecEnv", "default_num_threads"]
-
 _STATE_SIZE, _ACTION_SIZE = 39, 4
 
 
@@ -141,6 +139,7 @@ class EnvPoolVecEnv(MultiTaskVecEnv):
 
     def _set_streams(self, streams: npt.NDArray[np.int64]) -> None:
         self._seed_rows(self.initial_seed)
+        # All resets but the last of each row, which the caller makes.
         for number in range(1, int(streams.max())):
             self._reset_rows(np.flatnonzero(streams > number))
 

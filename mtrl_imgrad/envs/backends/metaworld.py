@@ -36,8 +36,6 @@ from mtrl_imgrad.envs.workers.processes import InProcess, WorkerPool, available_
 from mtrl_imgrad.envs.workers.restarting import RestartingPool
 from mtrl_imgrad.envs.workers.rows_config import RowsConfig
 
-__all__ = ["MetaWorldVecEnv"]
-
 
 class MetaWorldVecEnv(MultiTaskVecEnv):
     """Meta-World tasks stepped by the reference package.
@@ -105,7 +103,7 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
         if vector_strategy == "sync":
             self._pool = InProcess(type(self).rows_factory(self._config(0, self.num_envs)))
         elif worker_restarts:
-            self._pool = RestartingPool(self._start_workers, self._bring_rows_back, worker_restarts)
+            self._pool = RestartingPool(self._start_workers, self._restore_rows, worker_restarts)
         else:
             self._pool = self._start_workers()
 
@@ -115,7 +113,7 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
         return WorkerPool(type(self).rows_factory, configs, words, self._worker_timeout)
 
     def _config(self, start: int, stop: int) -> RowsConfig:
-        """What rows ``start`` to ``stop`` are built from."""
+        """Configuration of rows ``start`` to ``stop``."""
         tasks = self.task_ids[start:stop].tolist()
         return RowsConfig(
             rows=tuple(range(start, stop)),

@@ -31,8 +31,6 @@ from mtrl_imgrad.envs.seeding import goal_generator, row_generator
 from mtrl_imgrad.envs.workers.rows_config import RowsConfig
 from mtrl_imgrad.errors import EnvironmentFaultError
 
-__all__ = ["STATE_SIZE", "MetaWorldRows", "draw_task_vector"]
-
 STATE_SIZE = 39
 FloatArray = npt.NDArray[np.float64]
 
@@ -103,7 +101,7 @@ class MetaWorldRows:
 
     @contextmanager
     def _named(self, row: int) -> Iterator[None]:
-        """Whatever the environment raises says which it was."""
+        """Turn an exception into an error with task and environment."""
         try:
             yield
         except Exception as error:
@@ -139,6 +137,7 @@ def draw_task_vector(env: Any, generator: np.random.Generator) -> FloatArray:
     Returns:
         The vector that ``set_task_vector`` takes.
     """
+    # Meta-World's own switches: draw a vector in `reset_model`, from this generator.
     env._set_task_called = True
     env._freeze_rand_vec, env.seeded_rand_vec = False, True
     env.np_random = generator

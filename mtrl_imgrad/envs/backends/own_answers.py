@@ -1,4 +1,4 @@
-"""What a Gymnasium environment returned, read: the right number of parts, each of its kind.
+"""Checks of what a Gymnasium environment returned: the number of parts, the type of each.
 
 Each function raises `WrongAnswerError` that names the part; whose environment it was, the caller knows.
 """
@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from mtrl_imgrad.envs.episodes import FloatArray
-from mtrl_imgrad.envs.success_info import success_of
-
-__all__ = ["WrongAnswerError", "read_observation", "read_reset", "read_step"]
+from mtrl_imgrad.envs.success import success_of
 
 
 class WrongAnswerError(Exception):

@@ -12,16 +12,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = [
-    "MakeEnv",
-    "build_env",
-    "check_names",
-    "common_actions",
-    "common_horizon",
-    "common_observations",
-    "observation_width",
-]
-
 MakeEnv = str | Callable[[], gym.Env]
 """A Gymnasium id, or a function that builds an environment."""
 
@@ -56,20 +46,20 @@ def build_env(name: str, make: MakeEnv) -> gym.Env:
     except Exception as error:
         raise ArgumentError(f"tasks[{name!r}] cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(env, gym.Env):
-        raise ArgumentError(f"tasks[{name!r}] must build a gymnasium.Env, got {_what_it_is(env)}")
+        raise ArgumentError(f"tasks[{name!r}] must build a gymnasium.Env, got {_description(env)}")
     return env
 
 
-def _what_it_is(found: Any) -> str:
-    if found is None:
+def _description(value: Any) -> str:
+    if value is None:
         return "None: does the function return what it builds?"
-    if isinstance(found, type):
-        return f"the class {found.__name__}: call it"
-    if isinstance(found, (VecEnv, gym.vector.VectorEnv)):
-        return f"{type(found).__name__}, a vector of environments: build one, num_envs_per_task makes copies"
-    if callable(getattr(found, "step", None)):
-        return f"{type(found).__name__} (of {type(found).__module__}), which has another interface"
-    return type(found).__name__
+    if isinstance(value, type):
+        return f"the class {value.__name__}: call it"
+    if isinstance(value, (VecEnv, gym.vector.VectorEnv)):
+        return f"{type(value).__name__}, a vector of environments: build one, num_envs_per_task makes copies"
+    if callable(getattr(value, "step", None)):
+        return f"{type(value).__name__} (of {type(value).__module__}), which has another interface"
+    return type(value).__name__
 
 
 def observation_width(name: str, env: gym.Env) -> int:
@@ -137,8 +127,8 @@ def common_horizon(envs: Mapping[str, gym.Env]) -> int:
     Raises:
         ArgumentError: if an environment is registered without; names the task.
     """
-    found = {name: None if env.spec is None else env.spec.max_episode_steps for name, env in envs.items()}
-    unknown = [name for name, steps in found.items() if steps is None]
+    limits = {name: None if env.spec is None else env.spec.max_episode_steps for name, env in envs.items()}
+    unknown = [name for name, steps in limits.items() if steps is None]
     if unknown:
         raise ArgumentError(f"horizon must be given: tasks[{unknown[0]!r}] has no max_episode_steps")
-    return max(steps for steps in found.values() if steps is not None)
+    return max(steps for steps in limits.values() if steps is not None)

@@ -38,11 +38,9 @@ from mtrl_imgrad.envs.backends.own_spaces import (
 from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
 from mtrl_imgrad.envs.restoring import to_float32
 from mtrl_imgrad.envs.seeding import RowStreams
-from mtrl_imgrad.envs.success_info import SUCCESS_KEYS
+from mtrl_imgrad.envs.success import SUCCESS_KEYS
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
-
-__all__ = ["MakeEnv", "OwnTasksVecEnv"]
 
 _BOUND_CHECKS = 20
 """Observations of each environment that are held against its space."""
@@ -141,8 +139,8 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         states = np.zeros((len(rows), self.state_size))
         for at, row in enumerate(rows.tolist()):
             seed = int(self._streams.at_reset(row).integers(2**31))
-            with self._faults_named(row, "at its reset"):
-                states[at] = self._filled_up(row, read_reset(self.envs[row].reset(seed=seed)))
+            with self._named_faults(row, "at its reset"):
+                states[at] = self._padded(row, read_reset(self.envs[row].reset(seed=seed)))
             self._told[row] = False
         return states
 
@@ -160,7 +158,7 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
     def _endings(self) -> tuple[BoolArray, BoolArray]:
         return self._terminated.copy(), self._truncated.copy()
 
-    def _check_told(self, row: int) -> None:
+    def _check_success_is_known(self, row: int) -> None:
         """All episodes of a task tell of success, or none does."""
         task, told = int(self.task_ids[row]), bool(self._told_before_reset[row])
         if self._has_success[task] is None:
@@ -174,17 +172,17 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
             )
 
     def _step_row(self, row: int, action: npt.NDArray[np.float32]) -> tuple[FloatArray, float, bool]:
-        with self._faults_named(row):
+        with self._named_faults(row):
             answer = read_step(self.envs[row].step(action.copy()))  # it may change its action in place
             observation, reward, self._terminated[row], self._truncated[row], success = answer
-            state = self._filled_up(row, observation)
+            state = self._padded(row, observation)
         if success is not None:
             self._told[row] = True
         return state, reward, bool(success)
 
     @contextmanager
-    def _faults_named(self, row: int, when: str | None = None) -> Iterator[None]:
-        """Whatever an environment raises or answers wrongly becomes an error with task, environment and step."""
+    def _named_faults(self, row: int, when: str | None = None) -> Iterator[None]:
+        """Turn an exception or a wrong answer into an error with task, environment and step."""
         try:
             yield
         except WrongAnswerError as error:
@@ -201,13 +199,13 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         """As `MultiTaskVecEnv.step_wait`, but infos speak of success only where the environment does."""
         observations, rewards, dones, infos = super().step_wait()
         for row in np.flatnonzero(dones).tolist():
-            self._check_told(row)
+            self._check_success_is_known(row)
         for row in np.flatnonzero(~self._told_before_reset).tolist():
             for key in SUCCESS_KEYS:
                 infos[row].pop(key, None)
         return observations, rewards, dones, infos
 
-    def _filled_up(self, row: int, observation: Any) -> FloatArray:
+    def _padded(self, row: int, observation: Any) -> FloatArray:
         """A copy of the observation with zeros at its end, where another task's is longer."""
         numbers = read_observation(observation, self._widths[row])
         if self._unchecked[row]:
@@ -270,7 +268,7 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         return [self._picture(row) for row in range(self.num_envs)]
 
     def _picture(self, row: int) -> np.ndarray:
-        with self._faults_named(row, "as it is rendered"):
+        with self._named_faults(row, "as it is rendered"):
             image: Any = self.envs[row].render()
             if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[-1] != 3:
                 raise WrongAnswerError(

@@ -26,8 +26,6 @@ from mtrl_imgrad.envs.seeding import RowStreams
 from mtrl_imgrad.envs.task_sets import TOY_TASKS
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 
-__all__ = ["ToyReachVecEnv"]
-
 STEP_SIZE = 0.1
 SUCCESS_DISTANCE = 0.05
 HORIZON = 25

@@ -1,4 +1,4 @@
-"""Worker processes that step groups of environments; whatever becomes of one, it becomes one clear error.
+"""Worker processes that step groups of environments; the failure of one becomes one clear error.
 
 A worker that raises, exits, is killed or does not answer in time ends the whole pool: the other workers are
 stopped too, and ``WorkerError`` says which tasks it ran and what became of it. Workers are spawned, not
@@ -26,8 +26,6 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from mtrl_imgrad.errors import WorkerError
-
-__all__ = ["InProcess", "WorkerPool", "available_cores"]
 
 _STOP = "stop"
 _START_TIMEOUT = 120.0  # seconds, at least, for a worker to import its simulator and build its environments
@@ -231,7 +229,7 @@ def _stop_by_force(workers: list[_Worker]) -> None:
 
 
 def _work(pipe: Connection, factory: Callable[[Any], Any], config: Any) -> None:
-    """What a worker process does: build its object, then answer requests until told to stop."""
+    """Main function of a worker process: build its object, then answer requests until told to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ticket = 0
     try:

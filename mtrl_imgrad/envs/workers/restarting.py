@@ -1,6 +1,6 @@
 """Workers that are started anew where one of them fails, and go on as if none had.
 
-What a simulator was doing when its process died is lost. But its rows follow from what their last resets drew and from
+A simulator's state is lost with its process. But its rows follow from what their last resets drew and from
 the actions since (see ``restoring.py``), so new workers repeat these; the request that failed is then made again. It is
 made again *once*: what fails twice in a row fails by itself, and becomes the error that it was.
 """
@@ -14,8 +14,6 @@ from typing import Any
 from mtrl_imgrad.envs.workers.processes import WorkerPool
 from mtrl_imgrad.errors import EnvironmentFaultError, WorkerError
 
-__all__ = ["RestartingPool"]
-
 _CHANGING = ("set", "call")
 """Requests that may change a row in a way that no reset and no action repeats."""
 
@@ -28,14 +26,14 @@ class RestartingPool:
 
     Args:
         build: Builds the pool.
-        bring_back: Called with a new pool in place: brings its rows to where those of the old one were, and raises
+        restore: Called with a new pool in place: brings its rows to where those of the old one were, and raises
             ``EnvironmentFaultError`` if they come out elsewhere.
         restarts: How often, at most, over the life of this object.
     """
 
-    def __init__(self, build: Callable[[], WorkerPool], bring_back: Callable[[], None], restarts: int) -> None:
+    def __init__(self, build: Callable[[], WorkerPool], restore: Callable[[], None], restarts: int) -> None:
         self._build = build
-        self._bring_back = bring_back
+        self._restore = restore
         self._allowed = self._left = restarts
         self._restarting = False
         self._changed_by: str | None = None
@@ -110,7 +108,7 @@ class RestartingPool:
         self._restarting = True
         try:
             self._pool = self._build()
-            self._bring_back()
+            self._restore()
         except (EnvironmentFaultError, WorkerError) as second:
             self._pool.close()
             self._failure = (

@@ -1,15 +1,13 @@
-"""What a group of rows is built from. It travels to the worker processes, so it needs no simulator to be read."""
+"""Configuration of a group of rows. It is sent to worker processes, so reading it imports no simulator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["RowsConfig"]
-
 
 @dataclass(frozen=True)
 class RowsConfig:
-    """What a group of rows is built from; small and picklable, so that a worker can build its own.
+    """Configuration of a group of rows; small and picklable, so that a worker can build its own.
 
     Attributes:
         rows: Environment indices of the group's rows, for messages.

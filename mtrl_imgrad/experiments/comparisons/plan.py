@@ -21,8 +21,6 @@ from mtrl_imgrad.experiments.config_files import differences, plain, read_sectio
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.atomic_files import write_text
 
-__all__ = ["PLAN", "Comparison", "PlannedRun", "load_comparison", "plan_comparison"]
-
 PLAN = "comparison.yaml"
 
 
@@ -86,12 +84,12 @@ class Comparison:
         ]
 
     def _runs_of(self, method: str, seed: int) -> list[PlannedRun]:
-        found = []
+        runs = []
         for part, config in self.kind.configs(self.config, method, seed).items():
             name = "/".join(("runs", slug(method), f"seed_{seed}", *([slug(part)] if part else [])))
             config = dataclasses.replace(config, run_dir=self.folder / name)
-            found.append(PlannedRun(name, method, seed, part, config))
-        return found
+            runs.append(PlannedRun(name, method, seed, part, config))
+        return runs
 
     def run_named(self, name: str) -> PlannedRun:
         """A run by its folder within the comparison's.
@@ -156,10 +154,10 @@ def plan_comparison(config: Any, methods: Sequence[str], seeds: Sequence[int], f
     if (folder / PLAN).exists():
         before = load_comparison(folder)
         earlier = {method: tuple(own) for method, own in before.methods.items()}
-        found = differences(_settings(before.config), _settings(config))
-        if found:
+        changes = differences(_settings(before.config), _settings(config))
+        if changes:
             raise ArgumentError(
-                f"{folder} holds a comparison with other settings ({'; '.join(found)}); take another folder (--out)"
+                f"{folder} holds a comparison with other settings ({'; '.join(changes)}); take another folder (--out)"
             )
     known = tuple(dict.fromkeys(seed for own in earlier.values() for seed in own))
     if not (methods or earlier) or not (seeds or known):

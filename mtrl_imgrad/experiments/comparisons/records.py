@@ -80,15 +80,15 @@ def load_records(folders: Sequence[Path]) -> list[RunRecord]:
         CheckpointError: if a result cannot be read.
         TaskMismatchError: if they are not all of the same tasks.
     """
-    found: dict[Path, RunRecord] = {}
+    by_path: dict[Path, RunRecord] = {}
     for folder in folders:
         for path in _results(folder.expanduser()):
             record = _read(path, _labels(folder))
             if record is not None:
-                found[path.resolve()] = record
-    if not found:
+                by_path[path.resolve()] = record
+    if not by_path:
         raise ArgumentError(f"no finished run of an agent (with a {RESULT}) in {', '.join(map(str, folders))}")
-    records = list(found.values())
+    records = list(by_path.values())
     for record in records:
         if record.tasks != records[0].tasks:
             raise TaskMismatchError(

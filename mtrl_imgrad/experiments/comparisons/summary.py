@@ -20,8 +20,6 @@ from mtrl_imgrad.evaluation.method_statistics import (
 from mtrl_imgrad.evaluation.statistics import Aggregate, Interval, aggregate_runs
 from mtrl_imgrad.experiments.comparisons.records import RunRecord, by_method
 
-__all__ = ["MethodSummary", "Summary", "summarize"]
-
 WORST = 3
 Floats = NDArray[np.float64]
 
@@ -172,13 +170,13 @@ def _order(methods: Sequence[MethodSummary]) -> list[str]:
 
 
 def _needed(best: MethodSummary, other: MethodSummary) -> str:
-    found = other.against_best
-    assert found is not None
-    if found.seeds_needed is None:
-        return f"{other.method}: no number of seeds below ten thousand would show a difference of {found.mean:.3f}."
+    gap = other.against_best
+    assert gap is not None
+    if gap.seeds_needed is None:
+        return f"{other.method}: no number of seeds below ten thousand would show a difference of {gap.mean:.3f}."
     return (
-        f"{other.method}: were the difference of {found.mean:.3f} true, about {found.seeds_needed} seeds would be "
-        f"needed to see it (paired t-test, power .8, from the spread of {found.num_seeds})."
+        f"{other.method}: were the difference of {gap.mean:.3f} true, about {gap.seeds_needed} seeds would be "
+        f"needed to see it (paired t-test, power .8, from the spread of {gap.num_seeds})."
     )
 
 
@@ -199,7 +197,7 @@ def _warnings(records: Sequence[RunRecord]) -> list[str]:
     hashes = {
         record.method: {r.data["config_hash"] for r in records if r.method == record.method} for record in records
     }
-    differ = [method for method, found in hashes.items() if len(found) > 1]
+    differ = [method for method, own in hashes.items() if len(own) > 1]
     if differ:
         said.append(f"Beware: runs of {', '.join(differ)} have different configurations.")
     return said

@@ -28,9 +28,7 @@ from mtrl_imgrad.experiments.config_files import STRICT
 from mtrl_imgrad.experiments.options import Options
 from mtrl_imgrad.gradients import Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
-from mtrl_imgrad.validation import NonNegative
-
-__all__ = ["AgentConfig", "PolicyConfig", "agent_config", "policy_config"]
+from mtrl_imgrad.validation import Count, NonNegative, PositiveOrInf, Probability
 
 ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
     "relu": torch.nn.ReLU,
@@ -64,7 +62,7 @@ class PolicyConfig:
     critic_side: ClassVar[str]
     """The critic's name in arguments by side."""
     own_arguments: ClassVar[tuple[str, ...]] = ()
-    """Those that only this policy takes."""
+    """Arguments that only this policy takes."""
 
     net_arch: tuple[int, ...] = (400, 400, 400)
     """Hidden widths of actor and critics."""
@@ -136,17 +134,17 @@ class AgentConfig:
     """Its arguments."""
     heads: Literal["unweighted", "weighted"] = "unweighted"
     """Gradient of a task's own parameters."""
-    max_grad_norm: float | None = None
+    max_grad_norm: PositiveOrInf | None = None
     """Clip a network's gradient to this length, after combining."""
     on_nonfinite: OnNonFinite = "raise"
     """A step with a NaN or infinite gradient of some task: an error, no step, or a step without the task."""
-    learning_rate: float = 3e-4
+    learning_rate: NonNegative = 3e-4
     """Of actor's and critic's optimizers."""
     lr_schedule: Literal["constant", "linear"] = "constant"
     """Keep the learning rate, or lower it linearly to zero over total_timesteps (max_minutes may stop before)."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Rows of a batch over all tasks; None takes 128 a task (MTPPO: 64)."""
-    gamma: float = 0.99
+    gamma: Probability = 0.99
     """Discount."""
     trace: bool = True
     """Record an update's operations once and replay them."""
@@ -154,7 +152,7 @@ class AgentConfig:
     """Hand them to PyTorch's compiler: True, False, or auto: where there is one and the run is long enough."""
     precision: Precision = "float32"
     """Of an update's matrix products; bf16 is faster on processors with instructions for it."""
-    stats_window_size: int = 100
+    stats_window_size: Count = 100
     """Episodes averaged in the training logs."""
     device: str = "auto"
     """auto, cpu, cuda ..."""
@@ -221,7 +219,7 @@ def policy_config(name: str) -> type[PolicyConfig]:
 
 
 def _fields(target: Any, base: Any, left_out: set[str]) -> list[tuple[str, Any, Any]]:
-    """What a constructor takes beside the base's fields, and those of them that have another default here."""
+    """Fields for a constructor's arguments: those that the base lacks, or has with another default."""
     hints, texts = inspect.get_annotations(target.__init__, eval_str=True), _texts(target)
     common = {spec.name: spec for spec in dataclasses.fields(base)}
     fields = []
@@ -239,10 +237,10 @@ def _fields(target: Any, base: Any, left_out: set[str]) -> list[tuple[str, Any, 
 
 
 def _texts(target: Any) -> dict[str, str]:
-    """What ``Args:`` of a docstring says of each argument."""
+    """Texts of a docstring's ``Args:``, by argument."""
     arguments = (inspect.getdoc(target) or "").partition("Args:\n")[2].partition("\n\n")[0]
-    found = re.findall(r"^    (\w+): (.+(?:\n     .+)*)", arguments, re.MULTILINE)
-    return {name: " ".join(text.replace("``", "").split()) for name, text in found}
+    entries = re.findall(r"^    (\w+): (.+(?:\n     .+)*)", arguments, re.MULTILINE)
+    return {name: " ".join(text.replace("``", "").split()) for name, text in entries}
 
 
 def _option(hint: Any, default: Any) -> tuple[Any, Any] | None:

@@ -13,19 +13,17 @@ from mtrl_imgrad.experiments.rl.agent_config import agent_config, policy_config
 from mtrl_imgrad.experiments.rl.commands import Train
 from mtrl_imgrad.experiments.rl.config import TrainConfig
 
-__all__ = ["train_of_all_agents"]
-
 
 def train_of_all_agents() -> type:
     """As `Train`; to be read, not to be run."""
     which = Annotated[Literal[tuple(AGENTS)], tyro.conf.arg(name="agent")]  # type: ignore[valid-type]
-    agents = _together("Agent", [agent_config(name) for name in AGENTS], {"name": which})
-    policies = _together("Policy", [policy_config(name) for name in AGENTS], {})
+    agents = _union("Agent", [agent_config(name) for name in AGENTS], {"name": which})
+    policies = _union("Policy", [policy_config(name) for name in AGENTS], {})
     config = _with_sections("TrainConfig", TrainConfig, agent=agents, policy=policies)
     return _with_sections("Train", Train, config=config)
 
 
-def _together(name: str, kinds: list[Any], changed: dict[str, Any]) -> type:
+def _union(name: str, kinds: list[Any], changed: dict[str, Any]) -> type:
     """One dataclass with the fields of all; of two by the same name the first."""
     fields: dict[str, tuple[str, Any, Any]] = {}
     for kind in kinds:

@@ -9,8 +9,6 @@ import tyro
 
 from mtrl_imgrad.envs.registry import check_backend, list_backends
 
-__all__ = ["BackendName"]
-
 BackendName = Annotated[
     str,
     pydantic.AfterValidator(check_backend),

@@ -1,4 +1,4 @@
-"""What a run costs: seconds of learning by environment step, kept over breaks in ``clock.csv``."""
+"""Seconds of learning by environment step, in ``clock.csv``, which a resumed run continues."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import safe_mean
 
 from mtrl_imgrad.reporting.atomic_files import write_text
-
-__all__ = ["ClockRow", "RunClock", "read_clock"]
 
 CLOCK = "clock.csv"
 ROW_EVERY = 5.0

@@ -14,8 +14,6 @@ from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.rl.backend_option import BackendName
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
 
-__all__ = ["Evaluate", "Train", "Video"]
-
 if TYPE_CHECKING:
     Preset = str
 else:

@@ -1,4 +1,4 @@
-"""What a run is made from: typed, frozen, on the command line and in YAML alike.
+"""Configuration of a run: typed, frozen, the same on the command line and in YAML.
 
 Each agent has its own options, so that a run cannot set one that its agent lacks: ``agent.name`` (``--agent``) decides
 which `TrainConfig` it is.
@@ -83,7 +83,7 @@ class EvaluationConfig:
 
     __pydantic_config__: ClassVar = STRICT
 
-    eval_every: int = 100_000
+    eval_freq: int = 100_000
     """Environment steps between evaluations; 0 evaluates before and after training only."""
     eval_episodes: int = 10
     """Episodes a task of the evaluations before and while training."""

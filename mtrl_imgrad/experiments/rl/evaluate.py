@@ -20,8 +20,6 @@ from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, make_eval_e
 from mtrl_imgrad.experiments.run_folder import check_run
 from mtrl_imgrad.validation import checked
 
-__all__ = ["evaluate_run", "load_run"]
-
 
 @checked
 def evaluate_run(
@@ -39,7 +37,7 @@ def evaluate_run(
         run: run folder of `mtrl_imgrad.experiments.rl.train.train`.
         episodes: of each task.
         model: ``"model"`` (at the end) or ``"best_model"`` (the best by success while training).
-        seed: of the goals; None takes that of the run's evaluations.
+        seed: of the goals, and of actions that are sampled; None takes that of the run's evaluations.
         backend: None takes that of the run's evaluations.
         deterministic: act by the mean of the policy.
         console: where to print.
@@ -61,7 +59,7 @@ def evaluate_run(
         # Chosen as the best on the run's own evaluation goals, it would look better there than it is.
         seed = config.seed + 2 * EVALUATION_SEED_OFFSET
     with contextlib.closing(make_eval_env(config, seed)) as env:
-        report = evaluate_success(load(), env, episodes, deterministic, progress_bar=True)
+        report = evaluate_success(load(), env, episodes, deterministic, progress_bar=True, seed=env.initial_seed)
         mode = "" if deterministic else "_stochastic"
         name = f"evaluation_{model}_{env.backend}_seed{env.initial_seed}_{episodes}{mode}"
     saved = report.save(run / name)

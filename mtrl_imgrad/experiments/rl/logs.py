@@ -11,8 +11,6 @@ from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoar
 
 from mtrl_imgrad.experiments.rl.csv_table import OrderedCSV
 
-__all__ = ["begin_tensorboard", "flat_options", "record_hparams", "run_logger"]
-
 LAYOUT: dict[str, dict[str, list[Any]]] = {
     "success": {
         "mean": ["Multiline", [r"^eval/success_rate$", r"^rollout/success_rate$"]],
@@ -64,16 +62,16 @@ def record_hparams(logger: Logger, config: Any) -> None:
 
 def flat_options(config: Any) -> dict[str, Any]:
     """The options of a configuration by their dotted names, without the run folder."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            found |= {f"{field.name}.{name}": option for name, option in flat_options(value).items()}
+            options |= {f"{field.name}.{name}": option for name, option in flat_options(value).items()}
         elif field.name != "run_dir":
-            found[field.name] = value
-    return found
+            options[field.name] = value
+    return options
 
 
 def _plain(value: Any) -> bool | float | str:
-    """What TensorBoard's hyperparameters can hold."""
+    """A value as TensorBoard's hyperparameters can hold it."""
     return value if isinstance(value, (bool, int, float)) else str(value)

@@ -11,12 +11,10 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.rl.agent_config import AgentConfig
 from mtrl_imgrad.experiments.rl.config import TrainConfig
 
-__all__ = ["method_of", "parse_sides", "with_method"]
-
 Config = TypeVar("Config", bound=TrainConfig)
 
 NEITHER_SIDE = "linear_scalarization"
-"""What ``combiner`` says where both sides have their own."""
+"""Value of ``combiner`` where both sides have their own."""
 
 
 def parse_sides(text: str) -> list[Method]:

@@ -13,11 +13,9 @@ from mtrl_imgrad.errors import ArgumentError
 if TYPE_CHECKING:
     from mtrl_imgrad.envs.backends.own_tasks import MakeEnv
 
-__all__ = ["find_tasks"]
-
 
 def find_tasks(names: Sequence[str]) -> str | list[str] | dict[str, MakeEnv]:
-    """What `make_vec_env` takes, from the option ``--env``.
+    """Tasks for `make_vec_env` from the option ``--env``.
 
     A name with a colon is a module and what it holds: a mapping from task names to Gymnasium ids or functions that
     build environments, or one such function, which is a task by its own name. Modules are looked for in the working

@@ -23,8 +23,6 @@ from mtrl_imgrad.experiments.rl.methods import method_of
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.atomic_files import write_text
 
-__all__ = ["CHECKPOINTS", "RESULT", "make_result", "write_result"]
-
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints within the run's."""
 RESULT = "result.json"
@@ -128,9 +126,9 @@ def _logs(folder: Path) -> dict[str, list[float]]:
     for path in sorted(folder.glob("progress*.csv"), key=lambda path: path.stat().st_mtime):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                found = {name: float(text) for name, text in row.items() if text and LOGGED.fullmatch(name)}
-                if found and row.get("time/total_timesteps"):
-                    rows[int(float(row["time/total_timesteps"]))] = found
+                numbers = {name: float(text) for name, text in row.items() if text and LOGGED.fullmatch(name)}
+                if numbers and row.get("time/total_timesteps"):
+                    rows[int(float(row["time/total_timesteps"]))] = numbers
     steps = sorted(rows)
     steps = steps[:: math.ceil(len(steps) / LOG_POINTS)] if steps else []
     names = sorted({name for step in steps for name in rows[step]})

@@ -1,4 +1,4 @@
-"""What a run prints at its start and at its end."""
+"""Lines that a run prints at its start and at its end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.experiments.rl.config import TrainConfig
 from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, RESULT
 
-__all__ = ["introduce", "take_leave"]
 
-
-def introduce(
+def print_start(
     console: Console,
     config: TrainConfig,
     folder: Path,
@@ -38,7 +36,7 @@ def introduce(
     )
 
 
-def take_leave(console: Console, folder: Path, agent: Agent) -> None:
+def print_end(console: Console, folder: Path, agent: Agent) -> None:
     """Print what the run left behind, and commands that go on from there."""
     contents = {
         "success_curve.png": "look at these first",

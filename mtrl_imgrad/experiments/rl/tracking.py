@@ -16,8 +16,6 @@ from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
 
 from mtrl_imgrad.errors import MissingDependencyError
 
-__all__ = ["Tracker", "TrackerName", "start_tracker"]
-
 TrackerName = Literal["wandb", "mlflow", "trackio"]
 PROJECT = "mtrl_imgrad"
 

@@ -40,13 +40,11 @@ from mtrl_imgrad.experiments.rl.config import EnvConfig, TrainConfig, load_confi
 from mtrl_imgrad.experiments.rl.logs import begin_tensorboard, flat_options, record_hparams, run_logger
 from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
 from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, RESULT, write_result
-from mtrl_imgrad.experiments.rl.summary import introduce, take_leave
+from mtrl_imgrad.experiments.rl.summary import print_end, print_start
 from mtrl_imgrad.experiments.rl.tracking import start_tracker
 from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.validation import checked
-
-__all__ = ["TrainResult", "make_env", "make_eval_env", "resume", "train"]
 
 LAST_FILES = ("success_curve.png", RESULT)
 """A run that has them is at its end."""
@@ -56,7 +54,7 @@ EVALUATION_SEED_OFFSET = 10_000
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` leaves: the run folder, the agent, and its reports before and after learning."""
+    """Result of `train`: the run folder, the agent, its reports before and after learning."""
 
     folder: Path
     agent: Agent
@@ -178,11 +176,11 @@ def _run(
             kind, options = agent_class(config.agent.name), _action_noise(config, env)
             agent = kind.load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env, **options)
             console.print(escape(f"resumed from {checkpoint}"))
-        stack.enter_context(_failure_says_how_to_go_on(folder, console))
+        stack.enter_context(_resume_command_noted(folder, console))
         tracker = [start_tracker(config.track, folder, flat_options(config))] if config.track else []
         agent.set_logger(run_logger(folder, agent.num_timesteps, tracker))
         stack.callback(agent.logger.close)
-        introduce(console, config, folder, agent, env, eval_env)
+        print_start(console, config, folder, agent, env, eval_env)
         clock = stack.enter_context(contextlib.closing(RunClock(folder)))
         evaluation = _evaluation_callback(config, folder, env, eval_env, clock)
         if checkpoint is None:
@@ -191,7 +189,7 @@ def _run(
         else:
             before = SuccessReport.load(folder / "evaluation_before")
         evaluation.evaluations.append(0, before)
-        evaluation.init_callback(agent)  # learning does so too, but not where eval_every is 0
+        evaluation.init_callback(agent)  # learning does so too, but not where eval_freq is 0
         if checkpoint is None:
             begin_tensorboard(agent.logger)
             record_hparams(agent.logger, config)
@@ -216,12 +214,12 @@ def _conclude(config: TrainConfig, folder: Path, agent: Agent, console: Console)
     _draw(config, folder, history, before, after)
     write_result(folder)
     print_success(after, before, console)
-    take_leave(console, folder, agent)
+    print_end(console, folder, agent)
     return TrainResult(folder, agent, before, after)
 
 
 @contextlib.contextmanager
-def _failure_says_how_to_go_on(folder: Path, console: Console) -> Iterator[None]:
+def _resume_command_noted(folder: Path, console: Console) -> Iterator[None]:
     """Name the command that resumes the run, in a note on the error, or on the console for Ctrl-C."""
     try:
         yield
@@ -300,7 +298,7 @@ def _learn(
     progress_bar: bool,
 ) -> None:
     callbacks: list[BaseCallback] = [GradientDiagnosticsCallback(), clock]
-    if config.evaluation.eval_every:
+    if config.evaluation.eval_freq:
         callbacks.append(evaluation)
     limit = _StopAfter(config.max_minutes) if config.max_minutes is not None else None
     if limit is not None:
@@ -330,7 +328,7 @@ def _name(config: TrainConfig) -> str:
 
 
 def _ran_with(agent: Agent, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> dict[str, Any]:
-    """What "auto" became, and the versions: a record for whoever repeats the run elsewhere."""
+    """Record of a run: the values that "auto" took, and the versions."""
     return {
         "backend": env.backend,
         "eval_backend": eval_env.backend,
@@ -347,7 +345,7 @@ def _evaluation_callback(
         clock,
         eval_env,
         n_eval_episodes=config.evaluation.eval_episodes,
-        eval_freq=max(1, config.evaluation.eval_every // env.num_envs),
+        eval_freq=max(1, config.evaluation.eval_freq // env.num_envs),
         log_path=folder,
         best_model_save_path=folder,
         verbose=0,

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from mtrl_imgrad.agents.registry import Agent
 from mtrl_imgrad.envs.registry import find_backends, resolve_tasks
-from mtrl_imgrad.envs.success_info import success_of
+from mtrl_imgrad.envs.success import success_of
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.rl.evaluate import load_run
@@ -25,8 +25,6 @@ from mtrl_imgrad.experiments.rl.views import View, prepare_rendering, view_of
 from mtrl_imgrad.reporting.films import Frame, caption, check_film_path, save_film, tile
 from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.validation import Count, Positive, checked
-
-__all__ = ["film", "film_run"]
 
 ALL = "all"
 AFTERWARDS = 10
@@ -78,9 +76,9 @@ def film_run(
     if size % 2:
         raise ArgumentError(f"size must be even, as video encoders want, got {size}")
     config, load = load_run(run, model)
-    found = find_tasks(config.env.env)
-    own = isinstance(found, dict)
-    tasks = list(found) if isinstance(found, dict) else resolve_tasks(found)
+    given = find_tasks(config.env.env)
+    own = isinstance(given, dict)
+    tasks = list(given) if isinstance(given, dict) else resolve_tasks(given)
     if task not in (ALL, *tasks):
         raise UnknownNameError("task of this run", task, [ALL, *tasks])
     # The reference, which has pictures where another simulator trains without.
@@ -140,7 +138,7 @@ def film(
 
 def _draw(scenes: dict[int, _Scene], view: View, observations: npt.NDArray[np.float32], step: int) -> Frame:
     running = [row for row, scene in scenes.items() if not scene.ended or scene.frame is None]
-    for row, picture in zip(running, view.look(observations, running), strict=True):
+    for row, picture in zip(running, view.render(observations, running), strict=True):
         scenes[row].frame = picture
         scenes[row].step = step
     return tile([_captioned(scene) for scene in scenes.values()])

@@ -14,16 +14,14 @@ from mtrl_imgrad.errors import ArgumentError, MissingDependencyError, UnknownNam
 from mtrl_imgrad.reporting.films import Frame
 from mtrl_imgrad.scenes.rendering import choose_colour
 
-__all__ = ["View", "prepare_rendering", "view_of"]
-
 UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
 """Cameras that Meta-World has mounted upside down; their pictures are turned by half a turn."""
 
 
 class View(Protocol):
-    """What makes pictures of rows of an environment."""
+    """A renderer of an environment's rows."""
 
-    def look(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
+    def render(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
         """A picture ``[size, size, 3]`` of each of the rows."""
 
     def close(self) -> None:
@@ -75,7 +73,7 @@ class _MuJoCo:
         self._camera, self._size = camera, size
         self._renderers: dict[int, Any] = {}
 
-    def look(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
+    def render(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
         return [self._picture(row) for row in rows]
 
     def _picture(self, row: int) -> Frame:
@@ -103,7 +101,7 @@ class _Toy:
     def __init__(self, size: int) -> None:
         self._size = size
 
-    def look(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
+    def render(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
         return [self._picture(*observations[row, :4].tolist()) for row in rows]
 
     def _picture(self, x: float, y: float, goal_x: float, goal_y: float) -> Frame:
@@ -119,12 +117,12 @@ class _Toy:
 
 
 class _Own:
-    """What environments draw of themselves."""
+    """Pictures that environments render themselves."""
 
     def __init__(self, env: MultiTaskVecEnv, size: int) -> None:
         self._env, self._size = env, size
 
-    def look(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
+    def render(self, observations: npt.NDArray[Any], rows: Sequence[int]) -> list[Frame]:
         images = self._env.get_images()
         return [np.asarray(Image.fromarray(np.asarray(images[row])).resize((self._size,) * 2)) for row in rows]
 

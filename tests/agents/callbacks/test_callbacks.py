@@ -173,6 +173,20 @@ class TestEvaluation:
         assert torch.equal(parameters(callback), parameters(None))
         assert len(callback.evaluations) == 2
 
+    def test_sampled_actions_follow_from_the_agents_seed_and_differ_between_evaluations(self):
+        def seeds_of_actions(seed):
+            model, _ = make_sac(seed=seed, policy_kwargs={"net_arch": [8]})
+            env, seeds = eval_env(), []
+            reset = env.reset  # an evaluation begins with it
+            env.reset = lambda: (seeds.append(torch.initial_seed()), reset())[1]
+            model.learn(160, MTEvalCallback(env, n_eval_episodes=1, eval_freq=15, deterministic=False, verbose=0))
+            return seeds
+
+        seeds = seeds_of_actions(1)
+        assert len(set(seeds)) == 2
+        assert seeds_of_actions(1) == seeds
+        assert not set(seeds_of_actions(2)) & set(seeds)
+
     def test_normalisation_is_copied_to_the_evaluation(self):
         model, _ = make_sac(VecNormalize(make_vec_env("toy-reach", seed=0), norm_reward=False))
         env = VecNormalize(eval_env(), training=False, norm_reward=False)

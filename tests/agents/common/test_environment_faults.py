@@ -339,7 +339,7 @@ def test_nothing_is_saved_where_nothing_was_learned(tmp_path: Path) -> None:
 
 
 RUN = (
-    "--env toy-reach --total-timesteps 800 --net-arch 8 --batch-size 12 --eval-every 400 --eval-episodes 1 "
+    "--env toy-reach --total-timesteps 800 --net-arch 8 --batch-size 12 --eval-freq 400 --eval-episodes 1 "
     "--final-episodes 1 --checkpoint-every 200 --no-progress-bar"
 ).split()
 GOOD_STEPS = 189

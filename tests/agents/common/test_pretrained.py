@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 
 SMALL = (
     "--agent mtppo --env toy-reach --total-timesteps 64 --n-steps 8 --batch-size 16 --n-epochs 1 --net-arch 4 "
-    "--eval-every 0 --eval-episodes 1 --final-episodes 1 --checkpoint-every 0 --no-progress-bar"
+    "--eval-freq 0 --eval-episodes 1 --final-episodes 1 --checkpoint-every 0 --no-progress-bar"
 ).split()
 
 

@@ -15,7 +15,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from mtrl_imgrad import MTPPO, MTSAC, MTTD3, make_vec_env
 from mtrl_imgrad.agents.common import unsupported
-from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, TaskMismatchError, UnsupportedError
+from mtrl_imgrad.agents.common.arguments import check_arguments
+from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, NonFiniteError, TaskMismatchError, UnsupportedError
 from tests.support.paths import DOCS
 
 SMALL = {"net_arch": [8]}
@@ -54,12 +55,11 @@ def test_their_arguments_come_first_in_their_order(agent, theirs):
         assert list(inspect.signature(getattr(agent, call)).parameters) == expected
 
 
-@pytest.mark.parametrize(("agent", "table"), [(MTSAC, "SAC_ARGUMENTS"), (MTPPO, "PPO_ARGUMENTS")])
-def test_what_asks_for_nothing_is_accepted(agent, table):
-    for name, refusal in getattr(unsupported, table).items():
+@AGENTS
+def test_what_asks_for_nothing_is_accepted(agent):
+    for name, refusal in agent.refusals.items():
         for value in refusal.neutral:
-            agent._check_arguments(object.__new__(agent), _arguments(agent, **{name: value}), {}, {})
-            unsupported.refuse("", {name: value}, getattr(unsupported, table))
+            check_arguments(agent, _arguments(agent, **{name: value}))
     kwargs = {name: refusal.neutral[0] for name, refusal in unsupported.POLICY_KWARGS.items()}
     if agent is MTPPO:
         kwargs["log_std_init"] = 0.0
@@ -254,6 +254,12 @@ def test_wrong_arguments_of_calls_are_errors_of_this_library(agent, tmp_path):
     model.save(tmp_path / "agent")
     for wrong in (np.zeros(4), None, "text", {"a": np.zeros(3)}, (np.zeros(3), {})):
         with pytest.raises(ArgumentError, match="observation must be"):
+            model.predict(wrong)
+    for wrong, place in (
+        (np.array([0.0, np.nan, 0.0]), r"nan at index \(1,\)"),
+        (np.full((2, 3), np.inf), "inf at index"),
+    ):
+        with pytest.raises(NonFiniteError, match=f"observation must be finite, got {place}"):
             model.predict(wrong)
     for name, call in {
         "log_interval": lambda: model.learn(8, log_interval=0),

@@ -347,7 +347,7 @@ def test_a_ppo_critics_gradient_is_that_of_a_plain_module_that_drops_the_same_un
     twin = torch.Generator()
     twin.set_state(agent.mask_generator.get_state())
     masks = DropoutLayers(agent.critic).draw(rollout.observations, twin)
-    targets = rollout.returns if popart is None else agent.critic.popart.normalise(rollout.returns)
+    targets = rollout.returns if popart is None else agent.critic.popart.normalize(rollout.returns)
     losses = []
     for k, observations in enumerate(rollout.observations):
         with _dropping(agent.critic, masks, k, RATE):

@@ -90,8 +90,8 @@ def test_a_seed_determines_the_run():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"noise_beta": -0.1}, r"noise_beta must be a number in \[0, 2\] or a schedule, got -0.1"),
-    ({"noise_beta": float("nan")}, "noise_beta must be a number"),
+    ({"noise_beta": -0.1}, r"noise_beta must be a finite number in \[0, 2\] or a function, got -0.1"),
+    ({"noise_beta": float("nan")}, "noise_beta must be a finite number"),
     ({"noise_beta": LinearSchedule(1, 0, 1), "n_steps": 1, "normalize_advantage": False}, "n_steps must be at least 2"),
     ({"noise_beta": 1.0, "n_steps": 1, "normalize_advantage": False}, "n_steps must be at least 2 for noise_beta=1.0"),
 ])  # fmt: skip

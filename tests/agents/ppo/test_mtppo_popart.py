@@ -72,10 +72,10 @@ def test_statistics_are_the_written_out_averages():
         mean = first / total
         np.testing.assert_allclose(popart.mean.numpy(), mean, rtol=1e-10)
         np.testing.assert_allclose(popart.std.numpy(), np.sqrt(second / total - mean**2), rtol=1e-8)
-    normal = popart.normalise(targets)
+    normal = popart.normalize(targets)
     np.testing.assert_allclose(normal.numpy(), (targets.numpy() - mean[:, None]) / popart.std.numpy()[:, None])
     task = torch.eye(K)[[2, 0]]
-    restored = popart.denormalise(normal[[2, 0], 0], task)
+    restored = popart.denormalize(normal[[2, 0], 0], task)
     torch.testing.assert_close(restored, targets[[2, 0], 0], rtol=1e-9, atol=1e-9)
 
 

@@ -19,7 +19,7 @@ from mtrl_imgrad.experiments.rl.config import load_config
 
 SMALL = (
     "compare --env toy-reach --total-timesteps 1600 --learning-starts 200 --net-arch 8 --batch-size 16 "
-    "--eval-every 800 --eval-episodes 2 --final-episodes 3 --checkpoint-every 400"
+    "--eval-freq 800 --eval-episodes 2 --final-episodes 3 --checkpoint-every 400"
 ).split()
 METHODS = ["--methods", "ls", "pcgrad+fairgrad:alpha=2.0"]
 

@@ -110,7 +110,7 @@ def test_a_tracker_gets_what_tensorboard_gets(tmp_path, monkeypatch, name, begin
 def test_a_run_is_tracked_by_an_option(tmp_path, monkeypatch):
     stub = Stub("trackio")
     monkeypatch.setitem(__import__("sys").modules, "trackio", stub)
-    options = "--env toy-reach --total-timesteps 40 --learning-starts 20 --net-arch 4 --batch-size 8 --eval-every 0"
+    options = "--env toy-reach --total-timesteps 40 --learning-starts 20 --net-arch 4 --batch-size 8 --eval-freq 0"
     more = "--eval-episodes 1 --final-episodes 1 --checkpoint-every 0 --no-progress-bar --track trackio"
     assert main(["train", *options.split(), *more.split(), "--run-dir", str(tmp_path / "run")]) == 0
     logged = [call for call in stub.calls if call[0] == "log"]

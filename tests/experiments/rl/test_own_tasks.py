@@ -36,7 +36,7 @@ number = 3
 """
 
 SMALL = (
-    "--total-timesteps 200 --learning-starts 100 --net-arch 8 --batch-size 16 --eval-every 0 --eval-episodes 1 "
+    "--total-timesteps 200 --learning-starts 100 --net-arch 8 --batch-size 16 --eval-freq 0 --eval-episodes 1 "
     "--final-episodes 1 --encoder one_hot --horizon 5 --no-progress-bar --no-trace"
 ).split()
 

@@ -19,7 +19,7 @@ from mtrl_imgrad.experiments.rl import train as train_module
 pytestmark = pytest.mark.faults
 
 SMALL = (
-    "--env toy-reach --total-timesteps 1200 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-every 400 "
+    "--env toy-reach --total-timesteps 1200 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-freq 400 "
     "--eval-episodes 2 --final-episodes 3 --combiner famo --actor-combiner gradvac --checkpoint-every 200 "
     "--no-progress-bar"
 ).split()

@@ -19,7 +19,7 @@ pytestmark = [  # imageio leaves the pipes of a film that was read to the garbag
 ]
 
 TRAIN = (
-    "--total-timesteps 40 --learning-starts 20 --net-arch 4 --batch-size 8 --eval-every 0 --eval-episodes 1 "
+    "--total-timesteps 40 --learning-starts 20 --net-arch 4 --batch-size 8 --eval-freq 0 --eval-episodes 1 "
     "--final-episodes 1 --checkpoint-every 0 --no-progress-bar"
 ).split()
 
@@ -85,7 +85,7 @@ def test_a_success_is_seen_and_ends_a_film_where_asked():
 def test_the_film_shows_the_first_episode_of_the_evaluation():
     env, again = (make_vec_env("toy-reach", seed=3) for _ in range(2))
     frames, _ = film(Best(env), env, views.view_of(env, None, 60), [0], every=1, until_success=False)
-    first = views.view_of(again, None, 60).look(again.reset(), [0])[0]
+    first = views.view_of(again, None, 60).render(again.reset(), [0])[0]
     np.testing.assert_array_equal(frames[0], caption(first, "toy-reach/right", "0"))
 
 

@@ -1,4 +1,4 @@
-"""What an environment's info says about success, under one of the two names that are in use."""
+"""Success in an environment's info, under one of two names."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
-__all__ = ["SUCCESS_KEYS", "success_of"]
 
 SUCCESS_KEYS = ("success", "is_success")
 """Gymnasium-Robotics and SB3 use the second, Meta-World the first."""
@@ -22,7 +20,7 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
     Raises:
         TypeError: if the entry is neither a bool nor a number, for instance None, text or an array.
     """
-    found: bool | None = None
+    success: bool | None = None
     for key in SUCCESS_KEYS:
         if key in info:
             value = info[key]
@@ -31,5 +29,5 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
             if not isinstance(value, _NUMBERS):
                 kind = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
                 raise TypeError(f"info[{key!r}] must be True, False or a number, got {kind}")
-            found = bool(found or value > 0)
-    return found
+            success = bool(success or value > 0)
+    return success

@@ -21,10 +21,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from mtrl_imgrad.errors import ArgumentError
 
-__all__ = ["RowAccess"]
 
-
-class RowAccess(VecEnv):
+class EnvAttributes(VecEnv):
     """The part of ``VecEnv`` that reaches into single environments; back-ends with such fill in the hooks."""
 
     backend: str = "abstract"
