@@ -120,7 +120,7 @@ def test_a_data_set() -> None:
 
 def test_a_task_set() -> None:
     names = follow("A task set")
-    assert names["env"].task_names == ("moon", "mars", "earth")
+    assert names["env"].task_names == ["moon", "mars", "earth"]
     assert names["agent"]._n_updates > 0
     assert names["report"].returns.shape == (3, 1)
 
@@ -132,4 +132,4 @@ def test_a_loss_and_a_network() -> None:
     assert set(last.results["val"]["dots"]) == {"mae"}
     shared, own = split_parameters(names["trainer"].model, "cagrad")
     assert len(shared) == 2  # weight and bias of the convolution
-    assert [len(parameters) for parameters in own] == [2, 2]
+    assert [len(parameters) for parameters in own.values()] == [2, 2]

@@ -57,7 +57,7 @@ def one_step(combiner: Combiner, case: Case) -> tuple[str, str]:
     arrows += [Arrow("mean", gradients.mean(0).tolist(), "mean"), Arrow("d", found.gradient.tolist(), "update")]
     change = [round(value, 3) + 0.0 for value in (gradients @ found.gradient).tolist()]
     words = "; ".join(
-        f"task {number} {'falls' if value > 0 else 'rises' if value < 0 else 'stays'}"
+        f"loss {number} {'falls' if value > 0 else 'rises' if value < 0 else 'stays'}"
         for number, value in enumerate(change, 1)
     )
     weights = "" if found.weights is None else "weights " + ", ".join(f"{w:.2f}" for w in found.weights.tolist()) + "; "
