@@ -14,6 +14,7 @@ from benchmarks import (
     dropout,
     encoders,
     gradients,
+    networks,
     overlap,
     simulators,
     solvers,
@@ -33,6 +34,7 @@ PARTS = {
     "overlap": overlap.run,
     "simulators": simulators.run,
     "supervised": supervised.run,
+    "networks": networks.run,
 }
 
 

@@ -19,17 +19,22 @@ PUBLISHED = {
 }
 """Time of an epoch over LS's, on a GPU with the full networks: figure of the LDC-MTL repository (NYUv2, CelebA)."""
 
+DENSE = (
+    TaskSpec("segmentation", "segmentation", 13),
+    TaskSpec("depth", "depth", 1),
+    TaskSpec("normal", "normal", 3),
+)
+"""NYUv2's tasks."""
+
 METHODS = ("pcgrad", "cagrad", "imtl_g", "mgda", "nash_mtl", "fairgrad", "imgrad")
 
 
 def run() -> str:
     """Small networks on the CPU: MTAN with three dense tasks, and the nine-layer network with forty attributes."""
-    kinds = {"segmentation": 13, "depth": 1, "normal": 3}
-    dense = tuple(TaskSpec(kind, kind, channels) for kind, channels in kinds.items())  # type: ignore[arg-type]
     attributes = tuple(TaskSpec(f"attribute {k}", "attribute", 1) for k in range(40))
     return "\n".join(
         [
-            _case("MTAN", "segnet_mtan", dense, (2, 64, 64), "K = 3, SegNet with MTAN, width 1/8, 2 x 64 x 64"),
+            _case("MTAN", "segnet_mtan", DENSE, (2, 64, 64), "K = 3, SegNet with MTAN, width 1/8, 2 x 64 x 64"),
             _case("CelebA", "attribute_net", attributes, (32, 32, 32), "K = 40, nine layers, width 1/8, 32 x 32 x 32"),
         ]
     )
@@ -38,13 +43,13 @@ def run() -> str:
 def _case(published: str, network: str, tasks: Sequence[TaskSpec], shape: tuple[int, int, int], title: str) -> str:
     torch.manual_seed(0)
     model = make_model(network, tasks, width=1 / 8)
-    images, targets = torch.rand(shape[0], 3, *shape[1:]), _targets(tasks, shape)
-    candidates: dict[str, Callable[[], object]] = {"LS": _step(model, images, targets, "linear_scalarization")}
+    images, targets = torch.rand(shape[0], 3, *shape[1:]), random_targets(tasks, shape)
+    candidates: dict[str, Callable[[], object]] = {"LS": step_of(model, images, targets, "linear_scalarization")}
     for method in METHODS:
-        candidates[method] = _step(model, images, targets, method)
-    candidates["imgrad, update_every=4"] = _step(model, images, targets, "imgrad", update_every=4)
+        candidates[method] = step_of(model, images, targets, method)
+    candidates["imgrad, update_every=4"] = step_of(model, images, targets, "imgrad", update_every=4)
     if isinstance(model, FeatureModel):
-        candidates["imgrad, at the features"] = _step(model, images, targets, "imgrad", at_features=True)
+        candidates["imgrad, at the features"] = step_of(model, images, targets, "imgrad", at_features=True)
     candidates["cagrad, naive loop"] = _naive(model, images, targets)
     timings = in_turn(candidates, calls=4, rounds=3, warm_up=1)
     rows = [
@@ -63,7 +68,7 @@ def _losses(model: TaskModel, predictions: dict[str, Tensor], targets: dict[str,
     return [make_loss(task)(predictions[task.name], targets[task.name]) for task in model.tasks]
 
 
-def _step(
+def step_of(
     model: TaskModel,
     images: Tensor,
     targets: dict[str, Tensor],
@@ -117,7 +122,7 @@ def _naive(model: TaskModel, images: Tensor, targets: dict[str, Tensor]) -> Call
     return step
 
 
-def _targets(tasks: Sequence[TaskSpec], shape: tuple[int, int, int]) -> dict[str, Tensor]:
+def random_targets(tasks: Sequence[TaskSpec], shape: tuple[int, int, int]) -> dict[str, Tensor]:
     count, height, width = shape
     kinds: dict[str, Callable[[TaskSpec], Tensor]] = {
         "segmentation": lambda task: torch.randint(-1, task.channels, (count, height, width)),
