@@ -6,10 +6,7 @@ from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.agents.ppo.agent import MTPPO
 from mtrl_imgrad.agents.sac.agent import MTSAC
 from mtrl_imgrad.agents.td3.agent import MTTD3
-from mtrl_imgrad.errors import UnknownNameError
-from mtrl_imgrad.validation import checked
-
-__all__ = ["AGENTS", "Agent", "agent_class"]
+from mtrl_imgrad.validation import checked, look_up
 
 Agent = MultiTaskAlgorithm
 """An agent: an algorithm of SB3's with tasks, combiners and checkpoints."""
@@ -25,6 +22,4 @@ def agent_class(name: str) -> type[Agent]:
     Raises:
         UnknownNameError: if there is none.
     """
-    if name not in AGENTS:
-        raise UnknownNameError("agent", name, AGENTS)
-    return AGENTS[name]
+    return look_up("agent", name, AGENTS)

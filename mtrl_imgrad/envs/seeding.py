@@ -11,8 +11,6 @@ import numpy as np
 
 from mtrl_imgrad.seeding import Stream, numpy_generator, stream_seed
 
-__all__ = ["RowStreams", "goal_generator", "row_generator", "row_seed"]
-
 
 def goal_generator(seed: int, task: int) -> np.random.Generator:
     """Generator that draws the list of goals of task number ``task``."""

@@ -29,8 +29,6 @@ from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.seeding import fresh_seed
 from mtrl_imgrad.validation import Count, Seed, checked
 
-__all__ = ["check_evaluation_env", "evaluate_success"]
-
 
 class Predictor(Protocol):
     """What can be evaluated: SB3's algorithms and policies, and whatever predicts like them."""

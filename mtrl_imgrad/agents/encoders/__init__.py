@@ -20,8 +20,8 @@ from mtrl_imgrad.agents.encoders.one_hot import OneHotEncoder
 from mtrl_imgrad.agents.encoders.paco import PaCoEncoder
 from mtrl_imgrad.agents.encoders.residual import ResidualEncoder
 from mtrl_imgrad.agents.encoders.soft_modularization import SoftModularizationEncoder
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.validation import checked, look_up
 
 __all__ = [
     "ENCODERS",
@@ -71,9 +71,7 @@ def make_encoder(encoder: str | type[Encoder], spec: NetworkSpec, **kwargs: Any)
             cannot take; if there is a rate of dropout and nothing to drop.
     """
     if isinstance(encoder, str):
-        if encoder not in ENCODERS:
-            raise UnknownNameError("encoder", encoder, ENCODERS)
-        encoder = ENCODERS[encoder]
+        encoder = look_up("encoder", encoder, ENCODERS)
     elif not (isinstance(encoder, type) and issubclass(encoder, Encoder)):
         raise ArgumentError(f"encoder must be a name or an Encoder class, got {encoder!r}")
     accepted = [name for name in inspect.signature(encoder).parameters if name != "spec"]

@@ -12,8 +12,6 @@ from mtrl_imgrad.agents.encoders.base import NetworkSpec
 from mtrl_imgrad.agents.encoders.dropout import Dropout
 from mtrl_imgrad.gradients import TaskModule
 
-__all__ = ["TaskEmbedding", "TaskLinear", "mlp", "row_of_task", "rows_of_table"]
-
 
 def mlp(in_features: int, spec: NetworkSpec, out_features: int | None = None) -> nn.Sequential:
     """The hidden layers of a specification, layer for layer what SB3's ``create_mlp`` builds.

@@ -22,8 +22,6 @@ from mtrl_imgrad.gradients import Heads, Precision
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite
 from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, PositiveOrInf, Probability, Seed, checked
 
-__all__ = ["MTTD3"]
-
 
 @checked
 class MTTD3(TaskReplayAlgorithm):

@@ -19,8 +19,6 @@ from mtrl_imgrad.agents.td3.policy import MTTD3Policy
 from mtrl_imgrad.combiners import Combination
 from mtrl_imgrad.gradients import ParameterIndex, Parameters, over_tasks
 
-__all__ = ["TD3Noise", "TD3Report", "TD3Settings", "TD3Update"]
-
 
 @dataclass(frozen=True)
 class TD3Settings(UpdateSettings):

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mtrl_imgrad.experiments.rl.config import load_config
 from mtrl_imgrad.experiments.rl.methods import method_of
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.atomic_files import write_text
+from mtrl_imgrad.reporting.json_numbers import null_for_nan
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints within the run's."""
@@ -74,7 +75,7 @@ def make_result(folder: Path) -> dict[str, Any]:
         "curve": _curve(history, clock),
         "logs": _logs(folder),
     }
-    return _without_nan(result)
+    return null_for_nan(result)
 
 
 def _evaluation(timesteps: int, report: SuccessReport) -> dict[str, Any]:
@@ -139,11 +140,3 @@ def _logs(folder: Path) -> dict[str, list[float]]:
 def _short(number: float) -> float:
     """Five digits: enough for a figure."""
     return float(f"{number:.5g}")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,8 +16,6 @@ from mtrl_imgrad.supervised.datasets.augmentation import apply_view, draw_view
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["AugmentedDataset"]
-
 
 class AugmentedDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """Item i is ``(image [3, H, W], {task name: target})``, targets as `TaskSpec` describes them.

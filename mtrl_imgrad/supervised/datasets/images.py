@@ -12,8 +12,6 @@ from torch import Tensor
 
 from mtrl_imgrad.errors import DatasetError
 
-__all__ = ["read_image", "read_pixels"]
-
 
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     """A picture ``[3, H, W]`` from 0 to 1, resized bilinearly without keeping its aspect ratio.

@@ -43,8 +43,6 @@ from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import Count, Seed, checked
 
-__all__ = ["PASCAL_CLASSES", "PascalContext"]
-
 PASCAL_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
     "pottedplant sheep sofa train tvmonitor"

@@ -14,8 +14,6 @@ from mtrl_imgrad.extras import require
 from mtrl_imgrad.supervised.datasets.layers import label_layer
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 
-__all__ = ["PartGroups", "read_human_parts", "read_labels", "read_normals", "read_saliency"]
-
 Array = npt.NDArray[Any]
 
 PartGroups = Literal[1, 4, 6]

@@ -24,8 +24,6 @@ from mtrl_imgrad.supervised.models.vit import ViTTrunk
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["BACKBONES", "Backbone"]
-
 _RESNET_CHANNELS = (64, 128, 256, 512)
 _HEAD_CHANNELS = 256
 

@@ -15,8 +15,6 @@ from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked
 
-__all__ = ["FeatureModel", "TaskModel"]
-
 
 @checked
 class TaskModel(nn.Module, ABC):

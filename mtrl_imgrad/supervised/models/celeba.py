@@ -12,8 +12,6 @@ from mtrl_imgrad.supervised.models.layers import VectorHead, scaled
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["AttributeNet"]
-
 _GROUPS = ((64,), (128, 128), (256, 256), (512, 512))
 """Feature maps of the convolutions between two poolings."""
 _DENSE = (512, 512)

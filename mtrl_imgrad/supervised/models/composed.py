@@ -14,8 +14,6 @@ from mtrl_imgrad.supervised.models.trunk import Trunk
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["ComposedModel"]
-
 
 class ComposedModel(TaskModel):
     """A head a task, of what an architecture lets the task see of the backbone's trunks.

@@ -14,8 +14,6 @@ from mtrl_imgrad.supervised.models.trunk import Trunk
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["CrossStitch"]
-
 _OWN = 0.9
 """Weight of a network's own maps at the start; the others share the rest (the paper's figure 5)."""
 

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["DeepLabHead"]
-
 _RATES = (12, 24, 36)
 
 

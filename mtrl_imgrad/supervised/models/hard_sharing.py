@@ -11,8 +11,6 @@ from mtrl_imgrad.supervised.models.base import FeatureModel
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["HardSharing"]
-
 
 class HardSharing(FeatureModel):
     """One trunk, a head a task; with one task its single-task baseline.

@@ -13,20 +13,6 @@ from mtrl_imgrad.supervised.models.trunk import Trunk
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = [
-    "SEGNET_CHANNELS",
-    "DenseHead",
-    "SegNetMaps",
-    "SegNetTrunk",
-    "VectorHead",
-    "check_image_size",
-    "conv_block",
-    "initialise_xavier",
-    "pool",
-    "scaled",
-    "unpool",
-]
-
 SEGNET_CHANNELS = (64, 128, 256, 512, 512)
 """Feature maps of the five stages at width 1 (MTAN, section 4.1.1)."""
 _CONVOLUTIONS = (2, 2, 3, 3, 3)
@@ -103,6 +89,7 @@ class SegNetStage(nn.Module):
         self.rest = nn.Sequential(*(conv_block(out_channels, out_channels) for _ in range(convolutions - 1)))
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``[B, out_channels, H, W]`` after the first convolution, and after the last."""
         first = self.first(maps)
         return first, self.rest(first)
 

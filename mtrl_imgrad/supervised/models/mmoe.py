@@ -13,8 +13,6 @@ from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import Count, checked
 
-__all__ = ["MMoE"]
-
 
 @checked
 class MMoE(ComposedModel):

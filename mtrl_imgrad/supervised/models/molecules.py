@@ -13,8 +13,6 @@ from mtrl_imgrad.supervised.models.layers import VectorHead, scaled
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["MoleculeNet"]
-
 _CHANNELS = 64
 _ROUNDS = 3
 _CENTRES, _FARTHEST = 25, 10.0

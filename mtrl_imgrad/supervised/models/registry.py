@@ -24,8 +24,6 @@ from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import checked
 
-__all__ = ["list_models", "make_model"]
-
 Maker = Callable[..., TaskModel]
 
 _ARCHITECTURES = {made.architecture: made for made in (ResNetMTAN, CrossStitch, MMoE, CGC, PLE)}

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.models.trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk
 
-__all__ = ["ResNetTrunk", "ResidualBlock"]
-
 _BASIC, _BOTTLENECK = 1, 4
 DILATED_STRIDE = 8
 _DEPTHS = {18: ((2, 2, 2, 2), _BASIC), 50: ((3, 4, 6, 3), _BOTTLENECK)}

@@ -17,8 +17,6 @@ from mtrl_imgrad.supervised.models.segnet_mtan import attention_mask
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["ResNetMTAN"]
-
 
 class ResNetMTAN(ComposedModel):
     """MTAN on ResNet: every task masks the maps of the four stages (Liu, Johns, Davison, CVPR 2019, 1803.10704).

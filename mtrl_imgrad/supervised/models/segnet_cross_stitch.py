@@ -19,8 +19,6 @@ from mtrl_imgrad.supervised.models.layers import (
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["SegNetCrossStitch"]
-
 
 class SegNetCrossStitch(TaskModel):
     """Cross-stitch networks on SegNet (Misra, Shrivastava, Gupta, Hebert, CVPR 2016, arXiv 1604.03539).

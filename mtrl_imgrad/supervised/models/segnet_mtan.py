@@ -21,8 +21,6 @@ from mtrl_imgrad.supervised.models.layers import (
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["SegNetMTAN", "attention_mask"]
-
 
 class SegNetMTAN(TaskModel):
     """MTAN on SegNet: every task masks the trunk's maps at ten places (Liu, Johns, Davison, CVPR 2019, 1803.10704).

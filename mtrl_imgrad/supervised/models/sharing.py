@@ -11,8 +11,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.models.base import TaskModel
 from mtrl_imgrad.validation import checked
 
-__all__ = ["ParameterSplit", "SharingRule", "split_parameters"]
-
 SharingRule = Literal["cagrad", "nash"] | Callable[[str], bool]
 """A published rule, or a predicate on a parameter's name: whether it is shared."""
 

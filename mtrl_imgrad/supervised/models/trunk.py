@@ -8,8 +8,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Trunk"]
-
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels from 0 to 1: what published weights expect."""
 

@@ -9,8 +9,6 @@ from mtrl_imgrad.supervised.models.layers import conv_block
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-__all__ = ["UpsamplingHead"]
-
 _STEP = 4
 
 

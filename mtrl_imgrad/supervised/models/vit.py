@@ -14,8 +14,6 @@ from mtrl_imgrad.supervised.models.layers import scaled
 from mtrl_imgrad.supervised.models.trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk
 from mtrl_imgrad.supervised.models.vit_names import timm_names
 
-__all__ = ["ViTTrunk"]
-
 PATCH = 16
 _GRID = 14
 """Patches a side that the position embeddings are made for: images of 224 x 224."""

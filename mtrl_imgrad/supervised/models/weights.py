@@ -14,8 +14,6 @@ from mtrl_imgrad.supervised.models.base import TaskModel
 from mtrl_imgrad.supervised.models.trunk import Trunk
 from mtrl_imgrad.validation import checked
 
-__all__ = ["load_backbone"]
-
 
 @checked
 def load_backbone(model: TaskModel, path: str | os.PathLike[str]) -> None:
