@@ -40,13 +40,13 @@ class Finding:
     Attributes:
         subject: what was looked at.
         works: True, False, or None where it is optional and absent.
-        found: what was found.
+        result: what was found.
         advice: what to do, if anything.
     """
 
     subject: str
     works: bool | None
-    found: str
+    result: str
     advice: str = ""
 
 
@@ -70,12 +70,12 @@ def print_diagnosis(console: Console | None = None) -> None:
     if console.width < NARROW:
         for finding in diagnose():
             mark = {True: "ok", False: "no", None: "--"}[finding.works]
-            print_item(console, f"{mark}  {finding.subject}", finding.found, finding.advice)
+            print_item(console, f"{mark}  {finding.subject}", finding.result, finding.advice)
         return
     table = Table("", "what", "found", "what to do", box=None, pad_edge=False)
     for finding in diagnose():
         mark = {True: "[green]ok[/]", False: "[red]no[/]", None: "[yellow]--[/]"}[finding.works]
-        table.add_row(mark, *(escape(text) for text in (finding.subject, finding.found, finding.advice)))
+        table.add_row(mark, *(escape(text) for text in (finding.subject, finding.result, finding.advice)))
     console.print(table)
 
 
@@ -107,9 +107,9 @@ def _simulators() -> list[Finding]:
     findings = [_steps(backend) for backend in backends]
     working = [backend.name for backend, finding in zip(backends, findings, strict=True) if finding.works]
     auto = [backend.name for backend in find_backends(list_tasks("MT10")) if backend.name in working]
-    found = f"trains MT10 on {auto[-1]}" if auto else "no simulator steps MT10"
+    text = f"trains MT10 on {auto[-1]}" if auto else "no simulator steps MT10"
     works = bool(auto) or (None if all(finding.works is None for finding in findings) else False)
-    return [*findings, Finding("backend='auto'", works, found)]
+    return [*findings, Finding("backend='auto'", works, text)]
 
 
 def _steps(backend: Backend) -> Finding:

@@ -139,7 +139,7 @@ class PascalContext(AugmentedDataset):
     def layers(self, index: int) -> dict[str, Tensor]:
         """See `AugmentedDataset.layers`."""
         pixels = read_pixels(self._images[index])
-        found = {"image": self._fitted(pixels, 0.0, smooth=True)}
+        arrays = {"image": self._fitted(pixels, 0.0, smooth=True)}
         for task in self.tasks:
             path = self._targets[task.name][index]
             target = self._readers[task.name](path)
@@ -149,8 +149,8 @@ class PascalContext(AugmentedDataset):
                     f"{self._images[index].name}"
                 )
             unknown = IGNORED_LABEL if task.kind == "segmentation" else 0.0
-            found[task.name] = self._fitted(target, unknown, smooth=False)
-        return found
+            arrays[task.name] = self._fitted(target, unknown, smooth=False)
+        return arrays
 
     def _fitted(self, array: Array, unknown: float, smooth: bool) -> Tensor:
         """``[C, H, W]`` of the size given out."""
@@ -197,11 +197,11 @@ def _paths(root: Path, task: str, names: Sequence[str]) -> list[Path]:
         wanted = " or ".join(dict.fromkeys(f"{folder}/" for folder, _ in places))
         others = ", ".join(name for name in _FOLDERS if name != task)
         raise DatasetError(f"{root}: no folder {wanted}; expected the targets of {task!r}, or tasks of {others} only")
-    found = []
+    paths = []
     for name in names:
         fitting = [root / folder / (name + end) for folder, end in places if name + end in there.get(folder, ())]
         if not fitting:
             wanted = " or ".join(f"{folder}/{name}{end}" for folder, end in places)
             raise DatasetError(f"{root}: no {wanted}; ImageSets/Context names {name}")
-        found.append(fitting[0])
-    return found
+        paths.append(fitting[0])
+    return paths

@@ -110,19 +110,19 @@ def _from_annotation(path: Path, groups: PartGroups) -> Array:
     numbers = {name: number for number, names in enumerate(_GROUPS[groups], start=1) for name in names}
     try:
         objects = loadmat(path, simplify_cells=True)["anno"]["objects"]
-        found: Array | None = None
+        merged: Array | None = None
         for one in _listed(objects):
-            found = np.zeros(one["mask"].shape, np.float32) if found is None else found
+            merged = np.zeros(one["mask"].shape, np.float32) if merged is None else merged
             for part in _listed(one["parts"]) if int(one["class_ind"]) == _PERSON else []:
-                found[part["mask"].astype(bool)] = numbers[part["part_name"]]
+                merged[part["mask"].astype(bool)] = numbers[part["part_name"]]
     except Exception as error:  # SciPy raises what it likes for a damaged file
         cause = f"{type(error).__name__}: {error}"
         raise DatasetError(f"{path}: cannot be read as an annotation of PASCAL-Part ({cause})") from error
-    if found is None:
+    if merged is None:
         raise DatasetError(f"{path}: no object; expected an annotation of PASCAL-Part, anno.objects")
-    return found
+    return merged
 
 
-def _listed(found: Any) -> list[Any]:
+def _listed(entries: Any) -> list[Any]:
     """The entries of a struct array, which MATLAB's files hold as a struct where there is one."""
-    return [found] if isinstance(found, dict) else list(found)
+    return [entries] if isinstance(entries, dict) else list(entries)

@@ -55,8 +55,8 @@ class CGC(ComposedModel):
     def representations(self, images: Tensor, tasks: Sequence[str]) -> list[Tensor]:
         """See `ComposedModel.representations`."""
         shared = [expert(images) for expert in self.experts]
-        found = []
+        mixtures = []
         for index in map(self._index, tasks):
             own = [expert(images) for expert in self.own_experts[index]]  # type: ignore[attr-defined]
-            found.append(mixture(self.gates[index](images), [*own, *shared]))
-        return found
+            mixtures.append(mixture(self.gates[index](images), [*own, *shared]))
+        return mixtures

@@ -50,8 +50,8 @@ class ComposedModel(TaskModel):
 
     def predict(self, images: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         """See `TaskModel.predict`."""
-        found = self.representations(images, tasks)
-        return {name: self.head(name)(maps) for name, maps in zip(tasks, found, strict=True)}
+        by_task = self.representations(images, tasks)
+        return {name: self.head(name)(maps) for name, maps in zip(tasks, by_task, strict=True)}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predictions by task name, see `TaskModel`."""

@@ -38,8 +38,8 @@ class DeepLabHead(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """The prediction ``[B, channels, stride * h, stride * w]``."""
         pooled = self.pooled(maps).expand(-1, -1, *maps.shape[2:])
-        found = self.project(torch.cat([*(branch(maps) for branch in self.branches), pooled], dim=1))
-        raw = self.output(self.spatial(found))
+        joined = self.project(torch.cat([*(branch(maps) for branch in self.branches), pooled], dim=1))
+        raw = self.output(self.spatial(joined))
         enlarged = F.interpolate(raw, scale_factor=self.stride, mode="bilinear", align_corners=False)
         return self.finish(enlarged, self.protocol)
 

@@ -34,10 +34,10 @@ def scaled(channels: Sequence[int], width: float) -> list[int]:
     """
     if not 0 < width <= LARGEST_WIDTH:
         raise ArgumentError(f"width must be a positive number of at most {LARGEST_WIDTH}, got {width}")
-    found = [round(count * width) for count in channels]
-    if min(found) < 1:
+    widened = [round(count * width) for count in channels]
+    if min(widened) < 1:
         raise ArgumentError(f"width must leave at least one feature map of {min(channels)}, got {width}")
-    return found
+    return widened
 
 
 def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -144,19 +144,19 @@ class SegNetTrunk(Trunk):
     def all_maps(self, images: Tensor) -> SegNetMaps:
         """All maps of the way down and up."""
         check_image_size(images)
-        found = SegNetMaps([], [], [], [])
+        collected = SegNetMaps([], [], [], [])
         maps, places = images, []
         for stage in self.encoder:
             first, last = stage(maps)
             maps, indices = pool(last)
             places.append(indices)
-            found.encoder_first.append(first)
-            found.encoder_last.append(last)
+            collected.encoder_first.append(first)
+            collected.encoder_last.append(last)
         for stage, indices in zip(self.decoder, reversed(places), strict=True):
-            found.unpooled.append(unpool(maps, indices))
-            _, maps = stage(found.unpooled[-1])
-            found.decoder_last.append(maps)
-        return found
+            collected.unpooled.append(unpool(maps, indices))
+            _, maps = stage(collected.unpooled[-1])
+            collected.decoder_last.append(maps)
+        return collected
 
 
 class DenseHead(nn.Module):

@@ -46,5 +46,5 @@ class MMoE(ComposedModel):
 
     def representations(self, images: Tensor, tasks: Sequence[str]) -> list[Tensor]:
         """See `ComposedModel.representations`."""
-        found = [expert(images) for expert in self.experts]
-        return [mixture(self.gates[self._index(task)](images), found) for task in tasks]
+        experts = [expert(images) for expert in self.experts]
+        return [mixture(self.gates[self._index(task)](images), experts) for task in tasks]

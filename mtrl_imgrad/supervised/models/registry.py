@@ -33,13 +33,13 @@ _PUBLISHED: dict[str, Maker] = {made.name: made for made in (SegNetMTAN, SegNetC
 
 
 def _makers() -> dict[str, Maker]:
-    found: dict[str, Maker] = {}
+    makers: dict[str, Maker] = {}
     for name, backbone in BACKBONES.items():
-        found[name] = partial(HardSharing, backbone)
+        makers[name] = partial(HardSharing, backbone)
         for architecture, made in _ARCHITECTURES.items():
             if architecture not in backbone.refuses:
-                found[f"{name}_{architecture}"] = partial(made, backbone)
-    return {**found, **_PUBLISHED}
+                makers[f"{name}_{architecture}"] = partial(made, backbone)
+    return {**makers, **_PUBLISHED}
 
 
 _MODELS = _makers()

@@ -113,7 +113,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """``[B, end, H / stride, W / stride]``."""
-        found = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(maps)))))
+        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(maps)))))
         if self.is_bottleneck:
-            found = self.bn3(self.conv3(self.relu(found)))
-        return self.relu(found + (maps if self.downsample is None else self.downsample(maps)))
+            residual = self.bn3(self.conv3(self.relu(residual)))
+        return self.relu(residual + (maps if self.downsample is None else self.downsample(maps)))
