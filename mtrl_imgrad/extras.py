@@ -30,6 +30,7 @@ PACKAGES = {
     "imageio": ("imageio", "video"),
     "imageio_ffmpeg": ("imageio-ffmpeg", "video"),
     "onnx": ("onnx", "export"),
+    "ray": ("ray", "cluster"),
     "cvxpy": ("cvxpy", ""),
     "pandas": ("pandas", ""),
 }

@@ -14,13 +14,28 @@ SHORT = {
     "own_combiner.py": ([], r"unit_gradients  cosine with each task: \+"),
     "own_encoder.py": (["--steps", "1100"], r"toy-reach/down .*\n(.*\n)*mean"),
     "own_tasks.py": (["--steps", "1040", "--episodes", "1"], r"moon .*\n.*mars .*\n.*earth .*\n.*uranus"),
+    "tune_optuna.py": (["--steps", "1100", "--trials", "2"], r"best of 2 trials: success \d\.\d\d with .*'c': 0\.\d"),
     "plain_pytorch.py": (["--steps", "300"], r"linear_scalarization: .*%\n +imgrad: .*%"),
 }
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
-def test_an_example_runs(path, monkeypatch, capsys):
+def test_an_example_runs(path, tmp_path, monkeypatch, capsys):
+    if path.name == "tune_optuna.py":
+        pytest.importorskip("optuna")
     arguments, printed = SHORT[path.name]
     monkeypatch.setattr(sys, "argv", [path.name, *arguments])
+    monkeypatch.chdir(tmp_path)  # for what it writes
     runpy.run_path(str(path), run_name="__main__")
     assert re.search(printed, capsys.readouterr().out)
+
+
+def test_a_trial_that_lies_behind_is_cut_short(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    example = runpy.run_path(str(EXAMPLES / "tune_optuna.py"))
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.ThresholdPruner(lower=1.5))
+    study.optimize(lambda trial: example["objective"](trial, example["toy_config"](1000), tmp_path), n_trials=1)
+    (trial,) = study.trials
+    assert trial.state == optuna.trial.TrialState.PRUNED
+    assert list(trial.intermediate_values) == [200], "after the first of five evaluations"
+    assert not (tmp_path / "trial_0" / "result.json").exists()

@@ -10,6 +10,9 @@ from mtrl_imgrad.combiners.solvers.dual_cone import c_min
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
 
+UPHILL = 1e-6
+"""A direction goes uphill for a task where its cosine with the task's gradient is below minus this: rounding aside."""
+
 
 @checked
 def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
@@ -54,5 +57,5 @@ def gramian_diagnostics(gramian: Tensor, weights: Tensor | None = None) -> dict[
         defined = nonzero & (length > 0)
         ratio = products / (norms * length)
         diagnostics["direction_cosines"] = torch.where(defined, ratio, torch.zeros_like(ratio)).clamp(-1.0, 1.0)
-        diagnostics["pareto_failure"] = (diagnostics["direction_cosines"] < -1e-6).any()
+        diagnostics["pareto_failure"] = (diagnostics["direction_cosines"] < -UPHILL).any()
     return diagnostics

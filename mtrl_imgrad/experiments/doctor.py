@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -60,8 +62,8 @@ class Doctor:
 
 
 def diagnose() -> list[Finding]:
-    """Look at packages, device, simulators and rendering."""
-    return [*_packages(), _device(), *_simulators(), _rendering(), _solver()]
+    """Look at packages, cluster, device, simulators and rendering."""
+    return [*_packages(), _cluster(), _device(), *_simulators(), _rendering(), _solver()]
 
 
 def print_diagnosis(console: Console | None = None) -> None:
@@ -91,6 +93,14 @@ def _packages() -> list[Finding]:
             command = install_command(modules[name]) if name in modules else backends.get(name, f"pip install {name}")
             findings.append(Finding(name, None, "not installed", command))
     return findings
+
+
+def _cluster() -> Finding:
+    if find_spec("ray") is None:
+        return Finding("ray", None, "not installed: no --launcher ray", install_command("ray"))
+    address = os.environ.get("RAY_ADDRESS")
+    where = f"the cluster at {address}" if address else "no RAY_ADDRESS: the cluster of this machine, or a new one"
+    return Finding("ray", True, f"{metadata.version('ray')}, {where}")
 
 
 def _device() -> Finding:

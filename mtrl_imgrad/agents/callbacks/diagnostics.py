@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -10,6 +12,9 @@ from mtrl_imgrad.combiners.base import Combination
 from mtrl_imgrad.combiners.diagnostics import gramian_diagnostics
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.validation import Count, checked
+
+COSINES_UP_TO = 20
+"""Tasks above which the cosines of pairs are not logged: MT50 has 1,225 pairs."""
 
 
 @checked
@@ -21,7 +26,11 @@ class GradientDiagnosticsCallback(BaseCallback):
     * ``grad/<network>/norm/<task>``, ``grad/<network>/cos_min``, ``grad/<network>/conflict_fraction`` (of
       the pairs of tasks, those with a negative cosine), ``grad/<network>/imbalance`` (largest norm over
       smallest), ``grad/<network>/c_min`` (the smallest radius at which CAGrad would go uphill for no task, 0 where
-      the mean gradient does not), where the method formed the Gramian;
+      the mean gradient does not), where the method formed the Gramian; up to 20 tasks also
+      ``grad/<network>/cosine/<task>|<task>`` of each pair;
+    * ``grad/<network>/direction_cosine/<task>`` (of the combination with the task's gradient) and
+      ``grad/<network>/pareto_failure`` (1 where one of them is negative, so that the step goes uphill for a task, to
+      first order and before the optimizer's own scales; else 0), where it also has weights;
     * ``combiner/<network>/weight/<task>`` where it has weights, ``combiner/<network>/residual``,
       ``combiner/<network>/status`` (0 is solved), and every scalar that the method reports of itself as
       ``combiner/<network>/<name>``.
@@ -29,8 +38,8 @@ class GradientDiagnosticsCallback(BaseCallback):
     A step from which tasks were left out (``on_nonfinite``) is not recorded.
 
     The same names without a network (``grad/cos_min``) repeat those of ``main``, so that what reads the
-    library's plain tags finds them, whatever networks an agent has. These go to CSV and JSON; the values of
-    single tasks to TensorBoard as well; neither to the printed table, which they would flood.
+    library's plain tags finds them, whatever networks an agent has. These go to CSV and JSON, as do the cosines of
+    pairs; the values of single tasks to TensorBoard as well; none to the printed table, which they would flood.
 
     A record is of the first training after every ``log_freq`` steps, and made where that training is over. So a
     `MTCheckpointCallback` that comes after this one in a list of callbacks finds it in the logs.
@@ -87,7 +96,11 @@ class GradientDiagnosticsCallback(BaseCallback):
         for tag, values in scalars.items():
             group, _, name = tag.partition("/")
             key = f"{group}{network}/{name}"
-            if name in ("norm", "weight"):
+            if name == "cosine":
+                if not repeated:  # too many to have them twice
+                    pairs = [f"{first}|{second}" for first, second in itertools.combinations(names, 2)]
+                    record_per_task(self.logger, key, pairs, values, exclude=("stdout", "log", "tensorboard"))
+            elif name in ("norm", "weight", "direction_cosine"):
                 if len(values) != len(names):
                     raise TaskMismatchError(f"{key} has {len(values)} values, but the tasks are {names}")
                 record_per_task(self.logger, key, names, values, exclude=hidden)
@@ -102,9 +115,16 @@ def _scalars_on_host(combination: Combination) -> dict[str, list[float]]:
     if combination.weights is not None:
         scalars["combiner/weight"] = combination.weights
     if combination.gramian is not None:
-        measured = gramian_diagnostics(combination.gramian)
+        measured = gramian_diagnostics(combination.gramian, combination.weights)
         scalars["grad/norm"] = measured["norms"]
         scalars |= {f"grad/{name}": measured[name] for name in ("cos_min", "conflict_fraction", "imbalance", "c_min")}
+        num_tasks = len(combination.gramian)
+        if 1 < num_tasks <= COSINES_UP_TO:
+            rows, columns = torch.triu_indices(num_tasks, num_tasks, 1, device=combination.gramian.device)
+            scalars["grad/cosine"] = measured["cosines"][rows, columns]
+        if combination.weights is not None:
+            scalars["grad/direction_cosine"] = measured["direction_cosines"]
+            scalars["grad/pareto_failure"] = measured["pareto_failure"]
     device = combination.residual.device
     flat = [value.detach().reshape(-1).to(device, torch.float64) for value in scalars.values()]
     values = iter(torch.cat(flat).tolist())

@@ -24,6 +24,7 @@ from mtrl_imgrad.agents.common.environments import parse_train_freq
 from mtrl_imgrad.agents.common.execution import make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled, raise_non_finite
 from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm, Timesteps
+from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
 from mtrl_imgrad.agents.off_policy.overlap import UpdatesWhileStepping
 from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
@@ -254,10 +255,11 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     def _log_update(self, report: Any, losses: Tensor, statuses: Tensor, skipped: Tensor, with_actor: bool) -> None:
         """Record the latest update: the one copy from the device that a training makes."""
         means = torch.where(losses.isfinite(), losses, torch.nan).nanmean(1)  # of those that are
-        tensors = (means, skipped, self._measures(report))
-        critic_loss, actor_loss, num_skipped, *measures = torch.cat(
+        tensors = (means, skipped, losses[0], self._measures(report))
+        critic_loss, actor_loss, num_skipped, *rest = torch.cat(
             [tensor.reshape(-1).double() for tensor in tensors]
         ).tolist()
+        by_task, measures = rest[: self.num_tasks], rest[self.num_tasks :]
         if num_skipped:
             self._n_updates -= int(num_skipped)
             critic, actor = (Status(code) for code in statuses.tolist())
@@ -268,6 +270,8 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         if with_actor:
             self.logger.record("train/actor_loss", actor_loss)
         self.logger.record("train/critic_loss", critic_loss)
+        if self.num_tasks > 1:
+            record_per_task(self.logger, "train/critic_loss", self.tasks.names, by_task, on_screen=False)
         self._record_measures(measures)
         self._record_non_finite()
 

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
+from rich.text import Text
 
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
-from mtrl_imgrad.experiments.comparisons.compare import Launch, make_runs, refuse_failed
+from mtrl_imgrad.experiments.comparisons.compare import make_runs, refuse_failed
+from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
 from mtrl_imgrad.experiments.comparisons.records import RunRecord, by_method, load_records
 from mtrl_imgrad.experiments.options import Flat, given_options
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
-from mtrl_imgrad.reporting.tables import plain_table
+from mtrl_imgrad.reporting.narrow import table_or_list
 
 if TYPE_CHECKING:
     Preset = str
@@ -134,12 +137,10 @@ class Report:
         records = chosen_records(self.folders, self.methods)
         page = write_report(records, self.out, self.title)
         summary, console = summarize(records), Console(highlight=False)
-        table = plain_table(summary.header()[:ON_SCREEN], edge=True)
-        for row in summary.rows():
-            table.add_row(*map(escape, row[:ON_SCREEN]))
-        console.print(table)
+        rows = [list(map(escape, row[:ON_SCREEN])) for row in summary.rows()]
+        console.print(table_or_list(console, summary.header()[:ON_SCREEN], rows))
         for sentence in summary.statements:
-            console.print(escape(f"  {sentence}"))
+            console.print(Padding(Text(sentence), (0, 0, 0, 2)))
         console.print(escape(f"the report is {page}"), soft_wrap=True)
 
 

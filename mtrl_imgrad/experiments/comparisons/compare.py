@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from mtrl_imgrad.errors import ArgumentError, MtrlImgradError
+from mtrl_imgrad.errors import MtrlImgradError
+from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.local import run_here, run_locally
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, plan_comparison
 from mtrl_imgrad.experiments.comparisons.state import read_state
-
-Launcher = Literal["local", "slurm"]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """The place where the runs of a comparison are made, and their number at a time."""
-
-    jobs: int = 1
-    """Runs at a time; 0 runs one after the other in this process."""
-    launcher: Launcher = "local"
-    """Processes of this machine, or a job array of Slurm."""
 
 
 def make_runs(
@@ -56,9 +44,8 @@ def make_runs(
     Raises:
         ArgumentError: for a wrong method or seed, or a folder that holds a comparison with other settings.
         LearningInterruptedError: if a signal stopped it; all runs can go on.
+        MissingDependencyError: if the launcher's package or program is not installed.
     """
-    if launch.jobs < 0:
-        raise ArgumentError(f"jobs must be 0 or more, got {launch.jobs}")
     console = console or Console(file=sys.stdout, highlight=False)
     comparison = plan_comparison(config, methods, seeds, folder.expanduser())
     runs = comparison.runs()  # reads every method before the first hour is spent
@@ -71,6 +58,10 @@ def make_runs(
         from mtrl_imgrad.experiments.comparisons.slurm import submit
 
         submit(comparison, missing, launch.jobs, console)
+    elif launch.launcher == "ray" and missing:
+        from mtrl_imgrad.experiments.comparisons.cluster import run_on_ray
+
+        run_on_ray(comparison, missing, launch, console, progress_bar)
     elif launch.jobs == 0:
         run_here(comparison, missing, console)
     elif missing:

@@ -1,8 +1,8 @@
-"""Figures of finished runs: success against steps and time, tasks, profiles, imbalance, weights, setbacks."""
+"""Figures of finished runs: success against steps and time, tasks, profiles, setbacks, and what the logs show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.method_statistics import performance_profile
 from mtrl_imgrad.evaluation.plots import success_curves, task_curves
-from mtrl_imgrad.evaluation.plots.panels import STEPS, task_grid
-from mtrl_imgrad.evaluation.plots.series import in_unit
+from mtrl_imgrad.evaluation.plots.panels import STEPS
 from mtrl_imgrad.experiments.comparisons.records import Against, RunRecord, by_method
+from mtrl_imgrad.experiments.comparisons.training_figures import NamedFigure, training_figures
 from mtrl_imgrad.reporting.figures import line_style, new_figure, plain_axes, save_figure
 
 Format = Literal["png", "pdf", "svg"]
@@ -23,7 +23,6 @@ AXES: dict[Against, str] = {
     "wall_seconds": "seconds of learning, wall clock",
     "cpu_seconds": "seconds of learning, CPU time",
 }
-SIDES = ("critic", "actor")
 
 
 def draw_figures(records: Sequence[RunRecord], folder: Path, fmt: Format = "png") -> dict[Path, str]:
@@ -45,7 +44,7 @@ def draw_figures(records: Sequence[RunRecord], folder: Path, fmt: Format = "png"
     return drawn
 
 
-def _figures(records: Sequence[RunRecord]) -> Iterator[tuple[str, str, Callable[[], Figure | None]]]:
+def _figures(records: Sequence[RunRecord]) -> Iterator[NamedFigure]:
     known = not np.isnan(records[0].final).any()
     clocked = all(None not in record.data["curve"]["cpu_seconds"] for record in records)
     if known:
@@ -57,12 +56,7 @@ def _figures(records: Sequence[RunRecord]) -> Iterator[tuple[str, str, Callable[
     yield "tasks", "Every task by itself.", lambda: task_curves(_histories(records, "timesteps"), measure=measure)
     if known:
         yield "profile", "Share of runs and tasks above a success rate.", lambda: _profile(records)
-    for side in SIDES:
-        column = f"grad/{side}/imbalance"
-        text = f"Largest over smallest norm of the task gradients, {side}; median of each twentieth of training."
-        yield f"imbalance_{side}", text, lambda column=column: _logged(records, column)  # type: ignore[misc]
-    text = "Mean weight of each task while training, critic."
-    yield "weights", text, lambda: _weights(records, "critic")
+    yield from training_figures(records)
     text = "Setbacks: share of tasks whose mean return is lower than in the evaluation before."
     yield "setbacks", text, lambda: _setbacks(records)
 
@@ -95,61 +89,6 @@ def _profile(records: Sequence[RunRecord]) -> Figure:
     axes.set_ylim(-0.02, 1.02)
     axes.legend(frameon=False, fontsize=8)
     plain_axes(axes, "y")
-    return figure
-
-
-def _logged(records: Sequence[RunRecord], column: str, bins: int = 20) -> Figure | None:
-    """A logged number of each method: the median of each part of training over all seeds, and the middle half."""
-    methods = {
-        method: [run for run in runs if column in run.data["logs"]] for method, runs in by_method(records).items()
-    }
-    last = max(record.data["timesteps"] for record in records)
-    scale, unit = in_unit(last)
-    figure = new_figure(6.4, 3.6)
-    axes = figure.add_subplot()
-    drawn = False
-    for i, (method, runs) in enumerate(methods.items()):
-        if not runs:
-            continue  # a method that does without task gradients
-        steps = np.concatenate([run.data["logs"]["timesteps"] for run in runs])
-        values = np.array([v for run in runs for v in run.data["logs"][column]], dtype=np.float64)
-        place = np.minimum((steps / last * bins).astype(int), bins - 1)
-        parts = [values[(place == b) & np.isfinite(values)] for b in range(bins)]
-        centres = [(b + 0.5) / bins * last / scale for b in range(bins) if len(parts[b])]
-        low, middle, high = np.array([np.quantile(part, [0.25, 0.5, 0.75]) for part in parts if len(part)]).T
-        style = line_style(i)
-        axes.plot(centres, middle, label=method, linewidth=1.6, **style)
-        axes.fill_between(centres, low, high, color=style["color"], alpha=0.15, linewidth=0)
-        drawn = True
-    if not drawn:
-        return None
-    axes.set_yscale("log")
-    axes.set_xlabel(f"{STEPS}{unit}")
-    axes.set_ylabel(column)
-    axes.legend(frameon=False, fontsize=8)
-    plain_axes(axes, "y")
-    return figure
-
-
-def _weights(records: Sequence[RunRecord], side: str) -> Figure | None:
-    """A panel a task: the first seed's weights of each method over steps."""
-    tasks = records[0].tasks
-    firsts = {method: runs[0] for method, runs in by_method(records).items()}
-    columns = {task: f"combiner/{side}/weight/{task}" for task in tasks}
-    if not any(column in run.data["logs"] for run in firsts.values() for column in columns.values()):
-        return None
-    figure, panels = task_grid(tasks, share_y=False)
-    scale, unit = in_unit(max(run.data["timesteps"] for run in firsts.values()))
-    for axes, task in zip(panels, tasks, strict=True):
-        for i, (method, run) in enumerate(firsts.items()):
-            logs = run.data["logs"]
-            if columns[task] in logs:
-                values = np.array(logs[columns[task]], dtype=np.float64)
-                axes.plot(np.array(logs["timesteps"]) / scale, values, label=method, linewidth=0.9, **line_style(i))
-    figure.supxlabel(f"{STEPS}{unit}", fontsize=9)
-    figure.supylabel(f"weight, {side}, first seed", fontsize=9)
-    lines, labels = panels[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside upper right", ncols=min(len(labels), 4), frameon=False, fontsize=9)
     return figure
 
 

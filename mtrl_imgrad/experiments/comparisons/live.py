@@ -6,15 +6,17 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, PlannedRun
 from mtrl_imgrad.experiments.comparisons.state import RunState, read_state
-from mtrl_imgrad.reporting.tables import plain_table
+from mtrl_imgrad.reporting.narrow import item, table_or_list
 
 LINE_EVERY = 60.0
 """Seconds between two lines where there is no terminal."""
@@ -38,21 +40,27 @@ def seconds_left(states: Sequence[RunState], jobs: int) -> float:
     return spent / learned * max(sum(left) / max(1, jobs), max(left, default=0.0))
 
 
-def overview(runs: Sequence[PlannedRun], states: Mapping[str, RunState], jobs: int, note: str = "") -> Group:
-    """A row a method, a column a seed; below it what runs, what failed, and the time left."""
+def overview(
+    runs: Sequence[PlannedRun], states: Mapping[str, RunState], jobs: int, console: Console, note: str = ""
+) -> Group:
+    """A row a method, a column a seed; below it what runs, what failed, and the time left.
+
+    Where the console is too narrow for the table, a list with the same words.
+    """
     seeds = list(dict.fromkeys(run.seed for run in runs))
-    table = plain_table(["method", *(f"seed {seed}" for seed in seeds)], edge=True)
+    rows = []
     for method in dict.fromkeys(run.method for run in runs):
-        cells = []
-        for seed in seeds:
-            own = [states[run.name] for run in runs if (run.method, run.seed) == (method, seed)]
-            cells.append(" ".join(_cell(state) for state in own))
-        table.add_row(escape(method), *cells)
-    lines = [_summary(list(states.values()), jobs)]
-    lines += [f"  {run.label}: {_news(states[run.name])}" for run in runs if states[run.name].status == "running"]
-    failed = [(run, states[run.name].error) for run in runs if states[run.name].status == "failed"]
-    lines += [f"  {run.label} failed: {error.splitlines()[0][:160] if error else ''}" for run, error in failed]
-    return Group(table, Text("\n".join([*lines, *([note] if note else [])])))
+        own = [[states[run.name] for run in runs if (run.method, run.seed) == (method, seed)] for seed in seeds]
+        rows.append([escape(method), *(" ".join(map(_cell, parts)) for parts in own)])
+    table = table_or_list(console, ["method", *(f"seed {seed}" for seed in seeds)], rows)
+    words: list[Any] = [Text(_summary(list(states.values()), jobs))]
+    for status in ("running", "failed"):
+        for run in runs:
+            if states[run.name].status == status:
+                news = _news(states[run.name])[:160]
+                as_line = isinstance(table, Table)
+                words.append(Text(f"  {run.label}: {news}") if as_line else item(run.label, news))
+    return Group(table, *words, *([Text(note)] if note else []))
 
 
 class ComparisonView:
@@ -96,7 +104,7 @@ class ComparisonView:
             return
         states = self._states()
         if self._live is not None:
-            self._live.update(overview(self.runs, states, self.jobs, self.note), refresh=True)
+            self._live.update(overview(self.runs, states, self.jobs, self.console, self.note), refresh=True)
             self._drawn = time.monotonic()
             return
         for run in self.runs:

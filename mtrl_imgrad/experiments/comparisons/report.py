@@ -9,7 +9,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -26,8 +25,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 70rem; m
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
 .wide { overflow-x: auto; }
-th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #eee; }
+th { vertical-align: bottom; } td { vertical-align: top; white-space: nowrap; }
+th:first-child, td:first-child, .text { text-align: left; } td.text { white-space: normal; }
 figure { margin: 1.2rem 0; } figure img { max-width: 100%; } figcaption { color: #6b6b6b; font-size: 0.85rem; }
 pre { background: #f6f6f6; padding: 0.8rem; overflow-x: auto; font-size: 0.8rem; }
 """
@@ -38,6 +38,8 @@ class _Table:
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    text: Sequence[str] = ()
+    """Columns of words, which may be broken."""
 
 
 def write_report(records: Sequence[RunRecord], folder: Path, title: str = "Comparison") -> Path:
@@ -76,7 +78,8 @@ def _tables(records: Sequence[RunRecord], summary: Summary) -> list[_Table]:
     ]
     if records[0].data["config"]["env"]["env"] == ["MT10"]:
         rows = [list(map(str, astuple(row))) for row in PUBLISHED_MT10]
-        tables.insert(1, _Table("Published numbers on MT10, quoted; see the protocol of each", PUBLISHED_HEADER, rows))
+        title = "Published numbers on MT10, quoted; see the protocol of each"
+        tables.insert(1, _Table(title, PUBLISHED_HEADER, rows, text=PUBLISHED_HEADER[-2:]))
     return tables
 
 
@@ -171,8 +174,10 @@ def _html(
 
 
 def _html_table(table: _Table) -> str:
-    def line(cells: Sequence[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+    def line(cells: Sequence[str], tag: str) -> str:
+        kinds = [' class="text"' if name in table.text else "" for name in table.header]
+        marked = zip(kinds, map(html.escape, cells), strict=True)
+        return "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in marked) + "</tr>"
 
     rows = "\n".join(line(row, "td") for row in table.rows)
     return f'<div class="wide"><table><thead>{line(table.header, "th")}</thead>\n<tbody>{rows}</tbody></table></div>'

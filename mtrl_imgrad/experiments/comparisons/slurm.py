@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from mtrl_imgrad.errors import MissingDependencyError, MtrlImgradError
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, PlannedRun
-from mtrl_imgrad.experiments.comparisons.worker import INTERRUPTED
+from mtrl_imgrad.experiments.comparisons.processes import INTERRUPTED
 from mtrl_imgrad.reporting.atomic_files import write_text
 
 SCRIPT = "slurm.sh"
@@ -29,7 +29,7 @@ def submit(comparison: Comparison, runs: Sequence[PlannedRun], jobs: int, consol
     if not runs:
         return
     path = comparison.folder / SCRIPT
-    write_text(path, array_script(comparison.folder, [run.name for run in runs], max(1, jobs)))
+    write_text(path, array_script(comparison.folder, [run.name for run in runs], jobs))
     try:
         done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Literal
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.comparisons.kinds import Progress, RunKind
 from mtrl_imgrad.experiments.comparisons.plan import PlannedRun
+from mtrl_imgrad.experiments.comparisons.processes import POLL_EVERY
 from mtrl_imgrad.reporting.atomic_files import write_text
 
 RESULT, ERROR, LOG, LOCK = "result.json", "error.txt", "output.log", ".lock"
@@ -61,16 +63,25 @@ def write_error(folder: Path, message: str) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a run's folder against a second process; the system frees it when a process dies."""
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Lock a run's folder against a second process; the system frees it when a process dies.
+
+    Args:
+        folder: of the run.
+        patience: seconds to wait for another process that holds it.
+
+    Raises:
+        ArgumentError: if another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(descriptor, 200).decode().strip()
-            raise ArgumentError(f"{folder} is being run by another process ({holder})") from None
+        until = time.monotonic() + patience
+        while not _lock(descriptor):
+            if time.monotonic() >= until:
+                holder = os.read(descriptor, 200).decode().strip()
+                raise ArgumentError(f"{folder} is being run by another process ({holder})")
+            time.sleep(POLL_EVERY)
         os.truncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
@@ -82,9 +93,16 @@ def _is_locked(folder: Path) -> bool:
     with suppress(FileNotFoundError):
         descriptor = os.open(folder / LOCK, os.O_RDWR)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
+            return not _lock(descriptor)
         finally:
             os.close(descriptor)
     return False
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether this process has the lock now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.method_strings import parse_method
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.comparisons.compare import Launch, make_runs, refuse_failed
+from mtrl_imgrad.experiments.comparisons.compare import make_runs, refuse_failed
 from mtrl_imgrad.experiments.comparisons.kinds import SINGLE_TASK
+from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
 from mtrl_imgrad.experiments.options import Flat, given_options
 from mtrl_imgrad.experiments.supervised.commands import Configured, Resume

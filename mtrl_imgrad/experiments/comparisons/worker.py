@@ -17,23 +17,25 @@ from rich.console import Console
 
 from mtrl_imgrad.errors import LearningInterruptedError, MtrlImgradError
 from mtrl_imgrad.experiments.comparisons.plan import load_comparison
+from mtrl_imgrad.experiments.comparisons.processes import INTERRUPTED
 from mtrl_imgrad.experiments.comparisons.state import ERROR, RESULT, locked, write_error
 
-INTERRUPTED = 75
-"""Exit status of a run that a signal stopped and that can go on: sysexits' EX_TEMPFAIL."""
+PATIENCE = 60.0
+"""Seconds that a run is given to end whose parent has gone, before another process takes it up."""
 
 
-def execute(folder: Path, name: str, console: Console | None = None) -> None:
+def execute(folder: Path, name: str, console: Console | None = None, patience: float = 0.0) -> None:
     """Train a run, or go on with it; nothing is done for one that is finished.
 
     Args:
         folder: of the comparison.
         name: of the run, as in `PlannedRun`.
         console: where to print.
+        patience: seconds to wait for another process that has the run.
     """
     comparison = load_comparison(folder)
     run = comparison.run_named(name)
-    with locked(run.folder):
+    with locked(run.folder, patience):
         if (run.folder / RESULT).exists():
             return
         (run.folder / ERROR).unlink(missing_ok=True)
@@ -50,10 +52,11 @@ def execute(folder: Path, name: str, console: Console | None = None) -> None:
 def main(arguments: list[str]) -> int:
     """The process of a run; returns its exit status."""
     *flags, folder, name = arguments
-    if "--with-parent" in flags:
+    with_parent = "--with-parent" in flags
+    if with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        execute(Path(folder), name)
+        execute(Path(folder), name, patience=PATIENCE if with_parent else 0.0)
     except (LearningInterruptedError, KeyboardInterrupt) as error:
         print(error, file=sys.stderr)
         return INTERRUPTED

@@ -19,6 +19,7 @@ LAYOUT: dict[str, dict[str, list[Any]]] = {
     "imbalance": {
         "largest over smallest gradient": ["Multiline", [r"^grad/[^/]+/imbalance$"]],
         "conflicting pairs": ["Multiline", [r"^grad/[^/]+/conflict_fraction$"]],
+        "Pareto failures": ["Multiline", [r"^grad/[^/]+/pareto_failure$"]],
         "norms of the critic's gradients": ["Multiline", [r"^grad/critic/norm/.*"]],
         "norms of the actor's gradients": ["Multiline", [r"^grad/actor/norm/.*"]],
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -28,12 +29,16 @@ CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints within the run's."""
 RESULT = "result.json"
 FORMAT = 1
-LOG_POINTS = 200
+LOG_POINTS = 100
 """Rows of the logs that are kept; of more, every n-th."""
 LOGGED = re.compile(
-    r"(grad/(actor|critic)/(imbalance|cos_min|conflict_fraction|norm/.+)|combiner/(actor|critic)/(weight/.+|cos_theta))"
+    r"grad/(actor|critic)/(imbalance|cos_min|conflict_fraction|pareto_failure|(norm|direction_cosine)/.+)"
+    r"|combiner/(actor|critic)/(weight/.+|cos_theta)|train/(critic|value)_loss/.+"
 )
-"""Columns of ``progress.csv`` that are kept: how the task gradients stood to each other, and the weights."""
+"""Columns of ``progress.csv`` that are kept: how the task gradients stood to each other, weights, critics' losses."""
+COSINE = re.compile(r"grad/(actor|critic)/cosine/(.+)")
+COSINE_PARTS = 4
+"""Parts of training whose mean cosines between the task gradients are kept."""
 
 
 def write_result(folder: Path) -> None:
@@ -50,12 +55,14 @@ def make_result(folder: Path) -> dict[str, Any]:
 
     ``final`` is the evaluation after training, ``best`` the best of those while training by its own episodes (which
     makes it look better than it is), ``curve`` all of them, with the seconds of learning before each, ``logs`` a sample
-    of the gradients' diagnostics by environment step. NaN is null.
+    of the gradients' diagnostics by environment step, ``cosines`` the mean cosine of each pair of tasks in each quarter
+    of training: by network a list of matrices ``[K, K]``, None for a quarter without any. NaN is null.
     """
     config = load_config(folder / "config.yaml")
     history = EvaluationHistory.load(folder / "evaluations.npz")
     final = SuccessReport.load(folder / "evaluation_after")
     clock = read_clock(folder)
+    rows = _logged_rows(folder)
     best = int(np.argmax(history.scores[:-1])) if len(history) > 1 else 0
     last = clock[-1] if clock else ClockRow(int(history.timesteps[-1]), math.nan, math.nan)
     result = {
@@ -73,7 +80,8 @@ def make_result(folder: Path) -> dict[str, Any]:
         "final": _evaluation(int(history.timesteps[-1]), final),
         "best": _evaluation(int(history.timesteps[best]), history.reports[best]),
         "curve": _curve(history, clock),
-        "logs": _logs(folder),
+        "logs": _logs(rows),
+        "cosines": _cosines(rows, history.task_names, int(history.timesteps[-1])),
     }
     return null_for_nan(result)
 
@@ -121,20 +129,53 @@ def _seconds(clock: Sequence[ClockRow], timesteps: int) -> tuple[float, float]:
     return round(wall, 2), round(float(np.interp(timesteps, steps, [row.cpu_seconds for row in clock])), 2)
 
 
-def _logs(folder: Path) -> dict[str, list[float]]:
-    """Columns of the logs by name, ``timesteps`` the first; from the tables of all parts of a run that was resumed."""
+def _logged_rows(folder: Path) -> dict[int, dict[str, float]]:
+    """Columns of the logs that are kept, by environment step, from the tables of all parts of a resumed run."""
     rows: dict[int, dict[str, float]] = {}
     for path in sorted(folder.glob("progress*.csv"), key=lambda path: path.stat().st_mtime):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                numbers = {name: float(text) for name, text in row.items() if text and LOGGED.fullmatch(name)}
+                kept = {name: text for name, text in row.items() if LOGGED.fullmatch(name) or COSINE.fullmatch(name)}
+                numbers = {name: float(text) for name, text in kept.items() if text}
                 if numbers and row.get("time/total_timesteps"):
                     rows[int(float(row["time/total_timesteps"]))] = numbers
-    steps = sorted(rows)
+    return rows
+
+
+def _logs(rows: Mapping[int, Mapping[str, float]]) -> dict[str, list[float]]:
+    """Columns of the logs by name, ``timesteps`` the first."""
+    measured = [step for step in rows if any(not name.startswith("train/") for name in rows[step])]
+    steps = sorted(measured or rows)
     steps = steps[:: math.ceil(len(steps) / LOG_POINTS)] if steps else []
-    names = sorted({name for step in steps for name in rows[step]})
+    names = sorted({name for step in steps for name in rows[step] if LOGGED.fullmatch(name)})
     columns = {name: [_short(rows[step].get(name, math.nan)) for step in steps] for name in names}
     return {"timesteps": [*steps], **columns}
+
+
+def _cosines(
+    rows: Mapping[int, Mapping[str, float]], tasks: Sequence[str], timesteps: int
+) -> dict[str, list[list[list[float]] | None]]:
+    """The mean cosine of each pair of tasks in each part of training, by network."""
+    places = {f"{tasks[i]}|{tasks[j]}": (i, j) for i, j in itertools.combinations(range(len(tasks)), 2)}
+    cosines: dict[str, list[list[list[float]] | None]] = {}
+    for network in ("critic", "actor"):
+        sums = np.zeros((COSINE_PARTS, len(tasks), len(tasks)))
+        counts = np.zeros_like(sums)
+        for step, row in rows.items():
+            part = min(COSINE_PARTS - 1, COSINE_PARTS * step // max(1, timesteps))
+            for name, value in row.items():
+                match = COSINE.fullmatch(name)
+                if match and match[1] == network and math.isfinite(value):
+                    i, j = places[match[2]]
+                    sums[part, [i, j], [j, i]] += value
+                    counts[part, [i, j], [j, i]] += 1
+        if not counts.any():
+            continue
+        with np.errstate(invalid="ignore"):
+            means = np.round(sums / counts, 3)
+        means[:, range(len(tasks)), range(len(tasks))] = 1.0
+        cosines[network] = [mean.tolist() if count.any() else None for mean, count in zip(means, counts, strict=True)]
+    return cosines
 
 
 def _short(number: float) -> float:

@@ -96,7 +96,12 @@ def make_eval_env(
 
 
 @checked
-def train(config: TrainConfig, console: Console | None = None, progress_bar: bool = True) -> TrainResult:
+def train(
+    config: TrainConfig,
+    console: Console | None = None,
+    progress_bar: bool = True,
+    after_evaluation: BaseCallback | None = None,
+) -> TrainResult:
     """Run a configuration from start to end.
 
     The run folder holds ``config.yaml``, ``progress.csv``, TensorBoard events, ``evaluation_before`` and
@@ -111,6 +116,8 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
         config: what to run.
         console: where to print.
         progress_bar: show progress while learning.
+        after_evaluation: called after each evaluation while learning, see `MTEvalCallback`: for a search that ends runs
+            early. What it raises ends the run.
 
     Raises:
         ArgumentError: if the run folder holds a run already, or the configuration is wrong.
@@ -118,7 +125,7 @@ def train(config: TrainConfig, console: Console | None = None, progress_bar: boo
         EnvironmentFaultError: if an environment failed; a note on it names the checkpoint saved and how to go on.
     """
     folder = new_run_dir(config.run_dir, _name(config))
-    return _run(config, folder, None, console or Console(highlight=False), progress_bar)
+    return _run(config, folder, None, console or Console(highlight=False), progress_bar, after_evaluation)
 
 
 @checked
@@ -159,7 +166,12 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
 
 
 def _run(
-    config: TrainConfig, folder: Path, checkpoint: Path | None, console: Console, progress_bar: bool
+    config: TrainConfig,
+    folder: Path,
+    checkpoint: Path | None,
+    console: Console,
+    progress_bar: bool,
+    after_evaluation: BaseCallback | None = None,
 ) -> TrainResult:
     """From the start, or from a checkpoint."""
     if config.torch_threads is not None:
@@ -182,7 +194,7 @@ def _run(
         stack.callback(agent.logger.close)
         print_start(console, config, folder, agent, env, eval_env)
         clock = stack.enter_context(contextlib.closing(RunClock(folder)))
-        evaluation = _evaluation_callback(config, folder, env, eval_env, clock)
+        evaluation = _evaluation_callback(config, folder, env, eval_env, clock, after_evaluation)
         if checkpoint is None:
             before = evaluate_success(agent, eval_env, config.evaluation.eval_episodes, progress_bar=progress_bar)
             before.save(folder / "evaluation_before")
@@ -339,11 +351,17 @@ def _ran_with(agent: Agent, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv) -> 
 
 
 def _evaluation_callback(
-    config: TrainConfig, folder: Path, env: MultiTaskVecEnv, eval_env: MultiTaskVecEnv, clock: RunClock
+    config: TrainConfig,
+    folder: Path,
+    env: MultiTaskVecEnv,
+    eval_env: MultiTaskVecEnv,
+    clock: RunClock,
+    then: BaseCallback | None,
 ) -> MTEvalCallback:
     return _Evaluation(
         clock,
         eval_env,
+        callback_after_eval=then,
         n_eval_episodes=config.evaluation.eval_episodes,
         eval_freq=max(1, config.evaluation.eval_freq // env.num_envs),
         log_path=folder,

@@ -436,10 +436,24 @@ class TestDiagnostics:
             assert weights == pytest.approx([0.1, 0.2, 0.3, 0.4])
             assert values[f"combiner{part}/residual"] == pytest.approx(1e-9)
             assert values[f"combiner{part}/status"] == 2
-        per_task = {key for key in values if "/norm/" in key or "/weight/" in key}
-        assert len(per_task) == 24
-        twice = {"grad/cos_min", "grad/conflict_fraction", "grad/imbalance", "grad/c_min"}
-        assert hidden == per_task | twice | {"combiner/residual", "combiner/status"}
+            towards = [values[f"grad{part}/direction_cosine/{name}"] for name in TASKS]
+            assert towards == pytest.approx(np.array([0.2 / 2, 0.1, 3.1 / 3, 0.4 / 0.5]) / np.sqrt(1.13))
+            assert values[f"grad{part}/pareto_failure"] == 0.0
+        per_task = {key for key in values if any(f"/{what}/" in key for what in ("norm", "weight", "direction_cosine"))}
+        assert len(per_task) == 36
+        pairs = {key for key in values if "/cosine/" in key}
+        assert len(pairs) == 12, "of each network; not once more by the plain names"
+        assert values[f"grad/critic/cosine/{TASKS[0]}|{TASKS[1]}"] == -0.5
+        assert values[f"grad/actor/cosine/{TASKS[2]}|{TASKS[3]}"] == pytest.approx(1 / 1.5)
+        twice = {f"grad/{name}" for name in ("cos_min", "conflict_fraction", "imbalance", "c_min", "pareto_failure")}
+        assert hidden == per_task | pairs | twice | {"combiner/residual", "combiner/status"}
+
+    def test_a_step_that_goes_uphill_for_a_task_is_a_pareto_failure(self):
+        uphill = dataclasses.replace(combination(), weights=torch.tensor([0.1, 0.5, 0.0, 0.0]))
+        values, _, _ = self.logged({"critic": uphill}, log_freq=1)
+        assert values["grad/critic/pareto_failure"] == 1.0
+        first, second, *_ = (values[f"grad/critic/direction_cosine/{name}"] for name in TASKS)
+        assert first < 0 < second
 
     def test_a_method_s_own_numbers_do_not_replace_ours(self):
         mu, many = torch.tensor(0.7), torch.ones(4)

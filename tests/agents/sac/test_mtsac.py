@@ -153,6 +153,7 @@ def test_sb3_callbacks_and_logger(tmp_path):
         "time/fps",
         "train/actor_loss",
         "train/critic_loss",
+        "train/critic_loss/toy-reach/left",
         "train/ent_coef",
         "train/ent_coef/toy-reach/left",
         "train/n_updates",

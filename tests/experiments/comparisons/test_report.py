@@ -2,10 +2,13 @@
 
 import csv
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 from mtrl_imgrad.cli import main
@@ -13,6 +16,8 @@ from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.experiments.comparisons.records import load_records, load_runs, runs_frame
 from mtrl_imgrad.experiments.comparisons.report import write_report
 from mtrl_imgrad.experiments.comparisons.summary import summarize
+from mtrl_imgrad.experiments.comparisons.training_figures import training_figures
+from mtrl_imgrad.reporting.figures import PALETTE
 from tests.support.comparisons.results import TASKS, result, write_result
 
 RATES = {
@@ -106,11 +111,25 @@ def report(folder):
 def test_the_page_needs_nothing_else(report):
     page = Page()
     page.feed((report / "index.html").read_text())
-    assert len(page.sources) == len(list((report / "figures").iterdir())) == 8
+    assert len(page.sources) == len(list((report / "figures").iterdir())) == 13
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
     text = " ".join(page.text)
     for expected in ("A <title>", "Soft modularization", "50 episodes a task", "No order beyond seed noise"):
         assert expected in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_a_browser_shows_the_page_with_its_figures(report, tmp_path):
+    picture = tmp_path / "page.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    options += ["--window-size=1200,4000", f"--screenshot={picture}", (report / "index.html").as_uri()]
+    subprocess.run([shutil.which("chromium"), *options], check=True, capture_output=True, timeout=120)
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=np.int16)
+    for colour in PALETTE[:3]:  # of the three methods' lines
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (np.abs(pixels - rgb).max(axis=2) < 24).sum() > 50, f"{colour}, scaling aside"
 
 
 def test_the_other_formats_hold_the_same_numbers(report):
@@ -124,14 +143,17 @@ def test_the_other_formats_hold_the_same_numbers(report):
         assert (report / name).exists()
 
 
-def test_commands(folder, tmp_path, capsys):
-    assert main(["report", str(folder), "-o", str(tmp_path / "report"), "--methods", "ls", "cagrad"]) == 0
+def test_commands(folder, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patch:  # drawn by the command below
+        patch.setattr("mtrl_imgrad.experiments.comparisons.report.draw_figures", lambda records, folder: {})
+        assert main(["report", str(folder), "-o", str(tmp_path / "report"), "--methods", "ls", "cagrad"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "Below cagrad beyond seed noise: ls." in out
     assert main(["plot", str(folder), "-o", str(tmp_path / "drawn"), "--format", "svg"]) == 0
     names = {path.stem for path in (tmp_path / "drawn").glob("*.svg")}
     assert names == {
-        "success_steps", "success_wall", "success_cpu", "tasks", "profile", "imbalance_critic", "weights", "setbacks"
+        "success_steps", "success_wall", "success_cpu", "tasks", "profile", "imbalance_critic", "conflicts_critic",
+        "cosines_critic", "pareto_failures_critic", "failures_by_task_critic", "weights_critic", "progress", "setbacks",
     }  # fmt: skip
     assert main(["plot", str(folder), "--methods", "lss"]) == 2
     assert "Did you mean 'ls'" in " ".join(capsys.readouterr().err.split())
@@ -154,3 +176,37 @@ def test_a_second_run_of_a_seed_is_refused(folder, tmp_path):
     write_result(tmp_path, result("ls", 0, RATES["ls"][0]))
     with pytest.raises(ArgumentError, match="two runs of one seed"):
         summarize(load_records([folder, tmp_path]))
+
+
+def drawn(folder, name):
+    """The axes of a figure of what the logs hold."""
+    found = {one: draw for one, _, draw in training_figures(load_records([folder]))}
+    return found[name]().axes
+
+
+def test_curves_over_training_are_of_its_parts(folder):
+    axes = drawn(folder, "pareto_failures_critic")[0]
+    for line in axes.lines:  # logged at 100, 1100 and 1900 of 2000 steps: the parts of a twentieth they are in
+        assert line.get_xdata().tolist() == [150, 1150, 1950]
+        assert line.get_ydata().tolist() == [1, 0, 0]
+    medians = [line.get_ydata().tolist() for line in drawn(folder, "imbalance_critic")[0].lines]
+    assert medians == [[10, 21.5]] * 3, "of four seeds; what was not measured is left out"
+
+
+def test_failures_and_progress_are_of_each_task(folder):
+    panels = {axes.get_title(loc="left"): axes for axes in drawn(folder, "failures_by_task_critic") if axes.lines}
+    assert {task: axes.lines[0].get_ydata().tolist() for task, axes in panels.items()} == {
+        "reach": [0, 0, 0], "push": [0, 1, 0], "door": [0, 1, 0]
+    }  # fmt: skip
+    panels = {axes.get_title(loc="left"): axes for axes in drawn(folder, "progress") if axes.lines}
+    assert panels["door"].lines[0].get_ydata().tolist() == [1, 0.5, 1.25]
+
+
+def test_a_heat_map_is_the_mean_over_seeds(folder):
+    axes = drawn(folder, "cosines_critic")
+    images = [one for one in axes if one.images]
+    assert len(images) == 3, "a method a row; the second part has no data"
+    shown = images[0].images[0].get_array()
+    assert shown[1, 2] == pytest.approx(-0.3)
+    assert shown[0, 1] == pytest.approx(0.5)
+    assert shown.mask[0, 2] or np.isnan(shown[0, 2])

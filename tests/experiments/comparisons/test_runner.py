@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from mtrl_imgrad.cli import main
@@ -64,6 +65,24 @@ def test_a_broken_comparison_ends_as_an_unbroken_one(folders):
             assert moved[name]["curve"][key] == run["curve"][key], key
 
 
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_killed_comparison_takes_its_runs_along_and_ends_as_an_unbroken_one(folders, tmp_path):
+    command = [sys.executable, "-m", "mtrl_imgrad.cli", *SMALL, "--methods", "ls", "--seeds", "0"]
+    run = tmp_path / "runs/ls/seed_0"
+    process = subprocess.Popen([*command, "--out", str(tmp_path)], stdout=subprocess.DEVNULL)
+    while not list(run.glob("checkpoints/*/manifest.json")) and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    with locked(run, patience=60):  # the run has ended, too, though nobody told it to
+        assert "learning was interrupted by SIGTERM" in (run / "output.log").read_text()
+    assert main(["compare", "--out", str(tmp_path), "--no-progress-bar"]) == 0
+    (found,), expected = results(tmp_path).values(), results(folders[1])[run.relative_to(tmp_path)]
+    assert {key: found[key] for key in ("final", "best")} == {key: expected[key] for key in ("final", "best")}
+    assert found["curve"]["returns"] == expected["curve"]["returns"]
+
+
 def test_a_result_has_counts_seconds_and_a_curve(folders):
     run = results(folders[1])[next(iter(results(folders[1])))]
     assert run["final"]["episodes"] == 3
@@ -74,6 +93,13 @@ def test_a_result_has_counts_seconds_and_a_curve(folders):
     assert run["versions"]["torch"]
     assert run["logs"]["timesteps"]
     assert len(run["logs"]["grad/critic/imbalance"]) == len(run["logs"]["timesteps"])
+    task = run["tasks"][0]
+    assert min(run["logs"][f"train/critic_loss/{task}"]) > 0
+    assert {*run["logs"]["grad/actor/pareto_failure"]} <= {0, 1}
+    matrices = np.array([one for one in run["cosines"]["critic"] if one is not None])
+    assert matrices.shape[1:] == (4, 4)
+    np.testing.assert_array_equal(matrices, matrices.swapaxes(1, 2))
+    assert np.abs(matrices).max() == 1
 
 
 def test_each_side_has_its_combiner(folders):

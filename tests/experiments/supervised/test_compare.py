@@ -18,7 +18,7 @@ from scipy import stats
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.combiners.method_strings import parse_method
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
-from mtrl_imgrad.experiments.comparisons.compare import Launch
+from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.supervised import compare
 from mtrl_imgrad.experiments.presets import preset_path
 from mtrl_imgrad.experiments.supervised.analysis import (
