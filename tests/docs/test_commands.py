@@ -16,22 +16,25 @@ from tests.support.documented.commands import Command, documented_commands
 from tests.support.paths import DOCS, ROOT
 
 COMMANDS = documented_commands()
-TINY = "--net-arch 8 --batch-size 8 --learning-starts 20 --eval-freq 0 --eval-episodes 1 --final-episodes 1"
-TINY += " --no-progress-bar"
-SCENES = "--root tiny --simulate-counts 4 2 --simulate-size 32 64 --width 0.0625 --batch-size 2 --no-progress-bar"
+QUIET = "--no-progress-bar"
+TINY = "--net-arch 8 --batch-size 8 --learning-starts 20 --eval-every 0 --eval-episodes 1 --final-episodes 1"
+SCENES = "--root tiny --simulate-counts 4 2 --simulate-size 32 64 --width 0.0625 --batch-size 2"
 RUN = (  # in this order, in one folder: a command of the pages, and what shortens it
     ("mtrl-imgrad combiners famo", ""),
     ("mtrl-imgrad presets", ""),
     (
         "mtrl-imgrad train --env MT10 --combiner cagrad --combiner-kwargs c=0.9 --net-arch 256 256",
-        f"--env toy-reach {TINY} --total-timesteps 60 --eval-backend toy --no-trace --run-dir runs/RUN",
+        f"--env toy-reach {TINY} --total-timesteps 60 --eval-backend toy --no-trace {QUIET} --run-dir runs/RUN",
     ),
     ("mtrl-imgrad evaluate runs/RUN --episodes 50 --backend metaworld", "--backend toy --episodes 1"),
     (
         "mtrl-imgrad train --config runs/RUN/config.yaml --seed 2",
-        "--total-timesteps 40 --no-progress-bar --run-dir runs/again",
+        f"--total-timesteps 40 {QUIET} --run-dir runs/again",
     ),
-    ("mtrl-imgrad supervised --data primitives --combiner imgrad --epochs 2", f"--epochs 1 --run-dir runs/S {SCENES}"),
+    (
+        "mtrl-imgrad supervised --data primitives --combiner imgrad --epochs 2",
+        f"--epochs 1 --run-dir runs/S {SCENES} {QUIET}",
+    ),
 )
 
 

@@ -59,7 +59,7 @@ def test_links_follow_what_has_moved() -> None:
         ("[`a`](../tools/x.py)", "`a`"),
         ("![a](idea/b.png)", "![a](../idea/b.png)"),
         ("[a](https://b.org)", "[a](https://b.org)"),
-        ("[a](#b)", "[a](#b)"),
+        ("[a](#b)", "[a](../idea.md#b)"),  # a section that has moved away from its page
     ):
         assert relink(before, "docs/idea.md", "start/idea.md", places) == after
     assert relink("```\n[a](b.md)\n```\n", "docs/x.md", "y/x.md", {}) == "```\n[a](b.md)\n```\n"

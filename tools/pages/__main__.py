@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 from mtrl_imgrad.agents.encoders import ENCODERS
@@ -27,7 +28,8 @@ def build(target: Path) -> None:
     for name, (source, text) in all_pages().items():
         path = pages / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(relink(text, source, name, places()) + "\n", encoding="utf-8")
+        text = folded_diagrams(relink(text, source, name, places()))
+        path.write_text(f"{text}\n", encoding="utf-8")
     configuration = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     (target / "mkdocs.yml").write_text(with_all_pages(configuration), encoding="utf-8")
 
@@ -67,6 +69,15 @@ def places() -> dict[str, str]:
     return found | {f"docs/encoders.md#{name}": f"encoders/{name}.md" for name in ENCODERS}
 
 
+def folded_diagrams(text: str) -> str:
+    """Mermaid's diagrams behind a click: without a network a browser shows their source."""
+
+    def folded(match: re.Match[str]) -> str:
+        return '??? abstract "The picture"\n\n' + textwrap.indent(match[0], "    ")
+
+    return re.sub(r"^```mermaid\n.*?^```$", folded, text, flags=re.MULTILINE | re.DOTALL)
+
+
 def with_all_pages(configuration: str) -> str:
     """The site's configuration with the pages of a folder in place of ``FOLDER/*``."""
     folders = {
@@ -77,7 +88,9 @@ def with_all_pages(configuration: str) -> str:
 
     def listed(match: re.Match[str]) -> str:
         indent, folder = match.groups()
-        return "\n".join(f"{indent}- {name}: {folder}/{name}.md" for name in folders[folder])
+        return "\n".join(
+            f"{indent}- {name.removeprefix('mtrl_imgrad.')}: {folder}/{name}.md" for name in folders[folder]
+        )
 
     return re.sub(r"^( *)- (\w+)/\*$", listed, configuration, flags=re.MULTILINE)
 

@@ -142,7 +142,8 @@ def _pictures(combiners: Sequence[Combiner]) -> str:
 
 def _reference(kind: type) -> str:
     """A block that the site generator fills with a class's signature and docstring."""
-    return f"::: {kind.__module__}.{kind.__qualname__}\n    options:\n      members: []\n      show_root_heading: false"
+    options = ("members: []", "show_root_heading: false", "show_root_toc_entry: false")
+    return "\n      ".join([f"::: {kind.__module__}.{kind.__qualname__}\n    options:", *options])
 
 
 def _table(rows: Mapping[str, str]) -> str:
