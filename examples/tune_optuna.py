@@ -63,7 +63,7 @@ def toy_config(steps: int) -> TrainConfig:
             config.agent, gamma=0.9, learning_starts=1000, batch_size=4 * 32, reward_normalization="std"
         ),
         policy=dataclasses.replace(config.policy, net_arch=(64, 64)),
-        evaluation=dataclasses.replace(config.evaluation, eval_every=steps // 5, eval_episodes=10, final_episodes=20),
+        evaluation=dataclasses.replace(config.evaluation, eval_freq=steps // 5, eval_episodes=10, final_episodes=20),
         total_timesteps=steps,
     )
 

@@ -15,7 +15,7 @@ from mtrl_imgrad.cli import main
 from mtrl_imgrad.experiments.comparisons.processes import BrokenOffError, make_run
 
 SMALL = (
-    "--env toy-reach --total-timesteps 1600 --learning-starts 200 --net-arch 8 --batch-size 16 --eval-every 800 "
+    "--env toy-reach --total-timesteps 1600 --learning-starts 200 --net-arch 8 --batch-size 16 --eval-freq 800 "
     "--eval-episodes 2 --final-episodes 3 --checkpoint-every 400 --methods ls mgda --seeds 0"
 ).split()
 
