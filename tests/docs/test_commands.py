@@ -17,7 +17,7 @@ from tests.support.paths import DOCS, ROOT
 
 COMMANDS = documented_commands()
 QUIET = "--no-progress-bar"
-TINY = "--net-arch 8 --batch-size 8 --learning-starts 20 --eval-every 0 --eval-episodes 1 --final-episodes 1"
+TINY = "--net-arch 8 --batch-size 8 --learning-starts 20 --eval-freq 0 --eval-episodes 1 --final-episodes 1"
 SCENES = "--root tiny --simulate-counts 4 2 --simulate-size 32 64 --width 0.0625 --batch-size 2"
 RUN = (  # in this order, in one folder: a command of the pages, and what shortens it
     ("mtrl-imgrad combiners famo", ""),
