@@ -1,4 +1,4 @@
-"""What all tests have in common: the marker `portable`, imitated machines, seeds of learning tests.
+"""What all tests have in common: the marker `portable`, imitated machines, seeds of learning tests, Ctrl-C.
 
 --by-file        says which files are done, in place of dots (see progress.py)
 --rounding SEED  tests run as if another machine had rounded (see rounding.py)
@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,11 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         return (yield)
     with OtherRounding(seed):
         return (yield)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, as in a terminal: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -70,14 +70,6 @@ def test_a_signal_saves_a_checkpoint_and_stops(number, tmp_path):
     assert resumed.replay_buffer.size() == 7, "the transition of the step at which the signal came is there"
 
 
-@pytest.fixture
-def interruptible():
-    """A process that was started in the background may ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_a_second_signal_stops_at_once(tmp_path, interruptible):
     agent = MTPPO("MlpPolicy", make_vec_env("toy-reach", seed=0), n_steps=20, batch_size=40, **OPTIONS)
     callback = MTCheckpointCallback(1000, tmp_path)

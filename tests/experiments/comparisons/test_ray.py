@@ -111,6 +111,7 @@ def test_a_run_that_was_broken_off_is_to_be_tried_again(tmp_path, program, how):
         make_run(*arguments(tmp_path))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_cancelled_task_lets_its_run_save(tmp_path, program):
     program(f"trap 'touch {tmp_path}/saved; exit 75' TERM; touch {tmp_path}/begun; while true; do sleep 0.05; done")
 
