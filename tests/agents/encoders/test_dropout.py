@@ -13,10 +13,11 @@ from torch.func import functional_call
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.agents.encoders import Dropout, Encoder, NetworkSpec, list_encoders, make_encoder
 from mtrl_imgrad.agents.encoders.dropout import DropoutLayers
+from mtrl_imgrad.agents.off_policy.update import UpdateSettings
 from mtrl_imgrad.agents.ppo.rollout import TaskRollout
 from mtrl_imgrad.agents.ppo.update import PPOUpdate
 from mtrl_imgrad.agents.sac.temperature import Temperature
-from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateSettings
+from mtrl_imgrad.agents.sac.update import Noise, SACUpdate
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError

@@ -10,8 +10,9 @@ from torch.func import functional_call
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.encoders import Encoder, list_encoders
 from mtrl_imgrad.agents.encoders.layers import TaskLinear
+from mtrl_imgrad.agents.off_policy.update import UpdateSettings
 from mtrl_imgrad.agents.sac.temperature import Temperature
-from mtrl_imgrad.agents.sac.update import Noise, SACUpdate, UpdateSettings
+from mtrl_imgrad.agents.sac.update import Noise, SACUpdate
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
