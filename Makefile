@@ -24,7 +24,7 @@ setup: $(STAMP) ## make .venv and install everything
 demo: $(STAMP) ## train on MT10 for about eight minutes, before and after in a table
 	$(BIN)/mtrl-imgrad train --preset mt10_demo
 
-demo-supervised: $(STAMP) ## four methods on simulated scenes in about a minute: a table and a panel of predictions
+demo-supervised: $(STAMP) ## four methods on simulated scenes in two to three minutes: a table and a panel of predictions
 	$(BIN)/mtrl-imgrad supervised compare --data demo --methods stl ls cagrad imgrad --seeds 0
 
 test: $(STAMP) ## the fast tests, a few minutes

@@ -1,19 +1,27 @@
-"""One update of MTPPO and of MTSAC on MT10's shapes: replayed, compiled, and compiled with bfloat16 products."""
+"""One update of MTPPO and of MTSAC on MT10's shapes: replayed, compiled, and compiled with bfloat16 products.
+
+The last only on a processor with instructions for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from benchmarks.timing import against, in_turn, table
 from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.envs import make_vec_env
+from mtrl_imgrad.gradients.bfloat16 import has_fast_bfloat16
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "replayed": {"compile": False},
     "compiled": {"compile": True},
     "compiled, bf16": {"compile": True, "precision": "bf16"},
 }
+if not has_fast_bfloat16(torch.device("cpu")):
+    del SETTINGS["compiled, bf16"]
 PPO_ROWS = 400
 """Of each task in a minibatch."""
 
