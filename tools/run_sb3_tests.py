@@ -59,6 +59,8 @@ def main() -> int:
     options, pytest_arguments = parser.parse_known_args()
     if not (options.checkout / "tests" / "test_save_load.py").is_file():
         parser.error(f"{options.checkout} is not a checkout of stable-baselines3: it has no tests/test_save_load.py")
+    if any(re.match(r"-n|--numprocesses|--dist", argument) for argument in pytest_arguments):
+        parser.error("the substitutions hold in this process only: run without pytest-xdist's options")
     version = (options.checkout / "stable_baselines3" / "version.txt").read_text().strip()
     print(f"tests of stable-baselines3 {version}, on the installed {stable_baselines3.__version__}")
     for name, agent in AGENTS.items():
