@@ -58,12 +58,10 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         policy: ``"MlpPolicy"`` or a subclass of `MTPPOPolicy`.
         env: what `mtrl_imgrad.envs.make_vec_env` returns, with any number of environments a task; or any SB3 VecEnv or
             Gymnasium environment with flat Boxes, which is then one task. None only to load a trained agent.
-        learning_rate: of both optimizers; a number or a schedule of the remaining progress (1 to 0).
         n_steps: steps of every environment in a rollout.
         batch_size: rows of a minibatch over all tasks, a multiple of K; None takes 64 a task. The last minibatch of an
             epoch holds what is left.
         n_epochs: passes over a rollout.
-        gamma: discount.
         gae_lambda: of the advantages.
         clip_range: of the ratio of probabilities; a number or a schedule.
         clip_range_vf: how far a value may leave that predicted when acting, a number or a schedule, in the unit in
@@ -72,27 +70,11 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         ent_coef: weight of the entropy.
         vf_coef: weight of the value loss. The critic's optimizer is its own, so that with Adam it only matters to
             clipping and to combiners that look at scales.
-        max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining; None
-            does not clip.
         target_kl: stop a training before the first update at which the approximate KL divergence, over all tasks,
             exceeds 1.5 times this. Costs one copy to the host an epoch. None (default) makes all epochs.
-        stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
-        tensorboard_log: folder of TensorBoard logs.
         policy_kwargs: arguments of `MTPPOPolicy`, for instance ``dict(net_arch=[64, 64], layer_norm=dict(pi=False,
             vf=True))``.
-        verbose: 0 prints nothing, 1 SB3's tables.
-        seed: determines the run on one machine.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
         use_sde, sde_sample_freq, rollout_buffer_class, rollout_buffer_kwargs: SB3's, accepted with its defaults.
-        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``. One name or object gives actor and critic
-            a combiner (and its state) each.
-        combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
-            What combiners draw follows from the agent's ``seed``, for actor and critic apart; a ``seed`` here wins.
-        heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
-            task's combination weight.
-        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
-            ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
-            without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).
         advantage_scope: over each task's own rows (``"task"``, default: another task's mean is no baseline), or over
             all rows of the minibatch (``"batch"``). With one task both are SB3's.
         value_normalization: None, or ``"popart"``: learn each task's values in the unit of their own running mean and
@@ -102,9 +84,8 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
             (default) is SB3's white noise, 1 pink noise, which explores where an action counts only if it lasts; see
             `mtrl_imgrad.agents.ppo.colored_noise`. A rollout of ``n_steps`` is one piece of noise. A schedule from 1
             to 0 explores first and refines at last.
-        trace: record the operations of per-task gradients once and replay them; changes no number, see `MTSAC`.
-        compile: hand them to PyTorch's compiler; True, False or ``"auto"``, see `MTSAC`.
-        precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
+        learning_rate, gamma, stats_window_size, tensorboard_log, verbose, seed, device: as in `MTSAC`.
+        combiner, combiner_kwargs, heads, max_grad_norm, on_nonfinite, trace, compile, precision: as in `MTSAC`.
 
     Raises:
         UnsupportedError: if it asks for something of SB3's that is not there.

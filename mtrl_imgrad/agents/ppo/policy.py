@@ -142,28 +142,18 @@ class MTValueCritic(BaseModel):
 class MTPPOPolicy(MTPolicy):
     """Policy of `MTPPO`: ``policy_kwargs`` are the arguments from ``net_arch`` to ``log_std_init``.
 
+    Where options differ between actor and critic they are ``dict(pi=..., vf=...)``.
+
     Args:
-        observation_space: Box, with the one-hot last where ``one_hot``.
-        action_space: Box.
-        lr_schedule: SB3's learning-rate schedule.
-        task_names: the K tasks.
-        one_hot: whether observations carry the task.
+        observation_space, action_space, lr_schedule, task_names, one_hot: as in `MTSACPolicy`.
         value_normalization: None or ``"popart"``.
         value_normalization_kwargs: further arguments of `mtrl_imgrad.agents.ppo.popart.PopArt`.
-        net_arch: hidden widths, or ``dict(pi=[...], vf=[...])``. Default three layers of 400 (Meta-World's).
         activation_fn: class of the non-linearity. ReLU as for `MTSAC`, where SB3's PPO has tanh.
-        layer_norm: normalize every hidden layer before its activation; or ``dict(pi=..., vf=...)``.
         dropout: ``dict(pi=0.0, vf=rate)``: rate in [0, 1) at which units of every hidden layer of the critic are
             dropped, before they are normalized. In updates only: values that advantages are made of come from the whole
             network. The actor's must be 0.
-        encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; for actor and critic,
-            or ``dict(pi=..., vf=...)``.
-        encoder_kwargs: the encoder's own options, or ``dict(pi=..., vf=...)`` of them.
-        initialization: initial values of linear layers: ``"pytorch"`` (default), ``"orthogonal"`` (SB3's PPO),
-            ``"metaworld_algorithms"`` (Meta-World+) or ``"mtrl"`` (CARE, CAGrad); see
-            `mtrl_imgrad.agents.encoders.initialize`.
+        net_arch, layer_norm, encoder, encoder_kwargs, initialization, optimizer_kwargs: as in `MTSACPolicy`.
         optimizer_class: default Adam (fused, with SB3's epsilon for PPO, 1e-5).
-        optimizer_kwargs: its options, besides the learning rate.
         log_std_init: initial log standard deviation of the actions.
 
     Raises:

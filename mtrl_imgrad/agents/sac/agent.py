@@ -45,7 +45,7 @@ class MTSAC(TaskReplayAlgorithm):
         policy: ``"MlpPolicy"`` or a subclass of `MTSACPolicy`.
         env: what `mtrl_imgrad.envs.make_vec_env` returns; or any SB3 VecEnv or Gymnasium environment with a flat
             Box, which is then one task. None only to load a trained agent.
-        learning_rate: of all Adam optimizers; a number or a schedule of the remaining progress (1 to 0).
+        learning_rate: of all optimizers; a number or a schedule of the remaining progress (1 to 0).
         buffer_size: transitions kept over all tasks.
         learning_starts: environment steps over all tasks of uniformly random actions before learning.
         batch_size: rows of a batch over all tasks, a multiple of K; None takes 128 a task.
@@ -76,7 +76,7 @@ class MTSAC(TaskReplayAlgorithm):
         heads: ``"unweighted"`` (default): a task's own parameters take its plain gradient; ``"weighted"``: times the
             task's combination weight.
         max_grad_norm: clip each network's gradient, its own parameters included, to this length after combining (as
-            Meta-World+'s code does); None (default) does not clip.
+            Meta-World+'s code does); None does not clip.
         on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
             ``"raise"`` (default) an error, and nothing moves; ``"skip"`` leaves the step out; ``"drop_task"`` makes it
             without these tasks. The last two are counted in the log (``train/non_finite``, ``train/skipped_steps``).

@@ -33,43 +33,17 @@ class MTTD3(TaskReplayAlgorithm):
 
     Args:
         policy: ``"MlpPolicy"`` or a subclass of `MTTD3Policy`.
-        env: what `mtrl_imgrad.envs.make_vec_env` returns; or any SB3 VecEnv or Gymnasium environment with a flat
-            Box, which is then one task. None only to load a trained agent.
-        learning_rate: of all optimizers; a number or a schedule of the remaining progress (1 to 0).
-        buffer_size: transitions kept over all tasks.
-        learning_starts: environment steps over all tasks of uniformly random actions before learning.
-        batch_size: rows of a batch over all tasks, a multiple of K; None takes 128 a task.
         tau: step of the target networks towards the networks.
-        gamma: discount.
-        train_freq: steps of the vector environment between trainings, or ``(number, "step" | "episode")``.
-        gradient_steps: updates a training; -1 makes as many as transitions were collected.
-        action_noise: SB3's noise, added to the actions when acting (in a run's configuration: the standard deviation of
-            normal noise, 0 for none).
-        replay_buffer_class: a subclass of `TaskReplayBuffer`.
-        replay_buffer_kwargs: its further arguments.
-        optimize_memory_usage: SB3's, accepted with its default.
-        n_steps: rewards of the return before the critic's own estimate; fewer where an episode ends.
         policy_delay: updates of the critics for each of the actor and of the target networks.
         target_policy_noise: standard deviation of the noise on the target actor's actions.
         target_noise_clip: this noise stays within plus and minus this.
-        stats_window_size: episodes averaged in ``rollout/`` logs (a task's success: its own episodes).
-        tensorboard_log: folder of TensorBoard logs.
         policy_kwargs: arguments of `MTTD3Policy`, for instance ``dict(net_arch=[400, 300], encoder="embedding")``.
-        verbose: 0 prints nothing, 1 SB3's tables.
-        seed: determines the run on one machine.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
-        combiner: name, `Combiner`, or ``dict(actor=..., critic=...)``; actor and critic have one (and its state) each.
-        combiner_kwargs: the combiner's arguments, if it was given by name; or ``dict(actor=..., critic=...)`` of them.
-        heads: gradient of a task's own parameters: ``"unweighted"`` its plain one, ``"weighted"`` times its weight.
-        max_grad_norm: clip each network's gradient to this length after combining; None does not clip.
-        on_nonfinite: what becomes of a network's step in which a task's loss or gradient is NaN or infinite:
-            ``"raise"``, ``"skip"`` or ``"drop_task"``, see `MTSAC`.
-        sampling: ``"balanced"`` or ``"uniform"``, see `TaskReplayBuffer`.
-        reward_normalization: None or ``"std"``, see `TaskReplayBuffer`.
-        overlap: update while the environments simulate, see `MTSAC`.
-        trace: record the operations of an update once and replay them; changes no number. False for debugging.
-        compile: hand them to PyTorch's compiler; True, False or ``"auto"``, see `MTSAC`.
-        precision: of their matrix products: ``"float32"`` or ``"bf16"``, see `MTSAC`.
+        optimize_memory_usage: SB3's, accepted with its default.
+        env, learning_rate, buffer_size, learning_starts, batch_size, gamma, train_freq: as in `MTSAC`.
+        gradient_steps, action_noise, replay_buffer_class, replay_buffer_kwargs, n_steps: as in `MTSAC`.
+        stats_window_size, tensorboard_log, verbose, seed, device: as in `MTSAC`.
+        combiner, combiner_kwargs, heads, max_grad_norm, on_nonfinite: as in `MTSAC`.
+        sampling, reward_normalization, overlap, trace, compile, precision: as in `MTSAC`.
 
     Raises:
         UnsupportedError: if it asks for something of SB3's that is not there.

@@ -44,21 +44,9 @@ class MTTD3Policy(TwinCriticPolicy):
     """Policy of `MTTD3`: ``policy_kwargs`` are the arguments below, from ``net_arch`` on.
 
     Args:
-        observation_space: Box, with the one-hot last where ``one_hot``.
-        action_space: Box.
-        lr_schedule: SB3's learning-rate schedule.
-        task_names: the K tasks.
-        one_hot: whether observations carry the task.
-        net_arch: hidden widths, or ``dict(pi=[...], qf=[...])``. Default three layers of 400 (Meta-World's).
-        activation_fn: class of the non-linearity.
-        layer_norm: normalize every hidden layer before its activation; or ``dict(pi=..., qf=...)``.
-        dropout: rate in [0, 1) at which units of every hidden layer are dropped in updates; or by side.
-        encoder: a name of `mtrl_imgrad.agents.encoders.list_encoders`, or an `Encoder` class; or ``dict(pi=...,
-            qf=...)``.
-        encoder_kwargs: the encoder's own options, or ``dict(pi=..., qf=...)`` of them.
-        initialization: initial values of linear layers, see `mtrl_imgrad.agents.encoders.initialize`.
-        optimizer_class: default Adam (fused).
-        optimizer_kwargs: its options, besides the learning rate.
+        observation_space, action_space, lr_schedule, task_names, one_hot: as in `MTSACPolicy`.
+        net_arch, activation_fn, layer_norm, dropout, encoder, encoder_kwargs, initialization: as in `MTSACPolicy`.
+        optimizer_class, optimizer_kwargs: as in `MTSACPolicy`.
         n_critics: number of critics; the target is the smallest of them, the actor climbs the first.
     """
 

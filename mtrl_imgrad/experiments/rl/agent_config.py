@@ -186,9 +186,9 @@ def agent_config(name: str) -> type[AgentConfig]:
     Raises:
         UnknownNameError: if there is no agent of that name.
     """
-    agent = agent_class(name)
+    agent, described = agent_class(name), agent_class("mtsac")
     which = tyro.conf.arg(name="agent", help=f"Which agent: {', '.join(AGENTS)}. The options below are this one's.")
-    fields = _fields(agent, AgentConfig, NOT_OPTIONS)
+    fields = _fields(agent, AgentConfig, NOT_OPTIONS, {**_texts(described), **_texts(agent)})
     fields = [("name", Annotated[Literal[name], which], field(default=name)), *fields]
     namespace = {"__doc__": f"Arguments of `{agent.__name__}`, see there.", "__module__": __name__}
     return dataclasses.make_dataclass(
@@ -204,9 +204,10 @@ def policy_config(name: str) -> type[PolicyConfig]:
         UnknownNameError: if there is no agent of that name.
     """
     agent = agent_class(name)
-    policy: Any = agent.policy_aliases["MlpPolicy"]
+    policy, described = (one.policy_aliases["MlpPolicy"] for one in (agent, agent_class("mtsac")))
     common = {"activation_fn", "optimizer_class", *(spec.name for spec in dataclasses.fields(PolicyConfig))}
-    fields = _fields(policy, PolicyConfig, NOT_OPTIONS | common | agent.set_by_agent["policy_kwargs"])
+    left_out = NOT_OPTIONS | common | agent.set_by_agent["policy_kwargs"]
+    fields = _fields(policy, PolicyConfig, left_out, {**_texts(described), **_texts(policy)})
     namespace = {
         "__doc__": f"Arguments of `{policy.__name__}`, see there.",
         "__module__": __name__,
@@ -218,9 +219,9 @@ def policy_config(name: str) -> type[PolicyConfig]:
     )
 
 
-def _fields(target: Any, base: Any, left_out: set[str]) -> list[tuple[str, Any, Any]]:
+def _fields(target: Any, base: Any, left_out: set[str], texts: Mapping[str, str]) -> list[tuple[str, Any, Any]]:
     """Fields for a constructor's arguments: those that the base lacks, or has with another default."""
-    hints, texts = inspect.get_annotations(target.__init__, eval_str=True), _texts(target)
+    hints = inspect.get_annotations(target.__init__, eval_str=True)
     common = {spec.name: spec for spec in dataclasses.fields(base)}
     fields = []
     for name, parameter in inspect.signature(target).parameters.items():
@@ -237,7 +238,7 @@ def _fields(target: Any, base: Any, left_out: set[str]) -> list[tuple[str, Any, 
 
 
 def _texts(target: Any) -> dict[str, str]:
-    """Texts of a docstring's ``Args:``, by argument."""
+    """Texts of a docstring's ``Args:``, by argument; without those that are as in `MTSAC`, named several in a line."""
     arguments = (inspect.getdoc(target) or "").partition("Args:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^    (\w+): (.+(?:\n     .+)*)", arguments, re.MULTILINE)
     return {name: " ".join(text.replace("``", "").split()) for name, text in entries}

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.config_files import save_config
 from mtrl_imgrad.experiments.options import without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
-from mtrl_imgrad.experiments.rl.agent_config import agent_config, policy_config
+from mtrl_imgrad.experiments.rl.agent_config import AgentConfig, PolicyConfig, agent_config, policy_config
 from mtrl_imgrad.experiments.rl.config import (
     EnvConfig,
     EvaluationConfig,
@@ -47,6 +48,20 @@ def _fields(cls):
 
 def _defaults(function):
     return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+
+@pytest.mark.parametrize("cls", [cls for pair in AGENTS.values() for cls in pair])
+def test_every_constructor_argument_is_described(cls):
+    (arguments,) = re.findall(r"^Args:\n(.+?)(?:\n\n|\Z)", inspect.getdoc(cls), re.MULTILINE | re.DOTALL)
+    described = [name for names in re.findall(r"^    (\w.*?): ", arguments, re.MULTILINE) for name in names.split(", ")]
+    assert sorted(described) == sorted(set(_defaults(cls)) - {"_init_setup_model"})
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_option_has_a_text(name):
+    own = [spec for spec in dataclasses.fields(agent_config(name)) if spec.name not in _fields(AgentConfig)]
+    own += [spec for spec in dataclasses.fields(policy_config(name)) if spec.name not in _fields(PolicyConfig)]
+    assert [spec.name for spec in own if not spec.type.__metadata__[-1].help] == []
 
 
 def test_every_constructor_argument_reaches_the_command_line():
