@@ -140,15 +140,15 @@ class Combiner(Method):
             shared,
             task_specific,
             features=features,
-            heads=heads,
-            max_grad_norm=max_grad_norm,
             tasks=tasks,
             ignore=ignore,
-            grad_scaler=grad_scaler,
-            retain_graph=retain_graph,
-            on_nonfinite=on_nonfinite,
             group=group,
             rows=rows,
+            heads=heads,
+            max_grad_norm=max_grad_norm,
+            on_nonfinite=on_nonfinite,
+            grad_scaler=grad_scaler,
+            retain_graph=retain_graph,
         )
 
     def accumulate(
@@ -183,7 +183,9 @@ class Combiner(Method):
         """
         from mtrl_imgrad.gradients.per_loss import Accumulation  # the room above this one
 
-        return Accumulation(self, heads, max_grad_norm, grad_scaler, on_nonfinite, group)
+        return Accumulation(
+            self, group, heads=heads, max_grad_norm=max_grad_norm, on_nonfinite=on_nonfinite, grad_scaler=grad_scaler
+        )
 
     def cite(self) -> str:
         """The paper's BibTeX entry (or its plain reference where we have no entry)."""

@@ -32,7 +32,7 @@ from gymnasium import spaces
 from mtrl_imgrad.envs.backends.metaworld_rows import STATE_SIZE, MetaWorldRows
 from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
-from mtrl_imgrad.envs.workers.processes import InProcess, WorkerPool, available_cores
+from mtrl_imgrad.envs.workers.processes import InProcess, Pool, WorkerPool, available_cores
 from mtrl_imgrad.envs.workers.restarting import RestartingPool
 from mtrl_imgrad.envs.workers.rows_config import RowsConfig
 
@@ -99,7 +99,7 @@ class MetaWorldVecEnv(MultiTaskVecEnv):
         self._worker_timeout = worker_timeout
         self._rows_seed = seed
         self._streams: list[Any] = [None] * self.num_envs  # what the last reset of each row drew from
-        self._pool: InProcess | WorkerPool | RestartingPool
+        self._pool: Pool
         if vector_strategy == "sync":
             self._pool = InProcess(type(self).rows_factory(self._config(0, self.num_envs)))
         elif worker_restarts:

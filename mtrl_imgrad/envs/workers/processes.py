@@ -18,6 +18,7 @@ import signal
 import time
 import traceback
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,8 +47,40 @@ class _Missing:
     message: str
 
 
-class InProcess:
-    """The interface of ``WorkerPool`` for a single object that lives in this process.
+class Pool(ABC):
+    """Objects whose methods are called on request; the caller may do something else between request and results."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def send(self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None) -> None:
+        """Have objects call ``method``; ``receive`` collects the results.
+
+        Args:
+            method: Name of the method.
+            arguments: Positional arguments, one tuple for each object asked.
+            only: Numbers of the objects to ask; None asks all.
+        """
+
+    @abstractmethod
+    def receive(self, only: Sequence[int] | None = None) -> list[Any]:
+        """Results of the last ``send``, in the order of the objects asked."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the objects."""
+
+    def request(
+        self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None
+    ) -> list[Any]:
+        """``send`` and ``receive``."""
+        self.send(method, arguments, only)
+        return self.receive(only)
+
+
+class InProcess(Pool):
+    """A single object that lives in this process.
 
     Args:
         target: The object whose methods are called.
@@ -61,28 +94,21 @@ class InProcess:
         return 1
 
     def send(self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None) -> None:
-        """Note what is to be called; ``receive`` calls it."""
+        """Note what is to be called; `receive` calls it."""
         self._request = (method, arguments[0])
 
     def receive(self, only: Sequence[int] | None = None) -> list[Any]:
-        """Call what ``send`` noted; a list with its result."""
+        """Call what `send` noted; a list with its result."""
         assert self._request is not None
         method, args = self._request
         return [getattr(self._target, method)(*args)]
-
-    def request(
-        self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None
-    ) -> list[Any]:
-        """``send`` and ``receive``."""
-        self.send(method, arguments, only)
-        return self.receive(only)
 
     def close(self) -> None:
         """Close the object."""
         self._target.close()
 
 
-class WorkerPool:
+class WorkerPool(Pool):
     """Processes that each hold one object and call its methods on request.
 
     Args:
@@ -127,12 +153,7 @@ class WorkerPool:
         return [worker.process.pid for worker in self._workers]
 
     def send(self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None) -> None:
-        """Have workers call ``method`` of their objects; ``receive`` collects the results.
-
-        Args:
-            method: Name of the method.
-            arguments: Positional arguments, one tuple for each worker asked.
-            only: Numbers of the workers to ask; None asks all.
+        """As `Pool.send`.
 
         Raises:
             WorkerError: A worker is gone, or the pool has failed before.
@@ -148,7 +169,7 @@ class WorkerPool:
                 self._fail(number, self._exit_in_words(number))
 
     def receive(self, only: Sequence[int] | None = None) -> list[Any]:
-        """Results of the last ``send``, in the order of the workers asked.
+        """As `Pool.receive`.
 
         Raises:
             WorkerError: A worker raised, died or was too late; all workers are then stopped.
@@ -161,13 +182,6 @@ class WorkerPool:
             if isinstance(answer, _Missing):
                 raise AttributeError(answer.message)
         return answers
-
-    def request(
-        self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None
-    ) -> list[Any]:
-        """``send`` and ``receive``."""
-        self.send(method, arguments, only)
-        return self.receive(only)
 
     def close(self) -> None:
         """Stop the workers, by force those that do not stop by themselves; a second call does nothing."""

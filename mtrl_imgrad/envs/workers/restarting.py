@@ -11,14 +11,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mtrl_imgrad.envs.workers.processes import WorkerPool
+from mtrl_imgrad.envs.workers.processes import Pool, WorkerPool
 from mtrl_imgrad.errors import EnvironmentFaultError, WorkerError
 
 _CHANGING = ("set", "call")
 """Requests that may change a row in a way that no reset and no action repeats."""
 
 
-class RestartingPool:
+class RestartingPool(Pool):
     """A ``WorkerPool`` that is built anew, a few times at most, where one of its workers failed.
 
     Each restart is told by a warning that names worker, tasks and cause. There is none where the rows could not be
@@ -50,7 +50,7 @@ class RestartingPool:
         return self._pool.pids
 
     def send(self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None) -> None:
-        """As ``WorkerPool.send``."""
+        """As `Pool.send`; makes the request again where it failed."""
         if self._failure is not None:
             raise WorkerError(self._failure)
         self._last = (method, arguments, only)
@@ -62,7 +62,7 @@ class RestartingPool:
             self._changed_by = "set_attr" if method == "set" else f"env_method({arguments[0][0]!r})"
 
     def receive(self, only: Sequence[int] | None = None) -> list[Any]:
-        """As ``WorkerPool.receive``; makes the request again where it failed.
+        """As `Pool.receive`; makes the request again where it failed.
 
         Raises:
             WorkerError: It failed again, or there are no restarts left, or the rows could not be brought back.
@@ -77,13 +77,6 @@ class RestartingPool:
             raise WorkerError(
                 f"{error}\nThe same request had just failed before the workers were restarted: not tried again"
             ) from None
-
-    def request(
-        self, method: str, arguments: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None
-    ) -> list[Any]:
-        """``send`` and ``receive``."""
-        self.send(method, arguments, only)
-        return self.receive(only)
 
     def close(self) -> None:
         """Stop the workers."""

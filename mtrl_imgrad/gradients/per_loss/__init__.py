@@ -22,27 +22,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.tables import TaskIds
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
-from mtrl_imgrad.gradients.heads import Heads
+from mtrl_imgrad.gradients.absent_tasks import check_on_nonfinite
 from mtrl_imgrad.gradients.per_loss.accumulate import Accumulation
-from mtrl_imgrad.gradients.per_loss.inputs import (
-    Parameters,
-    read_inputs,
-    read_options,
-)
+from mtrl_imgrad.gradients.per_loss.inputs import Parameters, read_inputs, read_options
 from mtrl_imgrad.gradients.per_loss.lists import list_checks_of
-from mtrl_imgrad.gradients.per_loss.ranks import (
-    check_replicable,
-    errors_told,
-    join,
-    ranks_of,
-    read_local_losses,
-)
+from mtrl_imgrad.gradients.per_loss.ranks import check_replicable, errors_told, join, ranks_of, read_local_losses
 from mtrl_imgrad.gradients.per_loss.step import Step
 
 if TYPE_CHECKING:
@@ -55,32 +43,29 @@ def backward(
     combiner: Combiner,
     losses: Tensor | Sequence[Tensor | None],
     shared: Parameters,
-    task_specific: Parameters | None = None,
+    task_specific: Parameters | None,
     *,
-    features: Tensor | Sequence[Tensor] | None = None,
-    heads: Heads = "unweighted",
-    max_grad_norm: float | None = None,
-    tasks: TaskIds | None = None,
-    ignore: Parameters = (),
-    grad_scaler: torch.amp.GradScaler | None = None,
-    retain_graph: bool = False,
-    on_nonfinite: OnNonFinite = "raise",
-    group: Any = None,
-    rows: Sequence[float] | Tensor | None = None,
+    features: Tensor | Sequence[Tensor] | None,
+    tasks: TaskIds | None,
+    ignore: Parameters,
+    group: Any,
+    rows: Sequence[float] | Tensor | None,
+    **options: Any,
 ) -> Combination:
     """Differentiate K losses and add the combined gradient to ``.grad``; see `Combiner.backward` for the arguments.
 
     Rows of tasks that do not use a parameter are zero there; a parameter that no task uses keeps its ``.grad``.
+    ``options`` are those of `read_options`.
     """
     ranks = ranks_of(group, rows, "backward")
     with errors_told(ranks):
-        check_on_nonfinite(on_nonfinite, combiner)
+        check_on_nonfinite(options["on_nonfinite"], combiner)
         inputs = read_inputs(shared, task_specific, ignore, features)
-        options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
+        chosen = read_options(inputs.device, **options)
         check_replicable(inputs, combiner if ranks else None)
         local = read_local_losses(losses, tasks, rows, inputs.device, may_lack=ranks is not None)
         list_checks_of(combiner).check(inputs, local.present, warns=ranks is None)
     present = local.present
     if ranks is not None:
-        inputs, present = join(combiner, ranks, inputs, options, local)
-    return Step(combiner, inputs, options, present).make()
+        inputs, present = join(combiner, ranks, inputs, chosen, local)
+    return Step(combiner, inputs, chosen, present).make()

@@ -13,16 +13,9 @@ from torch import Tensor
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, check_on_nonfinite
-from mtrl_imgrad.gradients.heads import Heads
+from mtrl_imgrad.gradients.absent_tasks import check_on_nonfinite
 from mtrl_imgrad.gradients.per_loss.combine import combine
-from mtrl_imgrad.gradients.per_loss.inputs import (
-    Inputs,
-    ParameterList,
-    Parameters,
-    read_inputs,
-    read_options,
-)
+from mtrl_imgrad.gradients.per_loss.inputs import Inputs, ParameterList, Parameters, read_inputs, read_options
 from mtrl_imgrad.gradients.per_loss.lists import list_checks_of
 from mtrl_imgrad.gradients.per_loss.ranks import check_replicable, errors_told, join, ranks_of, read_local_losses
 from mtrl_imgrad.gradients.per_loss.task_gradients import Gathering, differentiate
@@ -40,24 +33,21 @@ class Accumulation:
     Attributes:
         combination: how the update came about; None before the block has ended.
         tasks: ids of the tasks gathered so far, ascending: whose weights those of the combination are.
+
+    Args:
+        combiner: of the step.
+        group: see `Combiner.accumulate`.
+        options: those of `read_options` but ``retain_graph``.
     """
 
-    def __init__(
-        self,
-        combiner: Combiner,
-        heads: Heads,
-        max_grad_norm: float | None,
-        grad_scaler: torch.amp.GradScaler | None,
-        on_nonfinite: OnNonFinite,
-        group: Any = None,
-    ) -> None:
+    def __init__(self, combiner: Combiner, group: Any, **options: Any) -> None:
         self._ranks = ranks_of(group, None, "accumulate")
-        check_on_nonfinite(on_nonfinite, combiner)
-        read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, torch.device("cpu"))
+        check_on_nonfinite(options["on_nonfinite"], combiner)
+        read_options(torch.device("cpu"), **options)
         self.combination: Combination | None = None
         self.tasks: list[int] = []
         self._combiner = combiner
-        self._settings = (heads, max_grad_norm, on_nonfinite, grad_scaler)
+        self._options = options
         self._gathering = Gathering()
         self._inputs: Inputs | None = None
         self._is_open = self._is_used = False
@@ -78,20 +68,19 @@ class Accumulation:
         Losses and gradients of a task add up, so divide each loss by the number of micro-batches that it comes in.
 
         Args:
-            losses: as in `Combiner.backward`; those of one task will do.
+            losses: those of one task will do.
             shared: the same parameters for all micro-batches.
-            task_specific: as in `Combiner.backward`; those of this micro-batch's tasks will do.
+            task_specific: those of this micro-batch's tasks will do.
             tasks: as in `Combiner.backward`.
             ignore: as in `Combiner.backward`.
             retain_graph: as in `Combiner.backward`.
-            rows: as in `Combiner.backward`, of this micro-batch. All ranks make the same number of them.
+            rows: of this micro-batch. All ranks make the same number of them.
 
         Raises:
             ArgumentError: as in `Combiner.backward`, or if the block is over.
         """
         if not self._is_open:
             raise ArgumentError("backward must be called inside the block: with combiner.accumulate() as step: ...")
-        heads, max_grad_norm, on_nonfinite, grad_scaler = self._settings
         with errors_told(self._ranks):
             if rows is not None and self._ranks is None:
                 raise ArgumentError("rows goes with accumulate(group=...): a process of its own has all rows")
@@ -100,7 +89,7 @@ class Accumulation:
             local = read_local_losses(losses, tasks, rows, inputs.device, may_lack=self._ranks is not None)
             list_checks_of(self._combiner).check(inputs, local.present, warns=self._ranks is None)
             inputs = self._joined(inputs)
-            options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device, retain_graph)
+            options = read_options(inputs.device, retain_graph=retain_graph, **self._options)
         present = local.present
         if self._ranks is not None:
             inputs, present = join(self._combiner, self._ranks, inputs, options, local)
@@ -141,6 +130,5 @@ class Accumulation:
         if inputs is None:
             raise ArgumentError("nothing was accumulated: the block must call backward at least once")
         gathering.sort()
-        heads, max_grad_norm, on_nonfinite, grad_scaler = self._settings
-        options = read_options(heads, max_grad_norm, on_nonfinite, grad_scaler, inputs.device)
+        options = read_options(inputs.device, **self._options)
         self.combination = combine(self._combiner, inputs, options, gathering.finish())

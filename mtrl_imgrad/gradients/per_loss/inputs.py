@@ -207,11 +207,11 @@ def _read_features(features: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
 
 
 def read_options(
+    device: torch.device,
     heads: Heads,
     max_grad_norm: float | None,
     on_nonfinite: OnNonFinite,
     grad_scaler: torch.amp.GradScaler | None,
-    device: torch.device,
     retain_graph: bool = False,
 ) -> Options:
     """Check the options of a step, for any combiner."""

@@ -21,10 +21,7 @@ class CGC(ComposedModel):
     As `MMoE` otherwise. Own experts, gates and heads are the tasks' own.
 
     Args:
-        backbone: of every expert.
-        tasks: of kinds that it has heads for.
-        width: multiplies the number of feature maps.
-        protocol: see `DenseHead`.
+        backbone, tasks, width, protocol: as in `ComposedModel`; an expert is a trunk.
         experts: how many are shared.
         own_experts: how many a task has for itself.
     """

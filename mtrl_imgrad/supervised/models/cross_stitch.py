@@ -28,10 +28,7 @@ class CrossStitch(ComposedModel):
     task's loss does.
 
     Args:
-        backbone: of every network.
-        tasks: of kinds that it has heads for.
-        width: multiplies the number of feature maps.
-        protocol: see `DenseHead`.
+        backbone, tasks, width, protocol: as in `ComposedModel`; every network is a trunk.
     """
 
     architecture = "cross_stitch"

@@ -19,10 +19,7 @@ class HardSharing(FeatureModel):
     depth, normals), 25 017 672 on CityScapes (7 classes, depth).
 
     Args:
-        backbone: what is shared.
-        tasks: of kinds that it has heads for.
-        width: multiplies the number of feature maps.
-        protocol: see `DenseHead`.
+        backbone, tasks, width, protocol: as in `ComposedModel`.
     """
 
     def __init__(self, backbone: Backbone, tasks: Sequence[TaskSpec], width: float, protocol: Protocol) -> None:

@@ -22,10 +22,7 @@ class MMoE(ComposedModel):
     the gate sees the image averaged to 8 x 8. All experts are shared, the gates are the tasks' own.
 
     Args:
-        backbone: of every expert.
-        tasks: of kinds that it has heads for.
-        width: multiplies the number of feature maps.
-        protocol: see `DenseHead`.
+        backbone, tasks, width, protocol: as in `ComposedModel`.
         experts: how many.
     """
 

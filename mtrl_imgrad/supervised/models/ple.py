@@ -32,12 +32,7 @@ class PLE(ComposedModel):
     the shared experts, and so every loss reaches it.
 
     Args:
-        backbone: of every expert.
-        tasks: of kinds that it has heads for.
-        width: multiplies the number of feature maps.
-        protocol: see `DenseHead`.
-        experts: how many are shared.
-        own_experts: how many a task has for itself.
+        backbone, tasks, width, protocol, experts, own_experts: as in `CGC`.
         levels: two or more, at most as many as the trunk has stages.
 
     Raises:

@@ -28,10 +28,7 @@ class ResNetMTAN(ComposedModel):
     Masks and heads are the tasks' own.
 
     Args:
-        backbone: a ResNet.
-        tasks: of any kind.
-        width: multiplies the number of feature maps.
-        protocol: see `DenseHead`.
+        backbone, tasks, width, protocol: as in `ComposedModel`, of a ResNet.
     """
 
     architecture = "mtan"

@@ -32,9 +32,7 @@ class SegNetCrossStitch(TaskModel):
     74 941 804 parameters on NYUv2.
 
     Args:
-        tasks: of kind segmentation, depth or normal.
-        width: multiplies the number of feature maps.
-        protocol: see `DenseHead`.
+        tasks, width, protocol: as in `SegNetMTAN`.
     """
 
     name = "segnet_cross_stitch"

@@ -69,7 +69,7 @@ def gone(pids: list[int | None]) -> bool:
 
 
 def pids(env: MetaWorldVecEnv) -> list[int | None]:
-    return env._pool.pids  # type: ignore[union-attr]
+    return env._pool.pids
 
 
 def test_workers_step_their_share_and_close_twice(env: FakeVecEnv) -> None:

@@ -71,7 +71,7 @@ def undisturbed() -> FrailVecEnv:
 
 
 def pids(env: MetaWorldVecEnv) -> list[int]:
-    return [pid for pid in env._pool.pids if pid is not None]  # type: ignore[union-attr]
+    return [pid for pid in env._pool.pids if pid is not None]
 
 
 def gone(processes: list[int]) -> bool:
