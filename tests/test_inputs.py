@@ -27,7 +27,7 @@ from mtrl_imgrad.combiners import combiner_class, list_combiners
 from mtrl_imgrad.errors import MtrlImgradError, UnknownNameError
 from tests.support.inputs.bad_values import bad_values, must_refuse
 from tests.support.inputs.hot_path import HOT_PATH
-from tests.support.inputs.public_calls import CALLS, METHODS, SLOW
+from tests.support.inputs.public_calls import CALLS, METHODS
 from tests.support.registries import forget_registrations
 
 pytestmark = pytest.mark.faults
@@ -174,15 +174,11 @@ def elsewhere(tmp_path, monkeypatch):
     forget_registrations(monkeypatch)
 
 
-def cases(table: Mapping[str, Any]) -> list:
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [], id=name) for name in table]
-
-
-@pytest.mark.parametrize("name", cases(CALLS))
+@pytest.mark.parametrize("name", CALLS)
 def test_wrong_arguments_of_a_public_callable(name, tmp_path):
     ask(lambda: (PUBLIC[name], CALLS[name](tmp_path)))
 
 
-@pytest.mark.parametrize("name", cases(METHODS))
+@pytest.mark.parametrize("name", METHODS)
 def test_wrong_arguments_of_a_method(name, tmp_path):
     ask(lambda: METHODS[name](tmp_path))

@@ -1,104 +1,34 @@
-"""Supervised training end to end on small written folders: learning, resuming, routes, records."""
+"""The trainer on small written folders: learning, routes, losses after the step, randomness, lost tasks."""
 
 import copy
 import dataclasses
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from mtrl_imgrad.checkpoints.format import read_checkpoint, write_checkpoint
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError, UnknownNameError
-from mtrl_imgrad.experiments.presets import list_presets, preset_path
-from mtrl_imgrad.experiments.supervised.config import (
-    DataConfig,
-    MethodConfig,
-    ModelConfig,
-    SupervisedConfig,
-    load_config,
-)
+from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, SupervisedConfig
 from mtrl_imgrad.experiments.supervised.data import load_splits
-from mtrl_imgrad.experiments.supervised.history import RunResult, best_epoch, read_rows, write_epochs
-from mtrl_imgrad.experiments.supervised.run import load_model, make_trainer, resume, train
-from mtrl_imgrad.supervised.datasets import AttributeSample, DenseSample, write_celeba, write_nyuv2
-from mtrl_imgrad.supervised.epoch_record import EpochRecord
+from mtrl_imgrad.experiments.supervised.history import read_rows, write_epochs
+from mtrl_imgrad.experiments.supervised.run import make_trainer
 from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.objectives import make_loss
-from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
+from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.splits import Splits
-from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
-from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.supervised.trainer import MultiTaskTrainer
-
-CLASSES = ("floor", "wall", "thing")
-
-
-def _scene(seed):
-    """Three horizontal bands whose colour, class, depth and normal agree: learned in a few steps."""
-    rng = np.random.default_rng(seed)
-    label = np.repeat(rng.permutation(3), [10, 11, 11])[:, None].repeat(32, 1)
-    return DenseSample(
-        image=(np.eye(3)[label] * 0.7 + rng.uniform(0, 0.3, (32, 32, 3))),
-        label=label,
-        depth=1.0 + label,
-        normal=np.eye(3)[label],
-    )
+from tests.support.supervised.learned import batch_of, config_for, trainer_for, weights_of, write_faces, write_scenes
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    splits = {"train": [_scene(seed) for seed in range(10)], "val": [_scene(seed) for seed in range(100, 104)]}
-    return write_nyuv2(folder, splits, classes=CLASSES)
+    return write_scenes(tmp_path_factory.mktemp("data") / "scenes")
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    def sample(seed):
-        rng = np.random.default_rng(seed)
-        has = rng.integers(2, size=2).astype(bool)
-        image = np.zeros((24, 20, 3), np.uint8) + np.array([255 * has[0], 255 * has[1], 128], np.uint8)
-        return AttributeSample(image, has)
-
-    splits = {
-        "train": [sample(seed) for seed in range(33)],
-        "val": [sample(seed) for seed in range(50, 60)],
-        "test": [sample(seed) for seed in range(80, 90)],
-    }
-    return write_celeba(tmp_path_factory.mktemp("data") / "faces", splits, ["Red", "Green"])
-
-
-def config_for(root, folder=None, **method):
-    return SupervisedConfig(
-        data=DataConfig(root=root),
-        model=ModelConfig(model="segnet", width=1 / 16),
-        method=MethodConfig(**method),
-        optimization=OptimizationConfig(epochs=3, batch_size=4, learning_rate=5e-3, lr_schedule="cosine"),
-        reporting=ReportConfig(last_epochs=2, log_every=2, panel_images=1),
-        device="cpu",
-        run_dir=folder,
-    )
-
-
-def trainer_for(root, **method):
-    config = config_for(root, **method)
-    return make_trainer(config, load_splits(config.data))
-
-
-def weights_of(trainer):
-    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
-
-
-def batch_of(trainer):
-    part = next(trainer.feed.in_order(trainer.data.train))
-    return part.images, part.targets
-
-
-# The trainer
+    return write_faces(tmp_path_factory.mktemp("data") / "faces")
 
 
 @pytest.mark.portable
@@ -343,242 +273,6 @@ def test_wrong_arguments_are_named(root):
         load_splits(DataConfig())
     with pytest.raises(ArgumentError, match="simulate_counts"):
         load_splits(DataConfig(root=root / "new", simulate="mt10", simulate_counts=(1, 1, 1)))
-
-
-# Diagnostics
-
-
-def test_diagnostics_are_those_of_plain_gradients(root):
-    trainer = trainer_for(root, combiner="linear_scalarization")
-    images, targets = batch_of(trainer)
-    predictions, _ = trainer.forward.predict(images)
-    losses = trainer.forward.losses(predictions, targets)
-    G = torch.stack(
-        [
-            torch.cat([g.flatten() for g in torch.autograd.grad(loss, trainer._shared, retain_graph=True)])
-            for loss in losses
-        ]
-    ).double()
-    gramian = probe_gramian(losses, trainer._shared, scale=16.0)
-    torch.testing.assert_close(gramian, G @ G.T, rtol=1e-4, atol=1e-8)
-    row = step_diagnostics(gramian, torch.ones(3), ["a", "b", "c"])
-    norms = G.norm(dim=1)
-    assert row["imbalance"] == pytest.approx(float(norms.max() / norms.min()), rel=1e-4)
-    assert row["norm/b"] == pytest.approx(float(norms[1]), rel=1e-4)
-    d = G.sum(0)
-    cosines = (G @ d) / (norms * d.norm())
-    assert row["direction_cosine/c"] == pytest.approx(float(cosines[2]), abs=1e-4)
-    assert row["pareto_failure"] == float((cosines < 0).any())
-
-
-def test_cos_theta_of_two_tasks_has_a_closed_form():
-    first, second, inner = 4.0, 1.0, 0.5
-    row = step_diagnostics(torch.tensor([[first, inner], [inner, second]]).double(), None, ["a", "b"])
-    determinant = first * second - inner**2
-    assert row["cos_theta"] == pytest.approx(2 * determinant**0.5 / ((first + second) ** 2 - 4 * inner**2) ** 0.5)
-    assert row["dc"] == pytest.approx(0.5)
-    assert "pareto_failure" not in row
-
-
-# Configuration
-
-
-@pytest.mark.parametrize("name", list_presets("supervised"))
-def test_presets_load_and_their_networks_exist(name):
-    config = load_config(preset_path("supervised", name))
-    of_scenes = config.data.format in ("nyuv2", "cityscapes")
-    tasks = [TaskSpec("depth", "depth", 1) if of_scenes else TaskSpec("a", "attribute", 1)]
-    for model in (config.model.model, config.model.single_task_model):
-        assert make_model(model, tasks, width=1 / 16).task_names
-
-
-@pytest.mark.parametrize(
-    ("name", "epochs", "batch", "rate", "last_rate"),
-    [("nyuv2", 200, 2, 1e-4, 5e-5), ("cityscapes", 200, 8, 1e-4, 5e-5), ("celeba", 15, 256, 3e-4, 3e-4)],
-)
-def test_paper_presets_have_the_papers_numbers(name, epochs, batch, rate, last_rate):
-    config = load_config(preset_path("supervised", name))
-    optimization = config.optimization
-    assert (optimization.epochs, optimization.batch_size) == (epochs, batch)
-    assert optimization.learning_rate_at(0) == rate
-    assert optimization.learning_rate_at(epochs - 1) == pytest.approx(last_rate)
-    assert config.method.reduction == "sum"
-    assert config.protocol == "fixed"
-
-
-def test_a_preset_says_of_a_combiner_what_the_command_leaves_open():
-    config = SupervisedConfig(
-        method=MethodConfig(combiner="cagrad", combiner_kwargs={"rescale": False}),
-        methods={"cagrad": {"combiner_kwargs": {"c": 0.2, "rescale": True}, "heads": "weighted", "max_grad_norm": 1.0}},
-    )
-    method = config.resolved_method()
-    assert method.combiner_kwargs == {"c": 0.2, "rescale": False}
-    assert (method.heads, method.sharing, method.max_grad_norm) == ("weighted", "cagrad", 1.0)
-    chosen = MethodConfig(combiner="cagrad", heads="unweighted", sharing="nash", max_grad_norm=float("inf"))
-    method = dataclasses.replace(config, method=chosen).resolved_method()
-    assert (method.heads, method.sharing, method.max_grad_norm) == ("unweighted", "nash", None)
-
-
-def test_wrong_settings_are_named():
-    for kwargs in ({"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"weight_decay": -1.0}):
-        with pytest.raises(ArgumentError, match=next(iter(kwargs))):
-            OptimizationConfig(**kwargs)
-    with pytest.raises(ArgumentError, match="last_epochs"):
-        ReportConfig(last_epochs=0)
-    with pytest.raises(ArgumentError, match="seed"):
-        SupervisedConfig(seed=-1)
-    with pytest.raises(ArgumentError, match="radius"):
-        SupervisedConfig(methods={"cagrad": {"radius": 1}})
-    with pytest.raises(UnknownNameError, match="nyuv2"):
-        preset_path("supervised", "nyuv3")
-
-
-def test_official_slip_is_kept_under_paper_only(root):
-    found = {}
-    for protocol in ("fixed", "paper"):
-        config = dataclasses.replace(config_for(root), protocol=protocol)
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, tasks=("segmentation", "depth")))
-        found[protocol] = make_trainer(config, load_splits(config.data)).combiner.official_k2_quirk
-    assert found == {"fixed": False, "paper": True}
-
-
-# Run folders
-
-
-@pytest.fixture(scope="module")
-def run(root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    return folder, train(config_for(root, folder, combiner="pcgrad"), progress_bar=False)
-
-
-def test_a_run_leaves_its_result_and_everything_behind_it(run, root):
-    folder, result = run
-    rows = read_rows(folder / "epochs.csv")
-    assert [row["epoch"] for row in rows] == [0, 1, 2]
-    for task, metrics in result.results.items():
-        for metric, value in metrics.items():
-            assert value == pytest.approx(np.mean([row[f"val/{task}/{metric}"] for row in rows[-2:]]))
-    assert RunResult.load(folder / "result.json") == result
-    assert result.how == "val, mean of the last 2 of 3 epochs"
-    assert [row["step"] for row in read_rows(folder / "diagnostics.csv")] == [0, 2, 4, 6, 8]
-    for name in ("panel.png", "config.yaml", "checkpoint/manifest.json"):
-        assert (folder / name).stat().st_size > 100
-    config = load_config(folder / "config.yaml")
-    assert config == config_for(root, None, combiner="pcgrad")
-    model = load_model(folder, load_splits(config.data))
-    state = read_checkpoint(folder / "checkpoint")["model"]
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    with pytest.raises(ArgumentError, match="holds a run already"):
-        train(config_for(root, folder))
-    assert resume(folder) == result
-
-
-@pytest.mark.parametrize("combiner", ["pcgrad", "imgrad"])
-def test_a_stopped_run_continues_bit_for_bit(root, tmp_path, monkeypatch, combiner):
-    """Stopped after an epoch, continued by another process."""
-    kwargs = {"update_every": 2} if combiner == "imgrad" else {}
-    straight = train(
-        config_for(root, tmp_path / "straight", combiner=combiner, combiner_kwargs=kwargs), progress_bar=False
-    )
-
-    class StoppedError(Exception):
-        pass
-
-    def stop(self, advance):
-        if self.epoch == 2:
-            raise StoppedError
-        return original(self, advance)
-
-    original = MultiTaskTrainer._run_epoch
-    monkeypatch.setattr(MultiTaskTrainer, "_run_epoch", stop)
-    with pytest.raises(StoppedError):
-        train(config_for(root, tmp_path / "stopped", combiner=combiner, combiner_kwargs=kwargs), progress_bar=False)
-    monkeypatch.undo()
-    if combiner == "imgrad":
-        continued = resume(tmp_path / "stopped", progress_bar=False)
-    else:
-        command = [sys.executable, "-m", "mtrl_imgrad.cli", "supervised", "--no-progress-bar", "--resume"]
-        subprocess.run([*command, str(tmp_path / "stopped")], check=True, capture_output=True)
-        continued = RunResult.load(tmp_path / "stopped" / "result.json")
-    assert continued.results == straight.results
-    assert continued.steps == straight.steps
-    first, second = (read_checkpoint(tmp_path / name / "model")["model"] for name in ("straight", "stopped"))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-    columns = [name for name in read_rows(tmp_path / "straight" / "epochs.csv")[0] if name != "seconds"]
-    one, two = (read_rows(tmp_path / name / "epochs.csv") for name in ("straight", "stopped"))
-    assert [[row[c] for c in columns] for row in one] == [[row[c] for c in columns] for row in two]
-    assert (tmp_path / "straight/diagnostics.csv").read_bytes() == (tmp_path / "stopped/diagnostics.csv").read_bytes()
-
-
-def test_the_best_epoch_in_validation_is_reported_on_test(faces, tmp_path):
-    config = SupervisedConfig(
-        data=DataConfig(format="celeba", root=faces, image_size=(16, 16)),
-        model=ModelConfig(model="attribute_net", single_task_model="attribute_net", width=1 / 8),
-        optimization=OptimizationConfig(epochs=4, batch_size=8, learning_rate=1e-3, lr_schedule="constant"),
-        reporting=ReportConfig(report="best", log_every=0, panel_images=2),
-        device="cpu",
-        run_dir=tmp_path / "run",
-    )
-    result = train(config, progress_bar=False)
-    rows = read_rows(tmp_path / "run/epochs.csv")
-    scores = [np.mean([row["val/Red/f1"], row["val/Green/f1"]]) for row in rows]
-    best = int(np.argmax(scores))
-    assert result.epochs == [best]
-    assert result.split == "test"
-    assert result.results["Red"]["f1"] == rows[best]["test/Red/f1"]
-    data = load_splits(config.data)
-    trainer = make_trainer(config, data)
-    trainer.model.load_state_dict(load_model(tmp_path / "run", data).state_dict())
-    assert trainer.evaluate("test")[0] == result.results
-
-
-def test_the_best_epoch_of_dense_tasks_is_that_of_the_lowest_relative_loss():
-    def record(epoch, seg, depth):
-        losses = {"val": {"segmentation": seg, "depth": depth}}
-        return EpochRecord(epoch, epoch, 1e-3, {}, losses, {"val": {}}, 1.0)
-
-    tasks = [TaskSpec("segmentation", "segmentation", 3), TaskSpec("depth", "depth", 1)]
-    # Relative to the first: 1, (0.5 + 1.1) / 2 = 0.8, (0.9 + 0.6) / 2 = 0.75; the plain sum would choose the second.
-    records = [record(0, 10.0, 1.0), record(1, 5.0, 1.1), record(2, 9.0, 0.6)]
-    assert best_epoch(records, tasks) == 2
-
-
-@pytest.mark.parametrize("part", ["model", "checkpoint"])
-def test_a_damaged_checkpoint_of_a_run_is_named(run, part, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(run[0], folder)
-    (folder / "result.json").unlink()
-    tensors = next((folder / part).glob("tensors-*"))
-    tensors.write_bytes(tensors.read_bytes()[:-1])
-    data = load_splits(load_config(folder / "config.yaml").data)
-    with pytest.raises(CheckpointError, match=rf"{part}: member 'tensors' is damaged"):
-        load_model(folder, data) if part == "model" else resume(folder, progress_bar=False)
-
-
-@pytest.mark.parametrize("change", [{"history": [{"epoch": 1}]}, {"history": None}, {"model": {}}, {"optimizer": []}])
-def test_a_forged_checkpoint_of_a_run_is_refused(run, change, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(run[0], folder)
-    (folder / "result.json").unlink()
-    write_checkpoint(folder / "checkpoint", {**read_checkpoint(folder / "checkpoint"), **change})
-    with pytest.raises(CheckpointError, match=f"{folder}/checkpoint cannot be restored"):
-        resume(folder, progress_bar=False)
-    write_checkpoint(folder / "model", change)
-    data = load_splits(load_config(folder / "config.yaml").data)
-    with pytest.raises(CheckpointError, match=f"{folder}/model does not fit"):
-        load_model(folder, data)
-
-
-def test_a_run_of_an_earlier_version_is_not_begun_again(run, tmp_path):
-    shutil.copytree(run[0], tmp_path / "run")
-    (tmp_path / "run" / "checkpoint").rename(tmp_path / "run" / "checkpoint.pt")
-    (tmp_path / "run" / "result.json").unlink()
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is of an earlier version"):
-        resume(tmp_path / "run", progress_bar=False)
-    (tmp_path / "run" / "model").rename(tmp_path / "run" / "model.pt")
-    data = load_splits(load_config(run[0] / "config.yaml").data)
-    with pytest.raises(CheckpointError, match=r"model\.pt is of an earlier version"):
-        load_model(tmp_path / "run", data)
 
 
 def test_a_checkpoint_of_another_network_is_refused(root):
