@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-# Up to four files of tests at once; each process takes about 1 GB.
-PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --by-file --durations 10
+# Up to four files of tests at once, the longest first; each process takes about 1 GB.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --by-file --durations 10
 # Two threads of a small matrix product wait for each other on shared cores; one is faster.
 export OMP_NUM_THREADS ?= 1
+# Tests start many processes, which find the modules compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo demo-supervised test test-portable test-portable-quick test-faults test-all lint type format bench docs dist-check clean
 

@@ -19,6 +19,27 @@ from tests.support.rounding import OtherRounding
 HERE = Path(__file__).parent
 NUMBERS = tuple(HERE / folder for folder in ("combiners", "gradients", "snapshots", "synthetic"))
 """Folders whose tests compare numbers that a processor rounds: all of them are `portable`."""
+LONGEST = tuple(
+    HERE / f"{name}.py"
+    for name in (
+        "experiments/comparisons/test_runner",
+        "gradients/test_replicas",
+        "test_inputs",
+        "experiments/supervised/test_compare",
+        "envs/backends/test_metaworld_backend",
+        "combiners/test_property_table",
+        "combiners/test_no_waits",
+        "agents/common/test_environment_faults",
+        "agents/checkpoints/test_exact_resume",
+        "agents/sac/test_mtsac",
+        "agents/sac/test_update",
+        "experiments/test_cli",
+        "experiments/rl/test_resume",
+        "supervised/test_training",
+        "envs/test_restoring",
+    )
+)
+"""Files that begin first, so that no process waits at the end for another that has just begun one of them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `NUMBERS`."""
+    """Mark the tests of `NUMBERS`, and put those of `LONGEST` in front."""
+    items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
     for item in items:
         if any(folder in item.path.parents for folder in NUMBERS):
             item.add_marker(pytest.mark.portable)

@@ -40,7 +40,7 @@ REFUSED = {
     "width": (_policy(net_arch=[10**9]), "policy_kwargs make actor"),
     "width beyond numbers": (_policy(net_arch=[10**12, 10**12]), "does not fit"),
     "a width that fits the machine": (_policy(net_arch=[20_000, 20_000]), "policy_kwargs make actor"),
-    "depth": (_policy(net_arch=[8] * 1_000_000), "policy_kwargs ask for more than .* parameters"),
+    "depth": (_policy(net_arch=[8] * 100_000), "policy_kwargs ask for more than .* parameters"),
     "critics": (_policy(n_critics=10**9), "policy_kwargs ask for more than .* parameters"),
     "experts": (_policy(encoder="moore", encoder_kwargs={"num_experts": 10**9}), "num_experts"),
     "modules": (

@@ -101,10 +101,10 @@ def grow(
 
 @pytest.mark.parametrize("make", STEPS_OF_AN_UPDATE)
 def test_updates_logs_and_evaluations_leave_nothing_behind(make: Any, tmp_path: Path) -> None:
-    before, after = grow(make, updates=240, evaluations=4, warm_up=240, folder=tmp_path)
+    before, after = grow(make, updates=160, evaluations=2, warm_up=80, folder=tmp_path)
     assert after.tensors <= before.tensors
-    # A few of each evaluation's report are kept. Of each update it would be 240 and more, of each rollout of PPO 30.
-    assert after.objects - before.objects < 25
+    # A few of each evaluation's report are kept. Of each update it would be 160 and more, of each rollout of PPO 20.
+    assert after.objects - before.objects < 15
 
 
 @pytest.mark.slow

@@ -81,14 +81,14 @@ def test_the_same_seed_gives_the_same_episodes(mt10: MultiTaskVecEnv) -> None:
 
 
 def test_tasks_and_copies_have_streams_of_their_own(mt10: MultiTaskVecEnv) -> None:
-    goals = first_observations(mt10, 30)[:, :, GOAL]
+    goals = first_observations(mt10, 16)[:, :, GOAL]
     names = mt10.task_names
     # The drawers share one range of goals; with one seed for all tasks they would get the same ones.
     opening, closing = goals[:, names.index("drawer-open-v3"), 0], goals[:, names.index("drawer-close-v3"), 0]
     assert np.abs(opening - closing).min() > 1e-6
     assert abs(np.corrcoef(opening, closing)[0, 1]) < 0.6
     pair = make_vec_env("reach", backend=mt10.backend, num_envs_per_task=2)
-    copies = first_observations(pair, 20)[:, :, GOAL]
+    copies = first_observations(pair, 12)[:, :, GOAL]
     assert (np.abs(copies[:, 0] - copies[:, 1]).max(axis=1) > 1e-6).mean() > 0.8
     pair.close()
 

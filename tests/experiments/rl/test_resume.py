@@ -19,7 +19,7 @@ from mtrl_imgrad.experiments.rl import train as train_module
 pytestmark = pytest.mark.faults
 
 SMALL = (
-    "--env toy-reach --total-timesteps 1200 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-freq 400 "
+    "--env toy-reach --total-timesteps 600 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-freq 200 "
     "--eval-episodes 2 --final-episodes 3 --combiner famo --actor-combiner gradvac --checkpoint-every 200 "
     "--no-progress-bar"
 ).split()
@@ -46,7 +46,7 @@ def runs(tmp_path_factory):
 def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
     broken = runs / "broken"
     stopped = int(latest_checkpoint(broken / "checkpoints").name.removeprefix("step_"))
-    assert 200 <= stopped < 1200
+    assert 200 <= stopped < 600
     assert not (broken / "evaluation_after.npz").exists()
     assert main(["train", "--resume", str(broken), "--no-progress-bar"]) == 0
     out = capsys.readouterr().out.replace("\n", "")
@@ -55,11 +55,11 @@ def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
         MTSAC.load_checkpoint(latest_checkpoint(runs / name / "checkpoints"), device="cpu")
         for name in ("broken", "whole")
     ]
-    assert [agent.num_timesteps for agent in agents] == [1200, 1200]
+    assert [agent.num_timesteps for agent in agents] == [600, 600]
     for ours, theirs in zip(*(agent.policy.state_dict().values() for agent in agents), strict=True):
         assert torch.equal(ours, theirs)
     a, b = (EvaluationHistory.load(runs / name / "evaluations.npz") for name in ("broken", "whole"))
-    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 400, 800, 1200, 1200]
+    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 200, 400, 600, 600]
     for ours, theirs in zip(a.reports, b.reports, strict=True):
         assert np.array_equal(ours.returns, theirs.returns), "evaluations go on where they were, too"
     after, expected = (SuccessReport.load(runs / name / "evaluation_after") for name in ("broken", "whole"))
