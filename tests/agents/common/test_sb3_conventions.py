@@ -63,7 +63,8 @@ def test_what_asks_for_nothing_is_accepted(agent):
     kwargs = {name: refusal.neutral[0] for name, refusal in unsupported.POLICY_KWARGS.items()}
     if agent is MTPPO:
         kwargs["log_std_init"] = 0.0
-    _agent(agent, policy_kwargs={**kwargs, **SMALL})
+    made = _agent(agent, policy_kwargs={**kwargs, **SMALL})
+    assert set(made.policy_kwargs) & set(kwargs) == ({"log_std_init"} if agent is MTPPO else set()), "handed on"
 
 
 def _arguments(agent, **kwargs):
