@@ -163,12 +163,10 @@ def _by_task(
     for axes, task in zip(panels, tasks, strict=True):
         for i, (method, runs) in enumerate(by_method(records).items()):
             logs = [_logged(runs, prefix + task) for prefix in prefixes]
-            steps, values = (np.concatenate([one[i] for one in logs]) for i in (0, 1))
-            parts = _in_parts(steps, values, last)
+            parts = _in_parts(*map(np.concatenate, zip(*logs, strict=True)), last)  # type: ignore[arg-type]
             numbers = np.array([reduce(part) for part in parts if len(part)])
-            if relative and len(numbers):
-                numbers = numbers / numbers[0]
             if len(numbers):
+                numbers = numbers / numbers[0] if relative else numbers
                 lines[method] = axes.plot(_centres(parts, last) / scale, numbers, linewidth=1.2, **line_style(i))[0]
         if log:
             axes.set_yscale("log")
