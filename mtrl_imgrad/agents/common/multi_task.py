@@ -202,6 +202,12 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
             raise ArgumentError(f"load takes arguments of {cls.__name__}, of which {unknown[0]!r} is none")
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "critic", "last_report", "update", "execution"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor.optimizer", "critic.optimizer"], []
+
     def save_checkpoint(
         self, path: str | os.PathLike[str], replay: bool = True, eval_env: MultiTaskVecEnv | None = None
     ) -> Path:

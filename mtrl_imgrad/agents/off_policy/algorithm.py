@@ -321,11 +321,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     # ------------------------------------------------------------------ save and load
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["actor", "critic", "critic_target", "last_report", "update", "execution", "noise_generator"]
-        return [*super()._excluded_save_params(), *own]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor.optimizer", "critic.optimizer"], []
+        return [*super()._excluded_save_params(), "critic_target", "noise_generator"]
 
     def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
         return {

@@ -316,18 +316,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     # ------------------------------------------------------------------ save and load
 
     def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "actor",
-            "critic",
-            "last_report",
-            "update",
-            "execution",
-            "mask_generator",
-        ]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor.optimizer", "critic.optimizer"], []
+        return [*super()._excluded_save_params(), "mask_generator"]
 
     def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
         return {
