@@ -16,6 +16,7 @@ from mtrl_imgrad.agents.checkpoints.construction import build_agent, constructio
 from mtrl_imgrad.agents.checkpoints.generators import global_generators, restore_global_generators
 from mtrl_imgrad.checkpoints.format import is_checkpoint, read_checkpoint, write_checkpoint
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, MtrlImgradError, TaskMismatchError, UnknownNameError
+from mtrl_imgrad.validation import checked
 
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
@@ -29,6 +30,18 @@ AgentT = TypeVar("AgentT", bound="MultiTaskAlgorithm")
 def list_pretrained() -> list[str]:
     """Names of the trained agents that are shipped."""
     return sorted(entry.name for entry in FOLDER.iterdir() if is_checkpoint(entry)) if FOLDER.is_dir() else []
+
+
+@checked
+def pretrained_card(name: str) -> dict[str, Any]:
+    """Where a trained agent comes from: its class, tasks, steps, the run's configuration and what was measured.
+
+    Raises:
+        UnknownNameError: if none of that name is shipped.
+    """
+    state = read_checkpoint(_folder_of(name))
+    tasks = list(state["tasks"]["names"])
+    return {"agent": state["agent"], "tasks": tasks, "timesteps": state["timesteps"], **state["card"]}
 
 
 def save_pretrained(agent: MultiTaskAlgorithm, folder: Path, card: dict[str, Any]) -> Path:

@@ -7,8 +7,8 @@ import torch
 
 from mtrl_imgrad.agents import MTPPO, MTSAC, list_pretrained
 from mtrl_imgrad.agents.common import pretrained
+from mtrl_imgrad.agents.common.pretrained import pretrained_card
 from mtrl_imgrad.agents.registry import agent_class
-from mtrl_imgrad.checkpoints.format import read_checkpoint
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError, UnknownNameError
@@ -50,16 +50,16 @@ def test_the_shipped_agent_is_that_of_the_run(shipped):
     assert agent.num_timesteps == original.num_timesteps == 64
     assert agent.task_names == original.task_names
     report = evaluate_success(agent, make_vec_env("toy-reach", seed=10_000), 1)
-    saved = json.loads(read_checkpoint(pretrained.FOLDER / "toy")["card"]["evaluation"])
+    saved = json.loads(pretrained_card("toy")["evaluation"])
     assert report.mean_success == saved["mean_success"]
 
 
 def test_its_card_says_where_it_comes_from(shipped):
-    state = read_checkpoint(pretrained.FOLDER / "toy")
-    assert state["agent"] == "MTPPO"
-    assert state["timesteps"] == 64
-    assert json.loads(state["card"]["config"])["agent"]["n_steps"] == 8
-    assert str(shipped) not in json.dumps(state["card"])
+    card = pretrained_card("toy")
+    assert card["agent"] == "MTPPO"
+    assert card["timesteps"] == 64
+    assert json.loads(card["config"])["agent"]["n_steps"] == 8
+    assert str(shipped) not in json.dumps(card)
 
 
 def test_it_goes_on_learning(shipped):
@@ -84,8 +84,8 @@ def test_wrong_names_classes_and_tasks_are_refused(shipped):
 
 def test_every_agent_in_the_package_loads_and_acts():
     for name in list_pretrained():
-        kind = read_checkpoint(pretrained.FOLDER / name)["agent"]
-        agent = agent_class(kind.lower()).from_pretrained(name, device="cpu")
+        card = pretrained_card(name)
+        agent = agent_class(card["agent"].lower()).from_pretrained(name, device="cpu")
         action, _ = agent.predict(np.zeros(agent.observation_space.shape, np.float32), deterministic=True)
         assert agent.action_space.contains(action)
 
