@@ -198,16 +198,25 @@ def _without_exceptions(arrows: Mapping[str, Mapping[str, bool]]) -> dict[str, l
     }
 
 
+def drawn_arrows() -> list[Arrow]:
+    """The arrows of the picture: those that run down and that no longer way replaces."""
+    return sorted(_without_detours(_arrows_down()))
+
+
+def _arrows_down() -> set[Arrow]:
+    floor = _floors()
+    return {(source, target) for source, target in room_arrows(graph()) if floor[target] < floor[source]}
+
+
 def picture() -> str:
     """The map as the page shows it: a mermaid diagram and a table of rooms."""
-    floor = _floors()
-    between = {(a, b) for a, b in room_arrows(graph()) if floor[b] < floor[a]}
-    lines = ["```mermaid", "flowchart BT"]
-    for i, rooms in enumerate(FLOORS):
+    between = _arrows_down()
+    lines = ["```mermaid", "flowchart TB"]
+    for i, rooms in reversed(list(enumerate(FLOORS))):
         lines.append(f'  subgraph floor{i}[" "]')
         lines += [f'    {room}["{room}"]' for room in rooms]
         lines.append("  end")
-    lines += [f"  {target} --> {source}" for source, target in sorted(_without_detours(between))]
+    lines += [f"  {source} --> {target}" for source, target in drawn_arrows()]
     lines += [f"  {source} -. when called .-> {target}" for source, target in sorted(EXCEPTIONS)]
     lines += ["```", "", "| room | what it holds | imports |", "| :-- | :-- | :-- |"]
     for rooms in reversed(FLOORS):

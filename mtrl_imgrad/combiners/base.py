@@ -105,7 +105,7 @@ class Combiner(Method):
             max_grad_norm: shorten the combined gradient of the shared parameters to this norm.
             tasks: K task ids, where the losses are not those of tasks 0 to K - 1.
             ignore: parameters (or inputs that ask for a gradient) that the losses reach and that get none here.
-            grad_scaler: for mixed precision; step the optimizer with it as usual.
+            grad_scaler: for mixed precision; give the losses unscaled, and step the optimizer with it as usual.
             retain_graph: keep the graph for another backward.
             on_nonfinite: what becomes of a NaN or an infinity in a task's loss or gradient: ``"raise"`` an error,
                 ``"skip"`` the step, or make it without these tasks, ``"drop_task"``. A skipped step leaves ``.grad`` as

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.combiners.columns import Columns
+from mtrl_imgrad.combiners.precision import without_autocast
 from mtrl_imgrad.errors import ArgumentError
 
 ZERO_NORM = 1e-12
@@ -64,7 +65,8 @@ def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
         rows = rows_of(block)
         if rows.dtype in (torch.float16, torch.bfloat16):
             rows = rows.float()
-        product = (rows @ rows.T).double()
+        with without_autocast(rows.device):
+            product = (rows @ rows.T).double()
         total = product if total is None else total + product
     assert total is not None, "checked by the caller"
     if isinstance(blocks, Columns):
@@ -75,7 +77,10 @@ def gramian_of_blocks(blocks: Sequence[Tensor]) -> Tensor:
 
 def combine_blocks(values: Tensor, blocks: Sequence[Tensor]) -> list[Tensor]:
     """``values @ block`` for every block, in the block's dtype: ``[K]`` and ``[K, *shape]`` give ``[*shape]``."""
-    return [(values.to(block.dtype) @ rows_of(block)).view(block.shape[1:]) for block in blocks]
+    if not blocks:
+        return []
+    with without_autocast(blocks[0].device):
+        return [(values.to(block.dtype) @ rows_of(block)).view(block.shape[1:]) for block in blocks]
 
 
 def is_nonzero(gramian: Tensor) -> Tensor:

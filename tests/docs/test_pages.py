@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -11,8 +12,10 @@ from mtrl_imgrad.agents.encoders import list_encoders
 from mtrl_imgrad.agents.registry import AGENTS
 from mtrl_imgrad.combiners import list_combiners, make_combiner
 from tests.support.paths import DOCS, ROOT
-from tools.pages.__main__ import all_pages, with_all_pages
+from tools.import_map import EXCEPTIONS, FLOORS, drawn_arrows
+from tools.pages.__main__ import all_pages, drawn_diagrams, with_all_pages
 from tools.pages.arrows import Case, one_step
+from tools.pages.floors import drawing
 from tools.pages.links import relink, take_sections
 
 
@@ -82,6 +85,26 @@ def test_the_picture_is_of_the_combiner() -> None:
 
 
 def test_the_layout_takes_nothing_from_other_hosts() -> None:
-    layout = re.sub(r"!!python/name:\S+", "x", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    layout = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert yaml.safe_load(layout)["theme"]["font"] is False
     assert "http" not in layout
+    assert "- offline" not in layout, "the plugin loads a script from the network"
+
+
+def test_the_map_is_drawn_here_and_not_by_a_script(pages: dict[str, tuple[str, str]]) -> None:
+    assert [name for name, (_, text) in pages.items() if "```mermaid" in text] == ["architecture.md"]
+    text = drawn_diagrams(pages["architecture.md"][1])
+    assert "mermaid" not in text
+    assert re.findall(r">(\w+)</text>", text) == [room for rooms in reversed(FLOORS) for room in rooms]
+    assert text.count("<polygon") == len(drawn_arrows()) + len(EXCEPTIONS)
+
+
+def test_no_box_of_the_map_lies_on_another_or_on_an_arrow_that_passes() -> None:
+    rows = [["top"], ["left", "a_room_with_a_long_name", "right"], ["bottom"]]
+    arrows = [("top", "bottom"), ("top", "left"), ("a_room_with_a_long_name", "bottom"), ("right", "bottom")]
+    text = drawing(rows, arrows, dashed=[])
+    boxes = sorted((int(x), int(x) + int(w)) for x, w in re.findall(r'<rect x="(-?\d+)" y="94" width="(\d+)"', text))
+    (passing,) = (int(x) for x in re.findall(r"(-?\d+),94 V122", text))
+    assert len(boxes) == 3
+    assert all(left[1] < right[0] for left, right in pairwise(boxes))
+    assert not any(left <= passing <= right for left, right in boxes)

@@ -204,6 +204,11 @@ def test_kept_weights_continue_from_a_state_and_know_their_tasks():
         second.weights_of_losses(torch.ones(3))
     with pytest.raises(ArgumentError, match="has a wrong part 'frozen'"):
         second.load_state_dict({"frozen": {"age": 1}})
+    for name in ("residual", "status_code"):
+        state = combiner.state_dict()
+        state["frozen"][name] = torch.ones(2)
+        with pytest.raises(ArgumentError, match="has a wrong part 'frozen'"):
+            second.load_state_dict(state)
 
 
 def test_a_step_that_is_not_finite_leaves_no_weights_behind():
@@ -316,6 +321,12 @@ def test_a_gradient_that_is_not_finite_names_its_task_and_leaves_grad_alone(name
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
+def test_an_infinite_derivative_of_a_scalar_parameter_is_named():
+    x, y = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.tensor(0.0))
+    with pytest.raises(NonFiniteError, match=r"task 1 is NaN or infinite in shared\[1\]"):
+        IMGrad().backward([(x * (y + 1)).sum(), y.abs().sqrt()], [x, y])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -324,6 +335,9 @@ def test_a_gradient_that_is_not_finite_names_its_task_and_leaves_grad_alone(name
         ({"tasks": 3}, "tasks must"),
         ({"tasks": [0, 1]}, "tasks must hold one id for each of 3"),
         ({"tasks": [0, 1, 1]}, "a task twice"),
+        ({"tasks": {2, 1, 0}}, "tasks must be a sequence"),
+        ({"tasks": iter((2, 1, 0))}, "tasks must be a sequence"),
+        ({"tasks": [0, 1, 10**6]}, "tasks must be numbered from 0 on"),
         ({"losses": torch.ones(2, 2)}, "losses must be"),
         ({"losses": [torch.ones(()), torch.ones(())]}, r"losses\[0\] is a constant"),
         ({"shared": []}, "shared must hold"),

@@ -116,7 +116,7 @@ def test_an_exhausted_iterator_is_no_list():
         IMGrad().backward(net.losses(), net.trunk, frozen)
     shared = net.trunk.parameters()
     list(shared)
-    with pytest.raises(ArgumentError, match="shared must hold at least one"):
+    with pytest.raises(ArgumentError, match="shared must hold at least one.*an iterator serves once"):
         IMGrad().backward(net.losses(), shared, ())
 
 
@@ -147,6 +147,11 @@ def test_what_no_parameter_can_be_is_named():
     meta = nn.Parameter(torch.ones(2, device="meta"))
     with pytest.raises(ArgumentError, match=r"on one device, got cpu and meta for shared\[4\]"):
         IMGrad().backward(net.losses(), [*net.trunk.parameters(), meta], net.heads)
+    empty = nn.Linear(2, 2, device="meta")
+    with pytest.raises(ArgumentError, match=r"shared\['weight'\] lies on the meta device"):
+        IMGrad().backward(list(empty(torch.ones(2, device="meta"))), empty)
+    with pytest.raises(ArgumentError, match="transformation of torch.func"):
+        torch.func.grad(lambda y: IMGrad().backward([y.sum(), y.prod()], [y]).weights.sum())(torch.ones(2))
 
 
 @pytest.mark.parametrize(

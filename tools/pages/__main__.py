@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import textwrap
 from pathlib import Path
 
 from mtrl_imgrad.agents.encoders import ENCODERS
 from mtrl_imgrad.agents.registry import AGENTS
 from mtrl_imgrad.combiners import list_combiners
+from tools import import_map
 from tools.pages import methods
+from tools.pages.floors import drawing as floors_drawing
 from tools.pages.links import relink, take_sections
 from tools.pages.reference import PACKAGES, reference_page
 
@@ -28,7 +29,7 @@ def build(target: Path) -> None:
     for name, (source, text) in all_pages().items():
         path = pages / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = folded_diagrams(relink(text, source, name, places()))
+        text = drawn_diagrams(relink(text, source, name, places()))
         path.write_text(f"{text}\n", encoding="utf-8")
     configuration = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     (target / "mkdocs.yml").write_text(with_all_pages(configuration), encoding="utf-8")
@@ -69,13 +70,14 @@ def places() -> dict[str, str]:
     return found | {f"docs/encoders.md#{name}": f"encoders/{name}.md" for name in ENCODERS}
 
 
-def folded_diagrams(text: str) -> str:
-    """Mermaid's diagrams behind a click: without a network a browser shows their source."""
+def drawn_diagrams(text: str) -> str:
+    """The map of the rooms as a drawing in place of Mermaid's source, which a browser needs the network to draw."""
 
-    def folded(match: re.Match[str]) -> str:
-        return '??? abstract "The picture"\n\n' + textwrap.indent(match[0], "    ")
+    def drawn(match: re.Match[str]) -> str:
+        floors = [list(rooms) for rooms in reversed(import_map.FLOORS)]
+        return f'<div class="map">{floors_drawing(floors, import_map.drawn_arrows(), import_map.EXCEPTIONS)}</div>'
 
-    return re.sub(r"^```mermaid\n.*?^```$", folded, text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^```mermaid\n.*?^```$", drawn, text, flags=re.MULTILINE | re.DOTALL)
 
 
 def with_all_pages(configuration: str) -> str:

@@ -70,7 +70,7 @@ class PositiveLossCombiner(LossCombiner):
         if isinstance(self.lower_bound, float):
             return losses - self.lower_bound
         bounds = values_of_tasks("lower_bound", self.lower_bound, losses.shape[-1], tasks)
-        return losses - torch.tensor(bounds, dtype=torch.float64).to(losses.device, non_blocking=True)
+        return losses - torch.tensor(bounds, dtype=torch.float64, device="cpu").to(losses.device, non_blocking=True)
 
 
 def are_usable(losses: Tensor, above: Tensor) -> Tensor:

@@ -62,9 +62,9 @@ class TaskSampler(GramianCombiner):
         if self._rows is None or self._rows >= num_tasks:
             return None
         singles = self._rows - 1
-        order = torch.randperm(num_tasks, generator=self._generator)
-        groups = torch.zeros(self._rows, num_tasks, dtype=torch.float64)
-        groups[torch.arange(singles), order[:singles]] = 1.0
+        order = torch.randperm(num_tasks, generator=self._generator, device="cpu")
+        groups = torch.zeros(self._rows, num_tasks, dtype=torch.float64, device="cpu")
+        groups[torch.arange(singles, device="cpu"), order[:singles]] = 1.0
         groups[-1, order[singles:]] = 1 / (num_tasks - singles)
         return groups
 

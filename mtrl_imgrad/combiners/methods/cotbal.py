@@ -127,4 +127,6 @@ def _tables(mini: Sequence[float], single: Sequence[Sequence[float]]) -> tuple[T
             raise ArgumentError(
                 f"single[{task}][{task}] must be > 0: the difficulty is relative to it, got {row[task]}"
             )
-    return torch.tensor(mini, dtype=torch.float64), torch.tensor(single, dtype=torch.float64)
+    return torch.tensor(mini, dtype=torch.float64, device="cpu"), torch.tensor(
+        single, dtype=torch.float64, device="cpu"
+    )

@@ -92,6 +92,8 @@ def _picked(block: Tensor, number: Tensor, leak: float | Sequence[float]) -> Ten
     share = up / (up - down)  # NaN where all parts are zero; what is picked there is zero in any case
     if leak == 0.0:
         return torch.where(number < share, up, down)
-    leaks = torch.as_tensor(leak, dtype=block.dtype).expand(len(block)).to(block.device, non_blocking=True)
+    leaks = (
+        torch.as_tensor(leak, dtype=block.dtype, device="cpu").expand(len(block)).to(block.device, non_blocking=True)
+    )
     up, down = scale_rows(positive, 1 - leaks).sum(0), scale_rows(negative, 1 - leaks).sum(0)
     return scale_rows(block, leaks).sum(0) + torch.where(number < share, up, down)

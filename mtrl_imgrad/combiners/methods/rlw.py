@@ -38,5 +38,5 @@ class RLW(LossCombiner):
 
     def solve(self, losses: Tensor, tasks: TaskIds | None = None) -> Weights:
         """``[K]`` weights; see `LossCombiner.weights`."""
-        logits = torch.randn(losses.shape, generator=self._generator, dtype=torch.float64)
+        logits = torch.randn(losses.shape, generator=self._generator, dtype=torch.float64, device="cpu")
         return weights_from(logits.softmax(-1).to(losses.device, non_blocking=True), losses)

@@ -64,10 +64,10 @@ class SDMGradOS(GramianCombiner):
     def draw_groups(self, num_tasks: int) -> Tensor:
         """One row a task drawn; see `Combiner.draw_groups`."""
         while True:
-            numbers = torch.rand(num_tasks, generator=self._generator, dtype=torch.float64)
+            numbers = torch.rand(num_tasks, generator=self._generator, dtype=torch.float64, device="cpu")
             drawn = numbers < self.num_sampled / num_tasks
             if bool(drawn.any()):
-                return torch.eye(num_tasks, dtype=torch.float64)[drawn]
+                return torch.eye(num_tasks, dtype=torch.float64, device="cpu")[drawn]
 
     def combine_groups(
         self, jacobian: Sequence[Tensor], groups: Tensor, losses: Tensor, tasks: TaskIds | None = None

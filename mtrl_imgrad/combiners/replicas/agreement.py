@@ -63,7 +63,7 @@ def agree_on_call(ranks: Ranks, call: str, first: bool, highest: int, count: int
         count: of this rank.
     """
     # One all-gather for all four numbers.
-    calls = ranks.gathered(torch.tensor([_digest(call), int(first), highest, count]))
+    calls = ranks.gathered(torch.tensor([_digest(call), int(first), highest, count], device="cpu"))
     digests = calls[:, 0].tolist()
     if _FAILED in digests:
         raise ArgumentError(
@@ -81,13 +81,13 @@ def agree_on_call(ranks: Ranks, call: str, first: bool, highest: int, count: int
 
 def say_error(ranks: Ranks) -> None:
     """Tell the ranks that wait in `agree_on_call` that this one cannot make the step."""
-    ranks.gathered(torch.tensor([_FAILED, 0, 0, 0]))
+    ranks.gathered(torch.tensor([_FAILED, 0, 0, 0], device="cpu"))
 
 
 def agree_on_start(ranks: Ranks, parameters: Iterable[Tensor], state: Mapping[str, Any]) -> None:
     """Check once that the ranks start from the same parameters and the same state of the combiner."""
     weights = _digest([parameter.detach() for parameter in parameters])
-    digests = ranks.gathered(torch.tensor([weights, _digest(state)]))
+    digests = ranks.gathered(torch.tensor([weights, _digest(state)], device="cpu"))
     if bool((digests[:, 0] != digests[0, 0]).any()):
         raise ArgumentError(
             "the ranks' parameters differ before the first step: start all of them from rank 0's, for instance by "
@@ -114,9 +114,9 @@ def gather_tasks(
     """
     if agreement.highest < 0:
         raise ArgumentError("losses must hold at least one loss with rows on some rank: all tasks are absent on all")
-    index = torch.tensor(ids, dtype=torch.int64)
-    counts = torch.zeros(agreement.highest + 1, dtype=torch.float64)
-    counts[index] = torch.tensor(rows, dtype=torch.float64)
+    index = torch.tensor(ids, dtype=torch.int64, device="cpu")
+    counts = torch.zeros(agreement.highest + 1, dtype=torch.float64, device="cpu")
+    counts[index] = torch.tensor(rows, dtype=torch.float64, device="cpu")
     means = torch.zeros_like(counts)
     means[index] = losses.detach().double().cpu()
     of_ranks = ranks.gathered(torch.stack([counts, means]))

@@ -40,17 +40,17 @@ class Exchange:
         self.ranks = ranks
         self._combined, self._by_features = combined, by_features
         self._slicing = Slicing(() if by_features else combined, ranks)
-        self._used = torch.zeros(len(combined), dtype=torch.bool)
+        self._used = torch.zeros(len(combined), dtype=torch.bool, device="cpu")
         self._sliced = False
 
     def row(self, gradients: Gradients) -> list[Tensor | None]:
         """This rank's slices of a task's gradient, summed over the ranks; of features its own gradient."""
-        self._used |= torch.tensor([gradient is not None for gradient in gradients])
+        self._used |= torch.tensor([gradient is not None for gradient in gradients], device="cpu")
         return list(gradients) if self._by_features else list(self._slicing.sum_slices(gradients))
 
     def all(self, flags: Sequence[bool]) -> list[bool]:
         """Which flags are true on every rank."""
-        agreed: list[bool] = self.ranks.all(torch.tensor(list(flags))).tolist()
+        agreed: list[bool] = self.ranks.all(torch.tensor(list(flags), device="cpu")).tolist()
         return agreed
 
     def jacobian(self, combiner: Combiner, blocks: Gradients, count: int) -> list[Tensor]:
@@ -87,6 +87,6 @@ class Exchange:
         """The sum of the ranks' gradients, one for each of ``tensors``; None for one that no rank uses."""
         if not tensors:
             return []
-        used = self.ranks.any(torch.tensor([gradient is not None for gradient in gradients])).tolist()
+        used = self.ranks.any(torch.tensor([gradient is not None for gradient in gradients], device="cpu")).tolist()
         total = Slicing(tensors, self.ranks).sum(gradients)
         return [part if there else None for part, there in zip(total, used, strict=True)]

@@ -100,8 +100,12 @@ class FrozenWeights:
         self._age, self._tasks = int(new_state["age"]), [int(task) for task in tasks]
         self._weights, self._looked = None, False
         if values is not None:
-            residual, status_code = new_state["residual"].clone(), new_state["status_code"].clone()
-            self._weights = Weights(values.to(torch.float64, copy=True), residual, status_code)
+            residual, status = float(new_state["residual"]), Status(int(new_state["status_code"]))
+            self._weights = Weights(
+                values.to(torch.float64, copy=True),
+                residual=values.new_tensor(residual, dtype=torch.float64),
+                status_code=values.new_tensor(int(status), dtype=torch.int64),
+            )
 
 
 def _on(device: torch.device, weights: Weights) -> Weights:

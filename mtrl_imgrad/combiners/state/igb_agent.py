@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtrl_imgrad.combiners.precision import without_autocast
 from mtrl_imgrad.errors import ArgumentError
 
 # The authors' numbers.
@@ -33,6 +34,7 @@ CAPACITY = 10_000
 """Transitions in the replay."""
 
 _LOG_STD = (-20.0, 2.0)
+_ON_HOST: Any = {"dtype": torch.float32, "device": "cpu"}
 _TABLES = ("states", "weights", "rewards", "next_states")
 _LATEST = ("last_state", "last_weights", "stored")
 
@@ -78,7 +80,7 @@ class WeightAgent:
         networks = self._on(state)
         state = state.to(networks.last_state.dtype)
         noise = self._normal(state)
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast(state.device):
             weights = weights_of(noise if random else networks.sample(state, noise)[0])
         networks.remember(state, weights, usable)
         return weights.double()
@@ -94,7 +96,7 @@ class WeightAgent:
         networks = self._on(like)
         if self._before_learning is not None and not self._before_learning:
             self._before_learning.append(self.get_state())
-        with torch.enable_grad():
+        with torch.enable_grad(), without_autocast(like.device):
             for _ in range(updates):
                 self._update(networks, batch_size)
 
@@ -161,7 +163,7 @@ class WeightAgent:
 
     def _update(self, networks: _Networks, batch_size: int) -> None:
         """One gradient step of critics, actor and temperature; of size zero while the replay is empty."""
-        rows = networks.draw(torch.rand(batch_size, generator=self._generator))
+        rows = networks.draw(torch.rand(batch_size, generator=self._generator, **_ON_HOST))
         noise, next_noise = self._normal(rows[0]), self._normal(rows[0])
         for optimizer, loss in zip(
             (self._optimizers[1], self._optimizers[0], self._optimizers[2]),
@@ -174,7 +176,7 @@ class WeightAgent:
         networks.move_targets()
 
     def _normal(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=self._generator).to(like.device, non_blocking=True)
+        return torch.randn(like.shape, generator=self._generator, **_ON_HOST).to(like.device, non_blocking=True)
 
 
 class _Networks(nn.Module):
@@ -191,16 +193,17 @@ class _Networks(nn.Module):
     def __init__(self, num_tasks: int, device: torch.device) -> None:
         super().__init__()
         self.num_tasks = num_tasks
-        self.actor = _mlp(num_tasks, 2 * num_tasks, device)
-        self.critics = nn.ModuleList([_mlp(2 * num_tasks, 1, device) for _ in range(2)])
-        self.targets = nn.ModuleList([_mlp(2 * num_tasks, 1, device) for _ in range(2)]).requires_grad_(False)
-        self.log_temperature = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE, device=device).log())
-        unknown = torch.full((num_tasks,), torch.nan, device=device)
+        of: Any = {"dtype": torch.float32, "device": device}
+        self.actor = _mlp(num_tasks, 2 * num_tasks, of)
+        self.critics = nn.ModuleList([_mlp(2 * num_tasks, 1, of) for _ in range(2)])
+        self.targets = nn.ModuleList([_mlp(2 * num_tasks, 1, of) for _ in range(2)]).requires_grad_(False)
+        self.log_temperature = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE, **of).log())
+        unknown = torch.full((num_tasks,), torch.nan, **of)
         self.register_buffer("last_state", unknown)
         self.register_buffer("last_weights", unknown.clone())
         for name in ("states", "weights", "next_states"):
-            self.register_buffer(name, torch.zeros(CAPACITY, num_tasks, device=device))
-        self.register_buffer("rewards", torch.zeros(CAPACITY, device=device))
+            self.register_buffer(name, torch.zeros(CAPACITY, num_tasks, **of))
+        self.register_buffer("rewards", torch.zeros(CAPACITY, **of))
         self.register_buffer("stored", torch.zeros((), dtype=torch.int64, device=device))
 
     def reset(self, generator: torch.Generator) -> None:
@@ -210,7 +213,7 @@ class _Networks(nn.Module):
                 for linear in layer:
                     if isinstance(linear, nn.Linear):
                         for parameter in (linear.weight, linear.bias):
-                            drawn = torch.rand(parameter.shape, generator=generator)
+                            drawn = torch.rand(parameter.shape, generator=generator, **_ON_HOST)
                             parameter.copy_((2 * drawn - 1) / linear.in_features**0.5)
         self.targets.load_state_dict(self.critics.state_dict())
 
@@ -301,8 +304,8 @@ def weights_of(logits: Tensor) -> Tensor:
     return logits.shape[-1] * logits.softmax(-1)
 
 
-def _mlp(inputs: int, outputs: int, device: torch.device) -> nn.Sequential:
+def _mlp(inputs: int, outputs: int, of: dict[str, Any]) -> nn.Sequential:
     """Two hidden layers; weights are left as they are found in memory, so that no global generator moves."""
     sizes = itertools.pairwise((inputs, WIDTH, WIDTH, outputs))
-    linears = [nn.utils.skip_init(nn.Linear, a, b, device=device) for a, b in sizes]
+    linears = [nn.utils.skip_init(nn.Linear, a, b, **of) for a, b in sizes]
     return nn.Sequential(linears[0], nn.ReLU(), linears[1], nn.ReLU(), linears[2])

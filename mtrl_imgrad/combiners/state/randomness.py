@@ -11,7 +11,7 @@ def random_orders(like: Tensor, generator: torch.Generator) -> Tensor:
 
     Drawn on the host, so that all devices see the same orders, and copied; the host does not wait.
     """
-    keys = torch.rand(like.shape, generator=generator, dtype=torch.float64)
+    keys = torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu")
     return keys.argsort(-1).to(like.device, non_blocking=True)
 
 
@@ -25,5 +25,6 @@ def uniform(count: int, device: torch.device, generator: torch.Generator) -> Ten
 
     ``generator`` lies on the host and is asked for one number, which seeds a generator of the device.
     """
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    return torch.rand(count, generator=torch.Generator(device).manual_seed(seed), device=device)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
+    of_device = torch.Generator(device).manual_seed(seed)
+    return torch.rand(count, generator=of_device, dtype=torch.float32, device=device)

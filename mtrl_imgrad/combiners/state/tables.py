@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from mtrl_imgrad.errors import ArgumentError
 
 TaskIds = Sequence[int]
 """Which task each row is of; numbers from 0 on, no number twice."""
+MOST_TASKS = 100_000
+"""Tables have a row for every id up to the largest, so ids that are no numbering would fill the memory."""
 
 
 class Counter:
@@ -99,7 +102,7 @@ class TaskTable:
         self.values = new_state.to(self.dtype or new_state.dtype, copy=True)
 
     def _grow(self, like: Tensor, tasks: TaskIds | None) -> None:
-        """Make the table large enough, and bring it to the device of ``like``."""
+        """Make the table large enough, and bring it to the device of ``like`` (and to its dtype, if none is set)."""
         needed = like.shape[0] if tasks is None else max(tasks) + 1
         if self.values is None:
             self.values = like.new_empty(0, *like.shape[1:], dtype=self.dtype or like.dtype)
@@ -107,8 +110,7 @@ class TaskTable:
             raise ArgumentError(
                 f"rows of shape {tuple(self.values.shape[1:])} are kept of every task, got {tuple(like.shape[1:])}"
             )
-        if self.values.device != like.device:
-            self.values = self.values.to(like.device)
+        self.values = self.values.to(like.device, self.dtype or like.dtype)
         if needed > len(self.values):
             more = self.values.new_full((needed - len(self.values), *self.values.shape[1:]), self.first)
             self.values = torch.cat([self.values, more])
@@ -166,20 +168,22 @@ class PairTable:
 
 def index_of(tasks: Iterable[int], device: torch.device) -> Tensor:
     """Task ids as an index on ``device``, copied there without a wait (indexing by a list would wait)."""
-    return torch.tensor(list(tasks), dtype=torch.int64).to(device, non_blocking=True)
+    return torch.tensor(list(tasks), dtype=torch.int64, device="cpu").to(device, non_blocking=True)
 
 
 def check_task_ids(tasks: TaskIds | None, num_rows: int) -> None:
     """Check the task ids of a step."""
     if tasks is None:
         return
-    if not isinstance(tasks, Iterable):
-        raise ArgumentError(f"tasks must hold one id for each of {num_rows} rows, got {tasks!r}")
+    if not isinstance(tasks, (Sequence, np.ndarray)):  # neither a set, which has no order, nor an iterator
+        raise ArgumentError(f"tasks must be a sequence of one id for each of {num_rows} rows, got {tasks!r}")
     numbers = list(tasks)
     if len(numbers) != num_rows:
         raise ArgumentError(f"tasks must hold one id for each of {num_rows} rows, got {len(numbers)}")
     if not all(isinstance(task, Integral) and not isinstance(task, bool) and task >= 0 for task in numbers):
         raise ArgumentError(f"tasks must be integers >= 0, got {numbers}")
+    if max(numbers, default=0) >= MOST_TASKS:
+        raise ArgumentError(f"tasks must be numbered from 0 on, below {MOST_TASKS}, got {max(numbers)}")
     if len(set(numbers)) != len(numbers):
         raise ArgumentError(f"tasks must not name a task twice, got {numbers}")
 

@@ -204,7 +204,8 @@ def policy_config(name: str) -> type[PolicyConfig]:
         UnknownNameError: if there is no agent of that name.
     """
     agent = agent_class(name)
-    policy, described = (one.policy_aliases["MlpPolicy"] for one in (agent, agent_class("mtsac")))
+    policy: Any = agent.policy_aliases["MlpPolicy"]
+    described = agent_class("mtsac").policy_aliases["MlpPolicy"]
     common = {"activation_fn", "optimizer_class", *(spec.name for spec in dataclasses.fields(PolicyConfig))}
     left_out = NOT_OPTIONS | common | agent.set_by_agent["policy_kwargs"]
     fields = _fields(policy, PolicyConfig, left_out, {**_texts(described), **_texts(policy)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.gramian import rows_of
 from mtrl_imgrad.combiners.result import Combination
 from mtrl_imgrad.combiners.weights import Status, Weights
 from mtrl_imgrad.errors import ArgumentError, NonFiniteError
@@ -172,7 +173,9 @@ def _check_blocks(inputs: Inputs, gradients: TaskGradients) -> None:
     if is_finite(gradients.blocks):
         return
     for i, block in enumerate(gradients.blocks):
-        non_finite = torch.zeros(()) if block is None else (~torch.isfinite(block.flatten(1))).any(1)
+        if block is None:
+            continue
+        non_finite = (~torch.isfinite(rows_of(block))).any(1)
         if bool(non_finite.any()):
             task = gradients.ids[int(non_finite.nonzero()[0, 0])]
             raise NonFiniteError(f"the gradient of task {task} is NaN or infinite in {inputs.name(i)}")

@@ -145,7 +145,8 @@ def read_inputs(
         features=_read_features(features),
     )
     if not inputs.shared.tensors:
-        raise ArgumentError("shared must hold at least one parameter that requires a gradient")
+        hint = " (an iterator serves once: it may have been used before)" if isinstance(shared, Iterator) else ""
+        raise ArgumentError(f"shared must hold at least one parameter that requires a gradient{hint}")
     return inputs
 
 

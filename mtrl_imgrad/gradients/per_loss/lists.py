@@ -128,6 +128,12 @@ class _Seen:
 
 def _check_lists(inputs: Inputs) -> None:
     """Check the lists in themselves."""
+    for i, tensor in enumerate(inputs.shared.tensors):
+        if tensor.device != inputs.device:
+            raise ArgumentError(
+                f"shared parameters must lie on one device, got {inputs.device} and {tensor.device} for "
+                f"{inputs.shared.name(i)}"
+            )
     for one in (inputs.shared, inputs.task_specific):
         for i, tensor in enumerate(one.tensors):
             _check_parameter(one.name(i), tensor)
@@ -146,12 +152,6 @@ def _check_lists(inputs: Inputs) -> None:
     for tensor in inputs.ignored.tensors:
         if id(tensor) in names:
             raise ArgumentError(f"ignore must not hold a parameter that takes a gradient: it holds {names[id(tensor)]}")
-    for i, tensor in enumerate(inputs.shared.tensors):
-        if tensor.device != inputs.device:
-            raise ArgumentError(
-                f"shared parameters must lie on one device, got {inputs.device} and {tensor.device} for "
-                f"{inputs.shared.name(i)}"
-            )
 
 
 def _check_parameter(name: str, tensor: Tensor) -> None:
@@ -162,6 +162,15 @@ def _check_parameter(name: str, tensor: Tensor) -> None:
         raise ArgumentError(f"{name} has no shape yet: call the module once before")
     if tensor.layout != torch.strided:
         raise ArgumentError(f"{name} must be a dense tensor, got {tensor.layout} (its gradient may be sparse)")
+    if tensor.is_meta:
+        raise ArgumentError(
+            f"{name} lies on the meta device, without numbers: call module.to_empty(device=...), and load"
+        )
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise ArgumentError(
+            f"{name} belongs to a transformation of torch.func, in which no .grad is kept: take the K gradients there "
+            "and combine them by combiner(jacobian)"
+        )
 
 
 def _check_reached(inputs: Inputs, losses: Losses, leaves: dict[int, dict[int, Leaf]]) -> None:

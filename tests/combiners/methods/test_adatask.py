@@ -80,6 +80,18 @@ def test_state_holds_what_the_algorithm_needs():
     assert set(AdaTask("adagrad").state_dict()) == {"second_moments", "steps"}
 
 
+def test_a_state_goes_on_in_the_precision_of_the_gradients():
+    """As the states of torch.optim do where parameters are cast after loading."""
+    rows = torch.tensor([[1.0, 2.0], [-3.0, 0.5]])
+    single, double = AdaTask(), AdaTask()
+    for combiner, dtype in ((single, torch.float32), (double, torch.float64)):
+        combiner(rows.to(dtype))
+    restored = AdaTask()
+    restored.load_state_dict(single.state_dict())
+    found = restored(rows.flip(0).double()).gradient
+    torch.testing.assert_close(found, double(rows.flip(0).double()).gradient, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

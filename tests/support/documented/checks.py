@@ -23,6 +23,7 @@ OF_OTHERS = (
     "pip install --no-deps torchjd",
     "python main.py --weighting",  # LibMTL's
     "python3 -u main.py setup=metaworld",  # mtrl's
+    "python -m http.server ",
 )
 """Beginnings of commands that are not ours to check."""
 
