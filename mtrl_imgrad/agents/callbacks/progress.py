@@ -115,7 +115,7 @@ class MTProgressBarCallback(BaseCallback):
     def _headline(self, now: float) -> str:
         (then, steps), done = self._marks[0], self.num_timesteps
         speed = (done - steps) / (now - then) if now > then else 0.0
-        left = duration((self._total - done) / speed) if speed > 0 else "?"
+        left = duration(max(self._total - done, 0) / speed) if speed > 0 else "?"
         known = [rate for rate in self._rates().values() if rate is not None]
         success = f"{np.mean(known):.2f}" if known else "-"
         return (
