@@ -7,10 +7,13 @@ import sys
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.replicas.launched import outputs_of_ranks
 
 EXAMPLES = ROOT / "examples"
 SHORT = {
+    "ddp.py": (["--epochs", "2"], r"1 rank\(s\), left of the loss of each task: +\d+\.\d% "),
     "distributed.py": (["--steps", "2"], r"same bits on all ranks: True"),
+    "lightning_module.py": (["--epochs", "2"], r"1 process\(es\), left of the loss of each task: +\d+\.\d% "),
     "own_combiner.py": ([], r"unit_gradients  cosine with each task: \+"),
     "own_encoder.py": (["--steps", "1100"], r"toy-reach/down .*\n(.*\n)*mean"),
     "own_tasks.py": (["--steps", "1040", "--episodes", "1"], r"moon .*\n.*mars .*\n.*earth .*\n.*uranus"),
@@ -18,16 +21,25 @@ SHORT = {
     "plain_pytorch.py": (["--steps", "300"], r"linear_scalarization: .*%\n +imgrad: .*%"),
 }
 
+NEEDS = {"lightning_module.py": "lightning", "tune_optuna.py": "optuna"}
+"""Packages of others that no extra brings, or `dev` alone."""
+
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_runs(path, tmp_path, monkeypatch, capsys):
-    if path.name == "tune_optuna.py":
-        pytest.importorskip("optuna")
+    if path.name in NEEDS:
+        pytest.importorskip(NEEDS[path.name])
     arguments, printed = SHORT[path.name]
     monkeypatch.setattr(sys, "argv", [path.name, *arguments])
     monkeypatch.chdir(tmp_path)  # for what it writes
     runpy.run_path(str(path), run_name="__main__")
     assert re.search(printed, capsys.readouterr().out)
+
+
+def test_two_ranks_of_ddp_print_once(tmp_path):
+    first, second = outputs_of_ranks(EXAMPLES / "ddp.py", ["--epochs", "2"], size=2, folder=tmp_path)
+    assert re.fullmatch(r"2 rank\(s\), left of the loss of each task: +\d+\.\d% +\d+\.\d%\n", first)
+    assert second == ""
 
 
 def test_a_trial_that_lies_behind_is_cut_short(tmp_path):

@@ -13,9 +13,6 @@ from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
 from mtrl_imgrad.combiners.solvers.simplex_problems import SimplexSolution
 
-MEASURES = ("pm", "lm", "dc")
-"""Names accepted by ``measure``."""
-
 
 def _ratio(numerator: Tensor, denominator: Tensor, defined: Tensor) -> Tensor:
     return torch.where(defined, numerator / denominator, 0.0).clamp(0, 1)

@@ -237,7 +237,7 @@ class MultiTaskVecEnv(RestorableEpisodes):
             raise ArgumentError(f"actions has shape {checked.shape}; {expected} expected, one row an environment")
         if not np.isfinite(checked).all():
             row = int(np.flatnonzero(~np.isfinite(checked).all(axis=1))[0])
-            raise NonFiniteError(f"actions holds {checked[row].tolist()} for {self._place(row)}")
+            raise NonFiniteError(f"actions holds {checked[row].tolist()} for {self._place(row, ahead=1)}")
         return checked
 
     def _check_finite(self, states: FloatArray, rows: IntArray, rewards: FloatArray | None = None) -> None:
@@ -251,9 +251,10 @@ class MultiTaskVecEnv(RestorableEpisodes):
             at = int(np.flatnonzero(~np.isfinite(rewards))[0])
             raise EnvironmentFaultError(f"the reward is {rewards[at]} in {self._place(int(rows[at]))}")
 
-    def _place(self, row: int) -> str:
-        task = self.task_names[self.task_ids[row]]
-        return f"task {task!r}, environment {row}, step {int(self._episodes.lengths[row])} of its episode"
+    def _place(self, row: int, ahead: int = 0) -> str:
+        """Of the latest step, or of one ``ahead``: step 1 follows the reset, which is step 0."""
+        task, step = self.task_names[self.task_ids[row]], int(self._episodes.lengths[row]) + ahead
+        return f"task {task!r}, environment {row}, step {step} of its episode"
 
     # The rest of SB3's interface
 

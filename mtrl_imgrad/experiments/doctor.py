@@ -66,9 +66,9 @@ def diagnose() -> list[Finding]:
     return [*_packages(), _cluster(), _device(), *_simulators(), _rendering(), _solver()]
 
 
-def print_diagnosis(console: Console | None = None) -> None:
+def print_diagnosis() -> None:
     """Print `diagnose` as a table."""
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     if console.width < NARROW:
         for finding in diagnose():
             mark = {True: "ok", False: "no", None: "--"}[finding.works]

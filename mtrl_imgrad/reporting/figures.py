@@ -6,6 +6,7 @@ user's own pyplot figures alone.
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,16 @@ _FORMATS = ("png", "pdf", "svg")
 
 def new_figure(width: float, height: float, dpi: int = 130) -> Figure:
     """An empty figure, in inches, which makes room for its own labels."""
-    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    return _ShownFigure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
+class _ShownFigure(Figure):
+    """A figure that a notebook shows as a cell's last line, whether pyplot is loaded or not."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", facecolor="white")
+        return file.getvalue()
 
 
 def line_style(index: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A progress bar on the terminal, for anything that is counted."""
+"""A progress bar on the terminal, for anything that is counted; and how long it takes."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ def counting_bar(what: str, total: int, shown: bool = True) -> Iterator[Callable
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)
+
+
+def duration(seconds: float) -> str:
+    """``h:mm:ss``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -67,18 +67,7 @@ def make_scenes(
         MissingDependencyError: OpenGL was asked for and does not work.
         ArgumentError: An argument is out of range.
     """
-    if kind not in SCENE_KINDS:
-        raise UnknownNameError("kind of scenes", kind, SCENE_KINDS)
-    of_attributes = kind == "attributes"
-    recipe = {
-        "kind": kind,
-        "counts": dict(counts or (ATTRIBUTE_COUNTS if of_attributes else DENSE_COUNTS)),
-        "height": (218 if of_attributes else 96) if height is None else height,
-        "width": (178 if of_attributes else 128) if width is None else width,
-        "seed": seed,
-        "version": VERSION,
-    }
-    _check(recipe)
+    recipe = _recipe(kind, counts, height, width, seed)
     root = Path(root).expanduser()
     if _is_made(root, recipe, colour):
         return root
@@ -96,12 +85,21 @@ def make_scenes(
     return root
 
 
-def _check(recipe: Mapping[str, Any]) -> None:
-    counts = recipe["counts"]
+def _recipe(
+    kind: str, counts: Mapping[str, int] | None, height: int | None, width: int | None, seed: int
+) -> dict[str, Any]:
+    """What determines the labels, checked, the defaults of the kind filled in."""
+    if kind not in SCENE_KINDS:
+        raise UnknownNameError("kind of scenes", kind, SCENE_KINDS)
+    of_attributes = kind == "attributes"
+    counts = dict(counts or (ATTRIBUTE_COUNTS if of_attributes else DENSE_COUNTS))
+    height = (218 if of_attributes else 96) if height is None else height
+    width = (178 if of_attributes else 128) if width is None else width
     if not set(counts) <= set(SPLITS) or any(count < 1 for count in counts.values()):
         raise ArgumentError(f"counts must give each of some of {', '.join(SPLITS)} a positive number, got {counts}")
-    if min(recipe["height"], recipe["width"]) < 1:
-        raise ArgumentError(f"height and width must be positive, got {recipe['height']} and {recipe['width']}")
+    if min(height, width) < 1:
+        raise ArgumentError(f"height and width must be positive, got {height} and {width}")
+    return {"kind": kind, "counts": counts, "height": height, "width": width, "seed": seed, "version": VERSION}
 
 
 def _is_made(root: Path, recipe: Mapping[str, Any], colour: str) -> bool:

@@ -33,7 +33,13 @@ from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
 from mtrl_imgrad.supervised.splits import Splits, TaskSplits
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian, step_diagnostics
 from mtrl_imgrad.supervised.task_feed import TaskFeed
-from mtrl_imgrad.supervised.trainer_checks import check_step, check_task_scales, check_task_splits, read_device
+from mtrl_imgrad.supervised.trainer_checks import (
+    check_amp,
+    check_step,
+    check_task_scales,
+    check_task_splits,
+    read_device,
+)
 from mtrl_imgrad.validation import NonNegativeInt, Positive, PositiveOrInf, Seed, checked
 
 __all__ = ["MultiTaskTrainer"]
@@ -113,19 +119,11 @@ class MultiTaskTrainer:
         self.device = read_device(device)
         self.replica = Replica(group)
         self.replica.check_batches(model.tasks, self.optimization.batch_size)
-        if self.optimization.amp == "fp16" and self.device.type != "cuda":
-            raise ArgumentError(f"amp='fp16' needs a GPU, the device is {self.device}; 'bf16' works on both")
-        if self.optimization.amp == "fp16" and on_nonfinite != "raise":
-            raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with amp='fp16', which skips steps itself")
+        check_amp(self.optimization.amp, self.device, on_nonfinite)
         self.on_nonfinite = on_nonfinite
         self.model, self.data, self.protocol = model.to(self.device), data, protocol
         self.evaluation_mode, self.seed = evaluation_mode, seed
-        loading = (seed, self.device, num_workers)
-        self.feed: Feed = (
-            TaskFeed(data, self.optimization.batch_size, *loading)
-            if isinstance(data, TaskSplits)
-            else JointFeed(data, self.optimization.batch_size, self.replica, *loading)
-        )
+        self.feed = self._make_feed(num_workers)
         self.combiner = run_combiner(
             combiner, combiner_kwargs or {}, tasks=model.tasks, seed=seed, steps_per_epoch=self.steps_per_epoch
         )
@@ -145,6 +143,12 @@ class MultiTaskTrainer:
         self._own = [parameter for parameters in self._own_of.values() for parameter in parameters]
         self._optimizer = make_optimizer(self.combiner, self._shared, self._own, self.optimization, self.device)
         self._scaler = torch.amp.GradScaler("cuda") if self.optimization.amp == "fp16" else None
+
+    def _make_feed(self, num_workers: int) -> Feed:
+        loading = (self.seed, self.device, num_workers)
+        if isinstance(self.data, TaskSplits):
+            return TaskFeed(self.data, self.optimization.batch_size, *loading)
+        return JointFeed(self.data, self.optimization.batch_size, self.replica, *loading)
 
     def epochs(self, advance: Callable[[], object] = lambda: None) -> Iterator[EpochRecord]:
         """Train to the last epoch, and hand out each one's record when it is done.

@@ -12,6 +12,14 @@ from mtrl_imgrad.supervised.splits import TaskSplits
 from mtrl_imgrad.validation import Positive, check
 
 
+def check_amp(amp: str, device: torch.device, on_nonfinite: str) -> None:
+    """float16 has a gradient scaler, which is of CUDA and skips steps."""
+    if amp == "fp16" and device.type != "cuda":
+        raise ArgumentError(f"amp='fp16' needs a GPU, the device is {device}; 'bf16' works on both")
+    if amp == "fp16" and on_nonfinite != "raise":
+        raise ArgumentError(f"on_nonfinite={on_nonfinite!r} does not go with amp='fp16', which skips steps itself")
+
+
 def check_step(combiner: Combiner, gradients: str, max_grad_norm: float | None) -> None:
     """A combination that is a step already cannot be clipped as a gradient, nor be taken at a representation."""
     if not combiner.returns_step:

@@ -30,7 +30,7 @@ _LINE_POINTS = 3000
 def plot_trajectories(
     run: Trajectories, outcomes: Sequence[Outcome], scenario: int, path: str | os.PathLike[str]
 ) -> Path:
-    """A panel a method: the landscape of the scenario's mean loss, the Pareto front, its optimum, all trajectories.
+    """`trajectories_figure` in a file.
 
     Args:
         run: the trajectories.
@@ -40,6 +40,15 @@ def plot_trajectories(
 
     Returns:
         The path of the picture.
+    """
+    return save_figure(trajectories_figure(run, outcomes, scenario), path)
+
+
+@checked
+def trajectories_figure(run: Trajectories, outcomes: Sequence[Outcome], scenario: int) -> Figure:
+    """A panel a method: the landscape of the scenario's mean loss, the Pareto front, its optimum, all trajectories.
+
+    Arguments as `plot_trajectories`.
     """
     s = run.shares[scenario]
     columns = min(len(run.methods), 4)
@@ -61,7 +70,7 @@ def plot_trajectories(
         panel.set_title(method.label, loc="left", fontsize=10, fontweight="bold", color=INK)
         panel.set_xlabel(count, fontsize=8, color=INK)
     _entitle(figure, run, s, "circles: starts, diamonds: ends, line: Pareto front, star: optimum")
-    return save_figure(figure, path)
+    return figure
 
 
 @checked

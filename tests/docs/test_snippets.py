@@ -61,6 +61,8 @@ def test_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     if "DualProj" in block.text:
         pytest.importorskip("quadprog", reason="TorchJD's DualProj needs it")
+    if "accelerate" in block.text:
+        pytest.importorskip("accelerate")
     for seed in range(3):  # evaluations of finished runs, where a page draws some
         (tmp_path / f"runs/imgrad-{seed}").mkdir(parents=True)
         shutil.copy(DOCS / "results/mt10_laptop/evaluations.npz", tmp_path / f"runs/imgrad-{seed}/evaluations.npz")

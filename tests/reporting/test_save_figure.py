@@ -32,3 +32,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
         save_figure(figure, path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_notebook_shows_a_figure():
+    assert new_figure(1, 1)._repr_png_().startswith(b"\x89PNG")

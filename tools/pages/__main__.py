@@ -14,6 +14,7 @@ from tools import import_map
 from tools.pages import methods
 from tools.pages.floors import drawing as floors_drawing
 from tools.pages.links import relink, take_sections
+from tools.pages.notebooks import notebook_page
 from tools.pages.reference import PACKAGES, reference_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ def build(target: Path) -> None:
     """Write ``target/mkdocs.yml`` and ``target/pages``; what was there is replaced."""
     pages = target / "pages"
     shutil.rmtree(pages, ignore_errors=True)
-    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("*.py", "*.npz"))
+    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("*.py", "*.npz", "*.ipynb"))
     for name, (source, text) in all_pages().items():
         path = pages / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +40,7 @@ def all_pages() -> dict[str, tuple[str, str]]:
     """By page the file that its links are relative to, and its Markdown."""
     found = {str(path.relative_to(DOCS)): (str(path.relative_to(ROOT)), _read(path)) for path in DOCS.rglob("*.md")}
     found |= {page: (f"{name}.md", _read(ROOT / f"{name}.md")) for name, page in OTHERS.items()}
+    found |= {page: (source, notebook_page(ROOT / source)) for source, page in notebooks().items()}
     laws = _laws()
 
     overview, sections = take_sections(_read(DOCS / "combiners.md"), set(list_combiners()))
@@ -65,9 +67,14 @@ def all_pages() -> dict[str, tuple[str, str]]:
 
 def places() -> dict[str, str]:
     """Pages by file, where they are not in the same place as in docs; see `relink`."""
-    found = {f"{name}.md": page for name, page in OTHERS.items()}
+    found = {f"{name}.md": page for name, page in OTHERS.items()} | notebooks()
     found |= {f"docs/combiners.md#{name}": f"combiners/{name}.md" for name in list_combiners()}
     return found | {f"docs/encoders.md#{name}": f"encoders/{name}.md" for name in ENCODERS}
+
+
+def notebooks() -> dict[str, str]:
+    """Pages of the notebooks by file."""
+    return {f"docs/notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in DOCS.glob("notebooks/*.ipynb")}
 
 
 def drawn_diagrams(text: str) -> str:

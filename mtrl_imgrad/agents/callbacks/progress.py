@@ -22,6 +22,7 @@ from mtrl_imgrad.agents.common.learning import as_callbacks
 from mtrl_imgrad.agents.common.task_log import task_names_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.bars import rate_grid
+from mtrl_imgrad.reporting.progress import duration
 from mtrl_imgrad.validation import Count, checked
 
 
@@ -114,12 +115,12 @@ class MTProgressBarCallback(BaseCallback):
     def _headline(self, now: float) -> str:
         (then, steps), done = self._marks[0], self.num_timesteps
         speed = (done - steps) / (now - then) if now > then else 0.0
-        left = _duration((self._total - done) / speed) if speed > 0 else "?"
+        left = duration(max(self._total - done, 0) / speed) if speed > 0 else "?"
         known = [rate for rate in self._rates().values() if rate is not None]
         success = f"{np.mean(known):.2f}" if known else "-"
         return (
             f"{_count(done)}/{_count(self._total)} ({done / max(self._total, 1):.0%})  {speed:,.0f} steps/s  "
-            f"{_duration(now - self._began)} gone, {left} left  success {success}"
+            f"{duration(now - self._began)} gone, {left} left  success {success}"
         )
 
     def _line(self, now: float) -> str:
@@ -150,12 +151,6 @@ def task_progress(callback: MaybeCallback, show: bool) -> Iterator[MaybeCallback
         yield CallbackList([*as_callbacks(callback), bar])
     finally:
         bar.close()
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 def _count(number: int) -> str:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule
 
 from mtrl_imgrad.agents.common.environments import check_env
 from mtrl_imgrad.agents.common.unsupported import refuse, refuse_policy, supported_policy_kwargs
@@ -160,11 +158,6 @@ def check_device(device: torch.device | str) -> None:
         torch.device("cpu" if device == "auto" else device)
     except RuntimeError as error:
         raise ArgumentError(f"device must be auto, cpu, cuda ..., got {device!r}") from error
-
-
-def as_schedule(value: float | Schedule) -> FloatSchedule:
-    """As SB3 keeps scheduled arguments; NumPy's numbers, which it refuses, are numbers here."""
-    return FloatSchedule(value if callable(value) else float(value))
 
 
 def as_float(value: Any, argument: str, expected: str) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from annotated_types import Interval
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import safe_mean
@@ -33,6 +33,7 @@ from mtrl_imgrad.agents.common.arguments import (
 from mtrl_imgrad.agents.common.environments import check_env, check_normalization, check_spaces
 from mtrl_imgrad.agents.common.execution import Compile, begin_execution
 from mtrl_imgrad.agents.common.learning import FiniteCheck, as_callbacks
+from mtrl_imgrad.agents.common.schedules import Scheduled
 from mtrl_imgrad.agents.common.sharing import Sharing
 from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.common.tasks import TaskLayout, check_same_tasks, layout_of
@@ -65,7 +66,7 @@ class CombinedUpdate(Protocol):
         """Of the critic's gradients."""
 
 
-class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
+class MultiTaskAlgorithm(Sharing, Scheduled):
     """Mixed in before one of SB3's algorithms; call `_setup_tasks` first in ``_setup_model``."""
 
     update_unit: ClassVar[str] = "updates"
@@ -201,6 +202,12 @@ class MultiTaskAlgorithm(Sharing, BaseAlgorithm):
         if unknown := sorted(set(kwargs) - set(inspect.signature(cls).parameters)):
             raise ArgumentError(f"load takes arguments of {cls.__name__}, of which {unknown[0]!r} is none")
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "critic", "last_report", "update", "execution"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor.optimizer", "critic.optimizer"], []
 
     def save_checkpoint(
         self, path: str | os.PathLike[str], replay: bool = True, eval_env: MultiTaskVecEnv | None = None

@@ -10,6 +10,7 @@ import torch
 from annotated_types import Ge
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -290,11 +291,20 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
             truncate_last_traj: whether its latest episodes end there; False if the agent goes on in them.
 
         Raises:
-            TaskMismatchError: if it is of others; the agent keeps the buffer that it has.
+            ArgumentError: if it is no replay buffer, or a damaged one; the agent keeps the buffer that it has.
+            TaskMismatchError: if it is of other tasks.
         """
         before = self.replay_buffer
-        super().load_replay_buffer(path)
-        loaded, self.replay_buffer = self.replay_buffer, before
+        file = open_path(path, "r", self.verbose, suffix="pkl")
+        try:
+            super().load_replay_buffer(file)
+            loaded = self.replay_buffer
+        except Exception as error:  # of unpickling, which may raise anything
+            raise ArgumentError(f"path must be of what save_replay_buffer wrote, got {path}: {error}") from error
+        finally:
+            self.replay_buffer = before
+            if file is not path:
+                file.close()
         if not isinstance(loaded, TaskReplayBuffer):
             raise TaskMismatchError(f"{path} holds a {type(loaded).__name__}, the agent needs a TaskReplayBuffer")
         loaded.check_fits(self.tasks.names, self.n_envs, self.observation_space, self.action_space)
@@ -321,11 +331,7 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
     # ------------------------------------------------------------------ save and load
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["actor", "critic", "critic_target", "last_report", "update", "execution", "noise_generator"]
-        return [*super()._excluded_save_params(), *own]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor.optimizer", "critic.optimizer"], []
+        return [*super()._excluded_save_params(), "critic_target", "noise_generator"]
 
     def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
         return {

@@ -16,6 +16,20 @@ from mtrl_imgrad.agents.common.base_policy import MTPolicy, spaces_of, split_obs
 from mtrl_imgrad.agents.encoders import Encoder
 
 
+class SquashedActor(BasePolicy):
+    """Base of actors whose actions are squashed into (-1, 1): an encoder that is told the task."""
+
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Box, encoder: Encoder, task_features: int
+    ) -> None:
+        super().__init__(observation_space, action_space, squash_output=True)
+        self.encoder = encoder
+        self.task_features = task_features
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**spaces_of(self), "encoder": self.encoder, "task_features": self.task_features}
+
+
 class MTCritic(BaseModel):
     """State-action values of ``len(encoders)`` independent critics."""
 
@@ -48,7 +62,7 @@ class TwinCriticPolicy(MTPolicy):
     """
 
     sides = ("pi", "qf")
-    actor: BasePolicy
+    actor: SquashedActor
     critic: MTCritic
     critic_target: MTCritic
 

@@ -17,10 +17,10 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 
 from mtrl_imgrad.agents.callbacks.progress import task_progress
 from mtrl_imgrad.agents.common import unsupported
-from mtrl_imgrad.agents.common.arguments import as_schedule
 from mtrl_imgrad.agents.common.execution import Compile, make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled
 from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm, Timesteps
+from mtrl_imgrad.agents.common.schedules import as_schedule, scheduled
 from mtrl_imgrad.agents.ppo.colored_noise import colored_noise
 from mtrl_imgrad.agents.ppo.log import TrainingLog, log_training
 from mtrl_imgrad.agents.ppo.policy import MTPPOPolicy
@@ -246,7 +246,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """As in SB3, with the noise that ``noise_beta`` says."""
-        beta = self.noise_beta(self._current_progress_remaining)
+        beta = scheduled("noise_beta", self.noise_beta, self._current_progress_remaining)
         if beta:
             shape = (self.n_envs, math.prod(self.action_space.shape or ()))
             self.policy.noise = iter(colored_noise(self.n_steps, shape, beta, self.device))
@@ -282,10 +282,10 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         return self.rollout_buffer.minibatches(rollout, self.batch_size // self.num_tasks)
 
     def _settings(self) -> PPOSettings:
-        left = self._current_progress_remaining
+        left, of_values = self._current_progress_remaining, self.clip_range_vf
         return PPOSettings(
-            clip_range=self.clip_range(left),  # type: ignore[operator]
-            clip_range_vf=None if self.clip_range_vf is None else self.clip_range_vf(left),  # type: ignore[operator]
+            clip_range=scheduled("clip_range", self.clip_range, left, finite=False),  # type: ignore[arg-type]
+            clip_range_vf=None if of_values is None else scheduled("clip_range_vf", of_values, left, finite=False),  # type: ignore[arg-type]
             ent_coef=self.ent_coef,
             vf_coef=self.vf_coef,
             normalize_advantage=self.normalize_advantage,
@@ -316,18 +316,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     # ------------------------------------------------------------------ save and load
 
     def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "actor",
-            "critic",
-            "last_report",
-            "update",
-            "execution",
-            "mask_generator",
-        ]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "actor.optimizer", "critic.optimizer"], []
+        return [*super()._excluded_save_params(), "mask_generator"]
 
     def _streams(self) -> dict[str, tuple[torch.Generator, Stream]]:
         return {

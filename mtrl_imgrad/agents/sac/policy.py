@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from mtrl_imgrad.agents.common.base_policy import NetArch, spaces_of, split_observation
+from mtrl_imgrad.agents.common.base_policy import NetArch, split_observation
 from mtrl_imgrad.agents.encoders import Encoder
-from mtrl_imgrad.agents.off_policy.policy import TwinCriticPolicy
+from mtrl_imgrad.agents.off_policy.policy import SquashedActor, TwinCriticPolicy
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, checked
 
@@ -46,18 +45,8 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
     return action, log_prob
 
 
-class MTActor(BasePolicy):
+class MTActor(SquashedActor):
     """A squashed Gaussian actor on an encoder with ``2 A`` outputs: the mean, then the log standard deviation."""
-
-    def __init__(
-        self, observation_space: spaces.Space, action_space: spaces.Box, encoder: Encoder, task_features: int
-    ) -> None:
-        super().__init__(observation_space, action_space, squash_output=True)
-        self.encoder = encoder
-        self.task_features = task_features
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**spaces_of(self), "encoder": self.encoder, "task_features": self.task_features}
 
     def gaussian(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, clamped to [-20, 2], both ``[N, A]``."""

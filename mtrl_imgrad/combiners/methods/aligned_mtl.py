@@ -30,7 +30,6 @@ from mtrl_imgrad.combiners.solvers.spectrum import Spectrum, decompose
 from mtrl_imgrad.combiners.state.tables import TaskIds
 from mtrl_imgrad.combiners.weights import Weights, solved_where
 
-SCALE_MODES = ("min", "median", "rmse")
 TOLERANCE = 1e-6
 """Residual up to which the aligned gradients count as aligned."""
 

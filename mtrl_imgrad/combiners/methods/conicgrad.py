@@ -42,6 +42,7 @@ from torch import Tensor
 
 from mtrl_imgrad.combiners.families.gramian import GramianCombiner
 from mtrl_imgrad.combiners.method import Reduction
+from mtrl_imgrad.combiners.solvers.active_set import pick
 from mtrl_imgrad.combiners.solvers.dual_cone import lift
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian, normalize
 from mtrl_imgrad.combiners.solvers.optimality import VANISHING
@@ -195,4 +196,4 @@ def _best(problem: NormalizedGramian, across: NormalizedGramian, c: float, *weig
         outside = c * along + math.sqrt(1 - c * c) * (length * length - along * along).clamp_min(0).sqrt()
         objectives.append(torch.where(along >= c * length, length, outside))
     best = torch.stack(objectives, -1).argmin(-1, keepdim=True)
-    return candidates.gather(-2, best[..., None].expand(*best.shape, problem.num_tasks))[..., 0, :]
+    return pick(candidates, best)[..., 0, :]

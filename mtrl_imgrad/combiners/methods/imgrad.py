@@ -43,7 +43,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import Count, NonNegative, Seed
 
 OFFSETS = {"authors": 1.5, "paper": 1.0}
-BASES = ("cagrad", "nash_mtl")
 DEFAULT_C = 0.4
 
 

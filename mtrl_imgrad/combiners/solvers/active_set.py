@@ -102,12 +102,12 @@ def may_ask(values: Tensor) -> bool:
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     try:
-        return bool(values.any()) or True
+        return bool(values.any()) or True  # whatever it says: that it can be looked at is what counts
     except RuntimeError:  # inside torch.vmap
         return False
 
 
-def _pick(rows: Tensor, index: Tensor) -> Tensor:
+def pick(rows: Tensor, index: Tensor) -> Tensor:
     """The row ``index`` [..., 1] of ``rows`` [..., N, K] as [..., 1, K]."""
     return rows.gather(-2, index[..., None].expand(*index.shape, rows.shape[-1]))
 
@@ -116,7 +116,7 @@ def _first(answer: Answer, rows: Answer) -> Answer:
     """``answer`` where it is done, else the first row of ``rows`` that is done, else its row 0; N = 1."""
     if rows.done.shape[-1] > 1:
         index = rows.done.to(torch.int8).argmax(-1, keepdim=True)
-        z, y = _pick(rows.z, index), _pick(rows.y, index)
+        z, y = pick(rows.z, index), pick(rows.y, index)
         rows = Answer(z, y, rows.violation.gather(-1, index), rows.done.any(-1, keepdim=True))
     keep = answer.done[..., None]
     return Answer(
@@ -201,4 +201,4 @@ def _search(problem: Problem, point: Rows, closed: Tensor, inner: Tensor) -> Ten
     # Up to rounding an equal objective will do: the step to the first corner then at least drops a task.
     size = point.y.sum(-1, keepdim=True) + dot(problem.size, point.z)
     limit = point.nu + ROUNDING / 8 * size / dot(problem.a, point.z)
-    return torch.where(lowest[..., None] <= limit, _pick(points, best), point.z)
+    return torch.where(lowest[..., None] <= limit, pick(points, best), point.z)

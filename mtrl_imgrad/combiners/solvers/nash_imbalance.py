@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.combiners.solvers.active_set import may_ask, substitute
+from mtrl_imgrad.combiners.solvers.active_set import may_ask, pick, substitute
 from mtrl_imgrad.combiners.solvers.normalized import NormalizedGramian
 from mtrl_imgrad.combiners.solvers.power_fair import power_fair
 from mtrl_imgrad.combiners.weights import Status, solved_where
@@ -209,9 +209,8 @@ def _longest_step(C: Tensor, cost: Tensor, point: _Point, move: Tensor, push: Te
     product = z @ C
     inside = (z > 0) & (product > 0) & (multipliers > 0)
     inside &= torch.where(inside, z * product, 0.0) > 1  # phi > 0 without its logarithms
-    first = inside.all(-1).to(torch.int8).argmax(-1, keepdim=True)
+    first = inside.all(-1).to(torch.int8).argmax(-1, keepdim=True)  # the first that is True, or 0
     possible = inside.all(-1).any(-1, keepdim=True)
-    index = first[..., None].expand(*first.shape, z.shape[-1])
-    z = torch.where(possible, z.gather(-2, index)[..., 0, :], point.z)
-    multipliers = torch.where(possible, multipliers.gather(-2, index)[..., 0, :], point.multipliers)
+    z = torch.where(possible, pick(z, first)[..., 0, :], point.z)
+    multipliers = torch.where(possible, pick(multipliers, first)[..., 0, :], point.multipliers)
     return _Point(z, multipliers, _residual(C, cost, z, multipliers))

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
@@ -46,6 +46,25 @@ _BOUND_CHECKS = 20
 """Observations of each environment that are held against its space."""
 _owners: weakref.WeakValueDictionary[int, OwnTasksVecEnv] = weakref.WeakValueDictionary()
 """By the id of an innermost environment: who steps it."""
+
+
+class _NamedFaults:
+    """A context that turns an exception or a wrong answer into an error with task, environment and step.
+
+    A class, since ``contextlib`` lets the ``StopIteration`` of an environment that ran out of its data pass unnamed.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, WrongAnswerError):
+            raise EnvironmentFaultError(f"{error}, in {self._where}") from None
+        if isinstance(error, Exception):
+            raise EnvironmentFaultError(f"{self._where} raised {type(error).__name__}: {error}") from error
 
 
 class OwnTasksVecEnv(MultiTaskVecEnv):
@@ -139,7 +158,7 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         states = np.zeros((len(rows), self.state_size))
         for at, row in enumerate(rows.tolist()):
             seed = int(self._streams.at_reset(row).integers(2**31))
-            with self._named_faults(row, "at its reset"):
+            with _NamedFaults(self._where(row, "at its reset")):
                 states[at] = self._padded(row, read_reset(self.envs[row].reset(seed=seed)))
             self._told[row] = False
         return states
@@ -151,7 +170,8 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         states, rewards = np.zeros((self.num_envs, self.state_size)), np.zeros(self.num_envs)
         success = np.zeros(self.num_envs, dtype=bool)
         for row in range(self.num_envs):
-            states[row], rewards[row], success[row] = self._step_row(row, self._actions[row])
+            step = int(self._episodes.lengths[row]) + 1
+            states[row], rewards[row], success[row] = self._step_row(row, self._actions[row], step)
         self._told_before_reset = self._told.copy()
         return states, rewards, success
 
@@ -171,8 +191,8 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
                 f"{self._where(row, 'at the end of its episode')}; every episode must say whether it succeeded, or none"
             )
 
-    def _step_row(self, row: int, action: npt.NDArray[np.float32]) -> tuple[FloatArray, float, bool]:
-        with self._named_faults(row):
+    def _step_row(self, row: int, action: npt.NDArray[np.float32], step: int) -> tuple[FloatArray, float, bool]:
+        with _NamedFaults(self._where(row, f"step {step} of its episode")):
             answer = read_step(self.envs[row].step(action.copy()))  # it may change its action in place
             observation, reward, self._terminated[row], self._truncated[row], success = answer
             state = self._padded(row, observation)
@@ -180,19 +200,7 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
             self._told[row] = True
         return state, reward, bool(success)
 
-    @contextmanager
-    def _named_faults(self, row: int, when: str | None = None) -> Iterator[None]:
-        """Turn an exception or a wrong answer into an error with task, environment and step."""
-        try:
-            yield
-        except WrongAnswerError as error:
-            raise EnvironmentFaultError(f"{error}, in {self._where(row, when)}") from None
-        except Exception as error:
-            raise EnvironmentFaultError(f"{self._where(row, when)} raised {type(error).__name__}: {error}") from error
-
-    def _where(self, row: int, when: str | None) -> str:
-        if when is None:
-            return self._place(row)
+    def _where(self, row: int, when: str) -> str:
         return f"task {self.task_names[self.task_ids[row]]!r}, environment {row}, {when}"
 
     def step_wait(self) -> tuple[FloatArray, FloatArray, BoolArray, list[dict[str, Any]]]:
@@ -242,7 +250,7 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         states = self._reset_rows(np.arange(self.num_envs))
         for row, length in enumerate(lengths.tolist()):
             for step in range(length):
-                states[row], _, _ = self._step_row(row, actions[step, row])
+                states[row], _, _ = self._step_row(row, actions[step, row], step + 1)
         return to_float32(states)
 
     # SB3's way to the single environments
@@ -268,7 +276,7 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         return [self._picture(row) for row in range(self.num_envs)]
 
     def _picture(self, row: int) -> np.ndarray:
-        with self._named_faults(row, "as it is rendered"):
+        with _NamedFaults(self._where(row, "as it is rendered")):
             image: Any = self.envs[row].render()
             if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[-1] != 3:
                 raise WrongAnswerError(

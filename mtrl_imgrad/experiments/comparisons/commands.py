@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -20,29 +20,13 @@ from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
 from mtrl_imgrad.experiments.comparisons.records import RunRecord, by_method, load_records
 from mtrl_imgrad.experiments.options import Flat, given_options
-from mtrl_imgrad.experiments.presets import list_presets, preset_path
-from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config, train_config_class
+from mtrl_imgrad.experiments.rl.commands import Start
+from mtrl_imgrad.experiments.rl.config import TrainConfig, train_config_class
 from mtrl_imgrad.reporting.narrow import table_or_list
-
-if TYPE_CHECKING:
-    Preset = str
-else:
-    Preset = tyro.extras.literal_type_from_choices(list_presets("rl"))
 
 ON_SCREEN = 5
 """Columns of the report's table that a terminal shows."""
 Format = Literal["png", "pdf", "svg"]
-_ONE = tyro.conf.create_mutex_group(required=False)
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where the settings of all runs come from; without either from the folder, if it holds a comparison."""
-
-    preset: Annotated[Preset | None, _ONE] = None
-    """Settings shipped with the library; see `mtrl-imgrad presets`."""
-    config: Annotated[Path | None, _ONE] = None
-    """Settings of a file, such as a run's config.yaml."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +58,8 @@ class Compare:
         """From a preset, a file, the comparison of the folder, or the agent's own defaults."""
         given = given_options(_Given, "compare", arguments)
         start = Start(given.preset, given.config)
-        path = start.config if start.preset is None else preset_path("rl", start.preset)
-        if path is not None:
-            return cls(start, load_config(path))
+        if (chosen := start.load()) is not None:
+            return cls(start, chosen)
         if given.out is not None and (given.out / PLAN).exists():
             config = load_comparison(given.out).config
             if not isinstance(config, TrainConfig):

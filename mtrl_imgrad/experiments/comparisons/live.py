@@ -17,6 +17,7 @@ from rich.text import Text
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, PlannedRun
 from mtrl_imgrad.experiments.comparisons.state import RunState, read_state
 from mtrl_imgrad.reporting.narrow import item, table_or_list
+from mtrl_imgrad.reporting.progress import duration
 
 LINE_EVERY = 60.0
 """Seconds between two lines where there is no terminal."""
@@ -146,7 +147,7 @@ def _summary(states: Sequence[RunState], jobs: int) -> str:
     parts = [f"{done} of {len(states)} runs finished", *(f"{n} {status}" for status, n in counts.items() if n)]
     left = seconds_left(states, jobs)
     if counts["running"] and math.isfinite(left):
-        parts.append(f"about {_duration(left)} left")
+        parts.append(f"about {duration(left)} left")
     return ", ".join(parts)
 
 
@@ -161,11 +162,5 @@ def _news(state: RunState) -> str:
         words.append(f"success {state.success:.2f}")
     if state.status == "running" and 0 < progress.done < progress.total:
         left = progress.seconds / progress.done * (progress.total - progress.done)
-        words.append(f"{_duration(left)} left")
+        words.append(f"{duration(left)} left")
     return ", ".join(words)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -16,8 +14,7 @@ from mtrl_imgrad.experiments.comparisons.live import ComparisonView
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, PlannedRun
 from mtrl_imgrad.experiments.comparisons.processes import INTERRUPTED, POLL_EVERY
 from mtrl_imgrad.experiments.comparisons.state import ERROR, LOG, read_state, write_error
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from mtrl_imgrad.experiments.signals import signals_handled
 
 
 class StartedRun(Protocol):
@@ -49,8 +46,9 @@ def run_all(
     waiting = list(runs)
     running: dict[str, tuple[PlannedRun, StartedRun]] = {}
     shown = ComparisonView(comparison, comparison.runs(), jobs, console, progress_bar)
-    with _signals_kept() as received, shown as view:
-        told = 0
+    received: list[int] = []
+    told = 0
+    with signals_handled(lambda number, frame: received.append(number)), shown as view:
         while waiting or running:
             if received:
                 waiting.clear()
@@ -91,19 +89,3 @@ def _note_end(comparison: Comparison, run: PlannedRun, ending: int | str, stoppi
     log = run.folder / LOG
     tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:] if log.exists() else []
     write_error(run.folder, "\n".join([f"{ending}; the end of {LOG}:", *tail]))
-
-
-@contextmanager
-def _signals_kept() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are put into a list as long as the block lasts."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

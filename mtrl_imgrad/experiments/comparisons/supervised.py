@@ -19,7 +19,7 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.comparisons.compare import make_runs, refuse_failed
 from mtrl_imgrad.experiments.comparisons.kinds import SINGLE_TASK
 from mtrl_imgrad.experiments.comparisons.launch import Launch
-from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
+from mtrl_imgrad.experiments.comparisons.plan import PLAN, Comparison, PlannedRun, load_comparison
 from mtrl_imgrad.experiments.options import Flat, given_options
 from mtrl_imgrad.experiments.supervised.commands import Configured, Resume
 from mtrl_imgrad.experiments.supervised.comparison_report import ComparisonReport, MethodRuns
@@ -123,29 +123,21 @@ def compare(
     if launch.launcher == "slurm":
         return None
     refuse_failed(comparison)
-    common = [seed for seed in next(iter(comparison.methods.values()))
-              if all(seed in own for own in comparison.methods.values())]  # fmt: skip
-    if not common:
-        raise ArgumentError(f"the methods of {folder} have no seed in common: {dict(comparison.methods)}")
-    runs = [run for run in comparison.runs() if run.seed in common]
-    results = {run.name: RunResult.load(run.folder / "result.json") for run in runs}
-    jobs_of = {
-        method: {seed: [run for run in runs if (run.method, run.seed) == (method, seed)] for seed in common}
-        for method in comparison.methods
+    runs = _comparable_runs(comparison)
+    results = {
+        method: {seed: [RunResult.load(run.folder / "result.json") for run in own] for seed, own in by_seed.items()}
+        for method, by_seed in runs.items()
     }
-    runs_of = [
-        _gather(method, {seed: [results[run.name] for run in own] for seed, own in by_seed.items()})
-        for method, by_seed in jobs_of.items()
-    ]
+    (first, *_), *_ = next(iter(results.values())).values()
     comparable = has_published_table(config.data.format) and not (data.simulated or config.data.tasks)
     report = ComparisonReport(
-        methods=runs_of,
+        methods=[_gather(method, by_seed) for method, by_seed in results.items()],
         higher_is_better={task: dict(s) for task, s in MetricSet(data.tasks).higher_is_better.items()},
-        setting=_setting(config, data, results[runs[0].name]),
+        setting=_setting(config, data, first),
         published=published_table(config.data.format) if comparable else None,
     )
     report.save(folder)
-    panel = {method: [run.config for run in by_seed[common[0]]] for method, by_seed in jobs_of.items()}
+    panel = {method: [run.config for run in next(iter(by_seed.values()))] for method, by_seed in runs.items()}
     _draw_panel(panel, data, min(2, config.reporting.panel_images), folder / "panel.png")
     report.print(console)
     console.print(f"\nEverything is in {escape(str(folder))}", style="bold")
@@ -160,6 +152,19 @@ def _check_method(config: SupervisedConfig, text: str, data: Splits | TaskSplits
     own = dataclasses.replace(config.method, combiner=parsed.name, combiner_kwargs=dict(parsed.arguments))
     method = dataclasses.replace(config, method=own).resolved_method()
     run_combiner(method.combiner, method.combiner_kwargs, tasks=data.tasks, seed=config.seed, steps_per_epoch=1)
+
+
+def _comparable_runs(comparison: Comparison) -> dict[str, dict[int, list[PlannedRun]]]:
+    """Runs by method and seed, of the seeds that all methods have."""
+    first, *others = comparison.methods.values()
+    common = [seed for seed in first if all(seed in own for own in others)]
+    if not common:
+        raise ArgumentError(f"the methods of {comparison.folder} have no seed in common: {dict(comparison.methods)}")
+    runs = comparison.runs()
+    return {
+        method: {seed: [run for run in runs if (run.method, run.seed) == (method, seed)] for seed in common}
+        for method in comparison.methods
+    }
 
 
 def _gather(label: str, results: Mapping[int, Sequence[RunResult]]) -> MethodRuns:

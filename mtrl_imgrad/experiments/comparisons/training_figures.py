@@ -163,12 +163,11 @@ def _by_task(
     for axes, task in zip(panels, tasks, strict=True):
         for i, (method, runs) in enumerate(by_method(records).items()):
             logs = [_logged(runs, prefix + task) for prefix in prefixes]
-            steps, values = (np.concatenate([one[i] for one in logs]) for i in (0, 1))
+            steps, values = (np.concatenate(found) for found in zip(*logs, strict=True))
             parts = _in_parts(steps, values, last)
             numbers = np.array([reduce(part) for part in parts if len(part)])
-            if relative and len(numbers):
-                numbers = numbers / numbers[0]
             if len(numbers):
+                numbers = numbers / numbers[0] if relative else numbers
                 lines[method] = axes.plot(_centres(parts, last) / scale, numbers, linewidth=1.2, **line_style(i))[0]
         if log:
             axes.set_yscale("log")

@@ -24,19 +24,25 @@ _ONE = tyro.conf.create_mutex_group(required=False)
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run starts from."""
+    """Where settings come from."""
 
     preset: Annotated[Preset | None, _ONE] = None
     """Settings shipped with the library; see `mtrl-imgrad presets`."""
     config: Annotated[Path | None, _ONE] = None
     """Settings of a file, such as a run's config.yaml."""
-    resume: Annotated[Path | None, _ONE] = None
-    """Go on with the run of a folder, as it began: no other options than --no-progress-bar."""
 
     def load(self) -> TrainConfig | None:
         """The settings, if they come from anywhere."""
         path = self.config if self.preset is None else preset_path("rl", self.preset)
         return None if path is None else load_config(path)
+
+
+@dataclass(frozen=True)
+class TrainStart(Start):
+    """Where a run starts from."""
+
+    resume: Annotated[Path | None, _ONE] = None
+    """Go on with the run of a folder, as it began: no other options than --no-progress-bar."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class _Given:
 class Train:
     """Options of ``train``."""
 
-    start: Annotated[Start, Flat] = field(default_factory=Start)
+    start: Annotated[TrainStart, Flat] = field(default_factory=TrainStart)
     config: Annotated[TrainConfig, Flat] = field(default_factory=train_config_class("mtsac"))
     progress_bar: bool = True
     """Show progress."""
@@ -62,7 +68,7 @@ class Train:
         given = given_options(_Given, "train", arguments)
         if given.resume is not None:
             return Resume(given.resume)
-        start = Start(given.preset, given.config)
+        start = TrainStart(given.preset, given.config)
         return cls(start, start.load() or train_config_class(given.agent)())
 
     def __call__(self) -> None:

@@ -210,12 +210,12 @@ def _draw_imbalance(axis: Axes, logs: Sequence[RunLog]) -> None:
     axis.legend(fontsize=6, frameon=False)
 
 
-def _few_log_ticks(axis: Axes, values: Floats, count: int = 4) -> None:
-    """A few labelled ticks: matplotlib's own overlap where the values span less than a decade."""
+def _few_log_ticks(axis: Axes, values: Floats) -> None:
+    """Four labelled ticks: matplotlib's own overlap where the values span less than a decade."""
     values = values[np.isfinite(values)]
     if not len(values):
         return
-    ticks = sorted({float(f"{tick:.2g}") for tick in np.geomspace(values.min(), values.max(), count)})
+    ticks = sorted({float(f"{tick:.2g}") for tick in np.geomspace(values.min(), values.max(), 4)})
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
 

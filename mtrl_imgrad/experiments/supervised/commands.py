@@ -18,6 +18,7 @@ from rich.markup import escape
 from mtrl_imgrad.errors import ArgumentError, LearningInterruptedError
 from mtrl_imgrad.experiments.options import Flat, given_options, without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
+from mtrl_imgrad.experiments.signals import signals_handled
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
 from mtrl_imgrad.experiments.supervised.history import RunResult
 from mtrl_imgrad.experiments.torchrun import is_first, torchrun_group
@@ -170,12 +171,8 @@ def _signals_say_how_to_go_on(folder: Path) -> Iterator[None]:
             number,
         )
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signals_handled(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

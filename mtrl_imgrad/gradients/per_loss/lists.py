@@ -52,7 +52,7 @@ class ListChecks:
             return
         seen = self._of(inputs)
         seen.calls += 1
-        again = seen.calls & (seen.calls - 1) == 0
+        again = seen.calls & (seen.calls - 1) == 0  # a power of two
         new = set(losses.ids) - seen.tasks
         if not again and not new:
             return

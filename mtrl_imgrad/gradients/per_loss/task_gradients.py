@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.combiners.replicas.slicing import as_real
 from mtrl_imgrad.combiners.state.tables import index_of
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.absent_tasks import finite_rows
@@ -52,6 +53,7 @@ class TaskGradients:
         finite = finite_rows([block for block in self.blocks if block is not None], self.losses)
         task_specific = [(row, gradient) for rows in self.task_specific for row, gradient in rows.items()]
         if task_specific:
+            # Parameters of a task's own may have rows of several tasks: count what is not finite by row.
             non_finite = torch.stack([~_all_finite(gradient).to(finite.device) for _, gradient in task_specific]).long()
             index = index_of((row for row, _ in task_specific), finite.device)
             finite = finite & (torch.zeros_like(finite, dtype=torch.int64).index_add(0, index, non_finite) == 0)
@@ -170,13 +172,6 @@ def unscaled(gradient: Tensor | None, options: Options) -> Tensor | None:
     if gradient.dtype in HALF:
         gradient = gradient.float()
     return gradient / options.scale.to(gradient.device, gradient.dtype.to_real())
-
-
-def as_real(gradient: Tensor) -> Tensor:
-    """A dense real tensor; a complex one gets a last axis of real and imaginary part."""
-    if gradient.layout != torch.strided:
-        gradient = gradient.to_dense()
-    return torch.view_as_real(gradient.resolve_conj()) if gradient.is_complex() else gradient
 
 
 def add(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -96,6 +96,12 @@ class TestProgress:
             callback._draw(callback._clock())
         assert "  0 steps/s" in callback.console.file.getvalue().splitlines()[-1]
 
+    def test_no_time_is_left_beyond_the_end(self):
+        callback, _ = self.run(terminal=False, line_every=1.0, steps=20)
+        callback._total = 60  # of 80: the last rollout was a whole one
+        assert "80/60 (133%)" in callback._line(callback._clock())
+        assert "0:00:00 left" in callback._line(callback._clock())
+
     def test_many_tasks_take_no_more_than_a_line(self):
         callback, _ = self.run(terminal=False)
         callback.successes = {f"task-{k}": deque([float(k < 20)]) for k in range(50)}

@@ -1,6 +1,8 @@
 """SB3's arguments and calls: accepted as SB3 has them, or refused in one sentence; no bare assertion of SB3's."""
 
 import inspect
+import math
+import pickle
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from mtrl_imgrad import MTPPO, MTSAC, MTTD3, make_vec_env
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import check_arguments
+from mtrl_imgrad.agents.common.schedules import scheduled
 from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, NonFiniteError, TaskMismatchError, UnsupportedError
 from tests.support.paths import DOCS
 
@@ -63,7 +66,8 @@ def test_what_asks_for_nothing_is_accepted(agent):
     kwargs = {name: refusal.neutral[0] for name, refusal in unsupported.POLICY_KWARGS.items()}
     if agent is MTPPO:
         kwargs["log_std_init"] = 0.0
-    _agent(agent, policy_kwargs={**kwargs, **SMALL})
+    made = _agent(agent, policy_kwargs={**kwargs, **SMALL})
+    assert set(made.policy_kwargs) & set(kwargs) == ({"log_std_init"} if agent is MTPPO else set()), "handed on"
 
 
 def _arguments(agent, **kwargs):
@@ -195,6 +199,17 @@ def test_a_replay_is_loaded_where_there_is_none(tmp_path):
         other.load_replay_buffer(tmp_path / "replay")
 
 
+def test_what_is_no_replay_leaves_the_agent_its_own(tmp_path):
+    model = _agent(MTSAC)
+    model.save_replay_buffer(tmp_path / "replay")
+    whole, before = (tmp_path / "replay.pkl").read_bytes(), model.replay_buffer
+    for wrong in (whole[: len(whole) // 2], b"", b"text", pickle.dumps([1])):
+        (tmp_path / "wrong.pkl").write_bytes(wrong)
+        with pytest.raises(ArgumentError, match="path must be of what save_replay_buffer wrote, got .*wrong"):
+            model.load_replay_buffer(tmp_path / "wrong")
+        assert model.replay_buffer is before
+
+
 class TestActionNoise:
     def test_is_added_to_the_actions_of_every_environment(self):
         noise = NormalActionNoise(np.full(2, 5.0), np.zeros(2))
@@ -273,3 +288,31 @@ def test_wrong_arguments_of_calls_are_errors_of_this_library(agent, tmp_path):
     }.items():
         with pytest.raises(ArgumentError, match=name):
             call()
+
+
+class TestSchedules:
+    @AGENTS
+    def test_a_rate_that_is_no_number_never_reaches_the_optimizers(self, agent):
+        with pytest.raises(ArgumentError, match="learning_rate must be a function .* where 1 of the training remains"):
+            _agent(agent, learning_rate=lambda left: math.nan)
+        soon = {} if agent is MTPPO else _SOON
+        model = _agent(agent, learning_rate=lambda left: 1e-3 if left > 0.5 else math.nan, **soon)
+        with pytest.raises(ArgumentError, match="learning_rate must be a function"):
+            model.learn(32)
+        assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
+
+    @pytest.mark.parametrize("wrong", [math.nan, math.inf, -1e-3, "fast", None])
+    def test_what_is_no_rate(self, wrong):
+        with pytest.raises(ArgumentError, match=r"rate must be a function .* a finite number >= 0, got .*0\.25"):
+            scheduled("rate", lambda left: wrong, 0.25)
+
+    @pytest.mark.parametrize("argument", ["clip_range", "clip_range_vf", "noise_beta"])
+    def test_other_schedules_are_checked_too(self, argument):
+        with pytest.raises(ArgumentError, match=f"{argument} must be a function"):
+            _agent(MTPPO, **{argument: lambda left: math.nan}).learn(8)
+        _agent(MTPPO, clip_range=math.inf).learn(8)
+
+    def test_a_linear_rate_ends_at_zero_where_the_last_rollout_goes_on_beyond_the_end(self):
+        seen = []
+        _agent(MTPPO, learning_rate=lambda left: seen.append(left) or left * 1e-3).learn(20)  # rollouts of 8 steps
+        assert min(seen) == 0.0

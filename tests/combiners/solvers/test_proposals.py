@@ -93,9 +93,9 @@ def test_batches_and_transformed_functions_get_none(name, monkeypatch):
     monkeypatch.setattr(power_fair, "find_candidate", refuse)
     combiner = make_combiner(name)
     M = gramians(families(4, 3)["conflict"])
-    combiner.weights(M)
-    torch.vmap(lambda one: combiner.weights(one).values)(M)
-    combiner.weights(torch.empty(4, 4, device="meta"))
+    transformed = torch.vmap(lambda one: combiner.weights(one).values)(M)
+    torch.testing.assert_close(combiner.weights(M).values, transformed, rtol=1e-6, atol=1e-9)
+    assert combiner.weights(torch.empty(4, 4, device="meta")).values.shape == (4,)
 
 
 @pytest.mark.parametrize("name", METHODS)

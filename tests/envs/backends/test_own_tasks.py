@@ -42,6 +42,8 @@ class Walk(gym.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self.broken == "raise":
             raise ZeroDivisionError("no ground")
+        if self.broken == "stop":
+            raise StopIteration("no data")
         self.steps += 1
         self.at += float(action[0]) + self.noise * float(self.np_random.normal())
         observation = self._observe()
@@ -145,9 +147,10 @@ def test_what_cannot_be_repeated_is_said() -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("raise", r"task 'wide', environment 1, step 2 of its episode raised ZeroDivisionError: no ground"),
+        ("raise", r"task 'wide', environment 1, step 3 of its episode raised ZeroDivisionError: no ground"),
         ("shape", r"the observation has shape \(1,\), its space \(3,\), in task 'wide'"),
-        ("nan", r"the reward is nan in task 'wide', environment 1"),
+        ("nan", r"the reward is nan in task 'wide', environment 1, step 3 of its episode"),
+        ("stop", r"task 'wide', environment 1, step 3 of its episode raised StopIteration: no data"),
     ],
 )
 def test_faults_are_named(fault: str, words: str) -> None:

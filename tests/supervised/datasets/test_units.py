@@ -1,7 +1,6 @@
 """Files of the right shape and type in another unit, encoding or layout: told with the remedy, or read rightly."""
 
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -116,14 +115,13 @@ def test_depth_of_any_size_is_read_where_meta_json_says_metres(nyuv2):
         NYUv2(nyuv2, "train")
 
 
-def test_one_dark_picture_and_normals_shortened_at_edges_are_no_mistake(nyuv2):
+def test_one_dark_picture_and_normals_shortened_at_edges_are_no_mistake(nyuv2, recwarn):
     np.save(nyuv2 / "train/image/0.npy", np.zeros((48, 64, 3), np.float32))
     normals = np.load(nyuv2 / "train/normal/0.npy")
     normals[:, ::10] *= 0.3
     np.save(nyuv2 / "train/normal/0.npy", normals)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        _read_all(NYUv2(nyuv2, "train"))
+    _read_all(NYUv2(nyuv2, "train"))
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 @pytest.mark.parametrize("how", ["copy", "link"])

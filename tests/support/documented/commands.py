@@ -12,7 +12,7 @@ from tests.support.documented.blocks import PAGES, Block, blocks
 from tests.support.paths import ROOT
 
 PROGRAMS = ("mtrl-imgrad", "python", "python3", "pytest", "make", "pip", "torchrun", "git")
-_OF_THE_SHELL = ("export", "cd", "ssh", "ray")
+_OF_THE_SHELL = ("export", "cd", "ssh", "ray", "source .venv/bin/activate")
 """Beginnings of lines that are not checked."""
 _SHELL = ("bash", "sh", "", "indented")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 TASKS = "toy-reach"
 _AGENTS = {
@@ -26,6 +27,23 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
 }
 _DROPPED = ("backend", "vector_strategy", "worker_restarts")
 """Arguments of `make_vec_env` that `toy-reach` refuses."""
+
+
+class Net(nn.Module):
+    """A trunk with two heads, as the pages' readers have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Linear(3, 4)
+        self.heads = nn.ModuleList([nn.Linear(4, 1), nn.Linear(4, 1)])
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [head(self.trunk(x).tanh())[:, 0] for head in self.heads]
+
+
+def task_losses(predictions: list[torch.Tensor], targets: torch.Tensor) -> list[torch.Tensor]:
+    """The mean squared error of each task."""
+    return [(one - targets[:, task]).square().mean() for task, one in enumerate(predictions)]
 
 
 class Losses(list):
@@ -67,6 +85,10 @@ def reader_s_names(code: str) -> dict[str, Any]:
         names[name] = getattr(mtrl_imgrad, name)
     names["combiner"] = mtrl_imgrad.make_combiner("imgrad")
     used = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    if "net" in used:
+        net, data = Net(), TensorDataset(torch.ones(6, 3), torch.ones(6, 2))
+        names |= {"net": net, "loader": DataLoader(data, batch_size=3), "task_losses": task_losses}
+        names["optimizer"] = torch.optim.SGD(net.parameters(), lr=0.1)
     if used & {"env", "agent"}:
         names["env"] = mtrl_imgrad.make_vec_env(TASKS, seed=0)
     if "agent" in used:

@@ -171,6 +171,11 @@ CALLS: dict[str, Call] = {
         "scenario": 0,
         "path": folder / "a.png",
     },
+    "synthetic.plots.trajectories_figure": lambda folder: {
+        "run": run(),
+        "outcomes": outcomes_of_run(),
+        "scenario": 0,
+    },
     "gradients.parameters.ParameterIndex": lambda folder: {"module": module()},
     "gradients.parameters.split_parameters": lambda folder: {"module": module()},
     "gradients.network_update.NetworkUpdate": lambda folder: {
