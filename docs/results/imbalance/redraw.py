@@ -43,7 +43,9 @@ def read() -> dict[tuple[str, float], list[dict[str, dict[str, float]]]]:
         for row in csv.DictReader(file):
             place = found[row["method"], float(row["dial"])][int(row["seed"])]
             place[row["task"]][row["metric"]] = float(row["value"])
-    return {key: [{task: dict(m) for task, m in runs[seed].items()} for seed in sorted(runs)] for key, runs in found.items()}
+    return {
+        key: [{task: dict(m) for task, m in runs[seed].items()} for seed in sorted(runs)] for key, runs in found.items()
+    }
 
 
 def interval(values: Sequence[float]) -> float:

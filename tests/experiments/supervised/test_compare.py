@@ -325,7 +325,9 @@ def test_compare_and_make_data_from_the_command_line(tmp_path, capsys):
     size = "--train 4 --val 2 --size 32 32 --colour rays"
     assert main(["supervised", "make-data", "primitives", "--root", str(root), *size.split()]) == 0
     given = f"supervised compare --data primitives --root {root} --simulate-counts 4 2 --simulate-size 32 32 --out"
-    options = "--methods ls imgrad:measure=dc --seeds 0 --epochs 1 --width 0.0625 --device cpu --jobs 0 --no-progress-bar"
+    options = (
+        "--methods ls imgrad:measure=dc --seeds 0 --epochs 1 --width 0.0625 --device cpu --jobs 0 --no-progress-bar"
+    )
     assert main([*given.split(), str(tmp_path / "out"), *options.split()]) == 0
     assert "imgrad:measure=dc" in (tmp_path / "out/comparison.md").read_text()
     assert "no single-task baseline" in " ".join(capsys.readouterr().out.split())
