@@ -163,7 +163,8 @@ def _by_task(
     for axes, task in zip(panels, tasks, strict=True):
         for i, (method, runs) in enumerate(by_method(records).items()):
             logs = [_logged(runs, prefix + task) for prefix in prefixes]
-            parts = _in_parts(*map(np.concatenate, zip(*logs, strict=True)), last)  # type: ignore[arg-type]
+            steps, values = (np.concatenate([log[part] for log in logs]) for part in (0, 1))
+            parts = _in_parts(steps, values, last)
             numbers = np.array([reduce(part) for part in parts if len(part)])
             if len(numbers):
                 numbers = numbers / numbers[0] if relative else numbers
