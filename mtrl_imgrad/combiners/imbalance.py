@@ -54,7 +54,7 @@ def smallest_norm(problem: NormalizedGramian) -> Tensor:
         ``[...]``, 0 where the mean gradient vanishes.
     """
     smallest, index = torch.where(problem.nonzero, problem.norms, torch.inf).min(-1, keepdim=True)
-    product = problem.linear.gather(-1, index)[..., 0]
+    product = problem.linear.gather(-1, index)[..., 0]  # with the mean gradient
     return _ratio(product, problem.mean_norm * smallest[..., 0], _mean_stands(problem))
 
 

@@ -15,11 +15,9 @@ from typing import Any
 import yaml
 
 from mtrl_imgrad.combiners.base import Combiner
-from mtrl_imgrad.combiners.registry import combiner_class, make_combiner
+from mtrl_imgrad.combiners.registry import SHORT_NAMES, combiner_class, make_combiner
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.validation import checked
-
-SHORT_NAMES = {"ls": "linear_scalarization"}
 
 
 @dataclass(frozen=True)

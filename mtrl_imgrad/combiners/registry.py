@@ -79,6 +79,8 @@ _COMBINERS: dict[str, type[Combiner]] = {
     "db_mtl": DBMTL,
     "adatask": AdaTask,
 }
+SHORT_NAMES = {"ls": "linear_scalarization"}
+"""As the papers' tables call them."""
 
 
 def list_combiners() -> list[str]:
@@ -91,12 +93,13 @@ def list_combiners() -> list[str]:
 
 
 def combiner_class(name: str) -> type[Combiner]:
-    """The class behind a registry name.
+    """The class behind a registry name or its short form (`SHORT_NAMES`).
 
     Raises:
         UnknownNameError: if no combiner has this name; proposes the closest ones.
     """
-    return look_up("combiner", name, dict(sorted(_COMBINERS.items())))
+    full = SHORT_NAMES.get(name, name) if isinstance(name, str) else name
+    return look_up("combiner", full, dict(sorted(_COMBINERS.items())))
 
 
 def make_combiner(combiner: str | Combiner, **kwargs: Any) -> Combiner:

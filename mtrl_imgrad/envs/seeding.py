@@ -24,7 +24,7 @@ def row_generator(seed: int, task: int, copy: int) -> np.random.Generator:
 
 def row_seed(seed: int, task: int, copy: int) -> int:
     """A seed in [0, 2^31) for one environment, where a simulator has a generator of its own."""
-    return stream_seed(seed, Stream.ROWS, task, copy) >> 1
+    return stream_seed(seed, Stream.ROWS, task, copy) >> 1  # of 32 bits, of which simulators take 31
 
 
 class RowStreams:

@@ -23,6 +23,10 @@ def test_every_name_makes_a_combiner_of_that_name(name):
     assert combiner.cite()
 
 
+def test_linear_scalarization_is_ls_in_tables_and_here():
+    assert type(make_combiner("ls")) is type(make_combiner("linear_scalarization"))
+
+
 def test_a_combiner_is_handed_back():
     combiner = IMGrad(c=0.7)
     assert make_combiner(combiner) is combiner

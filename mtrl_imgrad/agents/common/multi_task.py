@@ -33,6 +33,7 @@ from mtrl_imgrad.agents.common.arguments import (
 from mtrl_imgrad.agents.common.environments import check_env, check_normalization, check_spaces
 from mtrl_imgrad.agents.common.execution import Compile, begin_execution
 from mtrl_imgrad.agents.common.learning import FiniteCheck, as_callbacks
+from mtrl_imgrad.agents.common.saving import Saving
 from mtrl_imgrad.agents.common.schedules import Scheduled
 from mtrl_imgrad.agents.common.sharing import Sharing
 from mtrl_imgrad.agents.common.task_log import record_per_task
@@ -66,7 +67,7 @@ class CombinedUpdate(Protocol):
         """Of the critic's gradients."""
 
 
-class MultiTaskAlgorithm(Sharing, Scheduled):
+class MultiTaskAlgorithm(Sharing, Saving, Scheduled):
     """Mixed in before one of SB3's algorithms; call `_setup_tasks` first in ``_setup_model``."""
 
     update_unit: ClassVar[str] = "updates"
@@ -195,7 +196,7 @@ class MultiTaskAlgorithm(Sharing, Scheduled):
         """As in SB3: what ``save`` wrote, with ``kwargs`` in place of the arguments that it was made with.
 
         Raises:
-            ArgumentError: if the agent has no such argument, or ``device`` is none.
+            ArgumentError: if the agent has no such argument, ``device`` is none, or ``save`` did not write the file.
             TaskMismatchError: if ``env`` has other tasks.
         """
         check_device(device)

@@ -25,6 +25,7 @@ from mtrl_imgrad.agents.common.environments import parse_train_freq
 from mtrl_imgrad.agents.common.execution import make_execution
 from mtrl_imgrad.agents.common.learning import failures_handled, raise_non_finite
 from mtrl_imgrad.agents.common.multi_task import POLICY_ARGUMENTS, MultiTaskAlgorithm, Timesteps
+from mtrl_imgrad.agents.common.saving import save_to
 from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.off_policy.buffer import Sampling, TaskBatch, TaskReplayBuffer
 from mtrl_imgrad.agents.off_policy.overlap import UpdatesWhileStepping
@@ -282,6 +283,14 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
         super().dump_logs()
 
     # ------------------------------------------------------------------ the replay
+
+    def save_replay_buffer(self, path: Any) -> None:
+        """As in SB3, but a file that was there stays until the new one is whole.
+
+        Raises:
+            CheckpointError: if the path cannot be written; what it held before is still there.
+        """
+        save_to(path, "pkl", super().save_replay_buffer)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """As in SB3; the buffer must be of the agent's tasks, and moves to its device.

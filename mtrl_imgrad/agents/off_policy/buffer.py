@@ -155,17 +155,7 @@ class TaskReplayBuffer(StoredColumns):
         if self.handle_timeout_termination:
             cut = np.fromiter((info.get("TimeLimit.truncated", False) for info in infos), bool, self.n_envs)
             ends[cut] = CUT_OFF
-        row = np.concatenate(
-            [
-                obs,
-                next_obs,
-                action,
-                reward[:, None],
-                ends[:, None],
-            ],
-            axis=1,
-            dtype=np.float32,
-        )
+        row = np.concatenate([obs, next_obs, action, reward[:, None], ends[:, None]], axis=1, dtype=np.float32)
         self._check_finite(row)
         self._rows[self.pos] = torch.from_numpy(row).to(self.device, non_blocking=True)
         # The reward is the last column but one; environments are task-major.

@@ -100,6 +100,7 @@ class PopArt(TaskModule):
         variance = (1 - weight) * (self.variance + weight * change.square()) + weight * targets.var(1, correction=0)
         std = variance.sqrt().clamp_min(self.min_std)
         first = self.mass == 0  # predictions before the first targets mean nothing, and are not preserved
+        # The values that the outputs stand for stay: scale and shift undo the change of unit.
         self.scale.copy_(torch.where(first, self.scale, self.scale * (self.std / std)))
         self.shift.copy_(torch.where(first, self.shift, (self.std * self.shift + self.mean - mean) / std))
         self.mean.copy_(mean)

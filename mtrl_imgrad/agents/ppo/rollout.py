@@ -131,6 +131,7 @@ class TaskRolloutBuffer(RolloutBuffer):
         The last minibatch holds what is left.
         """
         shape = rollout.values.shape
+        # A permutation for each task.
         orders = torch.rand(shape, generator=self.generator, device=rollout.values.device).argsort(1)
         for order in orders.split(rows, dim=1):
             yield TaskRollout(*(_select(column, order) for column in rollout))

@@ -93,5 +93,6 @@ class AlignedMTL(GramianCombiner):
             return torch.where(kept, spectrum.values, 0.0).sum(-1) / kept.sum(-1)
         if self.scale_mode == "min":
             return torch.where(kept, spectrum.values, torch.inf).amin(-1)
+        # Eigenvalues ascend, and those that are kept come last.
         middle = kept.shape[-1] - kept.sum(-1, keepdim=True) + (kept.sum(-1, keepdim=True) - 1) // 2
         return spectrum.values.gather(-1, middle)[..., 0]

@@ -94,7 +94,7 @@ def _turned(problem: NormalizedGramian, targets: Tensor, orders: Tensor, beta: f
     tasks = torch.arange(problem.num_tasks, device=parts.device)[:, None]
     turns = torch.zeros_like(problem.scale)
     for step in range(problem.num_tasks):
-        other = orders[:, step : step + 1]
+        other = orders[:, step : step + 1]  # each task's opponent in this round
         product = (cosines[other[:, 0]] * parts).sum(-1, keepdim=True)
         length = ((parts @ cosines) * parts).sum(-1, keepdim=True).clamp_min(0).sqrt()
         meets = (other != tasks) & problem.nonzero[other] & (length > 0) & usable
@@ -103,6 +103,7 @@ def _turned(problem: NormalizedGramian, targets: Tensor, orders: Tensor, beta: f
         target = current.clamp_max(_HIGHEST_TARGET)
         turn = meets & (cosine < target)
         sine = (1 - cosine * cosine).sqrt()
+        # As much of the opponent's unit gradient as brings the cosine to its target.
         move = length * (target * sine / (1 - target * target).sqrt() - cosine)
         parts = parts.scatter_add(-1, other, torch.where(turn, move, 0.0))
         targets = targets.scatter(-1, other, torch.where(meets, (1 - beta) * current + beta * cosine, current))

@@ -86,9 +86,10 @@ def _projected(problem: NormalizedGramian, orders: Tensor) -> tuple[Tensor, Tens
     projections = torch.zeros_like(problem.scale)
     for step in range(num_tasks):
         other = orders[..., step : step + 1]
-        row = cosines.gather(-2, other.expand(cosines.shape))
+        row = cosines.gather(-2, other.expand(cosines.shape))  # of each task's opponent in this round
         product = (row * parts).sum(-1, keepdim=True)
         conflict = (product < 0) & (other != tasks)
+        # Taking the projection off changes a single coefficient: the one on the opponent's unit gradient.
         parts = parts.scatter_add(-1, other, torch.where(conflict, -product, 0.0))
         projections = projections + conflict.sum((-2, -1))
     return parts, projections

@@ -125,7 +125,7 @@ def direction_oriented(problem: NormalizedGramian, lam: float) -> SimplexSolutio
     solution = min_norm_point(shifted_problem)
     # A task whose shifted gradient vanishes is the answer, where the solver would leave it out.
     vanishing = nonzero & ~shifted_problem.nonzero
-    first = vanishing.to(torch.float64) * (vanishing.cumsum(-1) == 1)
+    first = vanishing.to(torch.float64) * (vanishing.cumsum(-1) == 1)  # if there are several, all weight on one
     some = vanishing.any(-1)
     return SimplexSolution(
         weights=torch.where(some[..., None], first, solution.weights),

@@ -128,7 +128,7 @@ def compare(
         method: {seed: [RunResult.load(run.folder / "result.json") for run in own] for seed, own in by_seed.items()}
         for method, by_seed in runs.items()
     }
-    (first, *_), *_ = next(iter(results.values())).values()
+    (first, *_), *_ = next(iter(results.values())).values()  # run of the first seed of the first method
     comparable = has_published_table(config.data.format) and not (data.simulated or config.data.tasks)
     report = ComparisonReport(
         methods=[_gather(method, by_seed) for method, by_seed in results.items()],

@@ -144,6 +144,8 @@ def listing(folder: Path) -> list[str]:
         if not parent.is_dir():
             raise DatasetError(f"{parent}: no such folder; expected {folder.name}/ in it") from None
         raise DatasetError(f"{folder}: no such folder; {parent} holds {_quoted(listing(parent))}") from None
+    except OSError as error:
+        raise DatasetError(f"{folder}: cannot be listed ({error.strerror or error})") from error
 
 
 class LayerFolder:
@@ -215,7 +217,7 @@ class LayerFolder:
 def _load(path: Path, header_only: bool = False) -> npt.NDArray[np.generic]:
     try:
         array = np.load(path, mmap_mode="r" if header_only else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header is read as Python, whose parser has errors of its own
         raise DatasetError(
             f"{path}: cannot be read as a NumPy array ({error}); expected numpy.save's format"
         ) from error

@@ -101,12 +101,14 @@ def _read(path: Path) -> Mapping[str, NDArray[np.generic]]:
             "not the .xyz or .sdf files of the raw download"
         )
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             wanted = ("N", "Z", "R", *QM9_TASKS)
             if missing := [name for name in wanted if name not in archive]:
                 raise DatasetError(f"{path}: no {missing[0]}; expected {', '.join(wanted)}")
             arrays = {name: archive[name] for name in wanted}
-    except (OSError, ValueError, EOFError) as error:
+    except DatasetError:
+        raise
+    except Exception as error:  # what zip, zlib and numpy raise for damaged bytes has no common base
         raise DatasetError(f"{path}: cannot be read as a NumPy archive ({error})") from error
     _check(path, arrays)
     return arrays

@@ -60,7 +60,7 @@ class SegmentationMetric(Metric):
         size = self.num_classes
         fits = prediction.ndim == 4 and prediction.shape[1] == size and target.shape == prediction[:, 0].shape
         check_shapes(prediction, target, f"[B, {size}, H, W] and [B, H, W]", fits)
-        cells = target * size + prediction.argmax(dim=1)
+        cells = target * size + prediction.argmax(dim=1)  # of the confusion matrix, laid out flat
         known = (target >= 0) & (target < size)
         foreign = ~known & (target != IGNORED_LABEL)
         return {"confusion": counts_of(cells, known, size**2), "foreign": foreign.sum()}

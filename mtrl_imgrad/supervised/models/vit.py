@@ -64,6 +64,7 @@ class ViTTrunk(Trunk):
             tokens = block(tokens)
         if number < _STAGES - 1:
             return tokens.transpose(1, 2)
+        # Without the class token, back in the grid of the patches.
         return self.norm(tokens[:, 1:]).transpose(1, 2).unflatten(2, kept.pop())
 
     def stage_modules(self, number: int) -> list[nn.Module]:

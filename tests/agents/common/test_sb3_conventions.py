@@ -1,5 +1,6 @@
 """SB3's arguments and calls: accepted as SB3 has them, or refused in one sentence; no bare assertion of SB3's."""
 
+import errno
 import inspect
 import math
 import pickle
@@ -10,6 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3, HerReplayBuffer
+from stable_baselines3.common import base_class, off_policy_algorithm
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -19,7 +21,14 @@ from mtrl_imgrad import MTPPO, MTSAC, MTTD3, make_vec_env
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.agents.common.arguments import check_arguments
 from mtrl_imgrad.agents.common.schedules import scheduled
-from mtrl_imgrad.errors import ArgumentError, MtrlImgradError, NonFiniteError, TaskMismatchError, UnsupportedError
+from mtrl_imgrad.errors import (
+    ArgumentError,
+    CheckpointError,
+    MtrlImgradError,
+    NonFiniteError,
+    TaskMismatchError,
+    UnsupportedError,
+)
 from tests.support.paths import DOCS
 
 SMALL = {"net_arch": [8]}
@@ -208,6 +217,45 @@ def test_what_is_no_replay_leaves_the_agent_its_own(tmp_path):
         with pytest.raises(ArgumentError, match="path must be of what save_replay_buffer wrote, got .*wrong"):
             model.load_replay_buffer(tmp_path / "wrong")
         assert model.replay_buffer is before
+
+
+@AGENTS
+def test_what_is_no_saved_agent_is_named(agent, tmp_path):
+    _agent(agent).save(tmp_path / "agent")
+    whole = (tmp_path / "agent.zip").read_bytes()
+    for wrong in (b"", b"text", whole[:100], whole[: len(whole) // 2]):
+        (tmp_path / "wrong.zip").write_bytes(wrong)
+        with pytest.raises(ArgumentError, match=rf"path must be of what {agent.__name__}.save wrote, got .*wrong"):
+            agent.load(tmp_path / "wrong")
+
+
+@pytest.mark.parametrize(("call", "name"), [("save", "agent.zip"), ("save_replay_buffer", "agent.pkl")])
+def test_a_save_that_fails_leaves_the_file_before(call, name, tmp_path, monkeypatch):
+    model = _agent(MTSAC)
+    save = getattr(model, call)
+    save(tmp_path / "agent")
+    before = (tmp_path / name).read_bytes()
+
+    def full(file, *_, **__):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(base_class, "save_to_zip_file", full)
+    monkeypatch.setattr(off_policy_algorithm, "save_to_pkl", full)
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be written, and is as it was: No space left"):
+        save(tmp_path / "agent")
+    assert (tmp_path / name).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save(tmp_path / "file" / "agent")
+
+
+def test_a_link_to_a_saved_agent_stays_a_link(tmp_path):
+    (tmp_path / "latest.zip").symlink_to(tmp_path / "agent.zip")
+    _agent(MTSAC).save(str(tmp_path / "latest"))
+    assert (tmp_path / "latest.zip").is_symlink()
+    MTSAC.load(tmp_path / "agent")
 
 
 class TestActionNoise:

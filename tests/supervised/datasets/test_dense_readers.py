@@ -1,6 +1,7 @@
 """NYUv2 and CityScapes: what is read is what was written; what is wrong is named."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -83,6 +84,16 @@ def _store(root, name, change):
     np.save(path, change(np.load(path)))
 
 
+def _spoil_header(path):
+    """NumPy reads it as Python, and again without the brackets' end after a SyntaxError."""
+    path.write_bytes(path.read_bytes().replace(b"}", b"(", 1))
+
+
+def _loop(folder):
+    shutil.rmtree(folder)
+    folder.symlink_to(folder)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -99,6 +110,11 @@ def _store(root, name, change):
             r"image/0.npy: dtype uint8; expected a floating type.*divide 8-bit pictures by 255",
         ),
         (lambda root: (root / "train" / "label" / "0.npy").write_bytes(b"no"), r"label/0.npy: cannot be read"),
+        (lambda root: _spoil_header(root / "train" / "label" / "0.npy"), r"label/0.npy: cannot be read"),
+        (
+            lambda root: _loop(root / "train" / "depth"),
+            r"depth: cannot be listed",
+        ),
     ],
 )
 def test_construction_names_what_is_wrong(nyuv2, spoil, message):

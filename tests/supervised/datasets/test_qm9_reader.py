@@ -82,6 +82,18 @@ def test_wrong_archives_are_refused(tmp_path, change, message):
         QM9(tmp_path, "train", held_out=6)
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_damaged_archive_is_named(tmp_path, compressed):
+    path = tmp_path / "qm9_eV.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **molecules())
+    whole = path.read_bytes()
+    middle = len(whole) // 3
+    for damaged in (b"", whole[:middle], whole[:middle] + bytes(64) + whole[middle + 64 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=r"qm9_eV.npz: cannot be read as a NumPy archive"):
+            QM9(tmp_path, "train", held_out=6)
+
+
 def test_other_downloads_and_too_few_molecules_are_refused(root, tmp_path):
     with pytest.raises(ArgumentError, match=r"held_out must leave molecules to train on: 2 \* 10000 of 30"):
         QM9(root, "train")

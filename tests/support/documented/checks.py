@@ -11,7 +11,7 @@ import pytest
 
 from mtrl_imgrad import cli
 from mtrl_imgrad.combiners import list_combiners
-from mtrl_imgrad.combiners.method_strings import SHORT_NAMES
+from mtrl_imgrad.combiners.registry import SHORT_NAMES
 from mtrl_imgrad.experiments.config_files import save_config
 from mtrl_imgrad.experiments.rl.config import train_config_class
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
