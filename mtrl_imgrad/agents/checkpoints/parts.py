@@ -125,7 +125,7 @@ def _set_progress(agent: MultiTaskAlgorithm, state: Mapping[str, Any]) -> str | 
         setattr(agent, name, int(state["counters"][name]))
     agent._current_progress_remaining = float(state["remaining"])
     agent.wants_jacobian = bool(state["wants_jacobian"])
-    size = agent._stats_window_size
+    size = agent.episode_window
     if state["episodes"] is not None:
         agent.ep_info_buffer = deque((dict(info) for info in state["episodes"]), maxlen=size)
         agent.ep_success_buffer = deque(map(float, state["successes"]), maxlen=size)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, Self
@@ -340,6 +341,20 @@ class MultiTaskAlgorithm(Sharing, Saving, Scheduled):
         sides = {"actor": self.last_report.actor, "critic": self.last_report.critic}
         return {side: combination for side, combination in sides.items() if combination is not None}
 
+    @property
+    def train_success(self) -> float:
+        """Mean over tasks of the success of their latest training episodes; NaN before the first."""
+        return float(safe_mean([*self._task_success().values()]))
+
+    @property
+    def episode_window(self) -> int:
+        """Episodes in SB3's windows: ``stats_window_size``, or the next multiple of the number of environments.
+
+        Where the episodes of all tasks end in one step, a shorter one would hold those of the last tasks alone.
+        """
+        size = self._stats_window_size
+        return size if self.num_tasks == 1 else -(-size // self.n_envs) * self.n_envs
+
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)
         for index in [] if dones is None else np.flatnonzero(dones).tolist():
@@ -367,6 +382,8 @@ class MultiTaskAlgorithm(Sharing, Saving, Scheduled):
         if not isinstance(self.env, MultiTaskVecEnv):  # which checks its own numbers, as they come
             callback = [FiniteCheck(), *as_callbacks(callback)]
         setup = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self.ep_info_buffer = deque(self.ep_info_buffer or (), maxlen=self.episode_window)
+        self.ep_success_buffer = deque(self.ep_success_buffer or (), maxlen=self.episode_window)
         restore_records(self)
         begin_execution(self, total_timesteps, anew=self.num_timesteps == 0)
         return setup
@@ -390,8 +407,18 @@ class MultiTaskAlgorithm(Sharing, Saving, Scheduled):
         if self.num_tasks > 1:
             record_per_task(self.logger, "train/non_finite", list(counts), counts.values(), on_screen=False)
 
-    def _record_success_rates(self) -> None:
-        """Record the success of each task's latest training episodes."""
+    def _task_success(self) -> dict[str, float]:
+        """Success of the tasks' latest training episodes, where there were any."""
+        return {name: safe_mean(window) for name, window in self.task_success_buffers.items() if window}
+
+    @contextmanager
+    def _success_by_task(self) -> Iterator[None]:
+        """Record each task's success, and have SB3 record their mean: its own window counts short episodes more."""
+        rates = self._task_success()
         if self.num_tasks > 1:
-            rates = {name: safe_mean(window) for name, window in self.task_success_buffers.items() if window}
             record_per_task(self.logger, "rollout/success_rate", list(rates), rates.values())
+        window, self.ep_success_buffer = self.ep_success_buffer, deque(rates.values())
+        try:
+            yield
+        finally:
+            self.ep_success_buffer = window

@@ -279,8 +279,8 @@ class TaskReplayAlgorithm(MultiTaskAlgorithm, OffPolicyAlgorithm):
 
     def dump_logs(self) -> None:
         """Write SB3's rollout logs and each task's success rate."""
-        self._record_success_rates()
-        super().dump_logs()
+        with self._success_by_task():
+            super().dump_logs()
 
     # ------------------------------------------------------------------ the replay
 

@@ -310,8 +310,8 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
         iteration = self.num_timesteps // (self.n_steps * self.n_envs)
         if self._log_interval is None or iteration % self._log_interval:
             return
-        self._record_success_rates()
-        super().dump_logs(iteration)
+        with self._success_by_task():
+            super().dump_logs(iteration)
 
     # ------------------------------------------------------------------ save and load
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.utils import safe_mean
 
+from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
 from mtrl_imgrad.reporting.atomic_files import write_text
 
 CLOCK = "clock.csv"
@@ -31,7 +31,7 @@ class ClockRow:
         timesteps: environment steps over all tasks.
         wall_seconds: of learning, without evaluations.
         cpu_seconds: the same of the process and its threads; worker processes count where they have ended.
-        train_success: of the latest training episodes; NaN before the first.
+        train_success: mean over tasks of the latest training episodes; NaN before the first.
     """
 
     timesteps: int
@@ -102,10 +102,9 @@ class RunClock(BaseCallback):
         if self._file is None:
             return
         wall, cpu = _now()
-        successes = self.model.ep_success_buffer
-        success = float(safe_mean(successes)) if successes else math.nan
-        steps = self.model.num_timesteps
-        self._file.write(ClockRow(steps, wall - self._wall_start, cpu - self._cpu_start, success).line())
+        agent = cast(MultiTaskAlgorithm, self.model)
+        seconds = wall - self._wall_start, cpu - self._cpu_start
+        self._file.write(ClockRow(agent.num_timesteps, *seconds, agent.train_success).line())
         self._file.flush()
         self._marked = time.monotonic()
 
