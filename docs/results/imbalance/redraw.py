@@ -20,7 +20,7 @@ NUMBERS = FOLDER / "results.csv"
 HIGHER = {
     "segmentation": {"miou": True, "pix_acc": True},
     "depth": {"abs_err": False, "rel_err": False},
-    "normals": dict.fromkeys(("ang_mean", "ang_median"), False)
+    "normal": dict.fromkeys(("ang_mean", "ang_median"), False)
     | dict.fromkeys(("within_11_25", "within_22_5", "within_30"), True),
 }
 BASELINE = "stl"
@@ -31,7 +31,7 @@ def gather(folder: Path) -> None:
     rows = []
     for path in sorted(folder.glob("*/comparison.csv"), key=lambda path: float(path.parent.name)):
         with path.open() as file:
-            rows += [(path.parent.name, *row) for row in csv.reader(file) if row[0] != "method"]
+            rows += [(path.parent.name, *row) for row in csv.reader(file) if row[2] in HIGHER]
     with NUMBERS.open("w", newline="") as file:
         csv.writer(file).writerows([("dial", "method", "seed", "task", "metric", "value"), *rows])
 
