@@ -130,7 +130,7 @@ def test_evaluate_prints_a_table_and_keeps_the_report(run, capsys):
     out = capsys.readouterr().out
     assert all(task in out for task in TASKS)
     assert SuccessReport.load(run / "evaluation_best_model_toy_seed20000_4").num_episodes == 4
-    assert main(["evaluate", str(run), "--episodes", "4", "--seed", "3", "--stochastic"]) == 0
+    assert main(["evaluate", str(run), "--episodes", "4", "--seed", "3", "--stochastic", "--no-progress-bar"]) == 0
     assert SuccessReport.load(run / "evaluation_model_toy_seed3_4_stochastic").num_episodes == 4
 
 

@@ -113,12 +113,22 @@ class Evaluate:
     """Simulator back-end; None takes that of the run's own evaluations."""
     stochastic: bool = False
     """Sample actions in place of taking the mean."""
+    progress_bar: bool = True
+    """Show progress."""
 
     def __call__(self) -> None:
         """Evaluate, print and save."""
         from mtrl_imgrad.experiments.rl.evaluate import evaluate_run
 
-        evaluate_run(self.run, self.episodes, self.model, self.seed, self.backend, deterministic=not self.stochastic)
+        evaluate_run(
+            self.run,
+            self.episodes,
+            self.model,
+            self.seed,
+            self.backend,
+            deterministic=not self.stochastic,
+            progress_bar=self.progress_bar,
+        )
 
 
 @dataclass(frozen=True)

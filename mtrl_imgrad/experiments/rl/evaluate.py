@@ -30,6 +30,7 @@ def evaluate_run(
     backend: str | None = None,
     deterministic: bool = True,
     console: Console | None = None,
+    progress_bar: bool = True,
 ) -> SuccessReport:
     """Load a run's agent, evaluate it on an environment of its own, print the table and save the report.
 
@@ -41,6 +42,7 @@ def evaluate_run(
         backend: None takes that of the run's evaluations.
         deterministic: act by the mean of the policy.
         console: where to print.
+        progress_bar: show a bar of finished episodes.
 
     Returns:
         The report, which is also in the run folder as ``evaluation_<model>_<back-end>_seed<seed>_<episodes>`` (with
@@ -59,7 +61,7 @@ def evaluate_run(
         # Chosen as the best on the run's own evaluation goals, it would look better there than it is.
         seed = config.seed + 2 * EVALUATION_SEED_OFFSET
     with contextlib.closing(make_eval_env(config, seed)) as env:
-        report = evaluate_success(load(), env, episodes, deterministic, progress_bar=True, seed=env.initial_seed)
+        report = evaluate_success(load(), env, episodes, deterministic, progress_bar, seed=env.initial_seed)
         mode = "" if deterministic else "_stochastic"
         name = f"evaluation_{model}_{env.backend}_seed{env.initial_seed}_{episodes}{mode}"
     saved = report.save(run / name)
