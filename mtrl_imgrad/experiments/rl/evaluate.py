@@ -61,7 +61,9 @@ def evaluate_run(
         # Chosen as the best on the run's own evaluation goals, it would look better there than it is.
         seed = config.seed + 2 * EVALUATION_SEED_OFFSET
     with contextlib.closing(make_eval_env(config, seed)) as env:
-        report = evaluate_success(load(), env, episodes, deterministic, progress_bar, seed=env.initial_seed)
+        report = evaluate_success(
+            load(), env, episodes, deterministic, progress_bar=progress_bar, seed=env.initial_seed
+        )
         mode = "" if deterministic else "_stochastic"
         name = f"evaluation_{model}_{env.backend}_seed{env.initial_seed}_{episodes}{mode}"
     saved = report.save(run / name)
