@@ -124,7 +124,7 @@ def run(setting: Setting, environment: dict[str, str], arguments: list[str]) -> 
     Raises:
         SystemExit: if pytest did not come to an end.
     """
-    processes = os.cpu_count() or 1  # few products are large enough for a second thread
+    processes = max(1, (os.cpu_count() or 1) // setting.threads)  # threads wait for each other where cores are short
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "portable and not slow", "--junitxml", str(report)]
