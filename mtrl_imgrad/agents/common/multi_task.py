@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, Self
@@ -18,7 +16,6 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_imgrad.agents.checkpoints.checkpointer import Checkpointer, load_agent
@@ -39,6 +36,7 @@ from mtrl_imgrad.agents.common.schedules import Scheduled
 from mtrl_imgrad.agents.common.sharing import Sharing
 from mtrl_imgrad.agents.common.task_log import record_per_task
 from mtrl_imgrad.agents.common.tasks import TaskLayout, check_same_tasks, layout_of
+from mtrl_imgrad.agents.common.training_episodes import TrainingEpisodes
 from mtrl_imgrad.agents.common.unsupported import Refusal
 from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.combiners.replicas.ranks import running_ranks
@@ -68,7 +66,7 @@ class CombinedUpdate(Protocol):
         """Of the critic's gradients."""
 
 
-class MultiTaskAlgorithm(Sharing, Saving, Scheduled):
+class MultiTaskAlgorithm(Sharing, Saving, Scheduled, TrainingEpisodes):
     """Mixed in before one of SB3's algorithms; call `_setup_tasks` first in ``_setup_model``."""
 
     update_unit: ClassVar[str] = "updates"
@@ -137,9 +135,7 @@ class MultiTaskAlgorithm(Sharing, Saving, Scheduled):
             if known:
                 check_same_tasks(self.tasks, layout)
             self.tasks = layout
-        self.task_success_buffers: dict[str, deque[float]] = {
-            name: deque(maxlen=self._stats_window_size) for name in self.tasks.names
-        }
+        self._setup_windows()
         self.non_finite = NonFiniteCounts(self.tasks.names)
         check_combiners(self.actor_combiner, self.critic_combiner, self.tasks.num_tasks, self.policy_kwargs or {})
 
@@ -341,27 +337,6 @@ class MultiTaskAlgorithm(Sharing, Saving, Scheduled):
         sides = {"actor": self.last_report.actor, "critic": self.last_report.critic}
         return {side: combination for side, combination in sides.items() if combination is not None}
 
-    @property
-    def train_success(self) -> float:
-        """Mean over tasks of the success of their latest training episodes; NaN before the first."""
-        return float(safe_mean([*self._task_success().values()]))
-
-    @property
-    def episode_window(self) -> int:
-        """Episodes in SB3's windows: ``stats_window_size``, or the next multiple of the number of environments.
-
-        Where the episodes of all tasks end in one step, a shorter one would hold those of the last tasks alone.
-        """
-        size = self._stats_window_size
-        return size if self.num_tasks == 1 else -(-size // self.n_envs) * self.n_envs
-
-    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
-        super()._update_info_buffer(infos, dones)
-        for index in [] if dones is None else np.flatnonzero(dones).tolist():
-            success = infos[index].get("is_success")
-            if success is not None:
-                self.task_success_buffers[self.tasks.task_of(index)].append(float(success))
-
     def _setup_learn(
         self,
         total_timesteps: int,
@@ -376,14 +351,9 @@ class MultiTaskAlgorithm(Sharing, Saving, Scheduled):
                 "agents would drift apart: learn before init_process_group, or give each task set or seed a process "
                 "of its own without a process group"
             )
-        if reset_num_timesteps:  # as SB3 forgets its own episodes then
-            for successes in self.task_success_buffers.values():
-                successes.clear()
         if not isinstance(self.env, MultiTaskVecEnv):  # which checks its own numbers, as they come
             callback = [FiniteCheck(), *as_callbacks(callback)]
         setup = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self.ep_info_buffer = deque(self.ep_info_buffer or (), maxlen=self.episode_window)
-        self.ep_success_buffer = deque(self.ep_success_buffer or (), maxlen=self.episode_window)
         restore_records(self)
         begin_execution(self, total_timesteps, anew=self.num_timesteps == 0)
         return setup
@@ -406,19 +376,3 @@ class MultiTaskAlgorithm(Sharing, Saving, Scheduled):
         self.logger.record("train/skipped_steps", self.non_finite.skipped_steps)
         if self.num_tasks > 1:
             record_per_task(self.logger, "train/non_finite", list(counts), counts.values(), on_screen=False)
-
-    def _task_success(self) -> dict[str, float]:
-        """Success of the tasks' latest training episodes, where there were any."""
-        return {name: safe_mean(window) for name, window in self.task_success_buffers.items() if window}
-
-    @contextmanager
-    def _success_by_task(self) -> Iterator[None]:
-        """Record each task's success, and have SB3 record their mean: its own window counts short episodes more."""
-        rates = self._task_success()
-        if self.num_tasks > 1:
-            record_per_task(self.logger, "rollout/success_rate", list(rates), rates.values())
-        window, self.ep_success_buffer = self.ep_success_buffer, deque(rates.values())
-        try:
-            yield
-        finally:
-            self.ep_success_buffer = window
