@@ -8,6 +8,8 @@ stationary for some weighted sum, so that these optima, s from 0 to 1, are the w
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,11 @@ def minimiser(shares: Tensor) -> Tensor:
 @checked
 def front(count: Count = 201) -> Tensor:
     """``[count, 2]`` points of the Pareto front, from the optimum of f2 to that of f1."""
+    return _front(count).clone()
+
+
+@cache  # every figure and distance asks for it
+def _front(count: int) -> Tensor:
     return minimiser(torch.linspace(0, 1, count, dtype=torch.float64))
 
 
@@ -55,7 +62,7 @@ def distance_to_front(points: Tensor) -> Tensor:
     """
     check_points(points)
     points = points.double()
-    table = front(_TABLE)[:, 1]
+    table = _front(_TABLE)[:, 1]
     x1 = points[..., 0].clamp(-_END, _END)
     place = (x1 + _END) / (2 * _END) * (_TABLE - 1)
     before = place.floor().clamp_max(_TABLE - 2)

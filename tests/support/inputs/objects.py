@@ -144,6 +144,7 @@ def cityscapes(folder: Path) -> Path:
     return root if root.exists() else write_cityscapes(root, dense_splits(), classes=("a", "b", "c"))
 
 
+@cache
 def splits(folder: Path) -> Any:
     return load_splits(DataConfig(root=nyuv2(folder), tasks=("segmentation", "depth")))
 
@@ -158,6 +159,7 @@ def supervised_config(folder: Path) -> SupervisedConfig:
     )
 
 
+@cache
 def model() -> Any:
     return make_model("segnet", TASKS, width=1 / 32)
 
