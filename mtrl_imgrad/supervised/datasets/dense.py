@@ -30,6 +30,7 @@ from mtrl_imgrad.supervised.datasets.layers import (
     NORMAL,
     Layer,
     LayerFolder,
+    Void,
     label_layer,
 )
 from mtrl_imgrad.supervised.datasets.layouts import check_root
@@ -125,6 +126,7 @@ class NYUv2(DenseDataset):
         augment: Whether to zoom and mirror; the papers do, in training.
         protocol: ``"fixed"`` keeps normals at length 1 through resampling; ``"paper"`` does not.
         seed: Of the augmentation.
+        void: What stands for no label: -1, or 255, or 0 with the classes counted from 1.
 
     Raises:
         DatasetError: The folder is not in this format; names the file.
@@ -138,11 +140,12 @@ class NYUv2(DenseDataset):
         augment: bool = False,
         protocol: Protocol = "fixed",
         seed: Seed = 0,
+        void: Void = -1,
     ) -> None:
         classes = class_names(Path(root).expanduser(), NYUV2_CLASSES)
         folders = {
             "image": ("image", IMAGE),
-            "segmentation": ("label", label_layer(len(classes))),
+            "segmentation": ("label", label_layer(len(classes), void)),
             "depth": ("depth", ANY_DEPTH if depth_is_stated(Path(root).expanduser()) else DEPTH),
             "normal": ("normal", NORMAL),
         }
@@ -166,6 +169,7 @@ class CityScapes(DenseDataset):
         augment: Whether to zoom and mirror; the papers do, in training.
         protocol: ``"fixed"`` multiplies inverse depth by the zoom; ``"paper"`` divides it, as all published rows did.
         seed: Of the augmentation.
+        void: What stands for no label: -1, or 255, or 0 with the classes counted from 1.
 
     Raises:
         DatasetError: The folder is not in this format; names the file.
@@ -181,13 +185,14 @@ class CityScapes(DenseDataset):
         augment: bool = False,
         protocol: Protocol = "fixed",
         seed: Seed = 0,
+        void: Void = -1,
     ) -> None:
         named = num_classes == len(CITYSCAPES_CLASSES)
         default = CITYSCAPES_CLASSES if named else tuple(f"class {number}" for number in range(num_classes))
         classes = class_names(Path(root).expanduser(), default)
         folders = {
             "image": ("image", IMAGE),
-            "segmentation": (label_dir, label_layer(len(classes))),
+            "segmentation": (label_dir, label_layer(len(classes), void)),
             "depth": ("depth", DISPARITY),
         }
         super().__init__(

@@ -56,17 +56,18 @@ def image_hint(array: Array) -> str:
     return "0..255? divide by 255" if array.max() > 1 else ""
 
 
-def label_hint(array: Array, num_classes: int) -> str:
-    """Of values that are not classes 0 to ``num_classes - 1`` or -1."""
+def label_hint(array: Array, num_classes: int, void: int) -> str:
+    """Of values that are neither classes nor ``void``."""
     if not np.isfinite(array).all():
         return ""
     if (array != np.rint(array)).any():
         return "scaled or resampled? labels are whole numbers; resize them by the nearest pixel"
-    if array.max() == 255:
-        return "255 for void? array[array == 255] = -1, in a signed or floating type"
-    if array.max() == num_classes:
-        return "counted from 1? array - 1, so that a void 0 becomes -1"
-    return "labels of another set of classes?" if array.max() > num_classes else "void is -1"
+    largest = array[array != void].max()
+    if largest == 255:
+        return "255 for void? void=255 reads it"
+    if largest == num_classes and void != 0:
+        return "counted from 1, with 0 for void? void=0 reads it"
+    return "labels of another set of classes?" if largest >= num_classes else f"void is {void}"
 
 
 def depth_hint(array: Array) -> str:

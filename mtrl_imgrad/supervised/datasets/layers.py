@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,7 @@ class Layer:
         high: Largest value allowed.
         whole: Whether values are whole numbers; only then may the array be of an integer type.
         unit_vectors: Whether the last axis holds vectors of length 1, or 0.
+        void: Number that stands for no label where it is not -1, outside ``low`` to ``high``; see `decode`.
         hint: What probably happened to wrong values, and what to do.
     """
 
@@ -53,6 +55,7 @@ class Layer:
     high: float
     whole: bool = False
     unit_vectors: bool = False
+    void: int | None = None
     hint: Callable[[npt.NDArray[np.float32]], str] = field(default=lambda array: "", compare=False)
 
     def check_header(self, array: npt.NDArray[np.generic], place: object) -> None:
@@ -82,13 +85,14 @@ class Layer:
         Raises:
             DatasetError: They are not; names ``place`` and the first wrong pixel.
         """
+        known = array if self.void is None else np.where(array == self.void, self.low, array)
         # min and max propagate NaN, so two passes suffice for a sound array
-        if array.size and array.min() >= self.low and array.max() <= self.high:
-            wrong = self._wrong_within_range(array)
+        if array.size and known.min() >= self.low and known.max() <= self.high:
+            wrong = self._wrong_within_range(known)
             if wrong is None:
                 return
         else:
-            wrong = ~((array >= self.low) & (array <= self.high))
+            wrong = ~((known >= self.low) & (known <= self.high))
         if not array.size:
             raise DatasetError(f"{place}: no pixels")
         first = tuple(int(i) for i in np.argwhere(wrong)[0])
@@ -96,6 +100,10 @@ class Layer:
             f"{place}: {int(wrong.sum())} wrong value(s), the first {array[first]} at {list(first)}; "
             f"expected {self.content}" + _after(self.hint(array))
         )
+
+    def decode(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Labels of any encoding as classes from 0, with -1 for none; other arrays as they are."""
+        return array if self.void is None else np.where(array == self.void, np.float32(-1), array - self.low)
 
     def _wrong_within_range(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_] | None:
         """The first place where values in the right range are wrong nonetheless; None for nowhere."""
@@ -124,11 +132,19 @@ DISPARITY = Layer("inverse depth from 0 to 1, 0 where unknown", 1, 0.0, 1.0, hin
 NORMAL = Layer("unit vectors, (0, 0, 0) where unknown", 3, -1 - 1e-3, 1 + 1e-3, unit_vectors=True, hint=normal_hint)
 
 
-def label_layer(num_classes: int) -> Layer:
-    """The layer of class labels 0 to ``num_classes - 1``, with -1 for void."""
-    content = f"classes 0 to {num_classes - 1}, -1 where unlabelled"
-    hint = partial(label_hint, num_classes=num_classes)
-    return Layer(content, None, -1, num_classes - 1, whole=True, hint=hint)
+Void = Literal[-1, 0, 255]
+"""What stands for no label in a file; with 0 the classes are counted from 1."""
+
+
+def label_layer(num_classes: int, void: Void = -1) -> Layer:
+    """The layer of class labels 0 to ``num_classes - 1``, or 1 to ``num_classes`` where ``void`` is 0."""
+    first = 1 if void == 0 else 0
+    last = first + num_classes - 1
+    content = f"classes {first} to {last}, {void} where unlabelled"
+    hint = partial(label_hint, num_classes=num_classes, void=void)
+    if void == -1:
+        return Layer(content, None, -1, last, whole=True, hint=hint)
+    return Layer(content, None, first, last, whole=True, void=void, hint=hint)
 
 
 def listing(folder: Path) -> list[str]:
@@ -210,6 +226,7 @@ class LayerFolder:
         with np.errstate(over="ignore"):  # becomes an infinity, which the next line names
             array = stored.astype(np.float32)
         self.layer.check_values(array, path)
+        array = self.layer.decode(array)
         channels_first = array[None] if self.layer.channels is None else np.moveaxis(array, -1, 0)
         return torch.from_numpy(np.ascontiguousarray(channels_first))
 

@@ -74,11 +74,11 @@ def _check_depth(folder: LayerFolder) -> None:
 
 
 def _check_labels(folder: LayerFolder) -> None:
-    least = [float(array.min()) for array in folder.sample() if array.size]
+    least = [float(folder.layer.decode(array).min()) for array in folder.sample() if array.size]
     if len(least) >= ENOUGH and min(least) >= 1:
         warnings.warn(
-            f"{folder.folder}: neither class 0 nor -1 in any of {len(least)} files looked at; classes counted from 1? "
-            "Then subtract 1",
+            f"{folder.folder}: neither the first class nor a pixel without label in any of {len(least)} files looked "
+            "at; classes counted from 1? void=0 reads them",
             stacklevel=2,
         )
 

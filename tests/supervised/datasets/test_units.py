@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mtrl_imgrad.errors import DatasetError
 from mtrl_imgrad.experiments.supervised.config import DataConfig
@@ -59,8 +60,8 @@ def _one_hot(label):
         ("depth", lambda a: np.where(a == 0, np.nan, a), "0 where unknown, in place of NaN"),
         ("depth", lambda a: a[..., 0], r"array\[..., None\]"),
         ("depth", lambda a: np.moveaxis(a, -1, 0), "np.moveaxis"),
-        ("label", _void_is_255, r"255 for void\? array\[array == 255\] = -1"),
-        ("label", lambda a: a + 1, r"counted from 1\? array - 1"),
+        ("label", _void_is_255, r"255 for void\? void=255 reads it"),
+        ("label", lambda a: a + 1, "counted from 1.*void=0 reads it"),
         ("label", lambda a: a * 3, "another set of classes"),
         ("label", lambda a: a / 13, "labels are whole numbers"),
         ("label", _one_hot, r"one-hot\? np.argmax"),
@@ -98,9 +99,49 @@ def test_cityscapes_in_another_unit_or_encoding_is_told_with_the_remedy(city, la
         _read_all(CityScapes(city, "train"))
 
 
+def _counted_from_one(label):
+    return (label + 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("void", "encode"), [(255, _void_is_255), (0, _counted_from_one)])
+@pytest.mark.parametrize(("kind", "folder"), [(NYUv2, "label"), (CityScapes, "label_7")])
+def test_other_encodings_of_labels_are_read_where_they_are_said(request, kind, folder, void, encode):
+    root = request.getfixturevalue("nyuv2" if kind is NYUv2 else "city")
+    before = [kind(root, "train")[index][1]["segmentation"] for index in range(5)]
+    assert min(labels.min() for labels in before) == -1
+    _store(root / "train" / folder, encode)
+    data = kind(root, "train", void=void)
+    assert all(torch.equal(data[index][1]["segmentation"], labels) for index, labels in enumerate(before))
+
+
+@pytest.mark.parametrize(
+    ("void", "change", "says"),
+    [
+        (255, lambda a: a, r"-1.0 at .*expected classes 0 to 12, 255 where unlabelled; void is 255"),
+        (255, lambda a: np.where(a < 0, 255, a + 1), "counted from 1.*void=0"),
+        (255, lambda a: np.where(a < 0, 255, a * 3), "another set of classes"),
+        (0, lambda a: a, r"-1.0 at .*expected classes 1 to 13, 0 where unlabelled; void is 0"),
+        (0, _void_is_255, r"void=255 reads it"),
+        (0, lambda a: a + 2, "another set of classes"),
+        (0, lambda a: a + 0.5, "labels are whole numbers"),
+    ],
+)
+def test_labels_in_another_encoding_than_was_said_are_refused(nyuv2, void, change, says):
+    _store(nyuv2 / "train" / "label", change)
+    with pytest.raises(DatasetError, match=rf"train/label.*{says}"):
+        _read_all(NYUv2(nyuv2, "train", void=void))
+
+
+def test_a_configuration_says_the_encoding(nyuv2):
+    for split in ("train", "val"):
+        _store(nyuv2 / split / "label", _void_is_255)
+    splits = load_splits(DataConfig(root=nyuv2, reader_kwargs={"void": 255}))
+    assert splits.train[0][1]["segmentation"].max() < 13
+
+
 def test_classes_that_may_be_counted_from_one_are_warned_of(nyuv2):
     _store(nyuv2 / "train" / "label", lambda a: np.clip(a + 1, 1, 12))
-    with pytest.warns(UserWarning, match=r"train/label: neither class 0 nor -1 in any of 5 files.*subtract 1"):
+    with pytest.warns(UserWarning, match=r"train/label: neither.*in any of 5 files.*counted from 1.*void=0"):
         NYUv2(nyuv2, "train")
 
 
