@@ -56,8 +56,8 @@ class ComparisonReport:
     """Methods by seeds on one data set.
 
     Δm is relative to ``stl`` if it is among the methods (its mean over the seeds), else to the published single-task
-    networks, if there are any and they are of a network that is ours. Errors are standard errors of the mean over the seeds, of the methods alone: the
-    baseline is the same for all of them.
+    networks, if there are any and they are of a network that is ours. Errors are standard errors of the mean over the
+    seeds, of the methods alone: the baseline is the same for all of them.
 
     Attributes:
         methods: in the order of the table.
