@@ -91,6 +91,10 @@ COMMANDS = {
         "Run methods by seeds, several at a time, each run only once; go on with a folder. --preset or --config sets "
         "the defaults of all other options, which are those of train.",
     ),
+    "status": Command(
+        "comparisons.commands:Status",
+        "Show how far a comparison is, whatever runs it: in the background, on a cluster.",
+    ),
     "video": Command("rl.commands:Video", "Film the agent of a run folder: a task, or all of them side by side."),
     "plot": Command(
         "comparisons.commands:Plot",

@@ -17,6 +17,7 @@ from rich.text import Text
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.experiments.comparisons.compare import make_runs, refuse_failed
 from mtrl_imgrad.experiments.comparisons.launch import Launch
+from mtrl_imgrad.experiments.comparisons.live import show
 from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
 from mtrl_imgrad.experiments.comparisons.records import RunRecord, by_method, load_records
 from mtrl_imgrad.experiments.options import Flat, given_options
@@ -73,6 +74,20 @@ class Compare:
         comparison = make_runs(config, self.methods, self.seeds, self.out, self.launch, progress_bar=self.progress_bar)
         if self.launch.launcher != "slurm":
             refuse_failed(comparison)
+
+
+@dataclass(frozen=True)
+class Status:
+    """Options of ``status``."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A comparison's."""
+    watch: bool = False
+    """Stay until nothing runs."""
+
+    def __call__(self) -> None:
+        """Print the table."""
+        show(load_comparison(self.folder.expanduser()), Console(highlight=False), self.watch)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class ComparisonView:
         self.note = ""
         self._live = Live(console=console, auto_refresh=False) if shown and console.is_terminal else None
         self._drawn, self._told = -math.inf, time.monotonic()
-        self._said = {name: state.status for name, state in self._states().items()}
+        self._said = {name: state.status for name, state in self.states().items()}
 
     def __enter__(self) -> ComparisonView:
         if self._live is not None:
@@ -96,14 +96,14 @@ class ComparisonView:
         if self._live is not None:
             self._live.stop()
         elif self.shown:
-            self._say_all(self._states())
+            self._say_all(self.states())
 
     def draw(self, now: bool = False) -> None:
         """Show the state of all runs, if it is time to."""
         since = time.monotonic() - self._drawn
         if since < DRAW_EVERY and not now:
             return
-        states = self._states()
+        states = self.states()
         if self._live is not None:
             self._live.update(overview(self.runs, states, self.jobs, self.console, self.note), refresh=True)
             self._drawn = time.monotonic()
@@ -117,7 +117,8 @@ class ComparisonView:
         if self.shown and time.monotonic() - self._told > LINE_EVERY:
             self._say_all(states)
 
-    def _states(self) -> dict[str, RunState]:
+    def states(self) -> dict[str, RunState]:
+        """Of all runs, now."""
         return {run.name: read_state(self.comparison.kind, run) for run in self.runs}
 
     def _say_all(self, states: Mapping[str, RunState]) -> None:
@@ -127,6 +128,20 @@ class ComparisonView:
         for run in self.runs:
             if states[run.name].status == "running":
                 self.console.print(escape(f"  {run.label}: {_news(states[run.name])}"), soft_wrap=True)
+
+
+def show(comparison: Comparison, console: Console, watch: bool) -> None:
+    """Print how far a comparison is that other processes run; on a terminal, ``watch`` shows it until nothing runs."""
+    runs = comparison.runs()
+    states = {run.name: read_state(comparison.kind, run) for run in runs}
+    jobs = sum(state.status == "running" for state in states.values())
+    if not (watch and console.is_terminal):
+        console.print(overview(runs, states, jobs, console))
+        return
+    with ComparisonView(comparison, runs, jobs, console, shown=True) as view:
+        while any(state.status == "running" for state in view.states().values()):
+            view.draw()
+            time.sleep(DRAW_EVERY)
 
 
 def _cell(state: RunState) -> str:

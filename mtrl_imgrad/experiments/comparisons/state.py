@@ -20,6 +20,8 @@ from mtrl_imgrad.experiments.comparisons.processes import POLL_EVERY
 from mtrl_imgrad.reporting.atomic_files import write_text
 
 RESULT, ERROR, LOG, LOCK = "result.json", "error.txt", "output.log", ".lock"
+A_LOOK = 1.0
+"""Seconds, generously, for which a process that only looks at a run has its lock."""
 
 Status = Literal["waiting", "running", "stopped", "finished", "failed"]
 
@@ -63,7 +65,7 @@ def write_error(folder: Path, message: str) -> None:
 
 
 @contextmanager
-def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+def locked(folder: Path, patience: float = A_LOOK) -> Iterator[None]:
     """Lock a run's folder against a second process; the system frees it when a process dies.
 
     Args:

@@ -18,13 +18,13 @@ from rich.console import Console
 from mtrl_imgrad.errors import LearningInterruptedError, MtrlImgradError
 from mtrl_imgrad.experiments.comparisons.plan import load_comparison
 from mtrl_imgrad.experiments.comparisons.processes import INTERRUPTED
-from mtrl_imgrad.experiments.comparisons.state import ERROR, RESULT, locked, write_error
+from mtrl_imgrad.experiments.comparisons.state import A_LOOK, ERROR, RESULT, locked, write_error
 
 PATIENCE = 60.0
 """Seconds that a run is given to end whose parent has gone, before another process takes it up."""
 
 
-def execute(folder: Path, name: str, console: Console | None = None, patience: float = 0.0) -> None:
+def execute(folder: Path, name: str, console: Console | None = None, patience: float = A_LOOK) -> None:
     """Train a run, or go on with it; nothing is done for one that is finished.
 
     Args:
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     if with_parent:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        execute(Path(folder), name, patience=PATIENCE if with_parent else 0.0)
+        execute(Path(folder), name, patience=PATIENCE if with_parent else A_LOOK)
     except (LearningInterruptedError, KeyboardInterrupt) as error:
         print(error, file=sys.stderr)
         return INTERRUPTED

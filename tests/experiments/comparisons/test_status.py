@@ -1,0 +1,82 @@
+"""``mtrl-imgrad status``: how far a comparison is, said by a process that runs none of it."""
+
+import io
+import json
+import threading
+import time
+
+import pytest
+from rich.console import Console
+
+from mtrl_imgrad.cli import main
+from mtrl_imgrad.experiments.comparisons.live import show
+from mtrl_imgrad.experiments.comparisons.plan import plan_comparison
+from mtrl_imgrad.experiments.comparisons.state import locked, write_error
+from mtrl_imgrad.experiments.rl.config import train_config_class
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    """Six runs that nobody trained: finished, failed, stopped, and three that wait."""
+    planned = plan_comparison(train_config_class("mtsac")(), ["ls", "imgrad:c=0.4", "pcgrad"], [0, 1], tmp_path)
+    planned.save()
+    finished, failed, stopped = planned.runs()[:3]
+    for run in (finished, failed, stopped):
+        run.folder.mkdir(parents=True)
+        (run.folder / "config.yaml").touch()
+    (finished.folder / "result.json").write_text(json.dumps({"final": {"success": 0.8}}))
+    write_error(failed.folder, "RuntimeError: no more memory")
+    return planned
+
+
+def test_every_run_has_its_word(comparison, capsys):
+    assert main(["status", str(comparison.folder)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {"method seed 0 seed 1", "ls done 0.80 -", "imgrad:c=0.4 failed -", "pcgrad stopped 0% -"} <= set(lines)
+    assert "1 of 6 runs finished, 1 failed, 1 stopped" in lines
+    assert "imgrad:c=0.4 seed 0: failed: RuntimeError: no more memory" in lines
+
+
+def test_watching_ends_with_the_last_run(comparison):
+    run = comparison.runs()[-1]
+    begun, ended = threading.Event(), threading.Event()
+
+    def hold():
+        with locked(run.folder):
+            begun.set()
+            ended.wait()
+
+    holder = threading.Thread(target=hold)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    watcher = threading.Thread(target=show, args=(comparison, console, True))
+    holder.start()
+    begun.wait()
+    watcher.start()
+    while "running" not in console.file.getvalue():
+        time.sleep(0.01)
+    assert watcher.is_alive()
+    ended.set()
+    watcher.join()
+    holder.join()
+
+
+def test_a_run_starts_after_a_look(comparison):
+    """Who looks has the lock for an instant."""
+    run = comparison.runs()[-1]
+    begun = threading.Event()
+
+    def look():
+        with locked(run.folder):
+            begun.set()
+            time.sleep(0.02)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    begun.wait()
+    with locked(run.folder):
+        looker.join()
+
+
+def test_a_folder_without_a_comparison_is_named(tmp_path, capsys):
+    assert main(["status", str(tmp_path)]) == 2
+    assert f"{tmp_path} holds no comparison" in " ".join(capsys.readouterr().err.split())
