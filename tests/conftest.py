@@ -58,9 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of `NUMBERS`, and put those of `LONGEST` in front."""
-    items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
+    places = {path: place for place, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+    of_numbers = {path for path in {item.path for item in items} if not set(NUMBERS).isdisjoint(path.parents)}
     for item in items:
-        if any(folder in item.path.parents for folder in NUMBERS):
+        if item.path in of_numbers:
             item.add_marker(pytest.mark.portable)
 
 
