@@ -13,6 +13,7 @@ from scipy import stats
 
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
+from mtrl_imgrad.experiments.comparisons import figures
 from mtrl_imgrad.experiments.comparisons.records import load_records, load_runs, runs_frame
 from mtrl_imgrad.experiments.comparisons.report import write_report
 from mtrl_imgrad.experiments.comparisons.summary import summarize
@@ -150,7 +151,7 @@ def test_commands(folder, tmp_path, capsys, monkeypatch):
     out = " ".join(capsys.readouterr().out.split())
     assert "Below cagrad beyond seed noise: ls." in out
     with monkeypatch.context() as patch:  # `report` has drawn them
-        patch.setattr("mtrl_imgrad.experiments.comparisons.figures.save_figure", lambda figure, path: path.touch() or path)
+        patch.setattr(figures, "save_figure", lambda figure, path: path.touch() or path)
         (tmp_path / "drawn").mkdir()
         assert main(["plot", str(folder), "-o", str(tmp_path / "drawn"), "--format", "svg"]) == 0
     names = {path.stem for path in (tmp_path / "drawn").glob("*.svg")}
