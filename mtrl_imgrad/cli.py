@@ -178,7 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["--version"]:
             print(f"mtrl-imgrad {__version__}")
         else:
-            read(arguments)()
+            try:
+                read(arguments)()
+            except SystemExit:  # after help, whose reader may have left
+                sys.stdout.flush()
+                raise
         sys.stdout.flush()
     except LearningInterruptedError as error:
         print(error, file=sys.stderr)

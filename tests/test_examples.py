@@ -15,10 +15,10 @@ SHORT = {
     "distributed.py": (["--steps", "2"], r"same bits on all ranks: True"),
     "lightning_module.py": (["--epochs", "2"], r"1 process\(es\), left of the loss of each task: +\d+\.\d% "),
     "own_combiner.py": ([], r"unit_gradients  cosine with each task: \+"),
-    "own_encoder.py": (["--steps", "1100"], r"toy-reach/down .*\n(.*\n)*mean"),
-    "own_tasks.py": (["--steps", "1040", "--episodes", "1"], r"moon .*\n.*mars .*\n.*earth .*\n.*uranus"),
-    "tune_optuna.py": (["--steps", "1100", "--trials", "2"], r"best of 2 trials: success \d\.\d\d with .*'c': 0\.\d"),
-    "plain_pytorch.py": (["--steps", "300"], r"linear_scalarization: .*%\n +imgrad: .*%"),
+    "own_encoder.py": (["--steps", "1020"], r"toy-reach/down .*\n(.*\n)*mean"),
+    "own_tasks.py": (["--steps", "1016", "--episodes", "1"], r"moon .*\n.*mars .*\n.*earth .*\n.*uranus"),
+    "tune_optuna.py": (["--steps", "1020", "--trials", "2"], r"best of 2 trials: success \d\.\d\d with .*'c': 0\.\d"),
+    "plain_pytorch.py": (["--steps", "100"], r"linear_scalarization: .*%\n +imgrad: .*%"),
 }
 
 NEEDS = {"lightning_module.py": "lightning", "tune_optuna.py": "optuna"}

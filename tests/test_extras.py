@@ -20,9 +20,35 @@ MODULES = sorted(
     for path in (ROOT / "mtrl_imgrad").rglob("*.py")
 )
 
+TRAIN = """
+import torch, mtrl_imgrad
+trunk = torch.nn.Linear(3, 4); heads = torch.nn.ModuleList(torch.nn.Linear(4, 1) for _ in range(2))
+optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], 1e-3)
+for name in mtrl_imgrad.list_combiners():
+    if name == "cotbal": continue  # must be given tables
+    losses = [head(trunk(torch.ones(5, 3))).square().mean() for head in heads]
+    mtrl_imgrad.make_combiner(name).backward(losses, trunk.parameters(), heads.parameters())
+    optimizer.step(); optimizer.zero_grad()
+print("trained", float(losses[0]) >= 0)
+"""
+MISSING = {
+    "from mtrl_imgrad import MTSAC": "gymnasium, stable-baselines3, rich, safetensors, which are not installed",
+    "from mtrl_imgrad import make_vec_env; make_vec_env('MT10')": r"pip install 'mtrl-imgrad\[rl\]'",
+    "from mtrl_imgrad import make_vec_env; make_vec_env('toy-reach')": r"pip install 'mtrl-imgrad\[rl\]'",
+    "import mtrl_imgrad; mtrl_imgrad.make_combiner('imgrad', solver='cvxpy')": "pip install cvxpy",
+    "from mtrl_imgrad.supervised.datasets import NYUv2": r"needs pillow, .*: pip install 'mtrl-imgrad\[vision\]'",
+}
+CALL_ALL = """
+from mtrl_imgrad.errors import MissingDependencyError
+for code in {codes}:
+    try:
+        exec(code, {{}})
+        print("ran")
+    except MissingDependencyError as error:
+        print("missing", error)
+"""
 IMPORT_ALL = """
 import importlib
-from mtrl_imgrad.errors import MissingDependencyError
 for name in {names}:
     try:
         importlib.import_module(name)
@@ -30,6 +56,15 @@ for name in {names}:
     except MissingDependencyError as error:
         print("refused", name, error)
 """
+
+
+@pytest.fixture(scope="module")
+def core_only():
+    """What a process with the core alone prints: of a training loop, of `MISSING`, of all imports, in this order."""
+    done = run_core_only(TRAIN + CALL_ALL.format(codes=list(MISSING)) + IMPORT_ALL.format(names=MODULES))
+    assert done.returncode == 0, done.stderr
+    trained, *lines = done.stdout.splitlines()
+    return trained, lines[: len(MISSING)], lines[len(MISSING) :]
 
 
 def _names(requirements):
@@ -45,25 +80,12 @@ def _brought_by(extra):
     return found
 
 
-def test_a_training_loop_needs_the_core_only():
-    done = run_core_only(
-        "import torch, mtrl_imgrad\n"
-        "trunk = torch.nn.Linear(3, 4); heads = torch.nn.ModuleList(torch.nn.Linear(4, 1) for _ in range(2))\n"
-        "optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], 1e-3)\n"
-        "for name in mtrl_imgrad.list_combiners():\n"
-        "    if name == 'cotbal': continue  # must be given tables\n"
-        "    losses = [head(trunk(torch.ones(5, 3))).square().mean() for head in heads]\n"
-        "    mtrl_imgrad.make_combiner(name).backward(losses, trunk.parameters(), heads.parameters())\n"
-        "    optimizer.step(); optimizer.zero_grad()\n"
-        "print('done', float(losses[0]) >= 0)\n"
-    )
-    assert done.stdout == "done True\n", done.stderr
+def test_a_training_loop_needs_the_core_only(core_only):
+    assert core_only[0] == "trained True"
 
 
-def test_every_module_imports_with_the_core_or_names_the_command():
-    done = run_core_only(IMPORT_ALL.format(names=MODULES))
-    assert done.returncode == 0, done.stderr
-    lines = [line.split(" ", 2) for line in done.stdout.splitlines()]
+def test_every_module_imports_with_the_core_or_names_the_command(core_only):
+    lines = [line.split(" ", 2) for line in core_only[2]]
     assert [line[1] for line in lines] == MODULES
     for what, name, *message in lines:
         if what == "refused":
@@ -74,20 +96,9 @@ def test_every_module_imports_with_the_core_or_names_the_command():
         assert below - imported <= {"mtrl_imgrad.combiners.method_strings", "mtrl_imgrad.combiners.torchjd"}
 
 
-@pytest.mark.parametrize(
-    ("code", "says"),
-    [
-        ("from mtrl_imgrad import MTSAC", "gymnasium, stable-baselines3, rich, safetensors, which are not installed"),
-        ("from mtrl_imgrad import make_vec_env; make_vec_env('MT10')", r"pip install 'mtrl-imgrad\[rl\]'"),
-        ("from mtrl_imgrad import make_vec_env; make_vec_env('toy-reach')", r"pip install 'mtrl-imgrad\[rl\]'"),
-        ("import mtrl_imgrad; mtrl_imgrad.make_combiner('imgrad', solver='cvxpy')", "pip install cvxpy"),
-        ("from mtrl_imgrad.supervised.datasets import NYUv2", r"needs pillow, .*: pip install 'mtrl-imgrad\[vision\]'"),
-    ],
-)
-def test_what_is_missing_is_said(code, says):
-    done = run_core_only(code)
-    assert done.returncode == 1
-    assert re.search(f"MissingDependencyError: .*{says}", done.stderr.splitlines()[-1])
+@pytest.mark.parametrize("code", MISSING)
+def test_what_is_missing_is_said(core_only, code):
+    assert re.search(f"^missing .*{MISSING[code]}", core_only[1][list(MISSING).index(code)])
 
 
 def test_the_command_line_says_in_a_line_what_it_needs():

@@ -11,25 +11,26 @@ from mtrl_imgrad import errors
 HEAVY = ("gymnasium", "stable_baselines3", "metaworld", "mujoco", "envpool", "matplotlib", "cvxpy", "scipy", "tyro")
 
 
-def _modules_after(statement):
-    code = f"{statement}; import sys; print(' '.join(sys.modules))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+def _modules_after(*statements):
+    """Names of all modules after each of the statements, in one process."""
+    code = "\n".join(f"{statement}; import sys; print(' '.join(sys.modules))" for statement in statements)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
-def test_combiners_cost_no_simulator():
-    loaded = _modules_after("import mtrl_imgrad; mtrl_imgrad.make_combiner('imgrad')")
-    assert not set(HEAVY) & set(loaded)
-
-
-def test_agents_cost_no_simulator():
-    loaded = _modules_after("from mtrl_imgrad import MTPPO, MTSAC, make_vec_env, evaluate_success")
-    assert not {"metaworld", "mujoco", "envpool", "cvxpy", "tyro"} & set(loaded)
+def test_neither_combiners_nor_agents_cost_a_simulator():
+    combiners, agents = _modules_after(
+        "import mtrl_imgrad; mtrl_imgrad.make_combiner('imgrad')",
+        "from mtrl_imgrad import MTPPO, MTSAC, make_vec_env, evaluate_success",
+    )
+    assert not set(HEAVY) & combiners
+    assert not {"metaworld", "mujoco", "envpool", "cvxpy", "tyro"} & agents
 
 
 def test_a_worker_process_costs_no_torch():
-    loaded = _modules_after("import mtrl_imgrad.envs.workers.processes, mtrl_imgrad.envs.backends.metaworld_rows")
+    (loaded,) = _modules_after("import mtrl_imgrad.envs.workers.processes, mtrl_imgrad.envs.backends.metaworld_rows")
     assert "metaworld" in loaded
-    assert not {"torch", "stable_baselines3"} & set(loaded)
+    assert not {"torch", "stable_baselines3"} & loaded
 
 
 def test_public_names():

@@ -157,8 +157,7 @@ def test_fifty_tasks_are_a_map(tmp_path, figures):
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes(figures[0], tasks.get_yticklabels())))
 
 
-@pytest.mark.parametrize("num_tasks", [1, 3, 50])
-@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize(("num_tasks", "n"), [(1, 1), (3, 5), (50, 1)])
 def test_a_single_evaluation_can_be_seen(tmp_path, figures, num_tasks, n):
     plot_success_curve(history_of(np.full((1, num_tasks), 0.0), [0], n=n), tmp_path / "c.png")
     assert figures[0].axes[0].lines[0].get_marker() == "o"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -34,15 +35,16 @@ def run_core_only(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True, check=False, cwd=ROOT)
 
 
-def _others() -> set[str]:
+@functools.cache
+def _others() -> frozenset[str]:
     """Modules that no distribution of the core brings."""
     core = _with_requirements((*CORE, *SEEN_BY_TORCH))
     homes = metadata.packages_distributions()
-    return {
+    return frozenset(
         module
         for module, names in homes.items()
         if module != "mtrl_imgrad" and not core & {_canonical(name) for name in names}
-    }
+    )
 
 
 def _with_requirements(names: tuple[str, ...]) -> set[str]:

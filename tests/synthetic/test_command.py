@@ -58,9 +58,11 @@ def test_tables_fit_a_terminal_and_results_are_not_overwritten(folder, capsys, t
     assert (folder / "results.json").read_bytes() == before
 
 
-def test_c_goes_to_the_methods_that_take_it_and_do_not_say(tmp_path):
+def test_c_goes_to_the_methods_that_take_it_and_do_not_say(tmp_path, monkeypatch):
+    for picture in ("trajectories", "failures", "progress"):
+        monkeypatch.setattr(f"mtrl_imgrad.experiments.synthetic.plot_{picture}", lambda *arguments: None)
     methods = ["--methods", "mgda", "cagrad", "cagrad:c=0.9", "cagrad:c=0.1", "--c", "0.9"]
-    assert main(["toy", *methods, "--starts", "(9,-1)", *SMALL, "--run-dir", str(tmp_path / "new")]) == 0
+    assert main(["toy", *methods, "--s", "0.9", "--starts", "(9,-1)", *SMALL, "--run-dir", str(tmp_path / "new")]) == 0
     _, given, same, other = json.loads((tmp_path / "new" / "results.json").read_text())["outcomes"]
     assert given["end"] == same["end"] != other["end"]
 

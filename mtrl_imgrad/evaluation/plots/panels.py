@@ -31,21 +31,24 @@ def task_grid(names: Sequence[str], *, share_y: bool) -> tuple[Figure, list[Axes
 
 
 def task_panels(figure: Figure | SubFigure, names: Sequence[str], *, share_y: bool) -> list[Axes]:
-    """Panels for the names, row by row; rates in [0, 1] where they share the vertical axis."""
+    """Panels for the names, row by row; rates in [0, 1] where they share the vertical axis.
+
+    Whoever draws in them gives all the same limits of the horizontal axis. They are not shared in Matplotlib's sense:
+    its time grows with the square of the number of axes that are.
+    """
     rows, columns = grid_shape(len(names))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=share_y, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
     panels: list[Axes] = list(grid.flat)[: len(names)]
     for spare in list(grid.flat)[len(names) :]:
         spare.set_visible(False)
     for k, (axes, name) in enumerate(zip(panels, names, strict=True)):
         axes.set_title(name, loc="left", fontsize=8, color=INK)
-        axes.tick_params(labelsize=7.5)
+        lowest, leftmost = k + columns >= len(names), k % columns == 0
+        axes.tick_params(which="both", labelsize=7.5, labelbottom=lowest, labelleft=leftmost or not share_y)
         plain_axes(axes, "y")
         if share_y:
             axes.set_ylim(-0.04, 1.04)
             axes.set_yticks([0, 0.5, 1])
-        if k + columns >= len(names):  # the lowest of its column
-            axes.tick_params(labelbottom=True)
     return panels
 
 

@@ -174,7 +174,9 @@ def _by_task(
     if not lines:
         return None
     ends = np.array([axes.get_ylim() for axes in panels])
+    times = np.array([axes.get_xlim() for axes in panels if axes.lines])
     for axes in panels:  # tasks are to be compared
+        axes.set_xlim(times[:, 0].min(), times[:, 1].max())
         axes.set_ylim((-0.04, 1.04) if share else (ends[:, 0].min(), ends[:, 1].max()))
         if log:
             _plain_log(axes)

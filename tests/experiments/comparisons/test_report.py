@@ -13,6 +13,7 @@ from scipy import stats
 
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
+from mtrl_imgrad.experiments.comparisons import figures
 from mtrl_imgrad.experiments.comparisons.records import load_records, load_runs, runs_frame
 from mtrl_imgrad.experiments.comparisons.report import write_report
 from mtrl_imgrad.experiments.comparisons.summary import summarize
@@ -149,7 +150,10 @@ def test_commands(folder, tmp_path, capsys, monkeypatch):
         assert main(["report", str(folder), "-o", str(tmp_path / "report"), "--methods", "ls", "cagrad"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "Below cagrad beyond seed noise: ls." in out
-    assert main(["plot", str(folder), "-o", str(tmp_path / "drawn"), "--format", "svg"]) == 0
+    with monkeypatch.context() as patch:  # `report` has drawn them
+        patch.setattr(figures, "save_figure", lambda figure, path: path.touch() or path)
+        (tmp_path / "drawn").mkdir()
+        assert main(["plot", str(folder), "-o", str(tmp_path / "drawn"), "--format", "svg"]) == 0
     names = {path.stem for path in (tmp_path / "drawn").glob("*.svg")}
     assert names == {
         "success_steps", "success_wall", "success_cpu", "tasks", "profile", "imbalance_critic", "conflicts_critic",

@@ -1,11 +1,13 @@
 """``mtrl-imgrad train --resume``: a run that a signal broke off ends as the run that none did."""
 
 import csv
+import io
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 
 import numpy as np
 import pytest
@@ -19,34 +21,50 @@ from mtrl_imgrad.experiments.rl import train as train_module
 pytestmark = pytest.mark.faults
 
 SMALL = (
-    "--env toy-reach --total-timesteps 600 --learning-starts 200 --net-arch 16 --batch-size 16 --eval-freq 200 "
+    "--env toy-reach --total-timesteps 500 --learning-starts 300 --net-arch 16 --batch-size 16 --eval-freq 200 "
     "--eval-episodes 2 --final-episodes 3 --combiner famo --actor-combiner gradvac --checkpoint-every 200 "
     "--no-progress-bar"
 ).split()
-UNTRAINED = "--total-timesteps 400 --learning-starts 400".split()
+UNTRAINED = "--total-timesteps 200".split()
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The folder of a run in one go, and of one that was stopped by SIGTERM."""
+    """The folder of a run in one go, and of one that was stopped by SIGTERM between two checkpoints."""
     folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "mtrl_imgrad.cli", "train", *SMALL, "--run-dir", str(folder / "broken")]
+    on_step = train_module.MTCheckpointCallback._on_step
+
+    def stopped(callback):
+        if callback.num_timesteps == 352:
+            signal.raise_signal(signal.SIGTERM)
+        return on_step(callback)
+
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as err:
+        patch.setattr(train_module.MTCheckpointCallback, "_on_step", stopped)
+        assert main(["train", *SMALL, "--run-dir", str(folder / "broken")]) == 128 + signal.SIGTERM
+    assert "learning was interrupted by SIGTERM" in err.getvalue()
+    assert main(["train", *SMALL, "--run-dir", str(folder / "whole")]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_a_process_that_sigterm_ends_says_so_in_a_line(tmp_path):
+    options = [*SMALL, "--total-timesteps", "100000", "--run-dir", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "mtrl_imgrad.cli", "train", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not list((folder / "broken").glob("checkpoints/*/manifest.json")) and process.poll() is None:
+    while not list(tmp_path.glob("run/checkpoints/*/manifest.json")) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, err
     assert "learning was interrupted by SIGTERM" in err
     assert "Traceback" not in err
-    assert main(["train", *SMALL, "--run-dir", str(folder / "whole")]) == 0
-    return folder
 
 
 def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
     broken = runs / "broken"
     stopped = int(latest_checkpoint(broken / "checkpoints").name.removeprefix("step_"))
-    assert 200 <= stopped < 600
+    assert 200 < stopped < 400
     assert not (broken / "evaluation_after.npz").exists()
     assert main(["train", "--resume", str(broken), "--no-progress-bar"]) == 0
     out = capsys.readouterr().out.replace("\n", "")
@@ -55,11 +73,11 @@ def test_a_resumed_run_ends_as_one_without_a_break(runs, capsys):
         MTSAC.load_checkpoint(latest_checkpoint(runs / name / "checkpoints"), device="cpu")
         for name in ("broken", "whole")
     ]
-    assert [agent.num_timesteps for agent in agents] == [600, 600]
+    assert [agent.num_timesteps for agent in agents] == [500, 500]
     for ours, theirs in zip(*(agent.policy.state_dict().values() for agent in agents), strict=True):
         assert torch.equal(ours, theirs)
     a, b = (EvaluationHistory.load(runs / name / "evaluations.npz") for name in ("broken", "whole"))
-    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 200, 400, 600, 600]
+    assert a.timesteps.tolist() == b.timesteps.tolist() == [0, 200, 400, 500]
     for ours, theirs in zip(a.reports, b.reports, strict=True):
         assert np.array_equal(ours.returns, theirs.returns), "evaluations go on where they were, too"
     after, expected = (SuccessReport.load(runs / name / "evaluation_after") for name in ("broken", "whole"))
@@ -131,8 +149,8 @@ def test_what_cannot_be_resumed_is_said(runs, tmp_path, capsys):
 def test_a_damaged_checkpoint_is_named(runs, tmp_path, capsys):
     assert main(["train", *SMALL, *UNTRAINED, "--run-dir", str(tmp_path / "run")]) == 0
     (tmp_path / "run" / "evaluation_after.npz").unlink()
-    member = next((tmp_path / "run" / "checkpoints").glob("step_000000000400/tensors-*"))
+    member = next((tmp_path / "run" / "checkpoints").glob("step_000000000200/tensors-*"))
     member.write_bytes(member.read_bytes()[:-1])
     assert main(["train", "--resume", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err.replace("\n", "")
-    assert "step_000000000400: member 'tensors' is damaged" in error
+    assert "step_000000000200: member 'tensors' is damaged" in error

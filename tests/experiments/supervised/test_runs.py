@@ -64,9 +64,11 @@ def test_a_run_leaves_its_result_and_everything_behind_it(run, root):
     assert resume(folder) == result
 
 
-@pytest.mark.parametrize("combiner", ["pcgrad", "imgrad"])
-def test_a_stopped_run_continues_bit_for_bit(root, tmp_path, monkeypatch, combiner):
-    """Stopped after an epoch, continued by another process."""
+@pytest.mark.parametrize(
+    ("combiner", "anew"), [("pcgrad", False), ("imgrad", False), pytest.param("pcgrad", True, marks=pytest.mark.slow)]
+)
+def test_a_stopped_run_continues_bit_for_bit(root, tmp_path, monkeypatch, combiner, anew):
+    """Stopped after an epoch, continued here, where random numbers were drawn since, or by another process."""
     kwargs = {"update_every": 2} if combiner == "imgrad" else {}
     straight = train(
         config_for(root, tmp_path / "straight", combiner=combiner, combiner_kwargs=kwargs), progress_bar=False
@@ -85,7 +87,8 @@ def test_a_stopped_run_continues_bit_for_bit(root, tmp_path, monkeypatch, combin
     with pytest.raises(StoppedError):
         train(config_for(root, tmp_path / "stopped", combiner=combiner, combiner_kwargs=kwargs), progress_bar=False)
     monkeypatch.undo()
-    if combiner == "imgrad":
+    if not anew:
+        torch.rand(7)
         continued = resume(tmp_path / "stopped", progress_bar=False)
     else:
         command = [sys.executable, "-m", "mtrl_imgrad.cli", "supervised", "--no-progress-bar", "--resume"]
