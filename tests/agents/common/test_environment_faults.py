@@ -50,7 +50,11 @@ def make_envpool() -> MultiTaskVecEnv:
 
 
 def make_metaworld(**options: Any) -> MultiTaskVecEnv:
-    from tests.support.envs.poisoned_metaworld import PoisonedMetaWorldVecEnv
+    from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
+    from tests.support.envs.poisoned_metaworld import PoisonedMetaWorldRows
+
+    class PoisonedMetaWorldVecEnv(MetaWorldVecEnv):
+        rows_factory = PoisonedMetaWorldRows
 
     return PoisonedMetaWorldVecEnv(METAWORLD, horizon=HORIZON, num_goals=3, **options)
 

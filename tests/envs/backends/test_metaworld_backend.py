@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 
 import metaworld
 import numpy as np
 import pytest
-from metaworld.env_dict import MT10_V3
+from gymnasium.envs.mujoco import MujocoEnv
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 from mtrl_imgrad.envs import MultiTaskVecEnv, list_tasks, make_vec_env
+from mtrl_imgrad.envs.backends import metaworld_rows
 from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
+from mtrl_imgrad.envs.backends.metaworld_rows import draw_task_vector
 from mtrl_imgrad.errors import EnvironmentFaultError
 
 GOAL = slice(36, 39)
@@ -70,21 +74,21 @@ def test_episodes_end_by_truncation_at_the_horizon(mt10: MultiTaskVecEnv) -> Non
 
 
 def test_the_same_seed_gives_the_same_episodes(mt10: MultiTaskVecEnv) -> None:
-    first = rollout(mt10, 25)
+    first = rollout(mt10, 12)
     mt10.seed(0)
-    again = rollout(mt10, 25)
+    again = rollout(mt10, 12)
     mt10.seed(1)
-    other = rollout(mt10, 25)
+    other = first_observations(mt10, 1)[0]
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert (np.abs(first[0][0, :, GOAL] - other[0][0, :, GOAL]).max(axis=1) > 1e-4).all()
+    assert (np.abs(first[0][0, :, GOAL] - other[:, GOAL]).max(axis=1) > 1e-4).all()
 
 
 def test_tasks_and_copies_have_streams_of_their_own(mt10: MultiTaskVecEnv) -> None:
-    goals = first_observations(mt10, 16)[:, :, GOAL]
-    names = mt10.task_names
     # The drawers share one range of goals; with one seed for all tasks they would get the same ones.
-    opening, closing = goals[:, names.index("drawer-open-v3"), 0], goals[:, names.index("drawer-close-v3"), 0]
+    drawers = make_vec_env(["drawer-open", "drawer-close"], seed=0, backend=mt10.backend)
+    opening, closing = first_observations(drawers, 16)[:, :, GOAL.start].T
+    drawers.close()
     assert np.abs(opening - closing).min() > 1e-6
     assert abs(np.corrcoef(opening, closing)[0, 1]) < 0.6
     pair = make_vec_env("reach", backend=mt10.backend, num_envs_per_task=2)
@@ -172,10 +176,8 @@ def test_fifty_goals_by_default_and_shared_by_the_copies() -> None:
 
 def test_vectors_drawn_without_the_arm_are_meta_worlds_own() -> None:
     """Meta-World's unfrozen reset draws twice and keeps the second; the numbers are the same to the bit."""
-    from mtrl_imgrad.envs.backends.metaworld_rows import draw_task_vector
-
-    for name, env_class in MT10_V3.items():
-        env = env_class()
+    built = make_vec_env("MT10", backend="metaworld", num_goals=1)
+    for name, env in zip(built.task_names, built._pool._target.envs, strict=True):  # type: ignore[attr-defined]
         generator = np.random.default_rng(5)
         ours = [draw_task_vector(env, generator) for _ in range(4)][1::2]
         env._freeze_rand_vec, env.seeded_rand_vec, env.np_random = False, True, np.random.default_rng(5)
@@ -184,6 +186,30 @@ def test_vectors_drawn_without_the_arm_are_meta_worlds_own() -> None:
             env.reset()
             theirs.append(env._last_rand_vec.copy())
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
+    built.close()
+
+
+def test_a_task_is_compiled_once_and_no_environment_sees_what_another_has_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metaworld_rows, "_models", OrderedDict())
+    monkeypatch.setattr(metaworld_rows, "KEPT_MODELS", 1)
+    first = make_vec_env("door-open", backend="metaworld", num_goals=None)
+    expected = rollout(first, 3)  # a reset moves the door, which is part of the model
+    with monkeypatch.context() as patch:
+        patch.setattr(MujocoEnv, "_initialize_simulation", lambda env: pytest.fail("compiled once more"))
+        second = make_vec_env("door-open", backend="metaworld", num_goals=None)
+    fresh = ALL_V3_ENVIRONMENTS["door-open-v3"]().model
+    ours, moved = (env.get_attr("model")[0] for env in (second, first))
+    np.testing.assert_array_equal(ours.body_pos, fresh.body_pos)
+    assert not np.array_equal(moved.body_pos, fresh.body_pos), "the comparison above would be empty"
+    for one, two in zip(expected, rollout(second, 3), strict=True):
+        np.testing.assert_array_equal(one, two)
+    make_vec_env("drawer-open", backend="metaworld").close()
+    (kept,) = metaworld_rows._models
+    assert "drawer" in kept[0], "no more than `KEPT_MODELS` are kept"
+    first.close()
+    second.close()
 
 
 def test_a_fresh_goal_is_the_one_that_is_simulated() -> None:
