@@ -29,7 +29,7 @@ def _agent(encoder="multi_head", **kwargs):
         device="cpu",
         **{"combiner": "linear_scalarization", "batch_size": K * 16, "n_epochs": 2, "trace": False, **kwargs},
     )
-    return agent.learn(2 * K * COPIES * STEPS)
+    return agent.learn(K * COPIES * STEPS)
 
 
 def _double(agent):
@@ -266,7 +266,7 @@ def test_updates_read_no_value_on_the_host(combiner):
         float(rollout.returns[0, 0])
 
 
-# Of the others' operations the test of the same name of MTSAC asks.
+# Of the encoders' operations asks tests/agents/encoders/test_encoders.py.
 @pytest.mark.parametrize(
     "encoder",
     [

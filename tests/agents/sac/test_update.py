@@ -373,7 +373,15 @@ def test_a_frozen_parameter_is_neither_seen_nor_moved():
     assert np.isfinite(agent.logger.name_to_value["train/actor_loss"])
 
 
-@pytest.mark.parametrize("encoder", list_encoders())
+# Of the encoders' operations asks tests/agents/encoders/test_encoders.py.
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        "multi_head",
+        "film",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in list_encoders() if name not in ("multi_head", "film")),
+    ],
+)
 def test_tracing_changes_no_number(encoder):
     runs = []
     for trace in (True, False):
