@@ -24,6 +24,7 @@ from mtrl_imgrad.envs import MultiTaskVecEnv
 from mtrl_imgrad.envs.backends.envpool import EnvPoolVecEnv
 from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 from mtrl_imgrad.errors import EnvironmentFaultError
+from mtrl_imgrad.experiments.rl import train
 from tests.support.envs.poisoned_rows import COLUMN, ORDER, WHERE, order, poisonable
 
 pytestmark = pytest.mark.faults
@@ -364,6 +365,7 @@ def ill(monkeypatch: pytest.MonkeyPatch) -> None:
         return observations, rewards, success
 
     monkeypatch.setattr(ToyReachVecEnv, "_recv", recv)
+    monkeypatch.setattr(train, "_draw", lambda *_: None)  # figures, which say nothing here and take a third of the time
 
 
 @pytest.mark.usefixtures("ill")
