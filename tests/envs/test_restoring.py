@@ -38,7 +38,7 @@ TASKS = [
     (["reach-v3", "pick-place-v3", "door-open-v3"], {"backend": "envpool", "num_envs_per_task": 2}),
     (["reach-v3", "drawer-open-v3"], {"backend": "metaworld", "num_envs_per_task": 2}),
     (["reach-v3", "window-close-v3"], {"backend": "metaworld", "num_goals": None}),
-    (["reach-v3", "push-v3"], {"backend": "metaworld", "vector_strategy": "async", "num_workers": 2}),
+    (["reach-v3", "push-v3"], {"backend": "metaworld", "vector_strategy": "async", "num_workers": 1}),
 ]
 IN_WORKERS = ("vector_strategy", "num_workers")
 STEPS = (17, 0, 20)

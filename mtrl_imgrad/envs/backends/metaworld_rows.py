@@ -48,18 +48,9 @@ class MetaWorldRows:
 
     def __init__(self, config: RowsConfig) -> None:
         self._config = config
-        self.envs = [self._make_env(name) for name in config.task_names]
+        options = {"reward_function_version": config.reward_version, "render_mode": config.render_mode}
+        self.envs = [build_environment(name, **options) for name in config.task_names]
         self.seed(config.seed)
-
-    def _make_env(self, name: str) -> Any:
-        env_class = ALL_V3_ENVIRONMENTS[name]
-        env = env_class.__new__(env_class)
-        env._initialize_simulation = lambda: _initialize_simulation(env)
-        try:
-            env.__init__(reward_function_version=self._config.reward_version, render_mode=self._config.render_mode)
-        finally:
-            del env._initialize_simulation
-        return env
 
     def seed(self, seed: int) -> None:
         """Draw the lists of goals and start every stream anew."""
@@ -141,12 +132,29 @@ class MetaWorldRows:
             env.close()
 
 
+def build_environment(task_name: str, **options: Any) -> Any:
+    """A raw Meta-World environment, which compiles nothing that has just been compiled.
+
+    Args:
+        task_name: Full name, such as ``"reach-v3"``.
+        **options: Of its class.
+    """
+    env_class = ALL_V3_ENVIRONMENTS[task_name]
+    env = env_class.__new__(env_class)
+    env._initialize_simulation = lambda: _initialize_simulation(env)
+    try:
+        env.__init__(**options)
+    finally:
+        del env._initialize_simulation
+    return env
+
+
 _models: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
 """Compiled models as they were before anything moved their bodies, the last one used at the end."""
 
 
 def _initialize_simulation(env: Any) -> tuple[Any, Any]:
-    """What Gymnasium's method of this name does, compiling nothing that has just been compiled."""
+    """What Gymnasium's method of this name does, with a copy of a model that is kept."""
     key = env.fullpath, env.width, env.height
     if key not in _models:
         _models[key], _ = type(env)._initialize_simulation(env)

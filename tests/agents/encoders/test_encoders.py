@@ -156,14 +156,16 @@ def test_learns_functions_that_differ_by_task(name, learning_seed, record_proper
     targets = inputs @ turns
     batch = [rows.flatten(0, 1) for rows in (inputs, task, targets)]
     optimizer = torch.optim.Adam([p for p in encoder.parameters() if p.requires_grad], lr=1e-2)
-    for _ in range(150):
+    for _ in range(150):  # far fewer for most
         loss = (encoder(*batch[:2]) - batch[2]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    left = loss.item() / batch[2].var().item()
+        left = loss.item() / batch[2].var().item()
+        if left < 0.03:
+            break
     record_property("reached", left)
-    assert left < 0.15  # at most 0.028 with ten seeds of each encoder, without vector instructions
+    assert left < 0.15  # below 0.03 with ten seeds of each encoder, without vector instructions
 
 
 @pytest.mark.parametrize("name", [name for name in list_encoders() if name not in ("one_hot", "multi_head")])
