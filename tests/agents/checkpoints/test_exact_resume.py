@@ -50,11 +50,8 @@ def _run(folder, agent, what):
 KINDS = [(agent, what) for agent in AGENTS for what in (*STATEFUL, *BACKENDS)]
 PAIRS = ["+".join(list(STATEFUL)[i : i + 2]) for i in range(0, len(STATEFUL), 2)]
 """The actor's combiner and the critic's, so that one run holds two."""
-FAST = [
-    *((("mtsac", "mtppo")[i % 2], pair) for i, pair in enumerate(PAIRS)),
-    ("mtsac", "metaworld"),
-    ("mttd3", "toy"),
-]
+# That simulators' episodes go on after a checkpoint, tests/envs/test_restoring.py says by itself.
+FAST = [*((("mtsac", "mtppo")[i % 2], pair) for i, pair in enumerate(PAIRS)), ("mttd3", "toy")]
 SLOW = [kind for kind in KINDS if kind not in FAST]
 
 
@@ -75,7 +72,7 @@ def slow_runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", FAST, ids="-".join)
-def test_every_combiner_with_a_state_and_a_simulator(kind, fast_runs):
+def test_every_combiner_with_a_state(kind, fast_runs):
     assert_the_same(fast_runs[kind])
 
 
