@@ -48,8 +48,9 @@ def test_combiners_of_a_run_draw_from_streams_of_its_seed(kind, name, given):
         found = agent(kind, combiner, seed, **options)
         return drawn(found.actor_combiner), drawn(found.critic_combiner)
 
-    assert both(7) == both(7)
-    assert len({*both(7), *both(8), *both(None), *both(None)}) == 8  # actors, critics and seeds all differ
+    sevens = both(7)
+    assert sevens == both(7)
+    assert len({*sevens, *both(8), *both(None), *both(None)}) == 8  # actors, critics and seeds all differ
 
 
 @pytest.mark.parametrize("kind", AGENTS)

@@ -86,7 +86,7 @@ def test_the_interface_is_sb3s():
 
 @pytest.mark.parametrize("encoder", list_encoders())
 def test_learn_save_load_predict_for_every_encoder(encoder, tmp_path):
-    agent = _agent(policy_kwargs={**SMALL, "encoder": encoder}, n_epochs=1, **TOPPO).learn(ROLLOUT)
+    agent = _agent(policy_kwargs={**SMALL, "encoder": encoder}, n_steps=16, n_epochs=1, **TOPPO).learn(64)
     agent.save(tmp_path / "agent")
     env = make_vec_env("toy-reach", seed=0)
     observations = env.reset()
@@ -100,8 +100,8 @@ def test_learn_save_load_predict_for_every_encoder(encoder, tmp_path):
         expected, _ = agent.predict(observations, deterministic=True)
         assert np.array_equal(loaded.predict(observations, deterministic=True)[0], expected)
     assert np.allclose(agent.predict(observations[2], deterministic=True)[0], expected[2], atol=1e-6)
-    loaded.learn(ROLLOUT, reset_num_timesteps=False)
-    assert loaded.num_timesteps == 2 * ROLLOUT
+    loaded.learn(64, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 128
     assert not torch.equal(_parameters(loaded), _parameters(agent))
 
 
