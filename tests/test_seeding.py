@@ -22,7 +22,7 @@ AGENTS = {"mtsac": (MTSAC, {"batch_size": 8, "learning_starts": 16}), "mtppo": (
 
 def agent(kind, combiner, seed, **options):
     cls, arguments = AGENTS[kind]
-    arguments = {**arguments, "policy_kwargs": {"net_arch": [4]}, "device": "cpu", **options}
+    arguments = {**arguments, "policy_kwargs": {"net_arch": [4]}, "device": "cpu", "trace": False, **options}
     return cls("MlpPolicy", make_vec_env("toy-reach", seed=0), combiner=combiner, seed=seed, **arguments)
 
 
@@ -48,8 +48,9 @@ def test_combiners_of_a_run_draw_from_streams_of_its_seed(kind, name, given):
         found = agent(kind, combiner, seed, **options)
         return drawn(found.actor_combiner), drawn(found.critic_combiner)
 
-    assert both(7) == both(7)
-    assert len({*both(7), *both(8), *both(None), *both(None)}) == 8  # actors, critics and seeds all differ
+    sevens = both(7)
+    assert sevens == both(7)
+    assert len({*sevens, *both(8), *both(None), *both(None)}) == 8  # actors, critics and seeds all differ
 
 
 @pytest.mark.parametrize("kind", AGENTS)
@@ -77,7 +78,7 @@ def test_set_random_seed_seeds_what_is_the_agents_own(kind):
         found = agent(kind, "pcgrad", made_with)
         found.policy.load_state_dict(start)
         found.set_random_seed(5)
-        found.learn(64)
+        found.learn(32)
         return found.policy.state_dict()
 
     start = agent(kind, "pcgrad", 0).policy.state_dict()

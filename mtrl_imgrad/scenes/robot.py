@@ -16,9 +16,8 @@ from typing import Any
 import mujoco
 import numpy as np
 import numpy.typing as npt
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
-from mtrl_imgrad.envs.backends.metaworld_rows import draw_task_vector, set_task_vector
+from mtrl_imgrad.envs.backends.metaworld_rows import build_environment, draw_task_vector, set_task_vector
 from mtrl_imgrad.scenes.camera import Camera
 
 CLASSES = ("floor", "retaining wall", "table", "arm", "gripper", "movable object", "fixture")
@@ -46,7 +45,7 @@ class RobotTask:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._env: Any = ALL_V3_ENVIRONMENTS[name]()
+        self._env: Any = build_environment(name)
         self.model: mujoco.MjModel = self._env.model
         self.data: mujoco.MjData = self._env.data
         self.model.mat_rgba[self.model.mat_rgba[:, 3] < GLASS, 3] = 0

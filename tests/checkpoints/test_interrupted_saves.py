@@ -15,7 +15,7 @@ KILLED_AT_RANDOM = """
     from tests.support.checkpoints.saved_states import number_in
     from mtrl_imgrad.checkpoints.format import read_checkpoint
 
-    folder, draw, number = Path({folder!r}), random.Random({seed}), 0
+    folder, draw, number = Path({folder!r}) / "checkpoint", random.Random({seed}), 0
     for _ in range({kills}):
         receive, send = os.pipe()
         child = os.fork()
@@ -39,21 +39,6 @@ KILLED_AT_RANDOM = """
 """
 
 
-def _kill_at_random(folder, seed, kills):
-    numbers = list(map(int, run(KILLED_AT_RANDOM.format(folder=str(folder), seed=seed, kills=kills)).split()))
-    assert len(numbers) == kills
-    assert numbers == sorted(set(numbers)), "every process saved at least once"
-
-
-def test_killed_while_saving(tmp_path):
-    _kill_at_random(tmp_path / "checkpoint", seed=0, kills=20)
-
-
-@pytest.mark.slow
-def test_killed_while_saving_two_hundred_times(tmp_path):
-    _kill_at_random(tmp_path / "checkpoint", seed=1, kills=200)
-
-
 KILLED_BEFORE_A_CALL = """
     import builtins
 
@@ -74,7 +59,7 @@ KILLED_BEFORE_A_CALL = """
         write_checkpoint(folder, state_of(2))
 
     for fatal in range(1, 1000):
-        folder = Path({folder!r}) / str(fatal)
+        folder = Path({folder!r}) / "calls" / str(fatal)
         write_checkpoint(folder, state_of(1))
         child = os.fork()
         if not child:
@@ -87,35 +72,66 @@ KILLED_BEFORE_A_CALL = """
 """
 
 
-def test_killed_before_each_call_of_the_system(tmp_path):
-    run(KILLED_BEFORE_A_CALL.format(folder=str(tmp_path)))
-    found = [number_in(read_checkpoint(tmp_path / str(fatal))) for fatal in range(1, len(list(tmp_path.iterdir())) + 1)]
+FULL_DISK = """
+    import resource
+
+    for limit in {limits}:
+        folder = Path({folder!r}) / f"full at {{limit}}"
+        write_checkpoint(folder, state_of(1))
+        before = sorted(folder.iterdir())
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+        try:
+            write_checkpoint(folder, state_of(2))
+        except Exception as error:
+            said = f"{{type(error).__name__}} {{error}}"
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        assert sorted(folder.iterdir()) == before, "nothing half written stays"
+        folder.with_suffix(".txt").write_text(said)
+"""
+LIMITS = (1000, 10_000)
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder in which one process (it starts slowly) has done all of the above, and the numbers it printed."""
+    folder = tmp_path_factory.mktemp("saved")
+    given = {"folder": str(folder), "seed": 0, "kills": KILLS, "limits": LIMITS}
+    programs = KILLED_AT_RANDOM, KILLED_BEFORE_A_CALL, FULL_DISK
+    return folder, run("".join(programs).format(**given))
+
+
+def _assert_saved(numbers, kills):
+    numbers = list(map(int, numbers.split()))
+    assert len(numbers) == kills
+    assert numbers == sorted(set(numbers)), "every process saved at least once"
+
+
+def test_killed_while_saving(saved):
+    _assert_saved(saved[1], KILLS)
+
+
+@pytest.mark.slow
+def test_killed_while_saving_two_hundred_times(tmp_path):
+    _assert_saved(run(KILLED_AT_RANDOM.format(folder=str(tmp_path), seed=1, kills=200)), 200)
+
+
+def test_killed_before_each_call_of_the_system(saved):
+    folder = saved[0] / "calls"
+    found = [number_in(read_checkpoint(folder / str(fatal))) for fatal in range(1, len(list(folder.iterdir())) + 1)]
     assert len(found) > 12, "three files are opened, brought to the disk with their folder, and renamed"
     assert found == sorted(found), "the old one up to some call, the new one from there on"
     assert set(found) == {1, 2}
 
 
-FULL_DISK = """
-    import resource
-
-    folder = Path({folder!r})
-    write_checkpoint(folder, state_of(1))
-    before = sorted(folder.iterdir())
-    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-    try:
-        write_checkpoint(folder, state_of(2))
-    except Exception as error:
-        print(type(error).__name__, error)
-    assert sorted(folder.iterdir()) == before, "nothing half written stays"
-"""
-
-
-@pytest.mark.parametrize("limit", [1000, 10_000])
-def test_a_full_disk_leaves_the_old_one_and_names_the_path(limit, tmp_path):
-    out = run(FULL_DISK.format(folder=str(tmp_path / "full"), limit=limit))
-    assert out.startswith(f"CheckpointError checkpoint {tmp_path / 'full'} cannot be written: ")
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_full_disk_leaves_the_old_one_and_names_the_path(limit, saved):
+    folder = saved[0] / f"full at {limit}"
+    said = folder.with_suffix(".txt").read_text()
+    assert said.startswith(f"CheckpointError checkpoint {folder} cannot be written: ")
     needed = int(
-        re.search(r"-[0-9a-f]{16}\.(?:json|safetensors), (\d+) bytes: File too large \(\d+ bytes are free", out)[1]
+        re.search(r"-[0-9a-f]{16}\.(?:json|safetensors), (\d+) bytes: File too large \(\d+ bytes are free", said)[1]
     )
     assert needed > limit
-    assert number_in(read_checkpoint(tmp_path / "full")) == 1
+    assert number_in(read_checkpoint(folder)) == 1

@@ -32,10 +32,10 @@ class Recorder(BaseCallback):
         return True
 
 
-def test_sac_learns_200_steps_on_either_back_end(mt10: MultiTaskVecEnv) -> None:
-    model = small_sac(mt10)
+def test_sac_stores_what_happened_on_either_back_end(three: MultiTaskVecEnv) -> None:
+    model = small_sac(three)
     recorder = Recorder()
-    model.learn(200, callback=recorder)
+    model.learn(60, callback=recorder)
     buffer = model.replay_buffer
     assert buffer is not None
     assert buffer.pos == 20
@@ -47,8 +47,8 @@ def test_sac_learns_200_steps_on_either_back_end(mt10: MultiTaskVecEnv) -> None:
     chained = (buffer.next_observations[:19] == buffer.observations[1:20]).all(axis=2)
     np.testing.assert_array_equal(chained, ~ends[:19])
     np.testing.assert_array_equal(recorder.observations[9], buffer.observations[10])
-    assert len(model.ep_info_buffer or []) == 20
-    assert len(model.ep_success_buffer or []) == 20
+    assert len(model.ep_info_buffer or []) == 6
+    assert len(model.ep_success_buffer or []) == 6
 
 
 def test_the_agents_seed_decides_the_episodes() -> None:

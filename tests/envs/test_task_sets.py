@@ -62,10 +62,15 @@ def test_names_that_do_not(tasks: object, error: type[Exception], message: str) 
         resolve_tasks(tasks)  # type: ignore[arg-type]
 
 
-def test_importing_the_package_imports_no_simulator() -> None:
+def test_neither_readers_of_data_sets_nor_toys_import_a_simulator() -> None:
+    """In one process, which takes a while to import torch."""
     code = (
-        "import sys; from mtrl_imgrad.envs import make_vec_env; make_vec_env('toy-reach').reset();"
-        "print([m for m in ('metaworld', 'mujoco', 'envpool') if m in sys.modules])"
+        "import sys, mtrl_imgrad.supervised.datasets; print(*sys.modules);"
+        "from mtrl_imgrad.envs import make_vec_env; make_vec_env('toy-reach').reset(); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "[]"
+    readers, toys = (set(line.split()) for line in done.stdout.splitlines())
+    assert not {"mujoco", "metaworld", "gymnasium", "matplotlib", "torchvision"} & readers
+    assert "mtrl_imgrad.supervised.datasets.dense" in readers
+    assert not {"mujoco", "metaworld", "envpool"} & toys
+    assert "mtrl_imgrad.envs.backends.toy" in toys

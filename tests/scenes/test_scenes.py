@@ -167,12 +167,6 @@ def test_a_disabled_backend_is_found_out(monkeypatch):
     assert rendering._working_backend.__wrapped__() is None
 
 
-def test_readers_cost_no_simulator():
-    done = _python("import sys, mtrl_imgrad.supervised.datasets; print(*sys.modules)")
-    assert not {"mujoco", "metaworld", "gymnasium", "matplotlib", "torchvision"} & set(done.stdout.split())
-    assert "mtrl_imgrad.supervised.datasets.dense" in done.stdout.split()
-
-
 def test_things_are_what_their_names_say():
     kinds = {"box": "BOX", "sphere": "SPHERE", "cylinder": "CYLINDER", "capsule": "CAPSULE", "ellipsoid": "ELLIPSOID"}
     for seed in range(20):

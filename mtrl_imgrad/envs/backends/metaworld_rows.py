@@ -9,6 +9,9 @@ generator of the task's own. The draw is uniform over the task's reset space, re
 A fresh goal at every reset is drawn in the same way and *then* set. Meta-World's own unfrozen mode resets
 twice, with a vector each time, and so shows one object's position in the first observation and simulates
 another.
+
+Compiling a task's model takes nearly all the time that building an environment takes. It is done once a process for
+each of the last `KEPT_MODELS` tasks; further copies, an evaluation's environments say, take a copy of the outcome.
 """
 
 from __future__ import annotations
@@ -17,11 +20,14 @@ from mtrl_imgrad.extras import require
 
 require("Meta-World", "metaworld")
 
+import copy
 import pickle
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import mujoco
 import numpy as np
 import numpy.typing as npt
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
@@ -32,6 +38,8 @@ from mtrl_imgrad.envs.workers.rows_config import RowsConfig
 from mtrl_imgrad.errors import EnvironmentFaultError
 
 STATE_SIZE = 39
+KEPT_MODELS = 10
+"""A model takes up to 20 MB."""
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -40,12 +48,9 @@ class MetaWorldRows:
 
     def __init__(self, config: RowsConfig) -> None:
         self._config = config
-        self.envs = [self._make_env(name) for name in config.task_names]
+        options = {"reward_function_version": config.reward_version, "render_mode": config.render_mode}
+        self.envs = [build_environment(name, **options) for name in config.task_names]
         self.seed(config.seed)
-
-    def _make_env(self, name: str) -> Any:
-        mode = self._config.render_mode
-        return ALL_V3_ENVIRONMENTS[name](reward_function_version=self._config.reward_version, render_mode=mode)
 
     def seed(self, seed: int) -> None:
         """Draw the lists of goals and start every stream anew."""
@@ -125,6 +130,39 @@ class MetaWorldRows:
         """Close the environments and their renderers."""
         for env in self.envs:
             env.close()
+
+
+def build_environment(task_name: str, **options: Any) -> Any:
+    """A raw Meta-World environment, which compiles nothing that has just been compiled.
+
+    Args:
+        task_name: Full name, such as ``"reach-v3"``.
+        **options: Of its class.
+    """
+    env_class = ALL_V3_ENVIRONMENTS[task_name]
+    env = env_class.__new__(env_class)
+    env._initialize_simulation = lambda: _initialize_simulation(env)
+    try:
+        env.__init__(**options)
+    finally:
+        del env._initialize_simulation
+    return env
+
+
+_models: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
+"""Compiled models as they were before anything moved their bodies, the last one used at the end."""
+
+
+def _initialize_simulation(env: Any) -> tuple[Any, Any]:
+    """What Gymnasium's method of this name does, with a copy of a model that is kept."""
+    key = env.fullpath, env.width, env.height
+    if key not in _models:
+        _models[key], _ = type(env)._initialize_simulation(env)
+        if len(_models) > KEPT_MODELS:
+            _models.popitem(last=False)
+    _models.move_to_end(key)
+    model = copy.copy(_models[key])
+    return model, mujoco.MjData(model)
 
 
 def draw_task_vector(env: Any, generator: np.random.Generator) -> FloatArray:

@@ -33,12 +33,12 @@ def _agent(env=None, **kwargs):
 def genuine(tmp_path_factory):
     """A checkpoint to be forged: read only."""
     folder = tmp_path_factory.mktemp("genuine") / "it"
-    _agent().learn(120).save_checkpoint(folder)
+    _agent().learn(96).save_checkpoint(folder)
     return folder
 
 
 def test_saving_and_loading_changes_nothing(tmp_path):
-    agent = _agent().learn(120)
+    agent = _agent().learn(96)
     agent.save_checkpoint(tmp_path / "a")
     MTSAC.load_checkpoint(tmp_path / "a", make_vec_env("toy-reach", seed=9), device="cpu").save_checkpoint(
         tmp_path / "b"
@@ -47,7 +47,7 @@ def test_saving_and_loading_changes_nothing(tmp_path):
 
 
 def test_without_an_environment_it_predicts_and_draws_no_global_number(tmp_path):
-    agent = _agent().learn(120)
+    agent = _agent().learn(96)
     agent.save_checkpoint(tmp_path / "it")
     observations = agent.get_env().reset()
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
@@ -60,12 +60,12 @@ def test_without_an_environment_it_predicts_and_draws_no_global_number(tmp_path)
 
 
 def test_a_missing_replay_is_said(tmp_path):
-    agent = _agent().learn(120)
+    agent = _agent().learn(96)
     agent.save_checkpoint(tmp_path / "it", replay=False)
     with pytest.warns(UserWarning, match="saved without its replay"):
         loaded = MTSAC.load_checkpoint(tmp_path / "it", make_vec_env("toy-reach", seed=0), device="cpu")
     assert loaded.replay_buffer.size() == 0
-    loaded.learn(40, reset_num_timesteps=False)
+    loaded.learn(12, reset_num_timesteps=False)
 
 
 def test_arguments_come_back_as_they_are_now(tmp_path):
@@ -89,7 +89,7 @@ def test_arguments_come_back_as_they_are_now(tmp_path):
     assert loaded.policy_kwargs["activation_fn"] is torch.nn.Tanh
     assert loaded.replay_buffer.reward_normalization == "std"
     assert [loaded.lr_schedule(left) for left in (1, 0.75, 0)] == pytest.approx([1e-3, 5.5e-4, 1e-4])
-    loaded.learn(120)
+    loaded.learn(96)
 
 
 def test_functions_must_be_given_again(tmp_path):
@@ -103,7 +103,7 @@ def test_functions_must_be_given_again(tmp_path):
 
 
 def test_another_agent_or_environment_is_refused(tmp_path):
-    agent = _agent().learn(120)
+    agent = _agent().learn(96)
     agent.save_checkpoint(tmp_path / "it")
     with pytest.raises(CheckpointError, match="a checkpoint of 'MTSAC', not of MTPPO"):
         MTPPO.load_checkpoint(tmp_path / "it")
@@ -115,7 +115,7 @@ def test_another_agent_or_environment_is_refused(tmp_path):
     longer = make_vec_env("toy-reach", seed=0, horizon=30)
     with pytest.raises(CheckpointError, match="horizon=25, this one has 30"):
         MTSAC.load_checkpoint(tmp_path / "it", longer, device="cpu")
-    MTSAC.load_checkpoint(tmp_path / "it", longer, device="cpu", new_episodes=True).learn(40, reset_num_timesteps=False)
+    MTSAC.load_checkpoint(tmp_path / "it", longer, device="cpu", new_episodes=True).learn(8, reset_num_timesteps=False)
 
 
 def test_a_foreign_environment_begins_new_episodes_and_it_is_said(tmp_path):
@@ -139,12 +139,12 @@ def test_vec_normalize_goes_on_with_its_statistics(kind, options, tmp_path):
     def make():
         return VecNormalize(make_plain(), gamma=0.9)
 
-    agent = kind("MlpPolicy", make(), trace=False, **options).learn(160)
+    agent = kind("MlpPolicy", make(), trace=False, **options).learn(92)
     agent.save_checkpoint(tmp_path / "it")
-    agent.learn(160, reset_num_timesteps=False).save_checkpoint(tmp_path / "a")
+    agent.learn(40, reset_num_timesteps=False).save_checkpoint(tmp_path / "a")
     loaded = kind.load_checkpoint(tmp_path / "it", make(), device="cpu")
-    loaded.learn(160, reset_num_timesteps=False).save_checkpoint(tmp_path / "b")
-    assert agent.get_vec_normalize_env().obs_rms.count > 300
+    loaded.learn(40, reset_num_timesteps=False).save_checkpoint(tmp_path / "b")
+    assert agent.get_vec_normalize_env().obs_rms.count > 120
     assert_equal_states(tmp_path / "a", tmp_path / "b")
     state = read_checkpoint(tmp_path / "it")
     state["normalization"]["moments"]["obs_rms"][0] = np.zeros(1)
@@ -161,7 +161,7 @@ def test_vec_normalize_goes_on_with_its_statistics(kind, options, tmp_path):
 
 @pytest.mark.parametrize("used", [False, True])
 def test_evaluations_go_on_where_they_were(used, tmp_path):
-    agent = _agent().learn(120)
+    agent = _agent().learn(96)
     ours, theirs = (make_vec_env("toy-reach", seed=seed) for seed in (7, 8))
     if used:
         evaluate_success(agent, ours, n_episodes=2)
@@ -176,7 +176,7 @@ def test_evaluations_go_on_where_they_were(used, tmp_path):
 def test_records_that_are_not_written_yet_are_kept(tmp_path):
     agent = _agent()
     agent.set_logger(Logger(None, []))
-    agent.learn(120, log_interval=None)
+    agent.learn(96, log_interval=None)
     agent.logger.record("text", "it", exclude="stdout")
     agent.logger.record_mean("mean", 3.0)
     agent.logger.record_mean("mean", 4.0)
@@ -213,7 +213,7 @@ def test_records_that_are_not_written_yet_are_kept(tmp_path):
         (("arguments", "values", "tensorboard_log"), "/"),
         (("arguments", "values", "policy"), "os.system"),
         (("arguments", "values", "policy_kwargs"), {"activation_fn": {"=class": "os.system"}}),
-        (("episodes", "environment", "episodes", "lengths"), np.full(4, 24)),
+        (("episodes", "environment", "episodes", "lengths"), np.full(4, 20)),
         (("episodes", "environment", "actions"), np.zeros((1, 1), np.float32)),
         (("episodes", "environment", "streams"), []),
     ],

@@ -20,8 +20,8 @@ from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from tests.agents.sac.test_sac_equivalence import _layers_of_ours, _layers_of_sb3, _SameBatches
 
-ROWS, UPDATES = 16, 30
-BEFORE = 24
+ROWS, UPDATES = 16, 12
+BEFORE = 12
 COMMON = {"learning_starts": 0, "batch_size": ROWS, "buffer_size": 500, "seed": 0, "device": "cpu"}
 
 
@@ -34,6 +34,12 @@ def _trained(tmp_path, steps=BEFORE, **options):
     agent = SAC("MlpPolicy", _env(), policy_kwargs=policy_kwargs, **{**COMMON, **options}).learn(steps)
     agent.save(tmp_path / "sac")
     return agent, tmp_path / "sac"
+
+
+@pytest.fixture(scope="module")
+def sac(tmp_path_factory):
+    """An agent of SB3 that has learned, and its file: tests leave both as they are."""
+    return _trained(tmp_path_factory.mktemp("sac"))
 
 
 def _taken_over(path, env=None, **arguments):
@@ -58,7 +64,7 @@ def test_it_goes_on_as_sb3_would(options, given, tmp_path, monkeypatch):
     np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
     assert (ours.num_timesteps, ours._n_updates) == (theirs.num_timesteps, theirs._n_updates) == (BEFORE, BEFORE)
 
-    filled = MTSAC("MlpPolicy", _env(), gradient_steps=0, **COMMON).learn(100)
+    filled = MTSAC("MlpPolicy", _env(), gradient_steps=0, **COMMON).learn(50)
     ours.replay_buffer = filled.replay_buffer
     ours.set_logger(filled.logger)
     theirs.set_logger(filled.logger)
@@ -79,8 +85,8 @@ def test_it_goes_on_as_sb3_would(options, given, tmp_path, monkeypatch):
     assert not any(torch.equal(x, y) for x, y in zip(before, ours.actor.parameters(), strict=True))
 
 
-def test_it_learns_on_in_the_environment(tmp_path):
-    _, path = _trained(tmp_path)
+def test_it_learns_on_in_the_environment(sac, tmp_path):
+    _, path = sac
     agent = _taken_over(path).learn(30, reset_num_timesteps=False)
     assert agent.num_timesteps == BEFORE + 30
     agent.save_checkpoint(tmp_path / "checkpoint")
@@ -114,14 +120,14 @@ def test_what_does_not_fit_is_named(options, given, match, tmp_path):
         _taken_over(path, **given)
 
 
-def test_the_network_is_that_of_the_file(tmp_path):
-    _, path = _trained(tmp_path)
+def test_the_network_is_that_of_the_file(sac):
+    _, path = sac
     with pytest.raises(ArgumentError, match="can only hold activation_fn and optimizer_kwargs here, got encoder"):
         _taken_over(path, policy_kwargs={"encoder": "film"})
 
 
-def test_another_environment_is_refused(tmp_path):
-    _, path = _trained(tmp_path)
+def test_another_environment_is_refused(sac):
+    _, path = sac
     with pytest.raises(TaskMismatchError, match="env has 4 tasks"):
         _taken_over(path, make_vec_env("toy-reach", seed=0))
     with pytest.raises(TaskMismatchError, match="the one-hot"):
@@ -154,8 +160,8 @@ def _rewritten(path, changes, compression=zipfile.ZIP_STORED):
     return target
 
 
-def test_no_pickle_is_opened(tmp_path):
-    _, path = _trained(tmp_path)
+def test_no_pickle_is_opened(sac, tmp_path):
+    _, path = sac
     bomb = pickle.dumps(_Bomb(tmp_path / "exploded"), protocol=2)
     with zipfile.ZipFile(f"{path}.zip") as archive:
         data = json.loads(archive.read("data"))
@@ -195,14 +201,14 @@ def _saved(content):
         {"pytorch_variables.pth": _saved({"log_ent_coef": torch.zeros(3)})},
     ],
 )
-def test_malformed_files(changes, tmp_path):
-    _, path = _trained(tmp_path)
+def test_malformed_files(changes, sac):
+    _, path = sac
     with pytest.raises(CheckpointError, match="forged"):
         _taken_over(_rewritten(path, changes))
 
 
-def test_other_files(tmp_path):
-    agent, path = _trained(tmp_path)
+def test_other_files(sac, tmp_path):
+    agent, path = sac
     with pytest.raises(CheckpointError, match="is compressed"):
         _taken_over(_rewritten(path, {}, zipfile.ZIP_DEFLATED))
     (tmp_path / "text").write_text("no zip")

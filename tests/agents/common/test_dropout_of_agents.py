@@ -226,7 +226,7 @@ def test_recording_the_operations_changes_no_number():
     kwargs = {"policy_kwargs": BOTH, "combiner": "imgrad"}
     recorded, plain = (_sac(trace=trace, **kwargs) for trace in (True, False))
     for agent in (recorded, plain):
-        agent.train(4)
+        agent.train(2)
     assert torch.equal(_parameters(recorded), _parameters(plain))
     assert not torch.equal(_parameters(recorded), _parameters(_sac(**kwargs)))  # which was not trained
 
@@ -267,12 +267,12 @@ def test_it_is_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize("make", [_sac, _ppo])
 def test_a_resumed_run_drops_the_same_units(make, tmp_path):
     kwargs = {"policy_kwargs": BOTH, "gradient_steps": 1} if make is _sac else {}
-    agent = make(**kwargs)
+    agent = make(learned=32, **kwargs)
     agent.save_checkpoint(tmp_path / "half")
-    agent.learn(64, reset_num_timesteps=False)
+    agent.learn(32, reset_num_timesteps=False)
     other = type(agent).load_checkpoint(tmp_path / "half", make_vec_env("toy-reach", seed=1), device="cpu")
     assert not torch.equal(_parameters(other), _parameters(agent))
-    other.learn(64, reset_num_timesteps=False)
+    other.learn(32, reset_num_timesteps=False)
     assert torch.equal(_parameters(other), _parameters(agent))
     for resumed in (agent, other):
         resumed.save_checkpoint(tmp_path / f"{resumed is agent}")

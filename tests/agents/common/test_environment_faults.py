@@ -24,6 +24,7 @@ from mtrl_imgrad.envs import MultiTaskVecEnv
 from mtrl_imgrad.envs.backends.envpool import EnvPoolVecEnv
 from mtrl_imgrad.envs.backends.toy import ToyReachVecEnv
 from mtrl_imgrad.errors import EnvironmentFaultError
+from mtrl_imgrad.experiments.rl import train
 from tests.support.envs.poisoned_rows import COLUMN, ORDER, WHERE, order, poisonable
 
 pytestmark = pytest.mark.faults
@@ -50,7 +51,11 @@ def make_envpool() -> MultiTaskVecEnv:
 
 
 def make_metaworld(**options: Any) -> MultiTaskVecEnv:
-    from tests.support.envs.poisoned_metaworld import PoisonedMetaWorldVecEnv
+    from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
+    from tests.support.envs.poisoned_metaworld import PoisonedMetaWorldRows
+
+    class PoisonedMetaWorldVecEnv(MetaWorldVecEnv):
+        rows_factory = PoisonedMetaWorldRows
 
     return PoisonedMetaWorldVecEnv(METAWORLD, horizon=HORIZON, num_goals=3, **options)
 
@@ -153,19 +158,19 @@ def test_every_back_end_names_what_it_was_in_the_step_in_which_it_comes(kind: st
 
 
 def _poison(make_agent: Any, env: MultiTaskVecEnv, places: tuple[str, ...]) -> None:
-    agent = make_agent(env).learn(env.num_envs * 12)
+    agent = make_agent(env).learn(env.num_envs * 8)
     for where in places:
         pattern = (
             rf"{field_of(where)} is {BAD[where]} in task '{env.task_names[1]}', environment 1, "
             f"step {step_of(where)} of its episode"
         )
         before = agent.num_timesteps
-        poisoner = Poisoner(where)
+        poisoner = Poisoner(where, after=5)
         assert_refused(agent, poisoner, pattern)
         assert agent.num_timesteps == poisoner.ordered_at, "a step that failed does not count"
         learned = numbers(agent)
-        agent.learn(env.num_envs * 12, reset_num_timesteps=False)  # the same agent goes on, in new episodes
-        assert agent.num_timesteps >= before + env.num_envs * 12
+        agent.learn(env.num_envs * 8, reset_num_timesteps=False)  # the same agent goes on, in new episodes
+        assert agent.num_timesteps >= before + env.num_envs * 8
         assert any(not torch.equal(value, learned[name]) for name, value in numbers(agent).items() if "policy" in name)
     env.close()
 
@@ -309,11 +314,11 @@ def test_a_checkpoint_from_before_the_step_is_saved_and_named(kind: str, tmp_pat
     saved = latest_checkpoint(tmp_path)
     assert any(str(saved) in note for note in caught.value.__notes__)
     at_fault = agent.num_timesteps, numbers(agent)
-    agent.learn(400, reset_num_timesteps=False)
+    agent.learn(100, reset_num_timesteps=False)
     resumed = type(agent).load_checkpoint(saved, make_toy(), device="cpu")
     assert resumed.num_timesteps == at_fault[0]
     assert_same(numbers(resumed), at_fault[1])
-    resumed.learn(400, reset_num_timesteps=False)
+    resumed.learn(100, reset_num_timesteps=False)
     assert_same(numbers(resumed), numbers(agent))  # with the same next episodes and random numbers
 
 
@@ -341,7 +346,7 @@ def test_nothing_is_saved_where_nothing_was_learned(tmp_path: Path) -> None:
 
 RUN = (
     "--env toy-reach --total-timesteps 800 --net-arch 8 --batch-size 12 --eval-freq 400 --eval-episodes 1 "
-    "--final-episodes 1 --checkpoint-every 200 --no-progress-bar"
+    "--final-episodes 1 --checkpoint-every 200 --no-progress-bar --no-trace"
 ).split()
 GOOD_STEPS = 189
 
@@ -360,6 +365,7 @@ def ill(monkeypatch: pytest.MonkeyPatch) -> None:
         return observations, rewards, success
 
     monkeypatch.setattr(ToyReachVecEnv, "_recv", recv)
+    monkeypatch.setattr(train, "_draw", lambda *_: None)  # figures, which say nothing here and take a third of the time
 
 
 @pytest.mark.usefixtures("ill")

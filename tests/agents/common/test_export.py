@@ -39,8 +39,17 @@ def assert_acts_as_predict(agent, path, rows=9):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(agent.action_space.high).max())
 
 
-@pytest.mark.parametrize("encoder", list_encoders())
-@pytest.mark.parametrize("kind", [MTSAC, MTPPO, MTTD3])
+KINDS = (MTSAC, MTPPO, MTTD3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder"),
+    [
+        pytest.param(kind, encoder, marks=() if i % len(KINDS) == j else pytest.mark.slow)
+        for i, encoder in enumerate(list_encoders())
+        for j, kind in enumerate(KINDS)
+    ],
+)
 def test_every_encoder_acts_as_predict(tmp_path, kind, encoder):
     agent = make(kind, make_vec_env("toy-reach", seed=0), encoder)
     path = agent.export(tmp_path / "new" / "policy.onnx")

@@ -30,10 +30,10 @@ def sac() -> MTSAC:
 
 
 def ppo() -> MTPPO:
-    """Eight updates a rollout of 16 steps."""
+    """Four updates a rollout of 8 steps."""
     env = make_vec_env("toy-reach", seed=0, terminate_on_success=True)
     combiner = {"actor": "gradvac", "critic": "famo"}
-    options = {"n_steps": 16, "batch_size": 32, "n_epochs": 4, "combiner": combiner, **SMALL}
+    options = {"n_steps": 8, "batch_size": 32, "n_epochs": 4, "combiner": combiner, **SMALL}
     return MTPPO("MlpPolicy", env, value_normalization="popart", **options)
 
 
@@ -94,16 +94,16 @@ def grow(
         agent.logger.close()
     before, after = watch.found
     assert len(evaluation.evaluations) >= evaluations
-    assert agent._n_updates * (8 if make is ppo else 1) >= updates
+    assert agent._n_updates >= updates  # one an epoch of MTPPO
     assert max(len(window) for window in agent.task_success_buffers.values()) <= 20
     return before, after
 
 
 @pytest.mark.parametrize("make", STEPS_OF_AN_UPDATE)
 def test_updates_logs_and_evaluations_leave_nothing_behind(make: Any, tmp_path: Path) -> None:
-    before, after = grow(make, updates=160, evaluations=2, warm_up=80, folder=tmp_path)
+    before, after = grow(make, updates=80, evaluations=2, warm_up=40, folder=tmp_path)
     assert after.tensors <= before.tensors
-    # A few of each evaluation's report are kept. Of each update it would be 160 and more, of each rollout of PPO 20.
+    # A few of each evaluation's report are kept. Of each update it would be 80 and more, of each rollout of PPO 20.
     assert after.objects - before.objects < 15
 
 

@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 
 SMALL = (
     "--agent mtppo --env toy-reach --total-timesteps 64 --n-steps 8 --batch-size 16 --n-epochs 1 --net-arch 4 "
-    "--eval-freq 0 --eval-episodes 1 --final-episodes 1 --checkpoint-every 0 --no-progress-bar"
+    "--eval-freq 0 --eval-episodes 1 --final-episodes 1 --checkpoint-every 0 --no-progress-bar --no-trace"
 ).split()
 
 
@@ -93,9 +93,18 @@ def test_every_agent_in_the_package_loads_and_acts():
 def test_the_laptop_agent_plays():
     """Tasks that it succeeded in 50 of 50 times, on goals it has not seen; an untrained agent never does."""
     agent = MTPPO.from_pretrained("mt10_laptop", device="cpu")
-    names = ("reach-v3", "drawer-open-v3", "door-open-v3")
-    env = make_vec_env("MT10", seed=30_000, backend="metaworld", terminate_on_success=True, horizon=200)
-    report = evaluate_success(agent, env, 1)
+    names = ["reach-v3", "drawer-open-v3", "door-open-v3"]
+    env = make_vec_env(
+        names, seed=30_000, backend="metaworld", terminate_on_success=True, horizon=200, one_hot=False
+    )  # the other seven would take most of the time
+    bits = np.eye(10, dtype=np.float32)[[agent.task_names.index(name) for name in names]]
+
+    class Player:
+        """The agent, told which of its ten tasks these are."""
+
+        def predict(self, observations, *, deterministic):
+            return agent.predict(np.concatenate([observations, bits], axis=1), deterministic=deterministic)
+
+    report = evaluate_success(Player(), env, 1)
     env.close()
-    rates = dict(zip(report.task_names, report.successes.mean(1), strict=True))
-    assert sum(rates[name] for name in names) >= 2, rates
+    assert report.successes.mean(1).sum() >= 2, dict(zip(names, report.successes, strict=True))

@@ -51,7 +51,7 @@ class Dummy(gym.Env):
 
 def _agent(agent, env=None, **kwargs):
     options = {"n_steps": 8, "batch_size": 8, "n_epochs": 1} if agent is MTPPO else {"buffer_size": 100}
-    kwargs = {"policy_kwargs": SMALL, "seed": 0, "device": "cpu", **options, **kwargs}
+    kwargs = {"policy_kwargs": SMALL, "seed": 0, "device": "cpu", "trace": False, **options, **kwargs}
     return agent("MlpPolicy", env or Dummy(), **kwargs)
 
 
@@ -173,7 +173,7 @@ def test_unknown_keywords_name_the_class():
 @AGENTS
 def test_actions_of_any_shape(agent):
     model = _agent(agent, Dummy(actions=spaces.Box(-1, 1, (2, 2), np.float32)), **({} if agent is MTPPO else _SOON))
-    model.learn(16)
+    model.learn(8)
     assert model.predict(np.zeros(3, np.float32))[0].shape == (2, 2)
 
 
@@ -270,7 +270,7 @@ class TestActionNoise:
             return OrnsteinUhlenbeckActionNoise(np.zeros(2), np.ones(2))
 
         model = _agent(MTSAC, make_vec_env("toy-reach", seed=0), action_noise=noise(), learning_starts=40)
-        model.learn(80)
+        model.learn(48)
         model.save_checkpoint(tmp_path / "checkpoint")
         with pytest.raises(MtrlImgradError, match="action_noise"):
             MTSAC.load_checkpoint(tmp_path / "checkpoint", make_vec_env("toy-reach", seed=0))
@@ -278,11 +278,11 @@ class TestActionNoise:
             tmp_path / "checkpoint", make_vec_env("toy-reach", seed=0), device="cpu", action_noise=noise()
         )
         assert [one.noise_prev.any() for one in resumed.action_noise.noises] == [True] * 4
-        resumed.learn(40, reset_num_timesteps=False)
+        resumed.learn(20, reset_num_timesteps=False)
         MTSAC.load_checkpoint(  # sets the global generators, which the noise draws from
             tmp_path / "checkpoint", make_vec_env("toy-reach", seed=0), device="cpu", action_noise=noise()
         )
-        model.learn(40, reset_num_timesteps=False)
+        model.learn(20, reset_num_timesteps=False)
         np.testing.assert_array_equal(resumed.replay_buffer.actions, model.replay_buffer.actions)
 
 
@@ -291,7 +291,7 @@ class TestVecNormalize:
     def test_is_accepted_with_one_task_and_refused_over_a_one_hot(self, agent):
         env = VecNormalize(DummyVecEnv([Dummy]))
         model = _agent(agent, env, **({} if agent is MTPPO else _SOON))
-        model.learn(16)
+        model.learn(8)
         assert model.get_vec_normalize_env() is env
         with pytest.raises(UnsupportedError, match=r"VecNormalize\(norm_obs=True\) over observations with a one-hot"):
             _agent(agent, VecNormalize(make_vec_env("toy-reach")), batch_size=16)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
 from mtrl_imgrad.agents import MTSAC
 from mtrl_imgrad.agents.encoders import NetworkSpec, list_encoders, make_encoder
@@ -11,6 +12,7 @@ from mtrl_imgrad.combiners import make_combiner
 from mtrl_imgrad.envs import list_tasks, make_vec_env
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError
 from mtrl_imgrad.gradients import by_rows, combine_rows, over_tasks, split_parameters
+from mtrl_imgrad.gradients.tracing import Traced
 
 ROWS, FEATURES, OUTPUTS = 5, 4, 3
 METADATA = {"toy-reach/right": [1.0, 0.0], "toy-reach/up": [0.0, 1.0], "toy-reach/left": [-1.0, 0.5]}
@@ -85,6 +87,33 @@ def test_gradients_by_rows_are_those_of_a_loop_over_tasks(name, kwargs, tasks, l
         assert expected[key].flatten(2).abs().sum(-1).count_nonzero() <= len(tasks), "another task's row moved"
 
 
+class _After(torch.nn.Module):
+    """An encoder behind a layer, whose gradient is that with respect to the encoder's inputs."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.layer, self.encoder = torch.nn.Linear(FEATURES, FEATURES, dtype=torch.float64), encoder
+
+    def forward(self, inputs, task):
+        return self.encoder(self.layer(inputs), task)
+
+
+@pytest.mark.parametrize("name", list_encoders())
+def test_recording_changes_no_number(name):
+    """Recorded with some rows and replayed with others."""
+    network = _After(_encoder(name, layer_norm=True))
+    inputs, task = _rows(len(METADATA))
+
+    def gradients(parameters, *rows):
+        return by_rows(_loss(network), parameters, *rows)
+
+    parameters, recorded = split_parameters(network), Traced(gradients)
+    recorded(parameters, inputs, task, inputs[..., :OUTPUTS])
+    others = (1 - 2 * inputs, task, inputs[..., -OUTPUTS:])
+    found, expected = (function(parameters, *others) for function in (recorded, gradients))
+    assert all(map(torch.equal, *map(tree_leaves, (found, expected))))
+
+
 @pytest.mark.parametrize("combiner", ["linear_scalarization", "mgda", "cagrad", "imgrad", "nash_mtl"])
 @pytest.mark.parametrize("name", list_encoders())
 def test_combined_gradients_are_those_of_the_combined_jacobian(name, combiner):
@@ -127,14 +156,16 @@ def test_learns_functions_that_differ_by_task(name, learning_seed, record_proper
     targets = inputs @ turns
     batch = [rows.flatten(0, 1) for rows in (inputs, task, targets)]
     optimizer = torch.optim.Adam([p for p in encoder.parameters() if p.requires_grad], lr=1e-2)
-    for _ in range(150):
+    for _ in range(150):  # far fewer for most
         loss = (encoder(*batch[:2]) - batch[2]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    left = loss.item() / batch[2].var().item()
+        left = loss.item() / batch[2].var().item()
+        if left < 0.03:
+            break
     record_property("reached", left)
-    assert left < 0.15  # at most 0.028 with ten seeds of each encoder, without vector instructions
+    assert left < 0.15  # below 0.03 with ten seeds of each encoder, without vector instructions
 
 
 @pytest.mark.parametrize("name", [name for name in list_encoders() if name not in ("one_hot", "multi_head")])
@@ -152,8 +183,8 @@ def test_agent_of_one_task_and_of_a_gym_environment(name):
     for env in (make_vec_env(["toy-reach/up"]), "Pendulum-v1"):
         agent = MTSAC(
             "MlpPolicy", env, policy_kwargs=policy, learning_starts=8, batch_size=8, trace=False, device="cpu"
-        ).learn(11)
-        assert agent._n_updates == 3
+        ).learn(9)
+        assert agent._n_updates == 1
         assert all(torch.isfinite(p).all() for p in agent.policy.parameters())
 
 

@@ -86,7 +86,7 @@ def test_the_interface_is_sb3s():
 
 @pytest.mark.parametrize("encoder", list_encoders())
 def test_learn_save_load_predict_for_every_encoder(encoder, tmp_path):
-    agent = _agent(policy_kwargs={**SMALL, "encoder": encoder}, **TOPPO).learn(2 * ROLLOUT)
+    agent = _agent(policy_kwargs={**SMALL, "encoder": encoder}, n_steps=16, n_epochs=1, **TOPPO).learn(64)
     agent.save(tmp_path / "agent")
     env = make_vec_env("toy-reach", seed=0)
     observations = env.reset()
@@ -100,8 +100,8 @@ def test_learn_save_load_predict_for_every_encoder(encoder, tmp_path):
         expected, _ = agent.predict(observations, deterministic=True)
         assert np.array_equal(loaded.predict(observations, deterministic=True)[0], expected)
     assert np.allclose(agent.predict(observations[2], deterministic=True)[0], expected[2], atol=1e-6)
-    loaded.learn(ROLLOUT, reset_num_timesteps=False)
-    assert loaded.num_timesteps == 3 * ROLLOUT
+    loaded.learn(64, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 128
     assert not torch.equal(_parameters(loaded), _parameters(agent))
 
 
@@ -115,7 +115,7 @@ def test_saving_to_a_stream_and_another_number_of_environments():
 
 
 def test_a_seed_determines_the_run():
-    runs = [_parameters(_agent(seed=seed, **TOPPO).learn(3 * ROLLOUT)) for seed in (1, 1, 2)]
+    runs = [_parameters(_agent(seed=seed, **TOPPO).learn(2 * ROLLOUT)) for seed in (1, 1, 2)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
 
@@ -193,7 +193,7 @@ def test_fifty_tasks():
 def test_several_environments_a_task_one_task_and_plain_gym_env():
     agent = _agent(make_vec_env("toy-reach", seed=0, num_envs_per_task=3)).learn(1)
     assert agent.num_timesteps == 3 * ROLLOUT
-    one = MTPPO("MlpPolicy", "Pendulum-v1", policy_kwargs=SMALL, n_steps=64, seed=0, value_normalization="popart")
+    one = _agent("Pendulum-v1", n_steps=64, value_normalization="popart")
     assert one.learn(64).task_names == ["task"]
     mean, _ = evaluate_policy(agent, make_vec_env("toy-reach", seed=5), n_eval_episodes=8, warn=False)
     assert np.isfinite(mean)

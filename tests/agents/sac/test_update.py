@@ -57,8 +57,9 @@ def _loop_over_tasks(module, loss, rows, num_tasks):
     return found
 
 
-@pytest.mark.parametrize("layer_norm", [False, True])
-@pytest.mark.parametrize("encoder", list_encoders())
+@pytest.mark.parametrize(
+    ("encoder", "layer_norm"), [("multi_head", False), *((encoder, True) for encoder in list_encoders())]
+)
 def test_gradients_by_rows_equal_one_backward_a_task(encoder, layer_norm):
     agent = _agent(encoder, layer_norm)
     normalised = any(isinstance(layer, torch.nn.LayerNorm) for layer in agent.critic.modules())
@@ -128,8 +129,7 @@ def test_linear_scalarization_is_summed_sac(encoder, combiner):
         torch.testing.assert_close(moved, expected[name], rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("combiner", ["linear_scalarization", "gramian_mean"])
-@pytest.mark.parametrize("sampling", ["balanced", "uniform"])
+@pytest.mark.parametrize(("sampling", "combiner"), [("balanced", "gramian_mean"), ("uniform", "linear_scalarization")])
 @pytest.mark.parametrize("encoder", list_encoders())
 def test_actor_step_is_that_of_the_mean_actor_loss(encoder, sampling, combiner):
     """Written out with autograd on rows that forget their task; own parameters by their own task's loss."""
@@ -373,7 +373,15 @@ def test_a_frozen_parameter_is_neither_seen_nor_moved():
     assert np.isfinite(agent.logger.name_to_value["train/actor_loss"])
 
 
-@pytest.mark.parametrize("encoder", list_encoders())
+# Of the encoders' operations asks tests/agents/encoders/test_encoders.py.
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        "multi_head",
+        "film",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in list_encoders() if name not in ("multi_head", "film")),
+    ],
+)
 def test_tracing_changes_no_number(encoder):
     runs = []
     for trace in (True, False):

@@ -121,8 +121,8 @@ def test_why_pick_place_rewards_differ(references: dict[str, Reference]) -> None
 
 def test_goals_and_objects_are_drawn_alike(references: dict[str, Reference]) -> None:
     """Every coordinate of the task vector: the same distribution (Kolmogorov-Smirnov) over the same range."""
-    env = make_vec_env("MT10", backend="envpool", num_envs_per_task=2, seed=11)
-    shown = np.concatenate([env.reset().reshape(10, 2, -1) for _ in range(30)], axis=1)
+    env = make_vec_env("MT10", backend="envpool", seed=11)
+    shown = np.stack([env.reset() for _ in range(40)], axis=1)
     env.close()
     for number, task in enumerate(TASKS):
         reference = references[task]
@@ -137,7 +137,7 @@ def test_goals_and_objects_are_drawn_alike(references: dict[str, Reference]) -> 
                 continue
             assert theirs[:, column].min() >= space.low[column] - 1e-5
             assert theirs[:, column].max() <= space.high[column] + 1e-5
-            assert np.ptp(theirs[:, column]) > 0.8 * width, (task, column)
+            assert np.ptp(theirs[:, column]) > 0.7 * width, (task, column)
             assert ks_2samp(theirs[:, column], ours[:, column]).pvalue > 1e-4, (task, column)
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 
 import metaworld
 import numpy as np
 import pytest
-from metaworld.env_dict import MT10_V3
+from gymnasium.envs.mujoco import MujocoEnv
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 from mtrl_imgrad.envs import MultiTaskVecEnv, list_tasks, make_vec_env
+from mtrl_imgrad.envs.backends import metaworld_rows
 from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
+from mtrl_imgrad.envs.backends.metaworld_rows import draw_task_vector
 from mtrl_imgrad.errors import EnvironmentFaultError
 
 GOAL = slice(36, 39)
@@ -51,12 +55,12 @@ def test_observations_are_float32_with_the_one_hot_last_and_lie_in_the_space(mt1
     assert ((rewards >= 0) & (rewards <= 10)).all()
 
 
-def test_episodes_end_by_truncation_at_the_horizon(mt10: MultiTaskVecEnv) -> None:
-    mt10.reset()
-    first = mt10.reset()
-    for number, actions in enumerate(random_actions(mt10, 10), start=1):
-        observations, _, dones, infos = mt10.step(actions)
-        assert dones.tolist() == [number == 10] * 10
+def test_episodes_end_by_truncation_at_the_horizon(three: MultiTaskVecEnv) -> None:
+    three.reset()
+    first = three.reset()
+    for number, actions in enumerate(random_actions(three, 10), start=1):
+        observations, _, dones, infos = three.step(actions)
+        assert dones.tolist() == [number == 10] * 3
     for row, info in enumerate(infos):
         assert info["TimeLimit.truncated"] is True
         assert info["episode"]["l"] == 10
@@ -66,35 +70,35 @@ def test_episodes_end_by_truncation_at_the_horizon(mt10: MultiTaskVecEnv) -> Non
         # The new episode's frames are both its first one: nothing of the old episode is in it.
         np.testing.assert_allclose(observations[row, :18], observations[row, 18:36], atol=1e-6)
     assert (np.abs(observations[:, GOAL] - first[:, GOAL]).max(axis=1) > 1e-4).all()
-    assert not mt10.step(random_actions(mt10, 1)[0])[2].any()
+    assert not three.step(random_actions(three, 1)[0])[2].any()
 
 
-def test_the_same_seed_gives_the_same_episodes(mt10: MultiTaskVecEnv) -> None:
-    first = rollout(mt10, 25)
-    mt10.seed(0)
-    again = rollout(mt10, 25)
-    mt10.seed(1)
-    other = rollout(mt10, 25)
+def test_the_same_seed_gives_the_same_episodes(three: MultiTaskVecEnv) -> None:
+    first = rollout(three, 12)
+    three.seed(0)
+    again = rollout(three, 12)
+    three.seed(1)
+    other = first_observations(three, 1)[0]
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert (np.abs(first[0][0, :, GOAL] - other[0][0, :, GOAL]).max(axis=1) > 1e-4).all()
+    assert (np.abs(first[0][0, :, GOAL] - other[:, GOAL]).max(axis=1) > 1e-4).all()
 
 
-def test_tasks_and_copies_have_streams_of_their_own(mt10: MultiTaskVecEnv) -> None:
-    goals = first_observations(mt10, 16)[:, :, GOAL]
-    names = mt10.task_names
+def test_tasks_and_copies_have_streams_of_their_own(backend: str) -> None:
     # The drawers share one range of goals; with one seed for all tasks they would get the same ones.
-    opening, closing = goals[:, names.index("drawer-open-v3"), 0], goals[:, names.index("drawer-close-v3"), 0]
+    drawers = make_vec_env(["drawer-open", "drawer-close"], seed=0, backend=backend)
+    opening, closing = first_observations(drawers, 16)[:, :, GOAL.start].T
+    drawers.close()
     assert np.abs(opening - closing).min() > 1e-6
     assert abs(np.corrcoef(opening, closing)[0, 1]) < 0.6
-    pair = make_vec_env("reach", backend=mt10.backend, num_envs_per_task=2)
+    pair = make_vec_env("reach", backend=backend, num_envs_per_task=2)
     copies = first_observations(pair, 12)[:, :, GOAL]
     assert (np.abs(copies[:, 0] - copies[:, 1]).max(axis=1) > 1e-6).mean() > 0.8
     pair.close()
 
 
-def test_copies_are_task_major(mt10: MultiTaskVecEnv) -> None:
-    env = make_vec_env(["window-open", "reach", "push"], backend=mt10.backend, num_envs_per_task=2, horizon=4)
+def test_copies_are_task_major(backend: str) -> None:
+    env = make_vec_env(["window-open", "reach", "push"], backend=backend, num_envs_per_task=2, horizon=4)
     observations, _ = rollout(env, 6)
     np.testing.assert_array_equal(observations[0, :, 39:], np.eye(3)[[0, 0, 1, 1, 2, 2]])
     np.testing.assert_allclose(observations[:, :2, 38], 0.16, atol=1e-6)  # window-open's goal height
@@ -103,11 +107,11 @@ def test_copies_are_task_major(mt10: MultiTaskVecEnv) -> None:
     env.close()
 
 
-def test_terminate_on_success(mt10: MultiTaskVecEnv) -> None:
+def test_terminate_on_success(backend: str) -> None:
     """Drawer-close succeeds when the hand pushes the drawer; the other task goes on."""
     tasks = ["drawer-close-v3", "peg-insert-side-v3"]
     for terminate in (True, False):
-        env = make_vec_env(tasks, backend=mt10.backend, horizon=200, terminate_on_success=terminate)
+        env = make_vec_env(tasks, backend=backend, horizon=200, terminate_on_success=terminate)
         observations, ends, latched = env.reset(), [], []
         for _ in range(200):
             hand, handle = observations[0, :3], observations[0, 4:7]
@@ -128,13 +132,13 @@ def test_terminate_on_success(mt10: MultiTaskVecEnv) -> None:
         env.close()
 
 
-def test_action_space_is_seeded_apart(mt10: MultiTaskVecEnv) -> None:
-    mt10.seed(3)
-    first = mt10.action_space.sample()
-    mt10.seed(3)
-    np.testing.assert_array_equal(first, mt10.action_space.sample())
-    mt10.seed(4)
-    assert np.abs(first - mt10.action_space.sample()).max() > 1e-3
+def test_action_space_is_seeded_apart(three: MultiTaskVecEnv) -> None:
+    three.seed(3)
+    first = three.action_space.sample()
+    three.seed(3)
+    np.testing.assert_array_equal(first, three.action_space.sample())
+    three.seed(4)
+    assert np.abs(first - three.action_space.sample()).max() > 1e-3
 
 
 # The reference alone
@@ -150,11 +154,11 @@ def test_building_and_resetting_leave_global_state_alone() -> None:
     assert goals == metaworld._N_GOALS
 
 
-@pytest.mark.parametrize(("num_goals", "distinct"), [(1, {1}), (3, {2, 3}), (None, {25})])
+@pytest.mark.parametrize(("num_goals", "distinct"), [(1, {1}), (3, {2, 3}), (None, {12})])
 def test_the_number_of_goals(num_goals: int | None, distinct: set[int]) -> None:
     env = make_vec_env("pick-place", backend="metaworld", num_goals=num_goals)
     assert env.num_goals == num_goals
-    assert len(np.unique(first_observations(env, 25)[:, 0, GOAL], axis=0)) in distinct
+    assert len(np.unique(first_observations(env, 12)[:, 0, GOAL], axis=0)) in distinct
     env.close()
 
 
@@ -172,10 +176,8 @@ def test_fifty_goals_by_default_and_shared_by_the_copies() -> None:
 
 def test_vectors_drawn_without_the_arm_are_meta_worlds_own() -> None:
     """Meta-World's unfrozen reset draws twice and keeps the second; the numbers are the same to the bit."""
-    from mtrl_imgrad.envs.backends.metaworld_rows import draw_task_vector
-
-    for name, env_class in MT10_V3.items():
-        env = env_class()
+    built = make_vec_env("MT10", backend="metaworld", num_goals=1)
+    for name, env in zip(built.task_names, built._pool._target.envs, strict=True):  # type: ignore[attr-defined]
         generator = np.random.default_rng(5)
         ours = [draw_task_vector(env, generator) for _ in range(4)][1::2]
         env._freeze_rand_vec, env.seeded_rand_vec, env.np_random = False, True, np.random.default_rng(5)
@@ -184,6 +186,30 @@ def test_vectors_drawn_without_the_arm_are_meta_worlds_own() -> None:
             env.reset()
             theirs.append(env._last_rand_vec.copy())
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
+    built.close()
+
+
+def test_a_task_is_compiled_once_and_no_environment_sees_what_another_has_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metaworld_rows, "_models", OrderedDict())
+    monkeypatch.setattr(metaworld_rows, "KEPT_MODELS", 1)
+    first = make_vec_env("door-open", backend="metaworld", num_goals=None)
+    expected = rollout(first, 3)  # a reset moves the door, which is part of the model
+    with monkeypatch.context() as patch:
+        patch.setattr(MujocoEnv, "_initialize_simulation", lambda env: pytest.fail("compiled once more"))
+        second = make_vec_env("door-open", backend="metaworld", num_goals=None)
+    fresh = ALL_V3_ENVIRONMENTS["door-open-v3"]().model
+    ours, moved = (env.get_attr("model")[0] for env in (second, first))
+    np.testing.assert_array_equal(ours.body_pos, fresh.body_pos)
+    assert not np.array_equal(moved.body_pos, fresh.body_pos), "the comparison above would be empty"
+    for one, two in zip(expected, rollout(second, 3), strict=True):
+        np.testing.assert_array_equal(one, two)
+    make_vec_env("drawer-open", backend="metaworld").close()
+    (kept,) = metaworld_rows._models
+    assert "drawer" in kept[0], "no more than `KEPT_MODELS` are kept"
+    first.close()
+    second.close()
 
 
 def test_a_fresh_goal_is_the_one_that_is_simulated() -> None:

@@ -157,10 +157,13 @@ def test_workers_end_with_an_environment_that_nobody_closed() -> None:
 def test_workers_do_not_outlive_a_killed_parent() -> None:
     code = """
 import sys
-from tests.envs.workers.test_env_workers import FakeVecEnv, pids
+from types import SimpleNamespace
+from mtrl_imgrad.envs.workers.processes import WorkerPool
+from tests.support.envs.fake_rows import FakeRows
 if __name__ == "__main__":
-    env = FakeVecEnv()
-    print(*pids(env), flush=True)
+    configs = [SimpleNamespace(rows=(0,)), SimpleNamespace(rows=(1,))]
+    pool = WorkerPool(FakeRows, configs, ["reach", "push"], timeout=20)
+    print(*pool.pids, flush=True)
     sys.stdin.read()
 """
     with subprocess.Popen(

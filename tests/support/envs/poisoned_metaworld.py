@@ -1,4 +1,7 @@
-"""Meta-World with the poison of ``poisoned_rows`` within the group of rows, that is, within a worker process."""
+"""Meta-World's rows with the poison of ``poisoned_rows`` among them, in this process or in a worker's.
+
+Worker processes import it, and start without torch.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
 from mtrl_imgrad.envs.backends.metaworld_rows import MetaWorldRows
 from tests.support.envs.poisoned_rows import poison_reset, poison_step
 
@@ -21,7 +23,3 @@ class PoisonedMetaWorldRows(MetaWorldRows):
         observations, rewards, success = super().step(actions)
         poison_step(list(self._config.rows), observations, rewards)
         return observations, rewards, success
-
-
-class PoisonedMetaWorldVecEnv(MetaWorldVecEnv):
-    rows_factory = PoisonedMetaWorldRows

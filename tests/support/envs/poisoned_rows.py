@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtrl_imgrad.envs import MultiTaskVecEnv
+if TYPE_CHECKING:
+    from mtrl_imgrad.envs import MultiTaskVecEnv
 
 ORDER = "POISONED_ROWS"
 """Environment variable: the file that orders the poison."""
