@@ -76,7 +76,8 @@ class ListChecks:
         seen.tasks |= new
         if not warns:
             return
-        self._warn_once("unused", _unused(inputs, seen.reached) if settled else "")
+        if settled and "unused" not in self._said:
+            self._warn_once("unused", _unused(inputs, seen.reached))
         if not inputs.features:
             self._warn_once("detached", _detached(inputs, leaves))
 
@@ -251,12 +252,18 @@ def _owners(tensors: Iterable[Tensor]) -> dict[int, str]:
     """
     wanted = {id(tensor) for tensor in tensors}
     owners: dict[int, str] = {}
-    modules = [one for one in gc.get_objects() if issubclass(type(one), nn.Module)]
+    classes = _below(nn.Module)
+    modules = [one for one in gc.get_objects() if type(one) in classes]
     for module in sorted(modules, key=lambda module: sum(1 for _ in module.modules())):
         for name, parameter in module.named_parameters():
             if id(parameter) in wanted:
                 owners[id(parameter)] = f"{name!r} of {type(module).__name__},"
     return owners
+
+
+def _below(kind: type) -> set[type]:
+    """A class and all that were derived from it."""
+    return {kind}.union(*map(_below, kind.__subclasses__()))
 
 
 def _joined(texts: list[str]) -> str:
