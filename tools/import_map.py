@@ -7,7 +7,6 @@ python tools/import_map.py --write  # writes the picture and the table into docs
 from __future__ import annotations
 
 import ast
-import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -105,7 +104,6 @@ def _inside(name: str) -> list[str]:
     return [name.removeprefix(PACKAGE).lstrip(".")] if name.split(".")[0] == PACKAGE else []
 
 
-@functools.cache
 def graph(root: Path = ROOT / PACKAGE) -> dict[str, dict[str, bool]]:
     """Module to modules that it imports; True where only inside functions."""
     names = modules(root)
