@@ -56,8 +56,8 @@ class ComparisonReport:
     """Methods by seeds on one data set.
 
     Δm is relative to ``stl`` if it is among the methods (its mean over the seeds), else to the published single-task
-    networks, if there are any and they are of a network that is ours. Errors are standard errors of the mean over the
-    seeds, of the methods alone: the baseline is the same for all of them.
+    networks, if there are any. Errors are standard errors of the mean over the seeds, of the methods alone: the
+    baseline is the same for all of them.
 
     Attributes:
         methods: in the order of the table.
@@ -75,9 +75,7 @@ class ComparisonReport:
     def baselines(self) -> Results | None:
         """The baselines of Δm."""
         own = next((method.mean() for method in self.methods if method.label == STL), None)
-        if own is not None or self.published is None or self.published.network:
-            return own
-        return self.published.baselines
+        return own if own is not None else self.published.baselines if self.published is not None else None
 
     def deltas(self) -> dict[str, list[float]]:
         """Δm in per cent (negative is better), by method and seed; empty where the baseline is missing or holds a 0."""
@@ -95,11 +93,7 @@ class ComparisonReport:
         return [f"{task}/{name}" for task, metrics in baselines.items() for name, v in metrics.items() if v == 0]
 
     def statements(self) -> list[str]:
-        """Sentences on Δm that the seeds support, on the baseline, and on another network behind published rows."""
-        network = self.published.network if self.published is not None else ""
-        return self._on_delta_m() + ([f"The published rows are of {network}, not of this network."] if network else [])
-
-    def _on_delta_m(self) -> list[str]:
+        """Sentences on Δm that the seeds support, and on the baseline."""
         deltas = self.deltas()
         if self.baselines is None:
             return ["No Δm: there is no single-task baseline; add the method stl."]

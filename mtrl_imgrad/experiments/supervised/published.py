@@ -1,4 +1,4 @@
-"""Results that papers have published on NYUv2, CityScapes, CelebA and QM9, for tables of one's own.
+"""Results that papers have published on NYUv2, CityScapes and CelebA, for tables of one's own.
 
 They are quoted, not reproduced here; ``published_tables.json`` beside this file holds each number's source.
 """
@@ -36,18 +36,16 @@ class PublishedTable:
         baselines: of single-task networks, ``{task: {metric: value}}``; with `higher_is_better` what `delta_m` takes.
         higher_is_better: for every metric.
         rows: by method, without the single-task networks.
-        network: that of the table, where it is none of ours: then its baselines are no measure for ours.
     """
 
     baselines: dict[str, dict[str, float]]
     higher_is_better: dict[str, dict[str, bool]]
     rows: dict[str, PublishedRow]
-    network: str = ""
 
 
 @checked
 def published_table(data_set: str) -> PublishedTable:
-    """Published results on ``"nyuv2"``, ``"cityscapes"``, ``"celeba"`` or ``"qm9"``.
+    """Published results on ``"nyuv2"``, ``"cityscapes"`` or ``"celeba"``.
 
     >>> published_table("nyuv2").rows["IMGrad"].delta_m
     -4.57
@@ -64,7 +62,6 @@ def published_table(data_set: str) -> PublishedTable:
             method: PublishedRow(_nested(columns, row.get("values", [])), row["delta_m"], row["source"])
             for method, row in table["rows"].items()
         },
-        network=table.get("network", ""),
     )
 
 

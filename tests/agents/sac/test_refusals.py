@@ -167,3 +167,20 @@ def test_adam_on_top_of_adatask_s_step_is_warned_of():
 def test_arguments_for_another_number_of_tasks_are_told_at_construction(combiner, kwargs):
     with pytest.raises(ArgumentError, match=f"of {combiner} must hold an entry for each of the 4 tasks"):
         make_agent(combiner=combiner, combiner_kwargs=kwargs)
+
+
+def test_an_encoder_that_branches_on_values_is_refused_with_the_way_out():
+    class Branching(Encoder):
+        name = "branching"
+        needs_task = False
+
+        def __init__(self, spec):
+            super().__init__(spec)
+            self.layer = torch.nn.Linear(spec.in_features, spec.out_features)
+
+        def forward(self, inputs, task):
+            return self.layer(inputs) if float(inputs.sum()) > 0 else -self.layer(inputs)
+
+    agent = make_agent(policy_kwargs={**SMALL, "encoder": Branching}, trace=True)
+    with pytest.raises(ArgumentError, match="torch.where"):
+        agent.learn(200)

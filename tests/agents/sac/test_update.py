@@ -15,7 +15,7 @@ from mtrl_imgrad.agents.sac.temperature import Temperature
 from mtrl_imgrad.agents.sac.update import Noise, SACUpdate
 from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.envs import make_vec_env
-from mtrl_imgrad.errors import ArgumentError, NonFiniteError
+from mtrl_imgrad.errors import NonFiniteError
 from mtrl_imgrad.gradients import Execution, NetworkUpdate, StepSettings, by_rows, split_parameters
 
 GAMMA, TAU = 0.97, 0.01
@@ -389,20 +389,3 @@ def test_tracing_changes_no_number(encoder):
         agent.train(3)
         runs.append(torch.cat([p.detach().flatten() for p in agent.policy.parameters()]))
     assert torch.equal(*runs)
-
-
-def test_an_encoder_that_branches_on_values_is_refused_with_the_way_out():
-    class Branching(Encoder):
-        name = "branching"
-        needs_task = False
-
-        def __init__(self, spec):
-            super().__init__(spec)
-            self.layer = torch.nn.Linear(spec.in_features, spec.out_features)
-
-        def forward(self, inputs, task):
-            return self.layer(inputs) if float(inputs.sum()) > 0 else -self.layer(inputs)
-
-    agent = _agent(Branching, trace=True)
-    with pytest.raises(ArgumentError, match="torch.where"):
-        agent.train(1)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import threading
 import time
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.experiments.comparisons.live import show
 from mtrl_imgrad.experiments.comparisons.plan import plan_comparison
-from mtrl_imgrad.experiments.comparisons.state import locked, write_error
+from mtrl_imgrad.experiments.comparisons.state import LOCK, locked, write_error
 from mtrl_imgrad.experiments.rl.config import train_config_class
 
 
@@ -75,6 +76,7 @@ def test_a_run_starts_after_a_look(comparison):
     begun.wait()
     with locked(run.folder):
         looker.join()
+        assert str(os.getpid()) in (run.folder / LOCK).read_text(), "the lock is held here"
 
 
 def test_a_folder_without_a_comparison_is_named(tmp_path, capsys):

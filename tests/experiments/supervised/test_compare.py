@@ -137,16 +137,6 @@ def test_published_rows_are_quoted_beside_ones_own():
     assert "trained by others" in " ".join(report.statements())
 
 
-def test_published_rows_of_another_network_are_no_baseline():
-    table = published_table("qm9")
-    own = MethodRuns("imgrad", {0: table.rows["FAMO"].results}, {0: 1.0})
-    report = ComparisonReport([own], table.higher_is_better, "qm9", table)
-    assert report.deltas() == {}
-    assert "add the method stl" in report.statements()[0]
-    assert "of a message-passing network with set2set, not of this network" in report.statements()[-1]
-    assert [row[0] for row in report.table()[1]][-1] == "published: FairGrad"
-
-
 def test_many_metrics_are_averaged_in_the_table_and_kept_in_the_csv():
     signs = {f"a{k}": {"f1": True} for k in range(40)}
     results = {0: {f"a{k}": {"f1": k / 40} for k in range(40)}}
