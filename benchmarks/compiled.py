@@ -49,10 +49,13 @@ def _sac_update(net_arch: list[int], rows: int, **setting: Any) -> Callable[[], 
 
 
 def run() -> str:
-    """A table for PPO's update and for two sizes of SAC's; IMGrad on both sides."""
+    """A table for PPO's update, with and without task gradients, and for two sizes of SAC's."""
     header = ("update", "CPU ms", "time / replayed")
     cases: dict[str, Callable[..., Callable[[], object]]] = {
         f"MTPPO, 2 x 256, {PPO_ROWS} rows a task": _ppo_update,
+        f"MTPPO with linear scalarization, 2 x 256, {PPO_ROWS} rows a task": lambda **setting: _ppo_update(
+            combiner="linear_scalarization", **setting
+        ),
         "MTSAC, 2 x 256, 32 rows a task": lambda **setting: _sac_update([256, 256], 32, **setting),
         "MTSAC, 3 x 400, 128 rows a task": lambda **setting: _sac_update([400, 400, 400], 128, **setting),
     }

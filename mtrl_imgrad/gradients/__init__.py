@@ -20,10 +20,18 @@ from mtrl_imgrad.gradients.execution import Execution, Precision
 from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.gradients.network_update import NetworkUpdate, StepSettings
 from mtrl_imgrad.gradients.parameters import ParameterIndex, Parameters, TaskModule, split_parameters
-from mtrl_imgrad.gradients.vectorized import RowGradients, TaskLoss, by_rows, over_tasks
+from mtrl_imgrad.gradients.vectorized import (
+    DifferentiableLosses,
+    RowGradients,
+    TaskLoss,
+    by_rows,
+    differentiable_losses,
+    over_tasks,
+)
 
 __all__ = [
     "CombinedGradients",
+    "DifferentiableLosses",
     "Execution",
     "Heads",
     "NetworkUpdate",
@@ -36,6 +44,7 @@ __all__ = [
     "TaskModule",
     "by_rows",
     "combine_rows",
+    "differentiable_losses",
     "over_tasks",
     "split_parameters",
     "weighted_gradients",

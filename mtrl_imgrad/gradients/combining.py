@@ -18,7 +18,7 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.gradients.absent_tasks import OnNonFinite, combine_finite, finite_rows
 from mtrl_imgrad.gradients.heads import Heads, head_weights
 from mtrl_imgrad.gradients.parameters import Parameters
-from mtrl_imgrad.gradients.vectorized import RowGradients, TaskLoss, pull_back_of
+from mtrl_imgrad.gradients.vectorized import DifferentiableLosses, RowGradients
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,7 +94,7 @@ _SMALLEST = 1e-12
 
 
 def weighted_gradients(
-    combiner: Combiner, loss: TaskLoss, parameters: Parameters, *rows: Any, heads: Heads = "unweighted"
+    combiner: Combiner, differentiable: DifferentiableLosses, parameters: Parameters, heads: Heads = "unweighted"
 ) -> CombinedGradients:
     """One backward of the weighted loss, for a combiner that needs no task gradients at this step.
 
@@ -104,12 +104,11 @@ def weighted_gradients(
 
     Args:
         combiner: its `Combiner.needs_jacobian` is False.
-        loss: written for one task, as for `mtrl_imgrad.gradients.by_rows`.
-        parameters: of the network to differentiate.
-        rows: pytrees of tensors ``[K, ...]``.
+        differentiable: the losses and their pull-back.
+        parameters: that the losses were differentiated by.
         heads: as for `combine_rows`.
     """
-    losses, pull_back, aux = pull_back_of(loss, parameters, *rows)
+    losses, pull_back, aux = differentiable
     weights = combiner.weights_of_losses(losses.detach())
     values = weights.values
     if heads == "unweighted" and parameters.task_specific:

@@ -24,8 +24,15 @@ from mtrl_imgrad.gradients.conditional_step import step_where
 from mtrl_imgrad.gradients.execution import Execution
 from mtrl_imgrad.gradients.heads import Heads
 from mtrl_imgrad.gradients.parameters import ParameterIndex, Parameters
-from mtrl_imgrad.gradients.tracing import Traced
-from mtrl_imgrad.gradients.vectorized import RowGradients, TaskLoss, by_rows, over_tasks
+from mtrl_imgrad.gradients.tracing import Traced, TracedPullBack
+from mtrl_imgrad.gradients.vectorized import (
+    DifferentiableLosses,
+    RowGradients,
+    TaskLoss,
+    by_rows,
+    differentiable_losses,
+    over_tasks,
+)
 from mtrl_imgrad.validation import checked
 
 
@@ -71,6 +78,7 @@ class NetworkUpdate:
         self._loss = loss
         self._index = ParameterIndex(network)
         self._jacobian = Traced(self._compute_jacobian, execution)
+        self._differentiable_losses = TracedPullBack(self._compute_differentiable_losses, execution)
         self._losses = Traced(self._compute_losses, execution)
 
     def parameters(self) -> Parameters:
@@ -91,7 +99,8 @@ class NetworkUpdate:
         # Only its own gradients tell which task is not finite.
         jacobian = jacobian or settings.on_nonfinite != "raise"
         if not jacobian and not self.combiner.needs_jacobian():
-            return weighted_gradients(self.combiner, self._loss, parameters, *rows, heads=settings.heads)
+            differentiable = self._differentiable_losses(parameters, *rows)
+            return weighted_gradients(self.combiner, differentiable, parameters, settings.heads)
         return combine_rows(self.combiner, self._jacobian(parameters, *rows), settings.heads, settings.on_nonfinite)
 
     def write(self, combined: CombinedGradients) -> Tensor:
@@ -126,6 +135,9 @@ class NetworkUpdate:
 
     def _compute_jacobian(self, parameters: Parameters, *rows: Any) -> RowGradients:
         return by_rows(self._loss, parameters, *rows)
+
+    def _compute_differentiable_losses(self, parameters: Parameters, *rows: Any) -> DifferentiableLosses:
+        return differentiable_losses(self._loss, parameters, *rows)
 
     def _compute_losses(self, parameters: Parameters, *rows: Any) -> Tensor:
         return over_tasks(self._loss, parameters, *rows)[0]

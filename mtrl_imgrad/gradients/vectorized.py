@@ -52,6 +52,17 @@ class RowGradients(NamedTuple):
         return as_line("RowGradients", parts)
 
 
+class DifferentiableLosses(NamedTuple):
+    """The value of `differentiable_losses`."""
+
+    losses: Tensor
+    """``[K]``."""
+    pull_back: Callable[[Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]]
+    """From weights ``[K]`` to the gradients of the weighted sum: of shared and of task-specific parameters."""
+    aux: Any
+    """The auxiliary tensors of the loss, with a leading task axis."""
+
+
 def over_tasks(function: Callable[..., Any], parameters: Parameters, *rows: Any) -> Any:
     """``function(parameters, *rows)`` for every task at once, without gradients.
 
@@ -93,10 +104,8 @@ def by_rows(loss: TaskLoss, parameters: Parameters, *rows: Any) -> RowGradients:
     return RowGradients(losses, shared, task_specific, aux)
 
 
-def pull_back_of(
-    loss: TaskLoss, parameters: Parameters, *rows: Any
-) -> tuple[Tensor, Callable[[Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]], Any]:
-    """The K losses, the function from weights ``[K]`` to the gradients of the weighted sum, and the auxiliary tensors.
+def differentiable_losses(loss: TaskLoss, parameters: Parameters, *rows: Any) -> DifferentiableLosses:
+    """The K losses, differentiable once, with weights that may depend on them.
 
     Args:
         loss: as for `by_rows`, as are the arguments after it.
@@ -107,7 +116,10 @@ def pull_back_of(
     def losses_of(shared: dict[str, Tensor], task_specific: dict[str, Tensor]) -> tuple[Tensor, Any]:
         return over_tasks(loss, Parameters(shared, task_specific, parameters.frozen), *rows)
 
-    return torch.func.vjp(losses_of, parameters.shared, parameters.task_specific, has_aux=True)  # type: ignore[return-value]
+    losses, pull_back, aux = torch.func.vjp(  # type: ignore[misc]
+        losses_of, parameters.shared, parameters.task_specific, has_aux=True
+    )
+    return DifferentiableLosses(losses, pull_back, aux)
 
 
 def _task_axis(rows: Any) -> Any:

@@ -6,6 +6,7 @@ HOT_PATH = {
     "gradients.combining.combine_rows": "gradients.network_update.NetworkUpdate",
     "gradients.combining.weighted_gradients": "gradients.network_update.NetworkUpdate",
     "gradients.vectorized.by_rows": "gradients.network_update.NetworkUpdate",
+    "gradients.vectorized.differentiable_losses": "gradients.network_update.NetworkUpdate",
     "gradients.vectorized.over_tasks": "gradients.network_update.NetworkUpdate",
     "gradients.per_loss.accumulate.Accumulation": "Combiner.accumulate",
     "gradients.per_loss.backward": "Combiner.backward",
