@@ -79,6 +79,6 @@ def _part(whole: GraphModule, inputs: list[Node], operations: list[Node], values
 
     for node in operations:
         copy(node)
-    part.output(map_arg(values, copy))  # type: ignore[type-var]
+    part.output(map_arg(values, copy))  # type: ignore[arg-type, type-var]
     part.eliminate_dead_code()
     return GraphModule(whole, part)
