@@ -209,19 +209,19 @@ class RestorableEpisodes(EnvAttributes):
 
     @abstractmethod
     def _seed_rows(self, seed: int) -> None:
-        """See `MultiTaskVecEnv`."""
+        """Behave from the next reset on as if built with ``seed``."""
 
     @abstractmethod
     def _reset_rows(self, rows: IntArray) -> FloatArray:
-        """See `MultiTaskVecEnv`."""
+        """Start new episodes in ``rows``; returns their first observations ``[len(rows), state]``."""
 
     @abstractmethod
     def _send(self, actions: npt.NDArray[np.float32]) -> None:
-        """See `MultiTaskVecEnv`."""
+        """Begin a step of all rows with ``actions [num_envs, action]``."""
 
     @abstractmethod
     def _recv(self) -> tuple[FloatArray, FloatArray, BoolArray]:
-        """See `MultiTaskVecEnv`."""
+        """Finish the step: observations ``[num_envs, state]``, rewards and successes ``[num_envs]``."""
 
 
 def to_float32(values: FloatArray) -> npt.NDArray[np.float32]:

@@ -26,7 +26,6 @@ from mtrl_imgrad.extras import require
 
 require("MultiTaskVecEnv", "gymnasium", "stable_baselines3")
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,23 +99,7 @@ class MultiTaskVecEnv(RestorableEpisodes):
         self._all_rows = np.arange(self.num_envs)
         self._make_action_log()
 
-    # What a back-end implements
-
-    @abstractmethod
-    def _seed_rows(self, seed: int) -> None:
-        """Behave from the next reset on as if built with ``seed``."""
-
-    @abstractmethod
-    def _reset_rows(self, rows: IntArray) -> FloatArray:
-        """Start new episodes in ``rows``; returns their first observations ``[len(rows), state]``."""
-
-    @abstractmethod
-    def _send(self, actions: npt.NDArray[np.float32]) -> None:
-        """Begin a step of all rows with ``actions [num_envs, action]``."""
-
-    @abstractmethod
-    def _recv(self) -> tuple[FloatArray, FloatArray, BoolArray]:
-        """Finish the step: observations ``[num_envs, state]``, rewards and successes ``[num_envs]``."""
+    # What a back-end may implement; what it must, `RestorableEpisodes` declares
 
     def _endings(self) -> tuple[BoolArray, BoolArray]:
         """Which episodes the simulator itself terminated and truncated in the last step, ``[num_envs]`` each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 
@@ -134,16 +135,10 @@ def seeds_needed(
         raise ArgumentError(f"deviation must be finite and above 0, got {deviation}")
     if power >= 1:
         raise ArgumentError(f"power must be below 1, got {power}")
-    low, high = MIN_SEEDS, MOST_SEEDS
-    if _power(abs(difference) / deviation, high, confidence) < power:
-        return None
-    while low < high:  # the power grows with the number of seeds
-        middle = (low + high) // 2
-        if _power(abs(difference) / deviation, middle, confidence) >= power:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    effect, counts = abs(difference) / deviation, range(MIN_SEEDS, MOST_SEEDS + 1)
+    # The power grows with the number of seeds.
+    found = bisect.bisect_left(counts, power, key=lambda count: _power(effect, count, confidence))
+    return counts[found] if found < len(counts) else None
 
 
 @checked

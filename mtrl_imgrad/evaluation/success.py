@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from mtrl_imgrad.envs.success import success_of
+from mtrl_imgrad.envs.success import KnownSuccess, success_of
 from mtrl_imgrad.errors import (
     ArgumentError,
     EnvironmentFaultError,
@@ -142,7 +142,7 @@ class _Tally:
         self.total = np.zeros(env.num_envs)
         self.success = np.zeros(env.num_envs, bool)
         self.informed = np.zeros(env.num_envs, bool)
-        self.has_success: list[bool | None] = [None] * len(self.task_names)  # None: no episode has ended yet
+        self.known_success = KnownSuccess(len(self.task_names))
 
     @property
     def complete(self) -> bool:
@@ -183,7 +183,7 @@ class _Tally:
         monitored = info.get("episode", {})
         total = float(monitored.get("r", self.total[i]))
         episode = bool(self.success[i]), total, int(monitored.get("l", self.length[i]))
-        self._check_informed(i)
+        self.known_success.check(int(self.task_ids[i]), bool(self.informed[i]), self._where(i))
         if not np.isfinite(total):
             raise EnvironmentFaultError(f"{self._where(i)}: the episode's return is {total}")
         self.length[i], self.total[i], self.success[i], self.informed[i] = 0, 0.0, False, False
@@ -191,18 +191,6 @@ class _Tally:
             return False  # a surplus episode, run only because other copies were not done
         self.episodes[i].append(episode)
         return True
-
-    def _check_informed(self, i: int) -> None:
-        """All episodes of a task tell of success, or none does."""
-        task, informed = self.task_ids[i], bool(self.informed[i])
-        if self.has_success[task] is None:
-            self.has_success[task] = informed
-        elif self.has_success[task] != informed:
-            now, before = ("some", "none") if informed else ("no", "some")
-            raise EnvironmentFaultError(
-                f"{self._where(i)}: {now} info of this episode held 'success' or 'is_success', {before} of an earlier "
-                "one; every episode must say whether it succeeded, or none"
-            )
 
     def _where(self, i: int) -> str:
         name = self.task_names[self.task_ids[i]]
@@ -216,7 +204,7 @@ class _Tally:
         successes, returns, lengths = (
             np.array([[episode[part] for episode in row] for row in by_task]) for part in range(3)
         )
-        known = np.array(self.has_success, np.bool_)
+        known = np.array(self.known_success.tasks, np.bool_)
         return SuccessReport(tuple(self.task_names), successes, returns, lengths, confidence, known, protocol)
 
 

@@ -13,6 +13,7 @@ import pydantic
 import yaml
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.reporting.atomic_files import write_text
 from mtrl_imgrad.validation import checked
 
 Config = TypeVar("Config")
@@ -69,11 +70,14 @@ def save_config(config: Config, path: Path, ran_with: dict[str, Any]) -> None:
         config: a dataclass; its ``run_dir`` is left out, since a repetition has a folder of its own.
         path: of the YAML file.
         ran_with: versions, back-ends and device, kept as a record.
+
+    Raises:
+        CheckpointError: if the file cannot be written; there is no half of it then.
     """
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise ArgumentError(f"config must be a dataclass such as TrainConfig, got {config!r}")
     data = plain(dataclasses.asdict(dataclasses.replace(config, run_dir=None)))
-    path.write_text(yaml.safe_dump({**data, "ran_with": ran_with}, sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump({**data, "ran_with": ran_with}, sort_keys=False))
 
 
 def plain(value: Any) -> Any:

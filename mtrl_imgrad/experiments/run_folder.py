@@ -7,8 +7,11 @@ from pathlib import Path
 
 from mtrl_imgrad.errors import ArgumentError
 
+CONFIG, RESULT = "config.yaml", "result.json"
+"""Files of a run: all of its settings, from its start on; its numbers, the last file to be written."""
 
-def new_run_dir(run_dir: Path | None, name: str, contents: str = "config.yaml") -> Path:
+
+def new_run_dir(run_dir: Path | None, name: str, contents: str = CONFIG) -> Path:
     """The folder of a new run; nothing is written.
 
     Args:
@@ -37,7 +40,7 @@ def check_run(run: Path, *files: str) -> None:
     Raises:
         ArgumentError: if a file is not there; names it.
     """
-    for name in ("config.yaml", *files):
+    for name in (CONFIG, *files):
         if not (run / name).is_file():
             raise ArgumentError(f"run {run}: there is no {name}; expected a folder that `train` made")
 

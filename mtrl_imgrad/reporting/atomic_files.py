@@ -20,7 +20,8 @@ TEMPORARY = ".tmp-"
 def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside its target, sync it, and rename it to the target.
 
-    A reader finds the old file or the new one. After a return the new one survives a loss of power.
+    A reader finds the old file or the new one. After a return the new one survives a loss of power, where the file
+    system syncs the names of a folder; some network file systems do not.
 
     Args:
         target: in a folder that exists.
@@ -40,7 +41,7 @@ def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_folder(target.parent)
+    _sync_folder(target.parent)
 
 
 @checked
@@ -56,13 +57,11 @@ def write_text(target: Path, text: str) -> None:
         raise CheckpointError(f"{target} cannot be written: {error}") from error
 
 
-@checked
-def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder to the disk, where the system can."""
-    if os.name == "nt":  # which cannot open a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync_folder(folder: Path) -> None:
+    """Sync the names in a folder to the disk, where system and file system can; the new file is in place already."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
-from mtrl_imgrad.reporting.atomic_files import TEMPORARY
+from mtrl_imgrad.reporting.atomic_files import write_atomically
 from mtrl_imgrad.validation import Positive, checked
 
 FORMATS = ("mp4", "gif")
@@ -93,14 +92,10 @@ def save_film(path: str | os.PathLike[str], frames: Sequence[Frame], fps: Positi
     import imageio.v3 as iio
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(4)}{TEMPORARY}{path.name}")  # encoders go by the ending
-    try:
-        if path.suffix.lower() == ".gif":
-            iio.imwrite(temporary, frames, plugin="pillow", duration=1000 / fps, loop=0)
-        else:
-            iio.imwrite(temporary, frames, plugin="FFMPEG", fps=fps, codec="libx264", macro_block_size=2)
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    if path.suffix.lower() == ".gif":
+        options: dict[str, Any] = {"plugin": "pillow", "duration": 1000 / fps, "loop": 0}
+    else:
+        options = {"plugin": "FFMPEG", "fps": fps, "codec": "libx264", "macro_block_size": 2}
+    film: Any = iio.imwrite("<bytes>", frames, extension=path.suffix.lower(), **options)
+    write_atomically(path, lambda file: file.write(film))
     return path

@@ -6,7 +6,7 @@ import pytest
 from mtrl_imgrad.errors import ArgumentError, TaskMismatchError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.plots import success_curves, task_curves
-from mtrl_imgrad.evaluation.statistics import stratified_bootstrap
+from mtrl_imgrad.evaluation.statistics import stratified_bootstrap, success_interval
 from mtrl_imgrad.reporting.figures import save_figure
 from tests.evaluation.test_plots import band_at, boxes, history_of, line_at, without_success
 
@@ -41,6 +41,8 @@ def test_of_one_seed_the_band_is_over_its_episodes_and_the_caption_says_so():
     alone = success_curves({"a": [seed]}).axes[0]
     np.testing.assert_allclose(band_at(alone, 100), seed.mean_intervals[1])
     assert "95 % interval over episodes" in alone.get_title("left")
+    narrower = success_curves({"a": [seed]}, confidence=0.8).axes[0]
+    np.testing.assert_allclose(band_at(narrower, 100), success_interval(seed.reports[1].successes, 0.8))
     mixed = success_curves({"a": [seed], "b": two_seeds()}).axes[0]
     assert "over seeds (of one seed: over episodes)" in mixed.get_title("left")
 

@@ -38,7 +38,7 @@ from mtrl_imgrad.envs.backends.own_spaces import (
 from mtrl_imgrad.envs.episodes import BoolArray, FloatArray, IntArray
 from mtrl_imgrad.envs.restoring import to_float32
 from mtrl_imgrad.envs.seeding import RowStreams
-from mtrl_imgrad.envs.success import SUCCESS_KEYS
+from mtrl_imgrad.envs.success import SUCCESS_KEYS, KnownSuccess
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError
 
@@ -129,7 +129,7 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
         self._actions = np.zeros((self.num_envs, *self.action_space.shape), dtype=np.float32)  # type: ignore[misc]
         self._terminated, self._truncated = np.zeros((2, self.num_envs), dtype=bool)
         self._told, self._told_before_reset = np.zeros((2, self.num_envs), dtype=bool)  # of success, in this episode
-        self._has_success: list[bool | None] = [None] * self.num_tasks  # None: no episode has ended yet
+        self._known_success = KnownSuccess(self.num_tasks)
         self._unchecked = np.full(self.num_envs, _BOUND_CHECKS)
         self._seed_rows(seed)
 
@@ -178,19 +178,6 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
     def _endings(self) -> tuple[BoolArray, BoolArray]:
         return self._terminated.copy(), self._truncated.copy()
 
-    def _check_success_is_known(self, row: int) -> None:
-        """All episodes of a task tell of success, or none does."""
-        task, told = int(self.task_ids[row]), bool(self._told_before_reset[row])
-        if self._has_success[task] is None:
-            self._has_success[task] = told
-        elif self._has_success[task] != told:
-            self._running = False
-            now, before = ("an", "none") if told else ("no", "some")
-            raise EnvironmentFaultError(
-                f"{now} info of this episode held 'success' or 'is_success', {before} of an earlier one, in "
-                f"{self._where(row, 'at the end of its episode')}; every episode must say whether it succeeded, or none"
-            )
-
     def _step_row(self, row: int, action: npt.NDArray[np.float32], step: int) -> tuple[FloatArray, float, bool]:
         with _NamedFaults(self._where(row, f"step {step} of its episode")):
             answer = read_step(self.envs[row].step(action.copy()))  # it may change its action in place
@@ -206,8 +193,11 @@ class OwnTasksVecEnv(MultiTaskVecEnv):
     def step_wait(self) -> tuple[FloatArray, FloatArray, BoolArray, list[dict[str, Any]]]:
         """As `MultiTaskVecEnv.step_wait`, but infos speak of success only where the environment does."""
         observations, rewards, dones, infos = super().step_wait()
+        self._running = False  # until the ends are known to be whole
         for row in np.flatnonzero(dones).tolist():
-            self._check_success_is_known(row)
+            place = self._where(row, "at the end of its episode")
+            self._known_success.check(int(self.task_ids[row]), bool(self._told_before_reset[row]), place)
+        self._running = True
         for row in np.flatnonzero(~self._told_before_reset).tolist():
             for key in SUCCESS_KEYS:
                 infos[row].pop(key, None)

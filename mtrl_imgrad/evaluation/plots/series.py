@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.evaluation.history import EvaluationHistory
-from mtrl_imgrad.evaluation.statistics import stratified_bootstrap
+from mtrl_imgrad.evaluation.statistics import stratified_bootstrap, success_interval
 
 Floats = NDArray[np.float64]
 
@@ -51,8 +51,9 @@ def mean_series(histories: Sequence[EvaluationHistory], tasks: NDArray[np.bool_]
              for history, rows in zip(histories, shown, strict=True)]  # fmt: skip
     seeds = tuple((steps, values.mean(axis=1)) for steps, values in rates)
     if len(histories) == 1:
-        (steps, values), band = seeds[0], histories[0].mean_intervals[shown[0]]
-        return Series(steps, values, band, seeds)
+        reports = [histories[0].reports[row] for row in shown[0]]
+        band = np.array([success_interval(report.successes[tasks], confidence) for report in reports])
+        return Series(*seeds[0], band, seeds)
     grid = _common_steps([steps for steps, _ in rates])
     scores = np.stack([_at(grid, steps, values) for steps, values in rates], axis=1)  # [E, seeds, tasks]
     band = np.array([stratified_bootstrap(row, confidence=confidence) for row in scores])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -91,15 +90,35 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Plot:
-    """Options of ``plot``."""
+class FinishedRuns:
+    """Which runs to draw or report."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Comparisons, or folders with runs below them."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("figures")
-    """Folder for the figures."""
     methods: tuple[str, ...] = ()
     """Only these; none: all."""
+
+    def records(self) -> list[RunRecord]:
+        """The finished runs.
+
+        Raises:
+            ArgumentError: if there is none.
+            UnknownNameError: if there is none of a method.
+        """
+        records = load_records(self.folders)
+        known = list(by_method(records))
+        for method in self.methods:
+            if method not in known:
+                raise UnknownNameError("method with finished runs", method, known)
+        return [record for record in records if not self.methods or record.method in self.methods]
+
+
+@dataclass(frozen=True)
+class Plot(FinishedRuns):
+    """Options of ``plot``."""
+
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("figures")
+    """Folder for the figures."""
     format: Format = "png"
     """Of the files."""
 
@@ -107,7 +126,7 @@ class Plot:
         """Draw, and print what each figure shows."""
         from mtrl_imgrad.experiments.comparisons.figures import draw_figures, refuse_too_many
 
-        records = chosen_records(self.folders, self.methods)
+        records = self.records()
         refuse_too_many(records)
         console = Console(highlight=False)
         for path, what in draw_figures(records, self.out, self.format).items():
@@ -115,15 +134,11 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(FinishedRuns):
     """Options of ``report``."""
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Comparisons, or folders with runs below them."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report")
     """Folder of the report."""
-    methods: tuple[str, ...] = ()
-    """Only these; none: all."""
     title: str = "Comparison"
     """Of the page."""
 
@@ -132,7 +147,7 @@ class Report:
         from mtrl_imgrad.experiments.comparisons.report import write_report
         from mtrl_imgrad.experiments.comparisons.summary import summarize
 
-        records = chosen_records(self.folders, self.methods)
+        records = self.records()
         page = write_report(records, self.out, self.title)
         summary, console = summarize(records), Console(highlight=False)
         rows = [list(map(escape, row[:ON_SCREEN])) for row in summary.rows()]
@@ -140,13 +155,3 @@ class Report:
         for sentence in summary.statements:
             console.print(Padding(Text(sentence), (0, 0, 0, 2)))
         console.print(escape(f"the report is {page}"), soft_wrap=True)
-
-
-def chosen_records(folders: Sequence[Path], methods: Sequence[str]) -> list[RunRecord]:
-    """The finished runs of some methods, or of all."""
-    records = load_records(folders)
-    known = list(by_method(records))
-    for method in methods:
-        if method not in known:
-            raise UnknownNameError("method with finished runs", method, known)
-    return [record for record in records if not methods or record.method in methods]

@@ -14,7 +14,7 @@ from mtrl_imgrad.errors import MtrlImgradError
 from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.local import run_here, run_locally
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, plan_comparison
-from mtrl_imgrad.experiments.comparisons.state import read_state
+from mtrl_imgrad.experiments.comparisons.state import ERROR, read_state
 
 
 def make_runs(
@@ -77,6 +77,6 @@ def refuse_failed(comparison: Comparison) -> None:
     """
     failed = [run for run in comparison.runs() if read_state(comparison.kind, run).status == "failed"]
     if failed:
-        names = "; ".join(f"{run.label}: see {run.folder / 'error.txt'}" for run in failed)
+        names = "; ".join(f"{run.label}: see {run.folder / ERROR}" for run in failed)
         count = f"{len(failed)} of {len(comparison.runs())} runs failed"
         raise MtrlImgradError(f"{count} ({names}); to try them again: {comparison.command()}")

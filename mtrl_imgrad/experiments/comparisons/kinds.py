@@ -12,8 +12,9 @@ from rich.console import Console
 from mtrl_imgrad.combiners.method_strings import parse_method
 from mtrl_imgrad.experiments.config_files import validated
 from mtrl_imgrad.experiments.rl.clock import read_clock
-from mtrl_imgrad.experiments.rl.config import TrainConfig, train_config_class
+from mtrl_imgrad.experiments.rl.config import TrainConfig, read_config
 from mtrl_imgrad.experiments.rl.methods import with_method
+from mtrl_imgrad.experiments.run_folder import CONFIG
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
 from mtrl_imgrad.validation import look_up
 
@@ -73,7 +74,7 @@ class AgentRuns(RunKind):
 
     def read(self, data: dict[str, Any], path: Path) -> TrainConfig:
         """See `RunKind`."""
-        return validated(path, data, train_config_class(data.get("agent", {}).get("name", "mtsac")))
+        return read_config(path, data)
 
     def configs(self, config: TrainConfig, method: str, seed: int) -> dict[str, TrainConfig]:
         """See `RunKind`."""
@@ -84,7 +85,7 @@ class AgentRuns(RunKind):
         from mtrl_imgrad.experiments.rl.train import resume, train
 
         assert config.run_dir is not None
-        if (config.run_dir / "config.yaml").exists():
+        if (config.run_dir / CONFIG).exists():
             resume(config.run_dir, console, progress_bar=False)
         else:
             train(config, console, progress_bar=False)

@@ -131,11 +131,11 @@ class ComparisonView:
 
 
 def show(comparison: Comparison, console: Console, watch: bool) -> None:
-    """Print how far a comparison is that other processes run; on a terminal, ``watch`` shows it until nothing runs."""
+    """Print how far a comparison is that other processes run; ``watch`` goes on until nothing runs."""
     runs = comparison.runs()
     states = {run.name: read_state(comparison.kind, run) for run in runs}
     jobs = sum(state.status == "running" for state in states.values())
-    if not (watch and console.is_terminal):
+    if not watch:
         console.print(overview(runs, states, jobs, console))
         return
     with ComparisonView(comparison, runs, jobs, console, shown=True) as view:

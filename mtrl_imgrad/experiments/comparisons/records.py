@@ -15,11 +15,11 @@ from mtrl_imgrad.errors import ArgumentError, CheckpointError, MissingDependency
 from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.report import SuccessReport
-from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison, slug
+from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
+from mtrl_imgrad.experiments.run_folder import RESULT
 
 __all__ = ["RunRecord", "by_method", "load_records", "load_runs", "runs_frame", "tidy_rows"]
 
-RESULT = "result.json"
 Against = Literal["timesteps", "wall_seconds", "cpu_seconds"]
 
 
@@ -82,9 +82,8 @@ def load_records(folders: Sequence[Path]) -> list[RunRecord]:
     """
     by_path: dict[Path, RunRecord] = {}
     for folder in folders:
-        for path in _results(folder.expanduser()):
-            record = _read(path, _labels(folder))
-            if record is not None:
+        for path, method in _results(folder.expanduser()):
+            if (record := _read(path, method)) is not None:
                 by_path[path.resolve()] = record
     if not by_path:
         raise ArgumentError(f"no finished run of an agent (with a {RESULT}) in {', '.join(map(str, folders))}")
@@ -155,26 +154,21 @@ def by_method(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return {method: sorted(runs, key=lambda run: run.seed) for method, runs in methods.items()}
 
 
-def _results(folder: Path) -> list[Path]:
-    if (folder / PLAN).exists():
-        planned = [run.folder / RESULT for run in load_comparison(folder).runs()]
-        return [path for path in planned if path.exists()]
-    return sorted(folder.rglob(RESULT))
+def _results(folder: Path) -> list[tuple[Path, str | None]]:
+    """The results below a folder, each with its method's name where the comparison is known."""
+    if not (folder / PLAN).exists():
+        return [(path, None) for path in sorted(folder.rglob(RESULT))]
+    planned = [(run.folder / RESULT, run.method) for run in load_comparison(folder).runs()]
+    return [(path, method) for path, method in planned if path.exists()]
 
 
-def _labels(folder: Path) -> dict[str, str]:
-    """Names of methods by their folders, where the comparison is known."""
-    return {slug(method): method for method in load_comparison(folder).methods} if (folder / PLAN).exists() else {}
-
-
-def _read(path: Path, labels: dict[str, str]) -> RunRecord | None:
-    """None for another kind of run."""
+def _read(path: Path, method: str | None) -> RunRecord | None:
+    """None for another kind of run; without a name it is called by its combiners."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.get("kind") != "rl":
             return None
-        method = labels.get(path.parent.parent.name, data["method"])
-        record = RunRecord(method, int(data["seed"]), path, data)
+        record = RunRecord(method or data["method"], int(data["seed"]), path, data)
         record.history()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: cannot be read as a result ({error})") from error

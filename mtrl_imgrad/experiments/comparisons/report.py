@@ -6,7 +6,7 @@ import base64
 import csv
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -42,6 +42,19 @@ class _Table:
     """Columns of words, which may be broken."""
 
 
+@dataclass(frozen=True)
+class _Page:
+    """The report, from top to bottom."""
+
+    title: str
+    protocol: Sequence[str]
+    methods: _Table
+    statements: Sequence[str]
+    others: Sequence[_Table]
+    figures: Mapping[Path, str]
+    settings: str
+
+
 def write_report(records: Sequence[RunRecord], folder: Path, title: str = "Comparison") -> Path:
     """Write ``index.html``, ``report.md``, ``table.tex``, ``runs.csv`` (every task and evaluation) and the figures.
 
@@ -59,14 +72,13 @@ def write_report(records: Sequence[RunRecord], folder: Path, title: str = "Compa
     refuse_too_many(records)
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarize(records)
+    methods, *others = _tables(records, summary)
     figures = draw_figures(records, folder / "figures")
-    tables = _tables(records, summary)
-    protocol = _protocol(records)
-    settings = _settings(records)
-    write_text(folder / "report.md", _markdown(title, protocol, tables, summary, figures, folder))
-    write_text(folder / "table.tex", _latex(summary))
+    page = _Page(title, _protocol(records), methods, summary.statements, others, figures, _settings(records))
+    write_text(folder / "report.md", _markdown(page, folder))
+    write_text(folder / "table.tex", _latex(methods))
     write_text(folder / "runs.csv", _csv(records))
-    write_text(folder / "index.html", _html(title, protocol, tables, summary, figures, settings))
+    write_text(folder / "index.html", _html(page))
     return folder / "index.html"
 
 
@@ -108,29 +120,23 @@ def _settings(records: Sequence[RunRecord]) -> str:
     return yaml.safe_dump(kept, sort_keys=False)
 
 
-def _markdown(
-    title: str,
-    protocol: Sequence[str],
-    tables: Sequence[_Table],
-    summary: Summary,
-    figures: dict[Path, str],
-    folder: Path,
-) -> str:
-    parts = [f"# {title}", *protocol]
-    for i, table in enumerate(tables):
-        parts += [f"## {table.title}", markdown_rows(table.header, table.rows)]
-        if i == 0:
-            parts.append("\n".join(f"* {sentence}" for sentence in summary.statements))
+def _markdown(page: _Page, folder: Path) -> str:
+    def section(table: _Table) -> list[str]:
+        return [f"## {table.title}", markdown_rows(table.header, table.rows)]
+
+    parts = [f"# {page.title}", *page.protocol, *section(page.methods)]
+    parts.append("\n".join(f"* {sentence}" for sentence in page.statements))
+    parts += [part for table in page.others for part in section(table)]
     parts.append("## Figures")
-    parts += [f"![{what}]({path.relative_to(folder)})\n\n*{what}*" for path, what in figures.items()]
+    parts += [f"![{what}]({path.relative_to(folder)})\n\n*{what}*" for path, what in page.figures.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def _latex(summary: Summary) -> str:
-    """The table of methods, for booktabs."""
-    lines = [r"\begin{tabular}{l" + "r" * (len(summary.header()) - 1) + "}", r"\toprule"]
-    lines += [" & ".join(map(_tex, summary.header())) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(_tex, row)) + r" \\" for row in summary.rows()]
+def _latex(table: _Table) -> str:
+    """For booktabs."""
+    lines = [r"\begin{tabular}{l" + "r" * (len(table.header) - 1) + "}", r"\toprule"]
+    lines += [" & ".join(map(_tex, table.header)) + r" \\", r"\midrule"]
+    lines += [" & ".join(map(_tex, row)) + r" \\" for row in table.rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -149,27 +155,17 @@ def _csv(records: Sequence[RunRecord]) -> str:
     return file.getvalue()
 
 
-def _html(
-    title: str,
-    protocol: Sequence[str],
-    tables: Sequence[_Table],
-    summary: Summary,
-    figures: dict[Path, str],
-    settings: str,
-) -> str:
-    body = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(text)}</p>" for text in protocol)]
-    for i, table in enumerate(tables):
-        body += [f"<h2>{html.escape(table.title)}</h2>", _html_table(table)]
-        if i == 0:
-            body.append(_list(summary.statements))
-    body.append("<h2>Figures</h2>")
-    for path, what in figures.items():
+def _html(page: _Page) -> str:
+    title = html.escape(page.title)
+    body = [f"<h1>{title}</h1>", *(f"<p>{html.escape(text)}</p>" for text in page.protocol)]
+    body += [_html_table(page.methods), _list(page.statements), *map(_html_table, page.others), "<h2>Figures</h2>"]
+    for path, what in page.figures.items():
         image = base64.b64encode(path.read_bytes()).decode()
         source = f"data:image/png;base64,{image}"
         text = html.escape(what)
         body.append(f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>')
-    body += ["<h2>Configuration and versions of the first run</h2>", f"<pre>{html.escape(settings)}</pre>"]
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    body += ["<h2>Configuration and versions of the first run</h2>", f"<pre>{html.escape(page.settings)}</pre>"]
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
 
 
@@ -180,7 +176,8 @@ def _html_table(table: _Table) -> str:
         return "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in marked) + "</tr>"
 
     rows = "\n".join(line(row, "td") for row in table.rows)
-    return f'<div class="wide"><table><thead>{line(table.header, "th")}</thead>\n<tbody>{rows}</tbody></table></div>'
+    body = f"<thead>{line(table.header, 'th')}</thead>\n<tbody>{rows}</tbody>"
+    return f'<h2>{html.escape(table.title)}</h2>\n<div class="wide"><table>{body}</table></div>'
 
 
 def _list(sentences: Sequence[str]) -> str:

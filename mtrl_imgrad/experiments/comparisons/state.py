@@ -17,11 +17,12 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.comparisons.kinds import Progress, RunKind
 from mtrl_imgrad.experiments.comparisons.plan import PlannedRun
 from mtrl_imgrad.experiments.comparisons.processes import POLL_EVERY
+from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT
 from mtrl_imgrad.reporting.atomic_files import write_text
 
-RESULT, ERROR, LOG, LOCK = "result.json", "error.txt", "output.log", ".lock"
+ERROR, LOG, LOCK = "error.txt", "output.log", ".lock"
 A_LOOK = 1.0
-"""Seconds, generously, for which a process that only looks at a run has its lock."""
+"""Seconds, generously, for which a process that only looks at a run has its lock, shared with all that look."""
 
 Status = Literal["waiting", "running", "stopped", "finished", "failed"]
 
@@ -47,15 +48,22 @@ def read_state(kind: RunKind, run: PlannedRun) -> RunState:
     """The state of a run."""
     folder = run.folder
     progress = kind.progress(run.config, folder)
-    if (folder / RESULT).exists():
-        final = json.loads((folder / RESULT).read_text(encoding="utf-8")).get("final", {})
-        return RunState("finished", progress, final.get("success"))
-    if _is_locked(folder):
+    is_running = _is_locked(folder)  # looked at first: a run writes its result before it gives its lock back
+    if (result := _content(folder / RESULT)) is not None:
+        return RunState("finished", progress, json.loads(result).get("final", {}).get("success"))
+    if is_running:
         return RunState("running", progress, progress.success)
-    if (folder / ERROR).exists():
-        return RunState("failed", progress, progress.success, (folder / ERROR).read_text(encoding="utf-8").strip())
-    begun = (folder / "config.yaml").exists()
+    if (error := _content(folder / ERROR)) is not None:
+        return RunState("failed", progress, progress.success, error.strip())
+    begun = (folder / CONFIG).exists()
     return RunState("stopped" if begun else "waiting", progress, progress.success)
+
+
+def _content(path: Path) -> str | None:
+    """The text of a file; None where there is none, or another process has just removed it."""
+    with suppress(FileNotFoundError):
+        return path.read_text(encoding="utf-8")
+    return None
 
 
 def write_error(folder: Path, message: str) -> None:
@@ -79,7 +87,7 @@ def locked(folder: Path, patience: float = A_LOOK) -> Iterator[None]:
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         until = time.monotonic() + patience
-        while not _lock(descriptor):
+        while not _lock(descriptor, fcntl.LOCK_EX):
             if time.monotonic() >= until:
                 holder = os.read(descriptor, 200).decode().strip()
                 raise ArgumentError(f"{folder} is being run by another process ({holder})")
@@ -95,16 +103,16 @@ def _is_locked(folder: Path) -> bool:
     with suppress(FileNotFoundError):
         descriptor = os.open(folder / LOCK, os.O_RDWR)
         try:
-            return not _lock(descriptor)
+            return not _lock(descriptor, fcntl.LOCK_SH)  # which two that look may have at once
         finally:
             os.close(descriptor)
     return False
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, kind: int) -> bool:
     """Whether this process has the lock now."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

@@ -18,7 +18,8 @@ from rich.console import Console
 from mtrl_imgrad.errors import LearningInterruptedError, MtrlImgradError
 from mtrl_imgrad.experiments.comparisons.plan import load_comparison
 from mtrl_imgrad.experiments.comparisons.processes import INTERRUPTED
-from mtrl_imgrad.experiments.comparisons.state import A_LOOK, ERROR, RESULT, locked, write_error
+from mtrl_imgrad.experiments.comparisons.state import A_LOOK, ERROR, locked, write_error
+from mtrl_imgrad.experiments.run_folder import RESULT
 
 PATIENCE = 60.0
 """Seconds that a run is given to end whose parent has gone, before another process takes it up."""
@@ -41,9 +42,7 @@ def execute(folder: Path, name: str, console: Console | None = None, patience: f
         (run.folder / ERROR).unlink(missing_ok=True)
         try:
             comparison.kind.run(run.config, console or Console(highlight=False, width=120))
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
+        except Exception as error:  # an interrupt is none: such a run goes on
             notes = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
             write_error(run.folder, "\n".join(notes))
             raise

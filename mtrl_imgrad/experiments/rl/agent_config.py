@@ -157,6 +157,15 @@ class AgentConfig:
     device: str = "auto"
     """auto, cpu, cuda ..."""
 
+    def sides(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """The combiners of actor and critic, each with its arguments."""
+        own = {
+            "actor": (self.actor_combiner, self.actor_combiner_kwargs),
+            "critic": (self.critic_combiner, self.critic_combiner_kwargs),
+        }
+        both = (self.combiner, self.combiner_kwargs)
+        return {side: both if name is None else (name, kwargs) for side, (name, kwargs) in own.items()}
+
     def agent_kwargs(self) -> dict[str, Any]:
         """As the agent's constructor takes them, but for ``action_noise``, which here is a number."""
         special = {"name", "actor_combiner", "critic_combiner", "lr_schedule", "action_noise"}
@@ -168,14 +177,8 @@ class AgentConfig:
         if self.lr_schedule == "linear":
             kwargs["learning_rate"] = LinearSchedule(self.learning_rate, 0.0, end_fraction=1.0)
         if self.actor_combiner is not None or self.critic_combiner is not None:
-            sides = {
-                "actor": (self.actor_combiner, self.actor_combiner_kwargs),
-                "critic": (self.critic_combiner, self.critic_combiner_kwargs),
-            }
-            common = (self.combiner, self.combiner_kwargs)
-            chosen = {side: common if own[0] is None else own for side, own in sides.items()}
-            kwargs["combiner"] = {side: name for side, (name, _) in chosen.items()}
-            kwargs["combiner_kwargs"] = {side: options for side, (_, options) in chosen.items()}
+            kwargs["combiner"] = {side: name for side, (name, _) in self.sides().items()}
+            kwargs["combiner_kwargs"] = {side: options for side, (_, options) in self.sides().items()}
         return kwargs
 
 

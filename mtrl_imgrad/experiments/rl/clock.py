@@ -112,11 +112,13 @@ class RunClock(BaseCallback):
     def paused(self) -> Iterator[None]:
         """Leave what is done inside out of the seconds."""
         wall, cpu = _now()
-        yield
-        wall_after, cpu_after = _now()
-        if self._file is not None:
-            self._wall_start += wall_after - wall
-            self._cpu_start += cpu_after - cpu
+        try:
+            yield
+        finally:  # also of an evaluation that a signal ends: `close` writes a row
+            wall_after, cpu_after = _now()
+            if self._file is not None:
+                self._wall_start += wall_after - wall
+                self._cpu_start += cpu_after - cpu
 
     def close(self) -> None:
         """Write a last row and close the file, also where learning ended by an exception."""

@@ -150,7 +150,11 @@ def load_config(path: str | Path) -> TrainConfig:
     Raises:
         ArgumentError: if the file cannot be read, or holds a key or a value that does not exist, naming it.
     """
-    data = read_sections(path)
+    return read_config(path, read_sections(path))
+
+
+def read_config(path: str | Path, data: dict[str, Any]) -> TrainConfig:
+    """As `load_config`, from the contents of a file; ``path`` is for messages."""
     agent = data.get("agent")
     name = agent.get("name", "mtsac") if isinstance(agent, dict) else "mtsac"
     return validated(path, data, train_config_class(name))

@@ -11,6 +11,7 @@ from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
 
 from mtrl_imgrad.reporting.atomic_files import write_text
 
+PROGRESS = "progress.csv"
 STEPS = "time/total_timesteps"
 """The column by which a run that goes on knows which rows a break threw away."""
 GROUPS = ("time", "eval", "rollout", "train", "grad", "combiner")

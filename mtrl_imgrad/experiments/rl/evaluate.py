@@ -17,7 +17,7 @@ from mtrl_imgrad.evaluation.success import evaluate_success
 from mtrl_imgrad.evaluation.tables import print_success
 from mtrl_imgrad.experiments.rl.config import TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.train import EVALUATION_SEED_OFFSET, make_eval_env
-from mtrl_imgrad.experiments.run_folder import check_run
+from mtrl_imgrad.experiments.run_folder import CONFIG, check_run
 from mtrl_imgrad.validation import checked
 
 
@@ -79,7 +79,7 @@ def load_run(run: Path, model: str) -> tuple[TrainConfig, Callable[[], Agent]]:
         ArgumentError: if the folder holds no such run or model, naming the file.
     """
     check_run(run, f"{model}.zip")
-    config = load_config(run / "config.yaml")
+    config = load_config(run / CONFIG)
     return config, lambda: _load(run / f"{model}.zip", config)
 
 

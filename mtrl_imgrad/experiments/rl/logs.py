@@ -9,7 +9,7 @@ from typing import Any
 
 from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat
 
-from mtrl_imgrad.experiments.rl.csv_table import OrderedCSV
+from mtrl_imgrad.experiments.rl.csv_table import PROGRESS, OrderedCSV
 
 LAYOUT: dict[str, dict[str, list[Any]]] = {
     "success": {
@@ -40,7 +40,7 @@ def run_logger(folder: Path, timesteps: int, others: Sequence[KVWriter] = ()) ->
         others: further places to write to.
     """
     formats: list[KVWriter] = [
-        OrderedCSV(folder / "progress.csv", timesteps),
+        OrderedCSV(folder / PROGRESS, timesteps),
         TensorBoardOutputFormat(str(folder)),
         *others,
     ]

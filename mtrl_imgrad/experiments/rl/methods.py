@@ -56,8 +56,5 @@ def with_method(config: Config, text: str) -> Config:
 
 def method_of(agent: AgentConfig) -> str:
     """The combiners of an agent's configuration as text, which `with_method` reads."""
-    both = (agent.combiner, agent.combiner_kwargs)
-    actor = both if agent.actor_combiner is None else (agent.actor_combiner, agent.actor_combiner_kwargs)
-    critic = both if agent.critic_combiner is None else (agent.critic_combiner, agent.critic_combiner_kwargs)
-    texts = [format_method(*side) for side in (actor, critic)]
+    texts = [format_method(*side) for side in agent.sides().values()]
     return texts[0] if texts[0] == texts[1] else "+".join(texts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import csv
 import dataclasses
 import itertools
@@ -20,14 +19,15 @@ from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.experiments.config_files import config_hash, plain
 from mtrl_imgrad.experiments.rl.clock import ClockRow, read_clock
 from mtrl_imgrad.experiments.rl.config import load_config
+from mtrl_imgrad.experiments.rl.csv_table import PROGRESS, STEPS
 from mtrl_imgrad.experiments.rl.methods import method_of
+from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT, check_run
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.atomic_files import write_text
 from mtrl_imgrad.reporting.json_numbers import null_for_nan
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints within the run's."""
-RESULT = "result.json"
 FORMAT = 1
 LOG_POINTS = 100
 """Rows of the logs that are kept; of more, every n-th."""
@@ -45,6 +45,7 @@ def write_result(folder: Path) -> None:
     """Write ``result.json`` of a run that is at its end.
 
     Raises:
+        ArgumentError: if a file of the run is not there.
         CheckpointError: if a file of the run cannot be read, or this one cannot be written.
     """
     write_text(folder / RESULT, json.dumps(make_result(folder), allow_nan=False) + "\n")
@@ -58,7 +59,8 @@ def make_result(folder: Path) -> dict[str, Any]:
     of the gradients' diagnostics by environment step, ``cosines`` the mean cosine of each pair of tasks in each quarter
     of training: by network a list of matrices ``[K, K]``, None for a quarter without any. NaN is null.
     """
-    config = load_config(folder / "config.yaml")
+    check_run(folder, PROGRESS)
+    config = load_config(folder / CONFIG)
     history = EvaluationHistory.load(folder / "evaluations.npz")
     final = SuccessReport.load(folder / "evaluation_after")
     clock = read_clock(folder)
@@ -122,23 +124,20 @@ def _seconds(clock: Sequence[ClockRow], timesteps: int) -> tuple[float, float]:
     if not clock:
         return math.nan, math.nan
     steps = [row.timesteps for row in clock]
-    after = bisect.bisect_left(steps, timesteps)
-    if after == len(clock):
-        return clock[-1].wall_seconds, clock[-1].cpu_seconds
-    wall = float(np.interp(timesteps, steps, [row.wall_seconds for row in clock]))
-    return round(wall, 2), round(float(np.interp(timesteps, steps, [row.cpu_seconds for row in clock])), 2)
+    wall = np.interp(timesteps, steps, [row.wall_seconds for row in clock])
+    cpu = np.interp(timesteps, steps, [row.cpu_seconds for row in clock])
+    return round(float(wall), 2), round(float(cpu), 2)
 
 
 def _logged_rows(folder: Path) -> dict[int, dict[str, float]]:
-    """Columns of the logs that are kept, by environment step, from the tables of all parts of a resumed run."""
+    """Columns of the logs that are kept, by environment step."""
     rows: dict[int, dict[str, float]] = {}
-    for path in sorted(folder.glob("progress*.csv"), key=lambda path: path.stat().st_mtime):
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                kept = {name: text for name, text in row.items() if LOGGED.fullmatch(name) or COSINE.fullmatch(name)}
-                numbers = {name: float(text) for name, text in kept.items() if text}
-                if numbers and row.get("time/total_timesteps"):
-                    rows[int(float(row["time/total_timesteps"]))] = numbers
+    with (folder / PROGRESS).open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            kept = {name: text for name, text in row.items() if LOGGED.fullmatch(name) or COSINE.fullmatch(name)}
+            numbers = {name: float(text) for name, text in kept.items() if text}
+            if numbers and row.get(STEPS):
+                rows[int(float(row[STEPS]))] = numbers
     return rows
 
 

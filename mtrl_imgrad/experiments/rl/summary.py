@@ -10,7 +10,9 @@ from rich.markup import escape
 from mtrl_imgrad.agents.registry import Agent
 from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.experiments.rl.config import TrainConfig
-from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, RESULT
+from mtrl_imgrad.experiments.rl.csv_table import PROGRESS
+from mtrl_imgrad.experiments.rl.result import CHECKPOINTS
+from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT
 
 
 def print_start(
@@ -44,9 +46,9 @@ def print_end(console: Console, folder: Path, agent: Agent) -> None:
         "evaluation_after.json": "the table above, as numbers",
         "model.zip": f"the agent at the end: {type(agent).__name__}.load(...)",
         "best_model.zip": "the best evaluation while training",
-        "progress.csv": "all logs; TensorBoard's are beside it",
+        PROGRESS: "all logs; TensorBoard's are beside it",
         RESULT: "all of this run's numbers, small",
-        "config.yaml": "repeats this run",
+        CONFIG: "repeats this run",
         CHECKPOINTS: f"with the replay; {type(agent).__name__}.load_checkpoint(...) learns on. Else remove them",
     }
     console.print(f"\nEverything is in {escape(str(folder))}", style="bold")
@@ -56,7 +58,7 @@ def print_end(console: Console, folder: Path, agent: Agent) -> None:
     commands = (
         f"mtrl-imgrad evaluate {folder} --episodes 50",
         f"tensorboard --logdir {folder}",
-        f"mtrl-imgrad train --config {folder}/config.yaml --seed 1",
+        f"mtrl-imgrad train --config {folder / CONFIG} --seed 1",
     )
     console.print("What next:", style="bold")
     for command in commands:

@@ -39,10 +39,10 @@ from mtrl_imgrad.experiments.rl.clock import RunClock
 from mtrl_imgrad.experiments.rl.config import EnvConfig, TrainConfig, load_config
 from mtrl_imgrad.experiments.rl.logs import begin_tensorboard, flat_options, record_hparams, run_logger
 from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
-from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, RESULT, write_result
+from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, write_result
 from mtrl_imgrad.experiments.rl.summary import print_end, print_start
 from mtrl_imgrad.experiments.rl.tracking import start_tracker
-from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
+from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT, check_run, make_run_dir, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.validation import checked
 
@@ -150,7 +150,7 @@ def resume(folder: Path, console: Console | None = None, progress_bar: bool = Tr
         LearningInterruptedError: as `train`.
     """
     check_run(folder)
-    config = dataclasses.replace(load_config(folder / "config.yaml"), run_dir=folder)
+    config = dataclasses.replace(load_config(folder / CONFIG), run_dir=folder)
     console = console or Console(highlight=False)
     if (folder / "evaluation_after.npz").exists():
         if all((folder / name).exists() for name in LAST_FILES):
@@ -183,7 +183,7 @@ def _run(
             agent = make_agent(config, env)
             # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
             make_run_dir(folder)
-            save_config(config, folder / "config.yaml", _ran_with(agent, env, eval_env))
+            save_config(config, folder / CONFIG, _ran_with(agent, env, eval_env))
         else:
             kind, options = agent_class(config.agent.name), _action_noise(config, env)
             agent = kind.load_checkpoint(checkpoint, env, config.agent.device, eval_env=eval_env, **options)

@@ -312,7 +312,8 @@ def test_success_in_some_episodes_only() -> None:
     env.reset()
     act(env, 3)
     with pytest.raises(
-        EnvironmentFaultError, match="no info of this episode held .* task 'bad', environment 1, at the end"
+        EnvironmentFaultError,
+        match="task 'bad', environment 1, at the end of its episode: no info of this episode held",
     ):
         act(env, 1)
     with pytest.raises(EnvironmentFaultError, match="call reset first"):

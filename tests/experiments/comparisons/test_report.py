@@ -1,10 +1,12 @@
 """What is read from results, said of them, and written about them; nothing is trained here."""
 
 import csv
+import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ from scipy import stats
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.experiments.comparisons import figures
+from mtrl_imgrad.experiments.comparisons.plan import plan_comparison
 from mtrl_imgrad.experiments.comparisons.records import load_records, load_runs, runs_frame
 from mtrl_imgrad.experiments.comparisons.report import write_report
 from mtrl_imgrad.experiments.comparisons.summary import summarize
 from mtrl_imgrad.experiments.comparisons.training_figures import training_figures
+from mtrl_imgrad.experiments.rl.config import train_config_class
+from mtrl_imgrad.experiments.run_folder import RESULT
 from mtrl_imgrad.reporting.figures import PALETTE
 from tests.support.comparisons.results import TASKS, result, write_result
 
@@ -161,6 +166,17 @@ def test_commands(folder, tmp_path, capsys, monkeypatch):
     }  # fmt: skip
     assert main(["plot", str(folder), "--methods", "lss"]) == 2
     assert "Did you mean 'ls'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_methods_are_called_as_the_comparison_calls_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    planned = plan_comparison(train_config_class("mtsac")(), ["cagrad:c=0.4"], [0], tmp_path / "results")
+    planned.save()
+    folder = planned.runs()[0].folder
+    folder.mkdir(parents=True)
+    (folder / RESULT).write_text(json.dumps(result("cagrad", 0, RATES["cagrad"][0])))
+    for place in (planned.folder, Path("~/results")):
+        assert [record.method for record in load_records([place])] == ["cagrad:c=0.4"]
 
 
 def test_what_cannot_be_read_is_named(folder, tmp_path):

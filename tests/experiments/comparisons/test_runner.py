@@ -19,7 +19,6 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.comparisons.plan import load_comparison
 from mtrl_imgrad.experiments.comparisons.state import locked, read_state
 from mtrl_imgrad.experiments.comparisons.worker import execute
-from mtrl_imgrad.experiments.rl.clock import read_clock
 from mtrl_imgrad.experiments.rl.config import load_config
 
 SMALL = (
@@ -199,10 +198,3 @@ def test_a_run_is_run_by_one_process_only(folders, tmp_path):
         with pytest.raises(ArgumentError, match="another process"):
             execute(folder, run.name)
     assert read_state(comparison.kind, run).status == "stopped"
-
-
-def test_a_clock_whose_last_line_was_cut_is_read(tmp_path):
-    (tmp_path / "clock.csv").write_text(
-        "timesteps,wall_seconds,cpu_seconds,train_success\n0,0.0,0.0,\n100,2.5,2.25,0.5\n200,5.0"
-    )
-    assert [(row.timesteps, row.cpu_seconds) for row in read_clock(tmp_path)] == [(0, 0.0), (100, 2.25)]

@@ -1,5 +1,6 @@
 """``mtrl-imgrad status``: how far a comparison is, said by a process that runs none of it."""
 
+import fcntl
 import io
 import json
 import os
@@ -10,10 +11,12 @@ import pytest
 from rich.console import Console
 
 from mtrl_imgrad.cli import main
+from mtrl_imgrad.experiments.comparisons import state
 from mtrl_imgrad.experiments.comparisons.live import show
 from mtrl_imgrad.experiments.comparisons.plan import plan_comparison
-from mtrl_imgrad.experiments.comparisons.state import LOCK, locked, write_error
+from mtrl_imgrad.experiments.comparisons.state import LOCK, locked, read_state, write_error
 from mtrl_imgrad.experiments.rl.config import train_config_class
+from mtrl_imgrad.experiments.run_folder import RESULT
 
 
 @pytest.fixture
@@ -77,6 +80,37 @@ def test_a_run_starts_after_a_look(comparison):
     with locked(run.folder):
         looker.join()
         assert str(os.getpid()) in (run.folder / LOCK).read_text(), "the lock is held here"
+
+
+def test_a_run_that_another_process_looks_at_does_not_run(comparison):
+    run = comparison.runs()[-1]
+    run.folder.mkdir(parents=True)
+    with open(run.folder / LOCK, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as `read_state` has it for an instant
+        assert read_state(comparison.kind, run).status == "waiting"
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_finished(comparison, monkeypatch):
+    run = comparison.runs()[2]
+
+    def ends(folder):
+        (folder / RESULT).write_text(json.dumps({"final": {"success": 0.6}}))
+        return False
+
+    monkeypatch.setattr(state, "_is_locked", ends)
+    assert (read_state(comparison.kind, run).status, read_state(comparison.kind, run).success) == ("finished", 0.6)
+
+
+def test_watching_into_a_file_waits_for_the_last_run_too(comparison):
+    run = comparison.runs()[-1]
+    console = Console(file=io.StringIO(), width=100)
+    with locked(run.folder):
+        watcher = threading.Thread(target=show, args=(comparison, console, True))
+        watcher.start()
+        watcher.join(1.5)  # longer than it takes to print a table
+        assert watcher.is_alive()
+    watcher.join()
+    assert "pcgrad seed 1: waiting" in console.file.getvalue(), "nothing runs any more"
 
 
 def test_a_folder_without_a_comparison_is_named(tmp_path, capsys):

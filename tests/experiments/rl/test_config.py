@@ -14,7 +14,7 @@ import yaml
 from mtrl_imgrad.agents import MTPPO, MTSAC, MTTD3, registry
 from mtrl_imgrad.agents.common import unsupported
 from mtrl_imgrad.envs import make_vec_env
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError, UnknownNameError
 from mtrl_imgrad.experiments.config_files import save_config
 from mtrl_imgrad.experiments.options import without_stale_kwargs
 from mtrl_imgrad.experiments.presets import list_presets, preset_path
@@ -212,6 +212,20 @@ def test_a_saved_config_is_the_same_config(tmp_path):
     repeated = load_config(tmp_path / "config.yaml")
     assert repeated == dataclasses.replace(config, run_dir=None), "a repetition has a folder of its own"
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["ran_with"]["versions"] == {"python": "3"}
+
+
+def test_a_config_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    save_config(MTSACTrainConfig(), path, {})
+    before = path.read_text()
+
+    def no_space(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(CheckpointError, match=r"config.yaml cannot be written: no space left"):
+        save_config(MTSACTrainConfig(seed=1), path, {})
+    assert path.read_text() == before
 
 
 def test_another_combiner_than_the_presets_does_not_get_its_arguments():

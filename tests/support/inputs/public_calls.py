@@ -189,7 +189,6 @@ CALLS: dict[str, Call] = {
         "target": folder / "file",
         "write": lambda file: file.write(b""),
     },
-    "reporting.atomic_files.sync_folder": lambda folder: {"folder": folder},
     "experiments.supervised.comparison.delta_m": lambda folder: {
         "results": PAIR,
         "baselines": PAIR,
