@@ -68,9 +68,12 @@ class CelebATree:
         for tree in trees:
             if (root / tree.attributes).is_file():
                 return tree._with_images(root)
-        there = ", ".join(listing(root)[:10]) or "nothing"
+        names = listing(root)
+        there = ", ".join(names[:10]) or "nothing"
         looked = ", ".join(tree.attributes for tree in trees)
-        raise DatasetError(f"{root}: no list_attr_celeba; expected one of {looked}; the folder holds {there}")
+        deeper = [name for name in names if any((root / name / tree.attributes).is_file() for tree in trees)]
+        hint = f"; it is in {root / deeper[0]}: take that as root" if deeper else ""
+        raise DatasetError(f"{root}: no list_attr_celeba; expected one of {looked}; the folder holds {there}{hint}")
 
     def _with_images(self, root: Path) -> CelebATree:
         inner = os.path.join(self.images, "img_align_celeba")

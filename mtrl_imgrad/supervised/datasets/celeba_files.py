@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mtrl_imgrad.errors import DatasetError
+from mtrl_imgrad.supervised.datasets.layers import listing
 
 CELEBA_SPLITS = ("train", "val", "test")
 """In the order of the numbers in ``list_eval_partition.txt``."""
@@ -93,6 +94,9 @@ def names_of_split(path: Path, split: str, known: set[str]) -> list[str]:
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Place and words of every line that is not blank."""
+    if not path.exists():
+        there = ", ".join(listing(path.parent)[:10]) or "nothing"
+        raise DatasetError(f"{path}: no such file; {path.parent} holds {there}; take it from CelebA's download")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

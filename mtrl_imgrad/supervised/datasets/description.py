@@ -21,7 +21,7 @@ def read_meta(root: Path) -> dict[str, Any]:
     path = root / META_NAME
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error

@@ -44,6 +44,8 @@ def dtype_hint(dtype: np.dtype[Any], content: str) -> str:
         return "divide 16-bit disparity by 65536 and save it as float32"
     if dtype == np.uint8 and "unit vectors" in content:
         return "normals as colors? array / 255 * 2 - 1 in float32, (0, 0, 0) where unknown"
+    if dtype.kind in "iu" and "metres" in content:
+        return "integers in millimetres? divide by 1000 and save them as float32"
     return "divide 8-bit pictures by 255 and save them as float32" if dtype == np.uint8 else ""
 
 
@@ -59,7 +61,7 @@ def image_hint(array: Array) -> str:
 def label_hint(array: Array, num_classes: int, void: int) -> str:
     """Of values that are neither classes nor ``void``."""
     if not np.isfinite(array).all():
-        return ""
+        return f"{void} where unlabelled, in place of NaN"
     if (array != np.rint(array)).any():
         return "scaled or resampled? labels are whole numbers; resize them by the nearest pixel"
     largest = array[array != void].max()
@@ -76,7 +78,8 @@ def depth_hint(array: Array) -> str:
         return "0 where unknown, in place of NaN, infinity or a negative value"
     known = array[array > 0]
     if np.median(known) > 100:
-        return "millimetres? divide by 1000"
+        # Rooms are 1 to 10 m deep: 100 to 1000 cm, 1000 to 10 000 mm.
+        return "millimetres? divide by 1000" if np.median(known) > 1000 else "centimetres? divide by 100"
     return 'beyond any room; if these are metres nonetheless, "depth_unit": "metres" in meta.json says so'
 
 

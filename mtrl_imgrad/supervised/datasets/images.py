@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from mtrl_imgrad.errors import DatasetError
@@ -21,7 +21,7 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
         size: H and W.
 
     Raises:
-        DatasetError: if it cannot be read; names the file.
+        DatasetError: if it cannot be read, or is not of 8 bits a channel; names the file.
     """
     pixels = _pixels(path, size)
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).contiguous()
@@ -31,7 +31,7 @@ def read_pixels(path: Path) -> npt.NDArray[np.float32]:
     """A picture ``[H, W, 3]`` from 0 to 1, of its own size.
 
     Raises:
-        DatasetError: if it cannot be read; names the file.
+        DatasetError: if it cannot be read, or is not of 8 bits a channel; names the file.
     """
     return _pixels(path, None).astype(np.float32) / np.float32(255)
 
@@ -39,7 +39,11 @@ def read_pixels(path: Path) -> npt.NDArray[np.float32]:
 def _pixels(path: Path, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow's conversion cuts 16 bits at 255: all white
+                raise DatasetError(f"{path}: a picture of mode {image.mode}; expected 8 bits a channel; save it so")
             colours = image.convert("RGB")
             return np.array(colours if size is None else colours.resize(size[::-1], Image.Resampling.BILINEAR))
-    except (OSError, UnidentifiedImageError) as error:
+    except DatasetError:
+        raise
+    except Exception as error:  # Pillow raises what it likes for a damaged file
         raise DatasetError(f"{path}: cannot be read as an image ({error})") from error

@@ -194,7 +194,9 @@ class LayerFolder:
             raise DatasetError(f"{self.folder}: empty; expected 0.npy, 1.npy, ...")
         stray = [name for name in names if not _is_index(name)]
         if stray:
-            raise DatasetError(f"{self.folder}: stray {_quoted(stray)}; expected only 0.npy, 1.npy, ...")
+            pictures = any(name.lower().endswith((".png", ".jpg", ".jpeg")) for name in stray)
+            hint = "; pictures? write them as arrays, with write_nyuv2 or write_cityscapes" if pictures else ""
+            raise DatasetError(f"{self.folder}: stray {_quoted(stray)}; expected only 0.npy, 1.npy, ...{hint}")
         if missing := sorted(expected - set(names), key=_index):
             last = max(map(_index, names))
             raise DatasetError(f"{self.folder}: {_quoted(missing)} missing; expected 0.npy to {last}.npy without a gap")

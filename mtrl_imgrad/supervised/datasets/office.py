@@ -82,7 +82,8 @@ class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
                 raise ArgumentError(f"lists must be a folder of lists, got {str(lists)!r}")
             self._rows = _listed(folder / f"{task}_{split}.txt", self.root, len(self.class_names))
         if not self._rows:
-            raise DatasetError(f"{self.root}: no picture of {task!r} for split {split!r}; expected five or more in all")
+            expected = "five or more in all" if lists is None else f"some in {task}_{split}.txt"
+            raise DatasetError(f"{self.root}: no picture of {task!r} for split {split!r}; expected {expected}")
         self.tasks = (TaskSpec(task, "classification", len(self.class_names)),)
 
     def __len__(self) -> int:
@@ -96,7 +97,8 @@ class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def _class_names(self) -> tuple[str, ...]:
         """The class names of all sources, which must agree."""
-        classes = {name: [one for one in listing(self._source(name)) if "." not in one] for name in self.task_names}
+        sources = {name: self._source(name) for name in self.task_names}
+        classes = {name: [one for one in listing(at) if (at / one).is_dir()] for name, at in sources.items()}
         first, *others = classes
         for other in others:
             if odd := sorted(set(classes[first]) ^ set(classes[other])):
@@ -118,12 +120,14 @@ class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         return folder / "images" if (folder / "images").is_dir() else folder
 
     def _pictures(self, folder: Path) -> list[Row]:
-        return [
-            (str((folder / name / picture).relative_to(self.root)), number)
-            for number, name in enumerate(self.class_names)
-            for picture in listing(folder / name)
-            if picture.lower().endswith(ENDINGS)
-        ]
+        rows = []
+        for number, name in enumerate(self.class_names):
+            pictures = [one for one in listing(folder / name) if one.lower().endswith(ENDINGS)]
+            if not pictures:
+                there = ", ".join(listing(folder / name)[:5]) or "nothing"
+                raise DatasetError(f"{folder / name}: no picture ({', '.join(ENDINGS)}); it holds {there}")
+            rows += [(str((folder / name / one).relative_to(self.root)), number) for one in pictures]
+        return rows
 
 
 class Office31(_Office):

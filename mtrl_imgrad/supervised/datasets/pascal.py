@@ -33,6 +33,7 @@ from mtrl_imgrad.supervised.datasets.layers import listing
 from mtrl_imgrad.supervised.datasets.pascal_files import (
     Array,
     PartGroups,
+    check_saliency,
     read_human_parts,
     read_labels,
     read_normals,
@@ -121,6 +122,8 @@ class PascalContext(AugmentedDataset):
         if missing := [path for path in self._images if path.name not in there]:
             raise DatasetError(f"{missing[0]}: no such file ({len(missing)} in all); ImageSets/Context names it")
         self._targets = {task.name: _paths(self.root, task.name, self.names) for task in self.tasks}
+        if "saliency" in self._targets:
+            check_saliency(self._targets["saliency"])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -172,6 +175,9 @@ def _names(root: Path, split: str) -> list[str]:
         raise DatasetError(f"{path}: cannot be read as a list of names ({error}){_hint(root)}") from error
     if not names:
         raise DatasetError(f"{path}: empty; expected names, one a line")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DatasetError(f"{path}: {twice!r} a second time; expected each name once")
     return names
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mtrl_imgrad.errors import DatasetError
 from mtrl_imgrad.extras import require
@@ -92,13 +93,27 @@ def read_saliency(path: Path) -> Array:
     return (_pixels(path, ("L",), "a grey picture of 8 bits").astype(np.float32) / 255 > 0.5).astype(np.float32)
 
 
+def check_saliency(paths: Sequence[Path]) -> None:
+    """Look at a few pictures of a folder: all of 0 and 1 would have nothing salient.
+
+    Raises:
+        DatasetError: they are; names the first and the remedy.
+    """
+    chosen = [paths[index] for index in np.unique(np.linspace(0, len(paths) - 1, 8).astype(int))]
+    brightest = max(int(_pixels(path, ("L",), "a grey picture of 8 bits").max(initial=0)) for path in chosen)
+    if brightest == 1:
+        raise DatasetError(f"{chosen[0]}: 0 and 1 only, as in {len(chosen)} file(s); expected 0 to 255; multiply by 255")
+
+
 def _pixels(path: Path, modes: tuple[str, ...], expected: str) -> Array:
     try:
         with Image.open(path) as image:
             if image.mode not in modes:
                 raise DatasetError(f"{path}: a picture of mode {image.mode}; expected {expected}")
             return np.array(image)
-    except (OSError, UnidentifiedImageError) as error:
+    except DatasetError:
+        raise
+    except Exception as error:  # Pillow raises what it likes for a damaged file
         raise DatasetError(f"{path}: cannot be read as an image ({error})") from error
 
 

@@ -32,6 +32,8 @@ FILE = "qm9_eV.npz"
 SPLITS = ("train", "val", "test")
 TOTAL_ENERGY = 500.0
 """Atomization takes less than this in eV for every molecule of QM9; a total energy is thousands."""
+SHALLOWEST_HOMO = 1.0
+"""The highest occupied orbital lies deeper than this in eV in every molecule of QM9; in hartree none does."""
 
 
 @checked
@@ -115,6 +117,14 @@ def _read(path: Path) -> Mapping[str, NDArray[np.generic]]:
 
 
 def _check(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iuf":
+            raise DatasetError(f"{path}: {name} of dtype {array.dtype}; expected numbers")
+    for name in ("N", "Z"):
+        if arrays[name].ndim != 1:
+            raise DatasetError(f"{path}: {name} of shape {list(arrays[name].shape)}; expected one axis")
+        if not ((arrays[name] >= 1) & (arrays[name] == np.rint(arrays[name]))).all():
+            raise DatasetError(f"{path}: {name} holds other values than 1, 2, 3 ...; expected whole numbers from 1")
     molecules, atoms = len(arrays["N"]), int(arrays["N"].astype(np.int64).sum())
     expected = {"Z": (atoms,), "R": (atoms, 3), **dict.fromkeys(QM9_TASKS, (molecules,))}
     for name, shape in expected.items():
@@ -123,6 +133,8 @@ def _check(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
             raise DatasetError(f"{path}: {name} of shape {list(array.shape)}; expected {list(shape)}")
         if not np.isfinite(array.astype(np.float64)).all():
             raise DatasetError(f"{path}: {name} has a value that is not finite")
+    if np.median(np.abs(arrays["homo"].astype(np.float64))) < SHALLOWEST_HOMO:
+        raise DatasetError(f"{path}: homo is in hartree; expected energies in eV: multiply them by 27.211386")
     for name in _OF_ATOMIZATION:
         if np.median(np.abs(arrays[name].astype(np.float64))) > TOTAL_ENERGY:
             raise DatasetError(

@@ -24,6 +24,9 @@ def check_units(folders: Mapping[str, LayerFolder]) -> None:
     Args:
         folders: by layer: ``"image"``, ``"segmentation"``, ``"depth"``, ``"normal"``.
 
+    Warns:
+        UserWarning: if labels may be counted from 1, or a task has no target in any file looked at.
+
     Raises:
         DatasetError: if all files looked at are in another unit; names the folder and the remedy.
     """
@@ -34,6 +37,8 @@ def check_units(folders: Mapping[str, LayerFolder]) -> None:
             _check_depth(folder)
         elif folder.layer.whole:
             _check_labels(folder)
+        if folder.layer is not IMAGE:
+            _warn_of_nothing(folder)
 
 
 def check_splits_differ(first: LayerFolder, second: LayerFolder) -> None:
@@ -51,6 +56,10 @@ def check_splits_differ(first: LayerFolder, second: LayerFolder) -> None:
 
 def _check_images(folder: LayerFolder) -> None:
     brightest = _largest(folder)
+    if len(brightest) >= ENOUGH and max(brightest) == 0:
+        raise DatasetError(
+            f"{folder.folder}: all black in {len(brightest)} file(s); expected RGB from 0 to 1; divided as integers?"
+        )
     if 0 < max(brightest, default=0.0) <= 2 / 255:
         raise DatasetError(
             f"{folder.folder}: no value above {max(brightest):.2g} in {len(brightest)} file(s); expected RGB from 0 to "
@@ -70,6 +79,18 @@ def _check_depth(folder: LayerFolder) -> None:
         raise DatasetError(
             f"{folder.folder}: the farthest is 1 in each of {len(farthest)} files; expected depth in metres; "
             f"scaled to 0..1 file by file? {stated}"
+        )
+
+
+def _warn_of_nothing(folder: LayerFolder) -> None:
+    """A task without a target has loss zero in every step, which looks like success."""
+    arrays = [folder.layer.decode(array) for array in folder.sample() if array.size]
+    nothing = -1 if folder.layer.whole else 0
+    if len(arrays) >= ENOUGH and all((array == nothing).all() for array in arrays):
+        warnings.warn(
+            f"{folder.folder}: nothing known in any of {len(arrays)} files looked at, {nothing} everywhere; the task "
+            "would learn nothing",
+            stacklevel=2,
         )
 
 

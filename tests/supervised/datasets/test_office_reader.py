@@ -1,10 +1,14 @@
 """Office-31 and Office-Home from folders as they unpack."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
 from mtrl_imgrad.supervised.datasets import Office31, OfficeHome
+from mtrl_imgrad.supervised.datasets.images import read_image
+from mtrl_imgrad.supervised.datasets.pascal_files import read_normals
 from tests.support.supervised.small_folders import CLASSES, write_office
 
 
@@ -71,6 +75,53 @@ def test_what_is_wrong_is_named_with_its_remedy(office31):
         Office31(office31, "train", task="amazn")
     with pytest.raises(ArgumentError, match="split must be one of train, val, test"):
         Office31(office31, "dev", task="amazon")
+
+
+def test_folders_are_classes_whatever_their_names(tmp_path):
+    root = write_office(tmp_path, ["amazon", "dslr", "webcam"], "images", classes=("desk.lamp", "mug"))
+    (root / "dslr/images/README").touch()
+    assert Office31(root, "train", task="amazon").class_names == ("desk.lamp", "mug")
+
+
+def test_a_class_without_pictures_is_named(office31):
+    for path in (office31 / "amazon/images/mug").iterdir():
+        path.rename(path.with_suffix(".bmp"))
+    with pytest.raises(DatasetError, match=r"mug: no picture \(.jpg, .jpeg, .png\); it holds frame_0001.bmp"):
+        Office31(office31, "train", task="amazon")
+    lists = office31 / "lists"
+    lists.mkdir()
+    (lists / "dslr_val.txt").touch()
+    with pytest.raises(DatasetError, match=r"no picture of 'dslr' for split 'val'; expected some in dslr_val.txt"):
+        Office31(office31, "val", task="dslr", lists=lists)
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [("I;16", np.uint16), ("F", np.float32)])
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path, mode, dtype):
+    """Pillow's own conversion would make them white, or black."""
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(np.full((4, 4), 300, dtype)).save(path)
+    with pytest.raises(DatasetError, match=rf"deep.tiff: a picture of mode {mode}; expected 8 bits a channel"):
+        read_image(path, (4, 4))
+
+
+def test_grey_pictures_and_alpha_channels_are_read_as_colours(tmp_path):
+    for mode, colour, seen in (("L", 51, (51, 51, 51)), ("RGBA", (51, 102, 204, 99), (51, 102, 204))):
+        Image.new(mode, (4, 4), colour).save(tmp_path / f"{mode}.png")
+        assert (read_image(tmp_path / f"{mode}.png", (2, 2)) * 255).round()[:, 0, 0].tolist() == list(seen)
+
+
+def test_a_damaged_png_is_named(tmp_path):
+    """Pillow raises SyntaxError for it, which is no OSError."""
+    path = tmp_path / "broken.png"
+    noise = np.random.default_rng(0).integers(256, size=(200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    second = whole.index(b"IDAT", whole.index(b"IDAT") + 4)
+    path.write_bytes(whole[:second] + b"*|\x8c\x85" + whole[second + 4 :])
+    with pytest.raises(DatasetError, match="broken.png: cannot be read as an image"):
+        read_image(path, (4, 4))
+    with pytest.raises(DatasetError, match="broken.png: cannot be read as an image"):
+        read_normals(path)
 
 
 def test_a_file_that_is_no_picture_is_named(office31):

@@ -170,6 +170,20 @@ def test_a_folder_that_is_not_as_described_says_what_to_do(root, what, message):
         PascalContext(broken(root, what), "train", size=SIZE)[0]
 
 
+def test_saliency_of_0_and_1_is_told_with_the_remedy(root):
+    for path in (root / "sal_distill").iterdir():
+        Image.fromarray((np.array(Image.open(path)) > 127).astype(np.uint8)).save(path)
+    with pytest.raises(DatasetError, match=r"sal_distill/.*: 0 and 1 only, as in 3 file\(s\); .*multiply by 255"):
+        PascalContext(root, "train", tasks=["saliency"])
+
+
+def test_a_name_that_is_listed_twice_is_refused(root):
+    path = root / "ImageSets/Context/train.txt"
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(DatasetError, match=r"train.txt: '2008_000002' a second time; expected each name once"):
+        PascalContext(root, "train")
+
+
 def test_another_void_is_an_option(root):
     path = root / f"semseg/pascal-context/{NAMES['train'][0]}.png"
     Image.fromarray(np.full((HEIGHT, WIDTH), 99, np.uint8)).save(path)

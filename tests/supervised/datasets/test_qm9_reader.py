@@ -73,6 +73,12 @@ def test_the_network_does_not_see_how_a_molecule_lies_or_is_numbered(root):
         ({"mu": np.full(30, np.nan)}, "mu has a value that is not finite"),
         ({"U0": np.full(30, -11178.0)}, "U0 is a total energy; expected that of atomization: subtract"),
         ({"mu": np.ones(30)}, "mu is the same for all training molecules"),
+        ({"homo": np.linspace(-0.3, -0.2, 30)}, "homo is in hartree; expected energies in eV: multiply them by 27.2"),
+        ({"N": molecules()["N"][:, None]}, r"N of shape \[30, 1\]; expected one axis"),
+        ({"N": molecules()["N"] + 0.4}, "N holds other values than 1, 2, 3"),
+        ({"N": np.where(np.arange(30) == 7, -3, molecules()["N"])}, "N holds other values than 1, 2, 3"),
+        ({"Z": molecules()["Z"] * 0}, "Z holds other values than 1, 2, 3"),
+        ({"mu": molecules()["mu"].astype(str)}, "mu of dtype .*; expected numbers"),
     ],
 )
 def test_wrong_archives_are_refused(tmp_path, change, message):

@@ -52,7 +52,10 @@ def _one_hot(label):
         ("image", lambda a: a[..., 0], r"grey picture\? np.repeat"),
         ("image", lambda a: np.concatenate([a, a[..., :1]], -1), "drops an alpha channel"),
         ("image", lambda a: a[None], "one file holds one image"),
+        ("image", lambda a: a * 0, r"all black in 5 file\(s\)"),
         ("depth", lambda a: a * 1000, r"millimetres\? divide by 1000"),
+        ("depth", lambda a: a * 100, r"centimetres\? divide by 100$"),
+        ("depth", lambda a: (a * 1000).astype(np.int32), r"integers in millimetres\? divide by 1000"),
         ("depth", lambda a: (a * 1000).astype(np.uint16), "16-bit millimetres by 1000"),
         ("depth", lambda a: np.where(a > 0, 0.05 / np.maximum(a, 0.1), 0), "disparity, inverse or scaled depth"),
         ("depth", lambda a: a / a.max(), r"scaled to 0\.\.1 file by file"),
@@ -64,6 +67,7 @@ def _one_hot(label):
         ("label", lambda a: a + 1, "counted from 1.*void=0 reads it"),
         ("label", lambda a: a * 3, "another set of classes"),
         ("label", lambda a: a / 13, "labels are whole numbers"),
+        ("label", lambda a: np.where(a < 0, np.nan, a), "-1 where unlabelled, in place of NaN"),
         ("label", _one_hot, r"one-hot\? np.argmax"),
         ("label", lambda a: a[..., None], "np.squeeze"),
         ("label", lambda a: a[None], "np.squeeze"),
@@ -143,6 +147,25 @@ def test_classes_that_may_be_counted_from_one_are_warned_of(nyuv2):
     _store(nyuv2 / "train" / "label", lambda a: np.clip(a + 1, 1, 12))
     with pytest.warns(UserWarning, match=r"train/label: neither.*in any of 5 files.*counted from 1.*void=0"):
         NYUv2(nyuv2, "train")
+
+
+@pytest.mark.parametrize(("layer", "nothing"), [("label", -1), ("depth", 0), ("normal", 0)])
+def test_a_task_without_a_target_is_warned_of(nyuv2, layer, nothing):
+    _store(nyuv2 / "train" / layer, lambda a: a * 0 + nothing)
+    with pytest.warns(UserWarning, match=rf"train/{layer}: nothing known in any of 5 files.*{nothing} everywhere"):
+        NYUv2(nyuv2, "train")
+
+
+def test_pictures_in_place_of_arrays_are_told_with_the_remedy(nyuv2):
+    (nyuv2 / "train/image/0.npy").rename(nyuv2 / "train/image/0.PNG")
+    with pytest.raises(DatasetError, match=r"stray 0.PNG; .*write them as arrays, with write_nyuv2"):
+        NYUv2(nyuv2, "train")
+
+
+def test_a_file_as_root_is_named(tmp_path):
+    (tmp_path / "nyuv2.tar").touch()
+    with pytest.raises(DatasetError, match=r"nyuv2.tar/train: no such folder|nyuv2.tar: no such folder"):
+        NYUv2(tmp_path / "nyuv2.tar", "train")
 
 
 def test_depth_of_any_size_is_read_where_meta_json_says_metres(nyuv2):
@@ -244,6 +267,12 @@ def test_celeba_as_kaggle_unpacks_it(faces, where, values):
     assert _everything(root) == before
 
 
+def test_celeba_one_folder_deeper_is_told(faces):
+    (faces / "celeba").rename(faces / "list")
+    with pytest.raises(DatasetError, match=r"no list_attr_celeba; .*it is in .*flat/list: take that as root"):
+        CelebA(faces, "train")
+
+
 def test_a_mixture_of_zeros_and_minus_ones_is_refused(faces):
     path = faces / "celeba" / "list_attr_celeba.txt"
     count, names, first, *rest = path.read_text().splitlines()
@@ -257,7 +286,7 @@ def test_a_mixture_of_zeros_and_minus_ones_is_refused(faces):
     [
         (lambda f: (f / "list_attr_celeba.csv").write_text("000001.jpg,1,-1\n"), "expected the attributes' names"),
         (lambda f: (f / "list_attr_celeba.csv").write_text("image_id,Smiling,Young\n"), "no images"),
-        (lambda f: (f / "list_eval_partition.csv").unlink(), "list_eval_partition.csv: cannot be read"),
+        (lambda f: (f / "list_eval_partition.csv").unlink(), "list_eval_partition.csv: no such file; .* holds"),
         (lambda f: shutil.move(f / "img_align_celeba", f / "img_celeba"), "img_celeba holds other images"),
         (
             lambda f: [
