@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from mtrl_imgrad.errors import DatasetError
@@ -23,7 +25,8 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     Raises:
         DatasetError: if it cannot be read; names the file.
     """
-    pixels = _pixels(path, size)
+    with open_image(path) as image:
+        pixels = np.array(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).contiguous()
 
 
@@ -33,13 +36,19 @@ def read_pixels(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         DatasetError: if it cannot be read; names the file.
     """
-    return _pixels(path, None).astype(np.float32) / np.float32(255)
+    with open_image(path) as image:
+        return np.array(image.convert("RGB")).astype(np.float32) / np.float32(255)
 
 
-def _pixels(path: Path, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """A picture as the file has it; its pixels are read within the block.
+
+    Raises:
+        DatasetError: if it cannot be read; names the file.
+    """
     try:
         with Image.open(path) as image:
-            colours = image.convert("RGB")
-            return np.array(colours if size is None else colours.resize(size[::-1], Image.Resampling.BILINEAR))
-    except (OSError, UnidentifiedImageError) as error:
+            yield image
+    except OSError as error:
         raise DatasetError(f"{path}: cannot be read as an image ({error})") from error

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from typing import cast
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.supervised.splits import ItemDataset, length
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-Item = tuple[Tensor, dict[str, Tensor]]
 
-
-class PartlyLabeled(Dataset[Item]):
+class PartlyLabeled(ItemDataset):
     """A share of a split's images with all labels; with ``full_tasks`` the others, too, with the labels of these alone.
 
     Args:
@@ -31,7 +28,7 @@ class PartlyLabeled(Dataset[Item]):
     """
 
     def __init__(
-        self, split: Dataset[Item], tasks: Sequence[TaskSpec], fraction: float, full_tasks: Sequence[str], seed: int
+        self, split: ItemDataset, tasks: Sequence[TaskSpec], fraction: float, full_tasks: Sequence[str], seed: int
     ) -> None:
         names = [task.name for task in tasks]
         for name in full_tasks:
@@ -39,7 +36,7 @@ class PartlyLabeled(Dataset[Item]):
                 raise UnknownNameError("task", name, names)
         self._split = split
         self._others = [task for task in tasks if task.name not in full_tasks]
-        size = len(cast(Sized, split))
+        size = length(split)
         drawn = np.random.default_rng(seed).permutation(size)[: max(1, round(fraction * size))]
         self._labeled = frozenset(drawn.tolist())
         self._images = list(range(size)) if full_tasks else sorted(self._labeled)
@@ -52,7 +49,7 @@ class PartlyLabeled(Dataset[Item]):
         if hasattr(self._split, "set_epoch"):
             self._split.set_epoch(epoch)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         place = self._images[index]
         image, targets = self._split[place]
         if place not in self._labeled:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from mtrl_imgrad.errors import DatasetError
 from mtrl_imgrad.extras import require
+from mtrl_imgrad.supervised.datasets.images import open_image
 from mtrl_imgrad.supervised.datasets.layers import label_layer
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 
@@ -93,13 +93,10 @@ def read_saliency(path: Path) -> Array:
 
 
 def _pixels(path: Path, modes: tuple[str, ...], expected: str) -> Array:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in modes:
-                raise DatasetError(f"{path}: a picture of mode {image.mode}; expected {expected}")
-            return np.array(image)
-    except (OSError, UnidentifiedImageError) as error:
-        raise DatasetError(f"{path}: cannot be read as an image ({error})") from error
+    with open_image(path) as image:
+        if image.mode not in modes:
+            raise DatasetError(f"{path}: a picture of mode {image.mode}; expected {expected}")
+        return np.array(image)
 
 
 def _from_annotation(path: Path, groups: PartGroups) -> Array:
