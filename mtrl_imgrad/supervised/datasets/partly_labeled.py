@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl_imgrad.errors import UnknownNameError
-from mtrl_imgrad.supervised.splits import ItemDataset, length
+from mtrl_imgrad.supervised.splits import ItemDataset, length, set_epoch
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 
@@ -22,18 +21,11 @@ class PartlyLabeled(ItemDataset):
         fraction: share of the images that keep all labels, at least one; drawn by ``seed``.
         full_tasks: names of tasks that keep the labels of all images.
         seed: of the draw.
-
-    Raises:
-        UnknownNameError: if there is no task of a name in ``full_tasks``.
     """
 
     def __init__(
         self, split: ItemDataset, tasks: Sequence[TaskSpec], fraction: float, full_tasks: Sequence[str], seed: int
     ) -> None:
-        names = [task.name for task in tasks]
-        for name in full_tasks:
-            if name not in names:
-                raise UnknownNameError("task", name, names)
         self._split = split
         self._others = [task for task in tasks if task.name not in full_tasks]
         size = length(split)
@@ -46,8 +38,7 @@ class PartlyLabeled(ItemDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose augmentation is drawn, where the split has any."""
-        if hasattr(self._split, "set_epoch"):
-            self._split.set_epoch(epoch)
+        set_epoch(self._split, epoch)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         place = self._images[index]
