@@ -92,8 +92,8 @@ class QM9(FolderDataset):
 def _read(path: Path) -> Mapping[str, NDArray[np.generic]]:
     if not path.is_file():
         raise DatasetError(
-            f"{path}: no such file; {path.parent} holds {quoted(listing(path.parent))}; the reader takes the archive of "
-            "DimeNet's authors, not the .xyz or .sdf files of the raw download"
+            f"{path}: no such file; {path.parent} holds {quoted(listing(path.parent))}; the reader takes the archive "
+            "of DimeNet's authors, not the .xyz or .sdf files of the raw download"
         )
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
