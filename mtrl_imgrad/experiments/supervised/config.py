@@ -76,6 +76,11 @@ class DataConfig:
     reader_kwargs: Options = field(default_factory=dict)
     """Further arguments of the format's reader."""
 
+    @property
+    def name(self) -> str:
+        """Of the data, for folders and messages: what the scenes show, or the format."""
+        return self.simulate or self.format
+
     def __post_init__(self) -> None:
         data_format(self.format)
         if len(set(self.tasks)) != len(self.tasks):
