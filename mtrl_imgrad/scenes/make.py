@@ -13,6 +13,7 @@ from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
 from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.scenes.rendering import choose_colour
 from mtrl_imgrad.supervised.datasets.description import META_NAME, read_meta
+from mtrl_imgrad.supervised.datasets.folder import SPLITS
 from mtrl_imgrad.validation import Seed, checked
 
 Sample = TypeVar("Sample")
@@ -29,7 +30,6 @@ VERSION = 1
 
 DENSE_COUNTS = {"train": 320, "val": 80}
 ATTRIBUTE_COUNTS = {"train": 640, "val": 160, "test": 160}
-SPLITS = ("train", "val", "test")
 
 
 @checked

@@ -89,10 +89,10 @@ class RayCaster:
         return geom.reshape(shape), hits, directions
 
 
-def shade(model: mujoco.MjModel, sight: Sight, background: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> FloatArray:
+def shade(model: mujoco.MjModel, sight: Sight) -> FloatArray:
     """An image of a sight without OpenGL: Lambert's law, a lamp at the camera and one above its left shoulder.
 
-    A textured surface has its texture's mean colour.
+    A textured surface has its texture's mean colour; where there is nothing it is black.
 
     Returns:
         RGB from 0 to 1, ``[H, W, 3]``.
@@ -100,8 +100,7 @@ def shade(model: mujoco.MjModel, sight: Sight, background: tuple[float, float, f
     lamp = np.array([-0.4, 0.8, 0.45]) / np.linalg.norm([-0.4, 0.8, 0.45])
     headlight = np.clip(-(sight.normal * sight.direction).sum(-1), 0.0, 1.0)
     light = 0.3 + 0.35 * headlight + 0.35 * np.clip(sight.normal @ lamp, 0.0, 1.0)
-    colours = np.concatenate([_geom_colours(model), [background]])  # geom -1 is the last row
-    image = colours[sight.geom] * np.where(sight.geom >= 0, light, 1.0)[..., None]
+    image = _geom_colours(model)[sight.geom] * np.where(sight.geom >= 0, light, 0.0)[..., None]
     return np.clip(image, 0.0, 1.0)
 
 

@@ -10,7 +10,6 @@ import functools
 import os
 import subprocess
 import sys
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -115,14 +114,6 @@ class GLRenderer:
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = DRAWN_GROUPS
         self._options.sitegroup[:] = 0
-
-    def __enter__(self) -> GLRenderer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def render(self, model: Any, data: Any, camera: Camera) -> npt.NDArray[np.float64]:
         """An image ``[H, W, 3]``, RGB from 0 to 1, of a scene whose positions are up to date."""

@@ -6,7 +6,6 @@ A scene depends on the seed, its split and its index alone, so a larger set begi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import mujoco
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from mtrl_imgrad.envs.registry import resolve_tasks
 from mtrl_imgrad.scenes.camera import Camera
-from mtrl_imgrad.scenes.primitives import ATTRIBUTES, draw_primitives
+from mtrl_imgrad.scenes.primitives import ATTRIBUTES, PrimitiveScene, draw_primitives
 from mtrl_imgrad.scenes.rays import RayCaster, Sight, shade
 from mtrl_imgrad.scenes.rendering import Colour, GLRenderer
 from mtrl_imgrad.scenes.robot import RobotTask, draw_camera
@@ -46,16 +45,6 @@ class SourceConfig:
         return numpy_generator(self.seed, Stream.SCENES, split, index)
 
 
-class Source(Protocol):
-    """A source of samples for dense prediction."""
-
-    def dense(self, split: int, index: int) -> DenseSample:
-        """Scene ``index`` of split number ``split``, with its labels."""
-
-    def close(self) -> None:
-        """Give back what is held."""
-
-
 class PrimitiveSource:
     """Primitive scenes, with labels or with attributes."""
 
@@ -65,19 +54,21 @@ class PrimitiveSource:
 
     def dense(self, split: int, index: int) -> DenseSample:
         """Scene ``index`` of split number ``split``, with its labels."""
-        scene = draw_primitives(self._config.generator(split, index))
-        sight, image = self._painter.view(RayCaster(scene.model), scene.model, scene.data, scene.camera)
+        scene, sight, image = self._view(split, index)
         return _dense_sample(sight, image, scene.classes)
 
     def attributes(self, split: int, index: int) -> AttributeSample:
         """Scene ``index`` of split number ``split``, with its attributes."""
-        scene = draw_primitives(self._config.generator(split, index))
-        sight, image = self._painter.view(RayCaster(scene.model), scene.model, scene.data, scene.camera)
+        scene, sight, image = self._view(split, index)
         pixels = np.bincount(sight.geom[sight.geom >= 0], minlength=scene.model.ngeom)
         seen = scene.attributes[(pixels >= MIN_SHARE * sight.geom.size) & (scene.attributes >= 0)]
         present = np.zeros(len(ATTRIBUTES), dtype=np.bool_)
         present[seen] = True
         return AttributeSample(np.rint(image * 255).astype(np.uint8), present)
+
+    def _view(self, split: int, index: int) -> tuple[PrimitiveScene, Sight, npt.NDArray[np.float64]]:
+        scene = draw_primitives(self._config.generator(split, index))
+        return scene, *self._painter.view(RayCaster(scene.model), scene.model, scene.data, scene.camera)
 
     def close(self) -> None:
         """Give back what OpenGL holds."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +10,9 @@ import torch
 from torch.utils.data import RandomSampler
 
 from mtrl_imgrad.seeding import Stream, torch_generator
-from mtrl_imgrad.supervised.parts import Part, load_parts
+from mtrl_imgrad.supervised.parts import Part, load_parts, training_batches
 from mtrl_imgrad.supervised.replicas import Replica
-from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length
+from mtrl_imgrad.supervised.splits import ItemDataset, Splits, length, set_epoch
 
 
 class JointFeed:
@@ -26,6 +25,9 @@ class JointFeed:
         seed: of the order.
         device: of the batches.
         num_workers: processes that read.
+
+    Raises:
+        ArgumentError: if there is no batch of two images, and batch norm needs it.
     """
 
     def __init__(
@@ -33,26 +35,21 @@ class JointFeed:
     ) -> None:
         self.data, self.batch_size, self.replica, self.seed = data, batch_size, replica, seed
         self._tasks = [task.name for task in data.tasks]
-        self._reading: dict[str, Any] = {"device": device, "num_workers": num_workers}
-
-    @property
-    def steps_per_epoch(self) -> int:
+        self._images = length(data.train)
+        self.steps_per_epoch, self._drop_last = training_batches(data.tasks, self._images, batch_size, replica.size)
         """Updates of an epoch."""
-        count = length(self.data.train)
-        return count // self.batch_size if self._drops_last() else math.ceil(count / self.batch_size)
+        self._reading: dict[str, Any] = {"device": device, "num_workers": num_workers}
 
     def steps(self, epoch: int) -> Iterator[list[Part]]:
         """See `Feed`."""
-        if hasattr(self.data.train, "set_epoch"):
-            self.data.train.set_epoch(epoch)
+        set_epoch(self.data.train, epoch)
         generator = torch_generator(self.seed, Stream.ORDER, epoch)
         order = RandomSampler(self.data.train, generator=generator)  # type: ignore[arg-type]
-        batches = self.replica.batches(order, self.batch_size, shared=True, drop_last=self._drops_last())
-        count = length(self.data.train)
+        batches = self.replica.batches(order, self.batch_size, shared=True, drop_last=self._drop_last)
         for number, part in enumerate(
             load_parts(self.data.train, batches, self._tasks, generator=generator, **self._reading)
         ):
-            yield [dataclasses.replace(part, whole=min(self.batch_size, count - number * self.batch_size))]
+            yield [dataclasses.replace(part, whole=min(self.batch_size, self._images - number * self.batch_size))]
 
     def evaluation(self, split: str) -> Iterator[Part]:
         """See `Feed`."""
@@ -63,10 +60,3 @@ class JointFeed:
         batches = self.replica.batches(range(length(items)), self.batch_size, shared=False, drop_last=False)
         generator = torch_generator(self.seed, Stream.ORDER, 0)  # the readers' seeds, not the global generator's
         return load_parts(items, batches, self._tasks, generator=generator, **self._reading)
-
-    def _drops_last(self) -> bool:
-        """Whether the last batch is left out: one vector alone has no variance that batch norm could use."""
-        return (
-            all(not task.record.dense for task in self.data.tasks)
-            and 0 < length(self.data.train) % self.batch_size < 2 * self.replica.size
-        )

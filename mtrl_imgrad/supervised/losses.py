@@ -28,8 +28,7 @@ def segmentation_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
             "log_probabilities and labels must be [B, C, H, W] and [B, H, W], got "
             f"{list(log_probabilities.shape)} and {list(labels.shape)}"
         )
-    total = F.nll_loss(log_probabilities, labels, ignore_index=IGNORED_LABEL, reduction="sum")
-    return total / (labels != IGNORED_LABEL).sum().clamp_min(1)
+    return _mean_of_labelled(log_probabilities, labels)
 
 
 def depth_loss(prediction: Tensor, target: Tensor, protocol: Protocol = "fixed") -> Tensor:
@@ -83,8 +82,7 @@ def classification_loss(log_probabilities: Tensor, classes: Tensor) -> Tensor:
             "log_probabilities and classes must be [B, C] and [B], got "
             f"{list(log_probabilities.shape)} and {list(classes.shape)}"
         )
-    total = F.nll_loss(log_probabilities, classes, ignore_index=IGNORED_LABEL, reduction="sum")
-    return total / (classes != IGNORED_LABEL).sum().clamp_min(1)
+    return _mean_of_labelled(log_probabilities, classes)
 
 
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -105,6 +103,11 @@ def _check_same_shape(**pair: Tensor) -> None:
     first, second = pair.values()
     if first.shape != second.shape:
         raise ArgumentError(f"{' and '.join(pair)} must have the same shape, got {first.shape} and {second.shape}")
+
+
+def _mean_of_labelled(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    total = F.nll_loss(log_probabilities, labels, ignore_index=IGNORED_LABEL, reduction="sum")
+    return total / (labels != IGNORED_LABEL).sum().clamp_min(1)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.splits import ItemDataset
+from mtrl_imgrad.supervised.tasks import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,30 @@ class Feed(Protocol):
 
     def evaluation(self, split: str) -> Iterator[Part]:
         """All batches of a split."""
+
+
+def training_batches(tasks: Sequence[TaskSpec], images: int, batch_size: int, ranks: int = 1) -> tuple[int, bool]:
+    """How many batches a pass has, and whether a smaller last one is left out.
+
+    It is left out where a rank would have one vector of it: that has no variance, which batch norm could use.
+
+    Args:
+        tasks: of the batches.
+        images: that there are to learn from.
+        batch_size: images of a batch, those of all ranks.
+        ranks: that share each batch.
+
+    Raises:
+        ArgumentError: if no batch is left.
+    """
+    drop_last = all(not task.record.dense for task in tasks) and 0 < images % batch_size < 2 * ranks
+    batches = images // batch_size if drop_last else math.ceil(images / batch_size)
+    if batches == 0:
+        names = ", ".join(repr(task.name) for task in tasks[:4])
+        raise ArgumentError(
+            f"task {names}: {images} training image(s) in batches of {batch_size}: batch norm needs two in a batch"
+        )
+    return batches, drop_last
 
 
 def load_parts(

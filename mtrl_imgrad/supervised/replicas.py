@@ -162,9 +162,11 @@ class Replica:
         """The others enter when the first rank has left."""
         if self.rank > 0:
             self._meet()
-        yield
-        if self.rank == 0:
-            self._meet()
+        try:
+            yield
+        finally:  # an error of the first is not to leave the others waiting
+            if self.rank == 0:
+                self._meet()
 
     def of_first(self, make: Callable[[], Made]) -> Made:
         """The value of ``make`` on the first rank.

@@ -10,9 +10,9 @@ from typing import Literal, cast
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.validation import Count, checked
+from mtrl_imgrad.validation import Count, checked, look_up
 
 ItemDataset = Dataset[tuple[Tensor, dict[str, Tensor]]]
 """Items are ``(image [3, H, W], {task name: target})``."""
@@ -39,10 +39,7 @@ class Splits:
     simulated: bool = False
 
     def __post_init__(self) -> None:
-        if not self.tasks:
-            raise ArgumentError("tasks must name at least one task, got none")
-        if "val" not in self.evaluation:
-            raise ArgumentError(f"evaluation must have the split 'val', got {', '.join(self.evaluation) or 'none'}")
+        _check(self.tasks, self.evaluation)
         for name, split in {"train": self.train, **self.evaluation}.items():
             if not length(split):
                 raise ArgumentError(f"split {name!r} must hold at least one image, got none")
@@ -98,11 +95,8 @@ class TaskSplits:
     simulated: bool = False
 
     def __post_init__(self) -> None:
+        _check(self.tasks, self.evaluation)
         names = {task.name for task in self.tasks}
-        if not names:
-            raise ArgumentError("tasks must name at least one task, got none")
-        if "val" not in self.evaluation:
-            raise ArgumentError(f"evaluation must have the split 'val', got {', '.join(self.evaluation) or 'none'}")
         for split, by_task in {"train": self.train, **self.evaluation}.items():
             if set(by_task) != names:
                 raise ArgumentError(f"split {split!r} must have tasks {sorted(names)}, got {sorted(by_task)}")
@@ -143,12 +137,22 @@ class TaskSplits:
 
 def _chosen(tasks: tuple[TaskSpec, ...], names: tuple[str, ...]) -> tuple[TaskSpec, ...]:
     known = {task.name: task for task in tasks}
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("task", name, known)
-    return tuple(known[name] for name in names)
+    return tuple(look_up("task", name, known) for name in names)
+
+
+def _check(tasks: tuple[TaskSpec, ...], evaluation: Mapping[str, object]) -> None:
+    if not tasks:
+        raise ArgumentError("tasks must name at least one task, got none")
+    if "val" not in evaluation:
+        raise ArgumentError(f"evaluation must have the split 'val', got {', '.join(evaluation) or 'none'}")
 
 
 def length(split: ItemDataset) -> int:
     """Number of items."""
     return len(cast(Sized, split))
+
+
+def set_epoch(split: ItemDataset, epoch: int) -> None:
+    """Choose the epoch whose augmentation is drawn, where the split has any."""
+    if hasattr(split, "set_epoch"):
+        split.set_epoch(epoch)

@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
-from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.seeding import Stream, numpy_generator, torch_generator
-from mtrl_imgrad.supervised.parts import Part, load_parts
-from mtrl_imgrad.supervised.splits import TaskSplits, length
-from mtrl_imgrad.supervised.tasks import TaskSpec
+from mtrl_imgrad.supervised.parts import Part, load_parts, training_batches
+from mtrl_imgrad.supervised.splits import TaskSplits, length, set_epoch
 
 
 class TaskFeed:
@@ -38,8 +36,13 @@ class TaskFeed:
         self.data, self.seed = data, seed
         self.batch_sizes = {task.name: data.batch_sizes.get(task.name, batch_size) for task in data.tasks}
         self._reading: dict[str, Any] = {"device": device, "num_workers": num_workers}
-        self.batches = {task.name: self._num_batches(task) for task in data.tasks}
+        passes = {
+            task.name: training_batches([task], length(data.train[task.name]), self.batch_sizes[task.name])
+            for task in data.tasks
+        }
+        self.batches = {name: batches for name, (batches, _) in passes.items()}
         """Batches in one pass over a task's pictures."""
+        self._drops_last = {name: drops for name, (_, drops) in passes.items()}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -51,8 +54,7 @@ class TaskFeed:
     def steps(self, epoch: int) -> Iterator[list[Part]]:
         """See `Feed`."""
         for split in self.data.train.values():
-            if hasattr(split, "set_epoch"):
-                split.set_epoch(epoch)
+            set_epoch(split, epoch)
         endless = {name: self._endless(epoch, k) for k, name in enumerate(self.batches)}
         for names in self.schedule(epoch):
             yield [next(endless[name]) for name in names]
@@ -96,19 +98,6 @@ class TaskFeed:
         while True:
             generator = torch_generator(self.seed, Stream.TASK_ORDER, epoch, k, begun)
             order = RandomSampler(items, generator=generator)  # type: ignore[arg-type]
-            batches = BatchSampler(order, self.batch_sizes[name], drop_last=self._drops_last(self.data.tasks[k]))
+            batches = BatchSampler(order, self.batch_sizes[name], drop_last=self._drops_last[name])
             yield from load_parts(items, batches, [name], generator=generator, **self._reading)
             begun += 1
-
-    def _num_batches(self, task: TaskSpec) -> int:
-        count, size = length(self.data.train[task.name]), self.batch_sizes[task.name]
-        batches = count // size if self._drops_last(task) else math.ceil(count / size)
-        if batches == 0:
-            raise ArgumentError(
-                f"task {task.name!r}: {count} training image(s) in batches of {size}: batch norm needs two in a batch"
-            )
-        return batches
-
-    def _drops_last(self, task: TaskSpec) -> bool:
-        """Whether the last batch is left out: one vector alone has no variance that batch norm could use."""
-        return not task.record.dense and length(self.data.train[task.name]) % self.batch_sizes[task.name] == 1

@@ -110,9 +110,9 @@ class Discs(torch.utils.data.Dataset):
         return self.images[index], {task.name: self.targets[task.name][index] for task in self.tasks}
 
 
-def trainer_of(tasks, epochs=1):
+def trainer_of(tasks, epochs=1, count=33):
     torch.manual_seed(0)
-    splits = Splits(Discs(33, 0, tasks), {"val": Discs(10, 1, tasks)}, tasks)
+    splits = Splits(Discs(count, 0, tasks), {"val": Discs(10, 1, tasks)}, tasks)
     optimization = OptimizationConfig(epochs=epochs, batch_size=8, learning_rate=3e-3, lr_schedule="constant")
     model = make_model("attribute_net", tasks, width=1 / 16)
     return MultiTaskTrainer(model, splits, "imgrad", optimization=optimization, device="cpu")
@@ -126,6 +126,11 @@ def test_a_network_learns_a_class_and_a_number_side_by_side(tmp_path):
     assert records[-1].train_losses["size"] < records[0].train_losses["size"]
     assert set(records[-1].results["val"]) == {"colour", "size"}
     assert draw_run_panel(trainer, tmp_path / "panel.png", 2).exists()
+
+
+def test_an_epoch_without_a_batch_is_refused():
+    with pytest.raises(ArgumentError, match=r"1 training image\(s\) in batches of 8: batch norm needs two"):
+        trainer_of((COLOUR, SIZE), count=1)
 
 
 def test_a_kind_of_ones_own_is_one_record(tmp_path):

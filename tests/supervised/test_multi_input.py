@@ -201,5 +201,8 @@ def test_any_set_may_have_a_loader_a_task_with_part_of_the_labels(tmp_path):
         load_splits(office(root, task_fractions={"amazn": 0.5}).data)
     with pytest.raises(ArgumentError, match="train_fraction and full_tasks go with one loader"):
         load_splits(office(root, train_fraction=0.5).data)
+    for given in ({"mixing": "round_robin"}, {"tasks_per_step": 2}, {"batch_sizes": {"depth": 2}}):
+        with pytest.raises(ArgumentError, match=f"{next(iter(given))} goes with a loader a task"):
+            load_splits(DataConfig(root=root, **given))
     with pytest.raises(ArgumentError, match=r"task_fractions\['amazon'\] must be"):
         office(root, task_fractions={"amazon": 2.0})

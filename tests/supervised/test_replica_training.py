@@ -87,6 +87,15 @@ def test_batches_that_cannot_be_shared_are_refused():
         Two(None).check_batches([TaskSpec("a", "attribute", 1)], 3)
 
 
+def test_an_error_of_the_first_rank_does_not_leave_the_others_waiting(monkeypatch):
+    met = []
+    monkeypatch.setattr(Replica, "_meet", met.append)
+    replica = Replica(None)
+    with pytest.raises(ArgumentError, match="no data"), replica.first_alone():
+        raise ArgumentError("no data")
+    assert met == [replica]
+
+
 @pytest.mark.slow
 def test_torchrun_leaves_one_run_folder(tmp_path):
     """The command on two processes: one writes, a finished run is not run again, other commands are refused."""

@@ -11,7 +11,7 @@ from mtrl_imgrad.combiners import LinearScalarization, make_combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError, UnknownNameError
 from mtrl_imgrad.experiments.supervised.config import DataConfig, ModelConfig, SupervisedConfig
 from mtrl_imgrad.experiments.supervised.data import load_splits
-from mtrl_imgrad.experiments.supervised.history import read_rows, write_epochs
+from mtrl_imgrad.experiments.supervised.history import epoch_row, read_rows, write_rows
 from mtrl_imgrad.experiments.supervised.run import make_trainer
 from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.objectives import make_loss
@@ -221,7 +221,7 @@ def test_a_run_may_go_on_without_a_lost_task(root, tmp_path, monkeypatch, on_non
     assert all(np.isfinite(list(record.train_losses.values())).all() for record in records)
     assert all(bool(weight.isfinite().all()) for weight in weights_of(trainer))
     assert [row["step"] for row in records[1].diagnostics] == [], "the step that was to be logged is not whole"
-    write_epochs(tmp_path / "epochs.csv", records)
+    write_rows(tmp_path / "epochs.csv", [epoch_row(record) for record in records])
     assert [row["train/non_finite/depth"] for row in read_rows(tmp_path / "epochs.csv")] == [0, 1, 0]
 
 

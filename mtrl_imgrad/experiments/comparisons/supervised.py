@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
-from mtrl_imgrad.combiners.method_strings import parse_method
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.comparisons.compare import make_runs, refuse_failed
-from mtrl_imgrad.experiments.comparisons.kinds import SINGLE_TASK
+from mtrl_imgrad.experiments.comparisons.kinds import SINGLE_TASK, kind_of
 from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.plan import PLAN, Comparison, PlannedRun, load_comparison
 from mtrl_imgrad.experiments.options import Flat, given_options
@@ -132,7 +130,7 @@ def compare(
     comparable = has_published_table(config.data.format) and not (data.simulated or config.data.tasks)
     report = ComparisonReport(
         methods=[_gather(method, by_seed) for method, by_seed in results.items()],
-        higher_is_better={task: dict(s) for task, s in MetricSet(data.tasks).higher_is_better.items()},
+        higher_is_better=MetricSet(data.tasks).higher_is_better,
         setting=_setting(config, data, first),
         published=published_table(config.data.format) if comparable else None,
     )
@@ -148,9 +146,8 @@ def _check_method(config: SupervisedConfig, text: str, data: Splits | TaskSplits
     """Whether the combiner takes its arguments."""
     if text == SINGLE_TASK:
         return
-    parsed = parse_method(text)
-    own = dataclasses.replace(config.method, combiner=parsed.name, combiner_kwargs=dict(parsed.arguments))
-    method = dataclasses.replace(config, method=own).resolved_method()
+    (run,) = kind_of(config).configs(config, text, config.seed).values()
+    method = run.resolved_method()
     run_combiner(method.combiner, method.combiner_kwargs, tasks=data.tasks, seed=config.seed, steps_per_epoch=1)
 
 

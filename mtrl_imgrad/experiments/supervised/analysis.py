@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy.stats import spearmanr
 
+from mtrl_imgrad.combiners.method_strings import format_method
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.supervised.config import load_config
 from mtrl_imgrad.experiments.supervised.history import read_rows
-from mtrl_imgrad.reporting.figures import PALETTE, new_figure, plain_axes, save_figure
+from mtrl_imgrad.reporting.figures import line_style, new_figure, plain_axes, save_figure
 from mtrl_imgrad.reporting.tables import plain_table
 
 Floats = NDArray[np.float64]
@@ -99,11 +100,10 @@ def read_run(folder: Path) -> RunLog:
     """
     config = load_config(folder / "config.yaml")
     method = config.resolved_method()
-    arguments = ",".join(f"{name}={value}" for name, value in method.combiner_kwargs.items())
     steps, epochs = (read_rows(folder / name) for name in ("diagnostics.csv", "epochs.csv"))
     if not steps or not epochs:
         raise ArgumentError(f"{folder}: nothing was logged; train with log_every of 1 or more")
-    label = method.combiner + (f":{arguments}" if arguments else "") + f" seed {config.seed}"
+    label = f"{format_method(method.combiner, method.combiner_kwargs)} seed {config.seed}"
     return RunLog(label, _columns(steps), _columns(epochs))
 
 
@@ -244,8 +244,7 @@ def _draw_progress(axes: Sequence[Axes], logs: Sequence[RunLog]) -> None:
         for k, (task, values) in enumerate(progress.items()):
             label = task if len(progress) <= 8 else None
             marker = "o" if len(values) == 1 else None  # a line needs two epochs
-            color = PALETTE[k % len(PALETTE)]
-            axis.plot(log.epochs["epoch"] + 1, values, color=color, linewidth=1.2, marker=marker, label=label)
+            axis.plot(log.epochs["epoch"] + 1, values, **line_style(k), linewidth=1.2, marker=marker, label=label)
         axis.set_title(log.label, fontsize=7, loc="left")
         _count_axis(axis, "epoch")
         axis.set_ylabel("loss / first epoch's", fontsize=8)
@@ -254,18 +253,7 @@ def _draw_progress(axes: Sequence[Axes], logs: Sequence[RunLog]) -> None:
 
 
 def _styled(logs: Sequence[RunLog]) -> list[tuple[RunLog, dict[str, Any]]]:
-    return [
-        (
-            log,
-            {
-                "color": PALETTE[i % len(PALETTE)],
-                "linewidth": 1.2,
-                "linestyle": "-" if i < len(PALETTE) else "--",
-                "label": log.label,
-            },
-        )
-        for i, log in enumerate(logs)
-    ]
+    return [(log, {**line_style(i), "linewidth": 1.2, "label": log.label}) for i, log in enumerate(logs)]
 
 
 def _smooth(values: Floats, window: int = 15) -> Floats:

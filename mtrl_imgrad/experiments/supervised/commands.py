@@ -85,7 +85,7 @@ class Configured:
 
     def folder(self, kind: str, out: Path | None) -> Path:
         """``out``, or a folder by the name of the data."""
-        return out or Path(kind) / (self.config.data.simulate or self.config.data.format)
+        return out or Path(kind) / self.config.data.name
 
 
 @dataclass(frozen=True)

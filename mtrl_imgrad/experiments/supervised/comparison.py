@@ -69,13 +69,13 @@ def mean_rank(rows: Mapping[str, Results], higher_is_better: Signs) -> dict[str,
     """
     if not rows:
         raise ArgumentError("rows must hold at least one method, got none")
-    signs = np.array([1 if higher else -1 for task in higher_is_better.values() for higher in task.values()])
-    scores = np.array([_flat(row, higher_is_better, f"method {method!r}") for method, row in rows.items()]) * signs
-    for method, is_finite in zip(rows, np.isfinite(scores).all(axis=1), strict=True):
-        if not is_finite:
+    values = [_flat(row, higher_is_better, f"method {method!r}") for method, row in rows.items()]
+    for method, row in zip(rows, values, strict=True):
+        if not np.isfinite(row).all():
             raise NonFiniteError(f"method {method!r} has a metric that is not finite, so that it has no rank")
     from scipy.stats import rankdata
 
+    scores = np.stack(values) * _directions(higher_is_better)
     return dict(zip(rows, rankdata(-scores, axis=0).mean(axis=1).tolist(), strict=True))
 
 
@@ -86,10 +86,14 @@ def _relative_gains(results: Results, baselines: Results, signs: Signs) -> dict[
     zero = [name for name, value in zip(names, theirs, strict=True) if value == 0]
     if zero:
         raise ArgumentError(f"baselines must not be 0, got 0 for {', '.join(zero)}")
-    sign = np.array([1 if higher else -1 for task in signs.values() for higher in task.values()])
-    gains = sign * (ours - theirs) / theirs
+    gains = _directions(signs) * (ours - theirs) / theirs
     ends = np.cumsum([len(task) for task in signs.values()])[:-1]
     return dict(zip(signs, np.split(gains, ends), strict=True))
+
+
+def _directions(signs: Signs) -> NDArray[np.int64]:
+    """1 where higher is better, else -1, in the order of ``signs``."""
+    return np.array([1 if higher else -1 for task in signs.values() for higher in task.values()])
 
 
 def _flat(results: Results, signs: Signs, what: str) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from mtrl_imgrad.experiments.supervised.comparison import Results, Signs, delta_m, mean_rank
@@ -219,8 +220,12 @@ def difference_is_noise(first: Sequence[float], second: Sequence[float]) -> bool
         return None
     from scipy.stats import t  # a quarter of a second, for a comparison of finished runs
 
-    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    return bool(abs(differences.mean()) <= t.ppf(0.975, len(differences) - 1) * error)
+    half = t.ppf(0.975, len(differences) - 1) * _standard_error(differences)
+    return bool(abs(differences.mean()) <= half)
+
+
+def _standard_error(values: Sequence[float] | NDArray[np.float64]) -> float:
+    return float(np.std(values, ddof=1)) / math.sqrt(np.size(values))
 
 
 def _that_fit(sizes: Sequence[int], width: int) -> list[list[int]]:
@@ -239,8 +244,7 @@ def _that_fit(sizes: Sequence[int], width: int) -> list[list[int]]:
 def _ranking(deltas: Mapping[str, Sequence[float]]) -> list[str]:
     if len(deltas) < 2:
         return []
-    best = min(deltas, key=lambda label: float(np.mean(deltas[label])))
-    others = sorted((label for label in deltas if label != best), key=lambda label: float(np.mean(deltas[label])))
+    best, *others = sorted(deltas, key=lambda label: float(np.mean(deltas[label])))
     noise = {label: difference_is_noise(deltas[best], deltas[label]) for label in others}
     said = [f"Lowest Δm: {best}, {_mean_and_error(deltas[best], signed=True)}."]
     if None in noise.values():
@@ -262,7 +266,7 @@ def _mean_and_error(values: Sequence[float], signed: bool = False) -> str:
     shown = f"{mean:+.{digits}f}" if signed else f"{mean:.{digits}f}"
     if len(values) < 2:
         return shown
-    return f"{shown} ±{np.std(values, ddof=1) / math.sqrt(len(values)):.{digits}f}"
+    return f"{shown} ±{_standard_error(values):.{digits}f}"
 
 
 def _draw_deltas(deltas: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
@@ -273,7 +277,7 @@ def _draw_deltas(deltas: Mapping[str, Sequence[float]], title: str, path: Path) 
     for place, label in enumerate(order):
         values = np.asarray(deltas[label])
         axes.plot(values, [place] * len(values), "o", color=BAND, markersize=5)
-        error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None  # no bar, not a bar of 0
+        error = _standard_error(values) if len(values) > 1 else None  # no bar, not a bar of 0
         axes.errorbar(values.mean(), place, xerr=error, fmt="|", color=INK, capsize=3, markersize=12)
     axes.axvline(0, color="#888888", linewidth=0.8)
     axes.set_yticks(range(len(order)), order, fontsize=9)

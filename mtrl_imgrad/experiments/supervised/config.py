@@ -76,6 +76,11 @@ class DataConfig:
     reader_kwargs: Options = field(default_factory=dict)
     """Further arguments of the format's reader."""
 
+    @property
+    def name(self) -> str:
+        """Of the data, for folders and messages: what the scenes show, or the format."""
+        return self.simulate or self.format
+
     def __post_init__(self) -> None:
         data_format(self.format)
         if len(set(self.tasks)) != len(self.tasks):
@@ -168,15 +173,12 @@ class SupervisedConfig:
     def resolved_method(self) -> MethodConfig:
         """The method with everything that was left open taken from ``methods``, then from the library's defaults."""
         method, preset = self.method, self.methods.get(self.method.combiner, {})
-        return MethodConfig(
-            combiner=method.combiner,
+        return dataclasses.replace(
+            method,
             combiner_kwargs={**preset.get("combiner_kwargs", {}), **method.combiner_kwargs},
-            reduction=method.reduction,
-            gradients=method.gradients,
             heads=method.heads or preset.get("heads", "unweighted"),
             sharing=method.sharing or preset.get("sharing", "cagrad"),
             max_grad_norm=_first(method.max_grad_norm, preset.get("max_grad_norm")),
-            on_nonfinite=method.on_nonfinite,
         )
 
 

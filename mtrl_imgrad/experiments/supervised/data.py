@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.supervised.config import DataConfig
 from mtrl_imgrad.scenes import make_scenes
 from mtrl_imgrad.supervised.datasets.description import read_meta
@@ -14,7 +14,7 @@ from mtrl_imgrad.supervised.datasets.partly_labeled import PartlyLabeled
 from mtrl_imgrad.supervised.datasets.registry import DataFormat, data_format
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.splits import Splits, TaskSplits
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import checked, look_up
 
 
 @checked
@@ -42,7 +42,9 @@ def load_splits(
     has_loaders = config.multi_input or record.of_one_task
     if has_loaders and (config.train_fraction != 1 or config.full_tasks):
         raise ArgumentError("train_fraction and full_tasks go with one loader for all tasks; take task_fractions")
-    given = [name for name in ("batch_sizes", "task_fractions") if getattr(config, name)]
+    unset = DataConfig()
+    of_loaders = ("batch_sizes", "task_fractions", "mixing", "tasks_per_step")
+    given = [name for name in of_loaders if getattr(config, name) != getattr(unset, name)]
     if given and not has_loaders:
         raise ArgumentError(f"{given[0]} goes with a loader a task (multi_input)")
     root = _prepare(config, config.root.expanduser(), progress_bar)
@@ -64,10 +66,13 @@ def _joint(config: DataConfig, record: DataFormat, root: Path, protocol: Protoco
         for other in held_out.values():
             train.check_differs(other)
     splits = Splits(train, held_out, train.tasks, simulated=bool(read_meta(root).get("simulated", False)))
+    known = {task.name: task for task in train.tasks}
+    full = [look_up("task", name, known) for name in config.full_tasks]
     if config.train_fraction == 1:
         return splits
     splits = splits.only(config.tasks) if config.tasks else splits
-    partly = PartlyLabeled(splits.train, splits.tasks, config.train_fraction, config.full_tasks, seed)
+    learned = [task.name for task in full if task in splits.tasks]  # a single-task run may have none of them
+    partly = PartlyLabeled(splits.train, splits.tasks, config.train_fraction, learned, seed)
     return dataclasses.replace(splits, train=partly)
 
 
@@ -85,10 +90,9 @@ def _of_one_task(config: DataConfig, record: DataFormat, root: Path) -> TaskSpli
 
 def _with_loaders(config: DataConfig, data: Splits | TaskSplits, seed: int) -> TaskSplits:
     """The data of each task, as many training images as it may have."""
-    names = [task.name for task in data.tasks]
+    names = {task.name: task for task in data.tasks}
     for name in config.task_fractions:
-        if name not in names:
-            raise UnknownNameError("task", name, names)
+        look_up("task", name, names)
     if isinstance(data, Splits):
         evaluation = {split: dict.fromkeys(names, items) for split, items in data.evaluation.items()}
         data = TaskSplits(dict.fromkeys(names, data.train), evaluation, data.tasks, simulated=data.simulated)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -105,7 +104,7 @@ def best_epoch(records: Sequence[EpochRecord], tasks: Sequence[TaskSpec]) -> int
 
     For attributes by their mean F1, as in the papers on CelebA; for classifications by their mean accuracy; else by the
     mean over tasks of the validation loss relative to the first evaluated epoch's (ours: no scale of a loss counts).
-    The first of equals.
+    The first of equals; one whose number is not finite comes last.
     """
     evaluated = [i for i, record in enumerate(records) if "val" in record.results]
     first = records[evaluated[0]].losses["val"]
@@ -113,21 +112,13 @@ def best_epoch(records: Sequence[EpochRecord], tasks: Sequence[TaskSpec]) -> int
 
     def score(i: int) -> float:
         if selecting is not None:
-            return float(np.mean([task[selecting] for task in records[i].results["val"].values()]))
-        losses = records[i].losses["val"]
-        return -float(np.mean([losses[name] / first[name] if first[name] else 0.0 for name in first]))
+            mean = float(np.mean([task[selecting] for task in records[i].results["val"].values()]))
+        else:
+            losses = records[i].losses["val"]
+            mean = -float(np.mean([losses[name] / first[name] if first[name] else 0.0 for name in first]))
+        return mean if math.isfinite(mean) else -math.inf
 
     return max(evaluated, key=score)
-
-
-def record_to_state(record: EpochRecord) -> dict[str, Any]:
-    """Plain numbers for a checkpoint, without the diagnostics, which have a file of their own."""
-    return dataclasses.asdict(dataclasses.replace(record, diagnostics=[]))
-
-
-def record_from_state(state: Mapping[str, Any]) -> EpochRecord:
-    """`record_to_state`, back."""
-    return EpochRecord(**state)
 
 
 def epoch_row(record: EpochRecord) -> dict[str, float]:
@@ -146,14 +137,15 @@ def epoch_row(record: EpochRecord) -> dict[str, float]:
     return row
 
 
-def write_epochs(path: Path, records: Sequence[EpochRecord]) -> None:
-    """Write ``epochs.csv``, a row for each epoch; empty cells where one was not evaluated."""
-    _write_rows(path, [epoch_row(record) for record in records])
-
-
-def write_diagnostics(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write ``diagnostics.csv``, a row for each logged step."""
-    _write_rows(path, rows)
+def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write ``epochs.csv`` or ``diagnostics.csv``, a row for each epoch or logged step; empty cells for no value."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if math.isnan(value) else repr(value) for name, value in row.items()})
+    write_text(path, file.getvalue())
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
@@ -164,7 +156,8 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            header, *rows = list(csv.reader(file)) or [[]]
+        return [{name: _number(value) for name, value in zip(header, row, strict=True)} for row in rows if row]
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read as a table of numbers ({error})") from error
 
@@ -173,16 +166,6 @@ def _number(text: str) -> float:
     if not text:
         return math.nan
     return int(text) if text.lstrip("-").isdigit() else float(text)
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: "" if math.isnan(value) else repr(value) for name, value in row.items()})
-    write_text(path, file.getvalue())
 
 
 def _selecting(tasks: Sequence[TaskSpec]) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -55,33 +56,32 @@ def draw_panel(
         raise ArgumentError(f"a panel needs an image and a method, got {len(images)} and {len(predictions)}")
     dense = [task for task in tasks if task.record.dense]
     of_images = [task for task in tasks if not task.record.dense]
-    heading = "attributes" if all(task.kind == "attribute" for task in of_images) else "predictions"
-    columns = 1 + len(dense) + bool(of_images)
+    titles = ["image", *(task.name for task in dense)]
+    if of_images:
+        titles.append("attributes" if all(task.kind == "attribute" for task in of_images) else "predictions")
     shown = {"truth": targets, **{name: _as_targets(maps, tasks) for name, maps in predictions.items()}}
-    are_images = images.ndim == 4
-    height, width = images.shape[-2:] if are_images else (1, 1)
-    figure = new_figure(2.2 * columns, (2.2 * height / width + 0.12) * len(shown) * len(images) + 0.3, _DPI)
-    grid = figure.subplots(len(shown) * len(images), columns, squeeze=False)
-    for b, image in enumerate(images):
-        for r, (row, drawn) in enumerate(shown.items()):
-            axes = grid[b * len(shown) + r]
-            for cell in axes:
-                cell.set_axis_off()
-            if r == 0 and not are_images:
-                axes[0].text(0.96, 0.5, f"input {b + 1}", va="center", ha="right", fontsize=8)
-            elif r == 0:
-                axes[0].imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
-            else:
-                name = row.replace(":", ":\n").replace(",", ",\n")
-                axes[0].text(0.96, 0.5, name, va="center", ha="right", fontsize=8, transform=axes[0].transAxes)
-            for axis, task in zip(axes[1:], dense, strict=False):
-                axis.imshow(_show(task, drawn, targets, b), interpolation="nearest")
-            if of_images:
-                lines = [text for task in of_images if (text := str(_show(task, drawn, targets, b)))]
-                axes[-1].text(0, 1, "\n".join(lines) or "none", va="top", fontsize=6, transform=axes[-1].transAxes)
-    titles = ["image", *(task.name for task in dense), *[heading][: bool(of_images)]]
+    height, width = images.shape[-2:] if images.ndim == 4 else (1, 1)
+    size = (2.2 * len(titles), (2.2 * height / width + 0.12) * len(shown) * len(images) + 0.3)
+    figure = new_figure(*size, _DPI)
+    grid = figure.subplots(len(shown) * len(images), len(titles), squeeze=False)
     for axis, title in zip(grid[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
+    for number, axes in enumerate(grid):
+        b, r = divmod(number, len(shown))
+        name, maps = list(shown.items())[r]
+        for axis in axes:
+            axis.set_axis_off()
+        if r > 0:
+            _write(axes[0], name.replace(":", ":\n").replace(",", ",\n"))
+        elif images.ndim == 4:
+            axes[0].imshow(images[b].permute(1, 2, 0).clamp(0, 1).numpy())
+        else:
+            _write(axes[0], f"input {b + 1}")
+        for axis, task in zip(axes[1:], dense, strict=False):
+            axis.imshow(_show(task, maps, targets, b), interpolation="nearest")
+        if of_images:
+            lines = [text for task in of_images if (text := str(_show(task, maps, targets, b)))]
+            axes[-1].text(0, 1, "\n".join(lines) or "none", va="top", fontsize=6, transform=axes[-1].transAxes)
     return save_figure(figure, path)
 
 
@@ -127,6 +127,10 @@ def _spread(split: ItemDataset, count: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 def _unknown(task: TaskSpec, like: Tensor, count: int) -> Tensor:
     return torch.full_like(like[:1], task.record.unknown).expand(count, *like.shape[1:])
+
+
+def _write(axis: Axes, text: str) -> None:
+    axis.text(0.96, 0.5, text, va="center", ha="right", fontsize=8, transform=axis.transAxes)
 
 
 def _as_targets(predictions: Maps, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:

@@ -18,20 +18,17 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mtrl_imgrad.checkpoints.format import is_checkpoint, read_checkpoint, write_checkpoint
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
-from mtrl_imgrad.experiments.config_files import plain, save_config
+from mtrl_imgrad.experiments.config_files import differences, plain, save_config
 from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
-from mtrl_imgrad.experiments.supervised.config import SupervisedConfig, load_config
+from mtrl_imgrad.experiments.supervised.config import MethodConfig, SupervisedConfig, load_config
 from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import (
     RunResult,
     best_epoch,
     epoch_row,
     read_rows,
-    record_from_state,
-    record_to_state,
     reported_result,
-    write_diagnostics,
-    write_epochs,
+    write_rows,
 )
 from mtrl_imgrad.experiments.supervised.panels import draw_run_panel
 from mtrl_imgrad.experiments.versions import installed_versions
@@ -69,7 +66,7 @@ def train(
     """
     replica = Replica(group)
     method = config.data.tasks[0] if len(config.data.tasks) == 1 else config.method.combiner
-    name = f"{_data_name(config)}-{method}-seed{config.seed}"
+    name = f"{config.data.name}-{method}-seed{config.seed}"
     folder = replica.of_first(lambda: new_run_dir(config.run_dir, name))
     return _Run(config, folder, replica, console, progress_bar).finish()
 
@@ -101,13 +98,18 @@ def check_settings(config: SupervisedConfig) -> None:
     """Whether the run folder of a configuration is free, or holds a run of this configuration.
 
     Raises:
-        ArgumentError: if it holds another run.
+        ArgumentError: if it holds another run; names each difference.
     """
     if config.run_dir is None:
         raise ArgumentError("run_dir must name the folder of the run, got none")
     made = config.run_dir / "config.yaml"
-    if made.exists() and not same_run(config, load_config(made)):
-        raise ArgumentError(f"{config.run_dir} holds a run with other settings; take another folder (--out)")
+    if not made.exists():
+        return
+    before, now = (plain(dataclasses.asdict(dataclasses.replace(c, run_dir=None))) for c in (load_config(made), config))
+    if changes := differences(before, now):
+        raise ArgumentError(
+            f"{config.run_dir} holds a run with other settings ({'; '.join(changes)}); take another folder (--out)"
+        )
 
 
 @checked
@@ -124,16 +126,13 @@ def train_or_resume(
 
 @checked
 def build_model(config: SupervisedConfig, data: Splits | TaskSplits) -> TaskModel:
-    """The network of a configuration, with first weights that follow from its seed."""
+    """The network of a configuration, with first weights that follow from its seed; not those of a file."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         single = len(data.tasks) == 1
         name = config.model.single_task_model if single else config.model.model
         kwargs = {} if single else config.model.model_kwargs
-        model = make_model(name, data.tasks, width=config.model.width, protocol=config.protocol, **kwargs)
-    if config.model.weights is not None:
-        load_backbone(model, config.model.weights)
-    return model
+        return make_model(name, data.tasks, width=config.model.width, protocol=config.protocol, **kwargs)
 
 
 @checked
@@ -169,25 +168,25 @@ def _load_parameters(model: TaskModel, folder: Path) -> None:
 @checked
 def make_trainer(config: SupervisedConfig, data: Splits | TaskSplits, group: Any = None) -> MultiTaskTrainer:
     """The trainer of a configuration; ``group`` as in `train`."""
-    method = config.resolved_method()
+    method = _method(config, len(data.tasks))
+    model = build_model(config, data)
+    if config.model.weights is not None:
+        load_backbone(model, config.model.weights)
     single = len(data.tasks) == 1
-    kwargs = {"reduction": method.reduction, **method.combiner_kwargs}
-    if config.protocol == "paper" and method.combiner == "imgrad" and len(data.tasks) == 2:
-        kwargs = {"official_k2_quirk": True, **kwargs}  # a slip of the authors' CityScapes code
     # The code behind CelebA's published single-task baselines never leaves the training mode.
     in_training_mode = config.protocol == "paper" and single and data.tasks[0].kind == "attribute"
     return MultiTaskTrainer(
-        build_model(config, data),
+        model,
         data,
-        "linear_scalarization" if single else method.combiner,
-        combiner_kwargs={} if single else kwargs,
+        method.combiner,
+        combiner_kwargs={"reduction": method.reduction, **method.combiner_kwargs},
         optimization=config.optimization,
         reporting=config.reporting,
-        gradients="losses" if single else method.gradients,
-        heads="unweighted" if single else method.heads or "unweighted",
+        gradients=method.gradients,
+        heads=method.heads or "unweighted",
         task_scales=_task_scales(config, data),
         sharing=method.sharing or "cagrad",
-        max_grad_norm=None if single else method.max_grad_norm,
+        max_grad_norm=method.max_grad_norm,
         on_nonfinite=method.on_nonfinite,
         protocol=config.protocol,
         evaluation_mode="train" if in_training_mode else "eval",
@@ -196,6 +195,17 @@ def make_trainer(config: SupervisedConfig, data: Splits | TaskSplits, group: Any
         num_workers=config.data.num_workers,
         group=group,
     )
+
+
+def _method(config: SupervisedConfig, num_tasks: int) -> MethodConfig:
+    """The method of a run; with one task there is nothing to combine."""
+    method = config.resolved_method()
+    if num_tasks == 1:
+        return MethodConfig("linear_scalarization", sharing=method.sharing, on_nonfinite=method.on_nonfinite)
+    if config.protocol == "paper" and method.combiner == "imgrad" and num_tasks == 2:
+        quirk = {"official_k2_quirk": True}  # a slip of the authors' CityScapes code
+        return dataclasses.replace(method, combiner_kwargs={**quirk, **method.combiner_kwargs})
+    return method
 
 
 def _task_scales(config: SupervisedConfig, data: Splits | TaskSplits) -> dict[str, float]:
@@ -290,16 +300,17 @@ class _Run:
                 writer.add_scalar(name, value, record.step)
         last = self.trainer.epoch == self.config.optimization.epochs
         if last or self.trainer.epoch % self.config.reporting.checkpoint_every == 0:
-            write_epochs(self.folder / "epochs.csv", self.records)
-            write_diagnostics(self.folder / "diagnostics.csv", self.rows)
-            history = [record_to_state(record) for record in self.records]
+            write_rows(self.folder / "epochs.csv", [epoch_row(record) for record in self.records])
+            write_rows(self.folder / "diagnostics.csv", self.rows)
+            # The diagnostics have a file of their own.
+            history = [dataclasses.asdict(dataclasses.replace(record, diagnostics=[])) for record in self.records]
             write_checkpoint(self.folder / "checkpoint", {**self.trainer.state_dict(), "history": history})
 
     def _restore(self) -> None:
         state = read_checkpoint(self.folder / "checkpoint")
         try:
             self.trainer.load_state_dict(state)
-            self.records = [record_from_state(record) for record in state["history"]]
+            self.records = [EpochRecord(**record) for record in state["history"]]
         except (KeyError, TypeError, AttributeError, CheckpointError) as error:
             raise CheckpointError(f"{self.folder}/checkpoint cannot be restored: {error}") from error
         # A crash may have come between the table and the checkpoint.
@@ -324,20 +335,10 @@ class _Run:
         )
 
 
-def same_run(config: SupervisedConfig, other: SupervisedConfig) -> bool:
-    """Whether two configurations give the same run (in whatever folder)."""
-    first, second = (plain(dataclasses.asdict(dataclasses.replace(c, run_dir=None))) for c in (config, other))
-    return first == second
-
-
 def _name(config: SupervisedConfig) -> str:
     tasks = config.data.tasks
     method = tasks[0] + " alone" if len(tasks) == 1 else config.method.combiner
-    return f"{_data_name(config)}, {method}, seed {config.seed}"
-
-
-def _data_name(config: SupervisedConfig) -> str:
-    return config.data.simulate or config.data.format
+    return f"{config.data.name}, {method}, seed {config.seed}"
 
 
 def _news(record: EpochRecord, epochs: int) -> str:

@@ -20,14 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from mtrl_imgrad.errors import ArgumentError, DatasetError
-from mtrl_imgrad.supervised.datasets.celeba_files import CELEBA_SPLITS, names_of_split, read_attributes
+from mtrl_imgrad.errors import DatasetError
+from mtrl_imgrad.supervised.datasets.celeba_files import names_of_split, read_attributes
+from mtrl_imgrad.supervised.datasets.folder import FolderDataset, listing, quoted
 from mtrl_imgrad.supervised.datasets.images import read_image
-from mtrl_imgrad.supervised.datasets.layers import listing
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, checked
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,12 @@ class CelebATree:
             if (root / tree.attributes).is_file():
                 return tree._with_images(root)
         names = listing(root)
-        there = ", ".join(names[:10]) or "nothing"
         looked = ", ".join(tree.attributes for tree in trees)
         deeper = [name for name in names if any((root / name / tree.attributes).is_file() for tree in trees)]
         hint = f"; it is in {root / deeper[0]}: take that as root" if deeper else ""
-        raise DatasetError(f"{root}: no list_attr_celeba; expected one of {looked}; the folder holds {there}{hint}")
+        raise DatasetError(
+            f"{root}: no list_attr_celeba; expected one of {looked}; the folder holds {quoted(names)}{hint}"
+        )
 
     def _with_images(self, root: Path) -> CelebATree:
         inner = os.path.join(self.images, "img_align_celeba")
@@ -93,7 +93,7 @@ class CelebATree:
 
 
 @checked
-class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+class CelebA(FolderDataset):
     """Faces and their attributes; item i is ``(image [3, H, W] in [0, 1], {attribute: float32 [1]})``.
 
     Images are resized without keeping their aspect ratio and neither normalised nor augmented, as in FAMO's code (Liu
@@ -108,13 +108,8 @@ class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         DatasetError: A file is missing or not as described; names it and its line.
     """
 
-    def __init__(self, root: str | os.PathLike[str], split: str, *, size: tuple[int, int] = (64, 64)) -> None:
-        if split not in CELEBA_SPLITS:
-            raise ArgumentError(f"split must be one of {', '.join(CELEBA_SPLITS)}, got {split!r}")
-        if min(size) < 1:
-            raise ArgumentError(f"size must be positive, got {size}")
-        self.root = Path(root).expanduser()
-        self.split = split
+    def __init__(self, root: str | os.PathLike[str], split: str, *, size: tuple[Count, Count] = (64, 64)) -> None:
+        super().__init__(root, split)
         self.size = size
         tree = CelebATree.locate(self.root)
         self.attribute_names, rows = read_attributes(self.root / tree.attributes)
@@ -131,9 +126,8 @@ class CelebA(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __len__(self) -> int:
         return len(self.file_names)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.root}, split {self.split!r}, has items 0 to {len(self) - 1}, asked for {index}")
+    def item(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `FolderDataset.item`."""
         labels = self.labels[index].float()
         image = read_image(self._images / self.file_names[index], self.size)
         return image, dict(zip(self.attribute_names, labels.split(1), strict=True))

@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mtrl_imgrad.errors import DatasetError
-from mtrl_imgrad.supervised.datasets.layers import listing
+from mtrl_imgrad.supervised.datasets.folder import SPLITS, listing, quoted, read_text
 
-CELEBA_SPLITS = ("train", "val", "test")
-"""In the order of the numbers in ``list_eval_partition.txt``."""
 _VALUES = {"1": 1, "-1": -1, "0": 0}
 
 
@@ -86,23 +84,20 @@ def names_of_split(path: Path, split: str, known: set[str]) -> list[str]:
         raise DatasetError(
             f"{path}: {absent[0]!r} missing ({len(absent)} in all); list_attr_celeba{path.suffix} has it"
         )
-    names = [name for name, number in seen.items() if number == str(CELEBA_SPLITS.index(split))]
+    wanted = str(SPLITS.index(split))
+    names = [name for name, number in seen.items() if number == wanted]
     if not names:
-        raise DatasetError(f"{path}: no image of split {split!r} ({CELEBA_SPLITS.index(split)})")
+        raise DatasetError(f"{path}: no image of split {split!r} ({wanted})")
     return names
 
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Place and words of every line that is not blank."""
     if not path.exists():
-        there = ", ".join(listing(path.parent)[:10]) or "nothing"
+        there = quoted(listing(path.parent))
         raise DatasetError(f"{path}: no such file; {path.parent} holds {there}; take it from CelebA's download")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as text ({error})") from error
     separator = "," if path.suffix == ".csv" else None
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "text").splitlines(), start=1):
         if line.strip():
             words = [word.strip() for word in line.split(separator)]
             yield f"{path}, line {number}", words

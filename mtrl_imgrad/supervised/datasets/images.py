@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,8 @@ def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     Raises:
         DatasetError: if it cannot be read, or is not of 8 bits a channel; names the file.
     """
-    pixels = _pixels(path, size)
+    with open_image(path) as image:
+        pixels = np.array(_in_colours(image, path).resize(size[::-1], Image.Resampling.BILINEAR))
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).contiguous()
 
 
@@ -33,17 +36,27 @@ def read_pixels(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         DatasetError: if it cannot be read, or is not of 8 bits a channel; names the file.
     """
-    return _pixels(path, None).astype(np.float32) / np.float32(255)
+    with open_image(path) as image:
+        return np.array(_in_colours(image, path)).astype(np.float32) / np.float32(255)
 
 
-def _pixels(path: Path, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """A picture as the file has it; its pixels are read within the block.
+
+    Raises:
+        DatasetError: if it cannot be read; names the file.
+    """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):  # Pillow's conversion cuts 16 bits at 255: all white
-                raise DatasetError(f"{path}: a picture of mode {image.mode}; expected 8 bits a channel; save it so")
-            colours = image.convert("RGB")
-            return np.array(colours if size is None else colours.resize(size[::-1], Image.Resampling.BILINEAR))
+            yield image
     except DatasetError:
         raise
     except Exception as error:  # Pillow raises what it likes for a damaged file
         raise DatasetError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _in_colours(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # Pillow's conversion cuts 16 bits at 255: all white
+        raise DatasetError(f"{path}: a picture of mode {image.mode}; expected 8 bits a channel; save it so")
+    return image.convert("RGB")

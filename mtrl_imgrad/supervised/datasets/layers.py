@@ -6,7 +6,6 @@ left alone until they are read, so that opening a set of thousands costs a listi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from mtrl_imgrad.errors import DatasetError
+from mtrl_imgrad.supervised.datasets.folder import listing, quoted
 from mtrl_imgrad.supervised.datasets.hints import (
     depth_hint,
     disparity_hint,
@@ -30,8 +30,6 @@ from mtrl_imgrad.supervised.datasets.hints import (
 
 LONGEST_NORMAL, SHORTEST_NORMAL = 1.02, 0.8
 """Bounds of a vector's length, and of the median length of a file's known ones."""
-SHOWN = 5
-"""Names quoted in a message before it only counts."""
 
 
 @dataclass(frozen=True)
@@ -147,23 +145,6 @@ def label_layer(num_classes: int, void: Void = -1) -> Layer:
     return Layer(content, None, first, last, whole=True, void=void, hint=hint)
 
 
-def listing(folder: Path) -> list[str]:
-    """Sorted names of what lies in ``folder``, hidden files apart.
-
-    Raises:
-        DatasetError: There is no such folder; says what lies beside it.
-    """
-    try:
-        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        parent = folder.parent
-        if not parent.is_dir():
-            raise DatasetError(f"{parent}: no such folder; expected {folder.name}/ in it") from None
-        raise DatasetError(f"{folder}: no such folder; {parent} holds {_quoted(listing(parent))}") from None
-    except OSError as error:
-        raise DatasetError(f"{folder}: cannot be listed ({error.strerror or error})") from error
-
-
 class LayerFolder:
     """The files of one layer of one split.
 
@@ -196,10 +177,10 @@ class LayerFolder:
         if stray:
             pictures = any(name.lower().endswith((".png", ".jpg", ".jpeg")) for name in stray)
             hint = "; pictures? write them as arrays, with write_nyuv2 or write_cityscapes" if pictures else ""
-            raise DatasetError(f"{self.folder}: stray {_quoted(stray)}; expected only 0.npy, 1.npy, ...{hint}")
+            raise DatasetError(f"{self.folder}: stray {quoted(stray)}; expected only 0.npy, 1.npy, ...{hint}")
         if missing := sorted(expected - set(names), key=_index):
             last = max(map(_index, names))
-            raise DatasetError(f"{self.folder}: {_quoted(missing)} missing; expected 0.npy to {last}.npy without a gap")
+            raise DatasetError(f"{self.folder}: {quoted(missing)} missing; expected 0.npy to {last}.npy without a gap")
         return len(names)
 
     def sample(self, count: int = 8) -> Iterator[npt.NDArray[np.float32]]:
@@ -252,8 +233,3 @@ def _index(name: str) -> int:
 def _is_index(name: str) -> bool:
     stem = name.removesuffix(".npy")
     return name.endswith(".npy") and stem.isascii() and stem.isdigit() and str(int(stem)) == stem
-
-
-def _quoted(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return (", ".join(names[:SHOWN]) or "nothing") + more

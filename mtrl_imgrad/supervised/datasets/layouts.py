@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtrl_imgrad.errors import DatasetError
-from mtrl_imgrad.supervised.datasets.layers import listing
-
-SPLITS = ("train", "val", "test")
+from mtrl_imgrad.supervised.datasets.folder import SPLITS, deeper_hint, listing, packed_hint
 
 
 def check_root(root: Path, split: str) -> None:
@@ -30,18 +28,16 @@ def _hint(root: Path, names: list[str]) -> str:
         return ""
     if "image" in names:
         return f"this is one split; root must be the folder above, which holds train and val: {root.parent}"
-    below = [name for name in names if any((root / name / split).is_dir() for split in SPLITS)]
-    if below and not {"leftImg8bit", "gtFine"} & set(below):
-        return f"it is in {root / below[0]}; take that as root"
     if {"leftImg8bit", "gtFine", "disparity"} & set(names):
         return (
             "this is the raw CityScapes download; the reader takes MTAN's preprocessed set (128 x 256, .npy files, see "
             "docs/datasets.md), or what write_cityscapes makes of it"
         )
+    if deeper := deeper_hint(root, *SPLITS):
+        return deeper
     if any(name.endswith(".mat") for name in names):
         return (
             "this is the raw NYUv2 download; the reader takes MTAN's preprocessed set (288 x 384, .npy files, see "
             "docs/datasets.md), or what write_nyuv2 makes of it"
         )
-    packed = [name for name in names if name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".7z"))]
-    return f"unpack {packed[0]} here first" if packed else ""
+    return packed_hint(root)

@@ -18,15 +18,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
+from mtrl_imgrad.supervised.datasets.folder import SPLITS, FolderDataset, deeper_hint, listing, quoted, read_text
 from mtrl_imgrad.supervised.datasets.images import read_image
-from mtrl_imgrad.supervised.datasets.layers import listing
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import Count, Seed, checked
 
-SPLITS = ("train", "val", "test")
 SHARES = (0.6, 0.8)
 """Where training ends and validation ends."""
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -36,7 +34,7 @@ Row = tuple[str, int]
 
 
 @checked
-class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+class _Office(FolderDataset):
     """One source: item i is ``(image [3, H, W] in [0, 1], {task: class, int64 []})``.
 
     Args:
@@ -67,11 +65,10 @@ class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         lists: str | os.PathLike[str] | None = None,
         split_seed: Seed = 0,
     ) -> None:
-        if split not in SPLITS:
-            raise ArgumentError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        super().__init__(root, split)
         if task not in self.task_names:
             raise UnknownNameError("task", task, self.task_names)
-        self.root, self.split, self.size = Path(root).expanduser(), split, size
+        self.size = size
         self.class_names = self._class_names()
         if lists is None:
             rows = self._pictures(self._source(task))
@@ -89,9 +86,8 @@ class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.root}, split {self.split!r}, has items 0 to {len(self) - 1}, asked for {index}")
+    def item(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `FolderDataset.item`."""
         path, number = self._rows[index]
         return read_image(self.root / path, self.size), {self.tasks[0].name: torch.tensor(number)}
 
@@ -113,9 +109,8 @@ class _Office(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         there = listing(self.root)
         name = next((name for name in (task, *self.spellings.get(task, ())) if name in there), None)
         if name is None:
-            deeper = [one for one in there if (self.root / one / task).is_dir()]
-            hint = f"; it is in {self.root / deeper[0]}: take that as root" if deeper else ""
-            raise DatasetError(f"{self.root}: no folder {task}; it holds {', '.join(there[:10]) or 'nothing'}{hint}")
+            hint = deeper_hint(self.root, task)
+            raise DatasetError(f"{self.root}: no folder {task}; it holds {quoted(there)}{hint and f'; {hint}'}")
         folder = self.root / name
         return folder / "images" if (folder / "images").is_dir() else folder
 
@@ -152,12 +147,8 @@ def _drawn(rows: list[Row], split: str, seed: list[int]) -> list[Row]:
 
 
 def _listed(path: Path, root: Path, num_classes: int) -> list[Row]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as a list of pictures ({error})") from error
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path, "a list of pictures").splitlines(), start=1):
         name, _, label = line.strip().rpartition(" ")
         if not line.strip():
             continue

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from typing import cast
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from mtrl_imgrad.errors import UnknownNameError
+from mtrl_imgrad.supervised.splits import ItemDataset, length, set_epoch
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
-Item = tuple[Tensor, dict[str, Tensor]]
 
-
-class PartlyLabeled(Dataset[Item]):
+class PartlyLabeled(ItemDataset):
     """A share of a split's images with all labels; with ``full_tasks`` the others, too, with the labels of these alone.
 
     Args:
@@ -25,21 +21,14 @@ class PartlyLabeled(Dataset[Item]):
         fraction: share of the images that keep all labels, at least one; drawn by ``seed``.
         full_tasks: names of tasks that keep the labels of all images.
         seed: of the draw.
-
-    Raises:
-        UnknownNameError: if there is no task of a name in ``full_tasks``.
     """
 
     def __init__(
-        self, split: Dataset[Item], tasks: Sequence[TaskSpec], fraction: float, full_tasks: Sequence[str], seed: int
+        self, split: ItemDataset, tasks: Sequence[TaskSpec], fraction: float, full_tasks: Sequence[str], seed: int
     ) -> None:
-        names = [task.name for task in tasks]
-        for name in full_tasks:
-            if name not in names:
-                raise UnknownNameError("task", name, names)
         self._split = split
         self._others = [task for task in tasks if task.name not in full_tasks]
-        size = len(cast(Sized, split))
+        size = length(split)
         drawn = np.random.default_rng(seed).permutation(size)[: max(1, round(fraction * size))]
         self._labeled = frozenset(drawn.tolist())
         self._images = list(range(size)) if full_tasks else sorted(self._labeled)
@@ -49,10 +38,9 @@ class PartlyLabeled(Dataset[Item]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose augmentation is drawn, where the split has any."""
-        if hasattr(self._split, "set_epoch"):
-            self._split.set_epoch(epoch)
+        set_epoch(self._split, epoch)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         place = self._images[index]
         image, targets = self._split[place]
         if place not in self._labeled:

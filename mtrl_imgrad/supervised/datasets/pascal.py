@@ -26,10 +26,10 @@ import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from annotated_types import Interval
 from torch import Tensor
 
-from mtrl_imgrad.errors import ArgumentError, DatasetError, UnknownNameError
+from mtrl_imgrad.errors import DatasetError, UnknownNameError
 from mtrl_imgrad.supervised.datasets.augmented import AugmentedDataset
+from mtrl_imgrad.supervised.datasets.folder import deeper_hint, listing, packed_hint, quoted, read_text
 from mtrl_imgrad.supervised.datasets.images import read_pixels
-from mtrl_imgrad.supervised.datasets.layers import listing
 from mtrl_imgrad.supervised.datasets.pascal_files import (
     Array,
     PartGroups,
@@ -48,7 +48,6 @@ PASCAL_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
     "pottedplant sheep sofa train tvmonitor"
 ).split()
-SPLITS = ("train", "val")
 Label = Annotated[int, Interval(ge=0, le=65535)]
 """A number in a picture of labels."""
 _FOLDERS = {
@@ -83,6 +82,8 @@ class PascalContext(AugmentedDataset):
         UnknownNameError: There is no task of a name.
     """
 
+    splits = ("train", "val")
+
     def __init__(
         self,
         root: str | os.PathLike[str],
@@ -97,8 +98,6 @@ class PascalContext(AugmentedDataset):
         seed: Seed = 0,
     ) -> None:
         super().__init__(root, split, augment=augment, protocol=protocol, seed=seed)
-        if split not in SPLITS:
-            raise ArgumentError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         for name in tasks:
             if name not in _FOLDERS:
                 raise UnknownNameError("task", name, _FOLDERS)
@@ -169,10 +168,9 @@ class PascalContext(AugmentedDataset):
 
 def _names(root: Path, split: str) -> list[str]:
     path = root / "ImageSets" / "Context" / f"{split}.txt"
-    try:
-        names = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as a list of names ({error}){_hint(root)}") from error
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file; {_hint(root)}")
+    names = read_text(path, "a list of names").split()
     if not names:
         raise DatasetError(f"{path}: empty; expected names, one a line")
     if len(set(names)) < len(names):
@@ -183,16 +181,12 @@ def _names(root: Path, split: str) -> list[str]:
 
 def _hint(root: Path) -> str:
     """What lies there instead, and what to do."""
-    if not root.is_dir():
-        return ""
     names = listing(root)
-    if deeper := [name for name in names if (root / name / "ImageSets" / "Context").is_dir()]:
-        return f"; it is in {root / deeper[0]}: take that as root"
-    if packed := [name for name in names if name.endswith((".tgz", ".tar.gz", ".tar", ".zip"))]:
-        return f"; unpack {packed[0]} first"
+    if hint := deeper_hint(root, "ImageSets/Context") or packed_hint(root):
+        return hint
     if "VOCdevkit" in names or "SegmentationClass" in names:
-        return "; this is PASCAL VOC alone; the reader takes ASTMT's archive PASCAL_MT.tgz, see docs/datasets.md"
-    return f"; {root} holds {', '.join(names[:10]) or 'nothing'}"
+        return "this is PASCAL VOC alone; the reader takes ASTMT's archive PASCAL_MT.tgz, see docs/datasets.md"
+    return f"{root} holds {quoted(names)}"
 
 
 def _paths(root: Path, task: str, names: Sequence[str]) -> list[Path]:

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from mtrl_imgrad.errors import DatasetError
 from mtrl_imgrad.extras import require
+from mtrl_imgrad.supervised.datasets.images import open_image
 from mtrl_imgrad.supervised.datasets.layers import label_layer
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 
@@ -102,19 +102,14 @@ def check_saliency(paths: Sequence[Path]) -> None:
     chosen = [paths[index] for index in np.unique(np.linspace(0, len(paths) - 1, 8).astype(int))]
     brightest = max(int(_pixels(path, ("L",), "a grey picture of 8 bits").max(initial=0)) for path in chosen)
     if brightest == 1:
-        raise DatasetError(f"{chosen[0]}: 0 and 1 only, as in {len(chosen)} file(s); expected 0 to 255; multiply by 255")
+        raise DatasetError(f"{chosen[0]}: 0 and 1 only, as in {len(chosen)} file(s); expected 0 to 255: multiply")
 
 
 def _pixels(path: Path, modes: tuple[str, ...], expected: str) -> Array:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in modes:
-                raise DatasetError(f"{path}: a picture of mode {image.mode}; expected {expected}")
-            return np.array(image)
-    except DatasetError:
-        raise
-    except Exception as error:  # Pillow raises what it likes for a damaged file
-        raise DatasetError(f"{path}: cannot be read as an image ({error})") from error
+    with open_image(path) as image:
+        if image.mode not in modes:
+            raise DatasetError(f"{path}: a picture of mode {image.mode}; expected {expected}")
+        return np.array(image)
 
 
 def _from_annotation(path: Path, groups: PartGroups) -> Array:

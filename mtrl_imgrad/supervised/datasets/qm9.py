@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError
+from mtrl_imgrad.supervised.datasets.folder import FolderDataset, listing, quoted
 from mtrl_imgrad.supervised.tasks import TaskSpec
 from mtrl_imgrad.validation import Count, Seed, checked
 
@@ -29,7 +29,6 @@ QM9_TASKS = ("mu", "alpha", "homo", "lumo", "r2", "zpve", "U0", "U", "H", "G", "
 _IN_MEV = frozenset({"homo", "lumo", "zpve", "U0", "U", "H", "G"})
 _OF_ATOMIZATION = ("U0", "U", "H", "G")
 FILE = "qm9_eV.npz"
-SPLITS = ("train", "val", "test")
 TOTAL_ENERGY = 500.0
 """Atomization takes less than this in eV for every molecule of QM9; a total energy is thousands."""
 SHALLOWEST_HOMO = 1.0
@@ -37,7 +36,7 @@ SHALLOWEST_HOMO = 1.0
 
 
 @checked
-class QM9(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+class QM9(FolderDataset):
     """Molecules; item i is ``(atoms [A, 4], {property: float32 [1]})``.
 
     A row of ``atoms`` is an atomic number and a position, zeros beyond the molecule's last atom; A is the largest
@@ -57,9 +56,7 @@ class QM9(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __init__(
         self, root: str | os.PathLike[str], split: str, *, held_out: Count = 10_000, split_seed: Seed = 0
     ) -> None:
-        if split not in SPLITS:
-            raise ArgumentError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-        self.root, self.split = Path(root).expanduser(), split
+        super().__init__(root, split)
         path = self.root / FILE
         arrays = _read(path)
         counts = arrays["N"].astype(np.int64)
@@ -85,9 +82,8 @@ class QM9(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.root}, split {self.split!r}, has items 0 to {len(self) - 1}, asked for {index}")
+    def item(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `FolderDataset.item`."""
         row = self._rows[index]
         start, count = self._starts[row], self._counts[row]
         atoms = torch.zeros(self._largest, 4)
@@ -97,10 +93,9 @@ class QM9(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 def _read(path: Path) -> Mapping[str, NDArray[np.generic]]:
     if not path.is_file():
-        there = ", ".join(sorted(one.name for one in path.parent.glob("*"))[:10]) or "nothing"
         raise DatasetError(
-            f"{path}: no such file; {path.parent} holds {there}; the reader takes the archive of DimeNet's authors, "
-            "not the .xyz or .sdf files of the raw download"
+            f"{path}: no such file; {path.parent} holds {quoted(listing(path.parent))}; the reader takes the archive "
+            "of DimeNet's authors, not the .xyz or .sdf files of the raw download"
         )
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -116,7 +111,7 @@ def _read(path: Path) -> Mapping[str, NDArray[np.generic]]:
     return arrays
 
 
-def _check(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+def _check(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
         if array.dtype.kind not in "iuf":
             raise DatasetError(f"{path}: {name} of dtype {array.dtype}; expected numbers")

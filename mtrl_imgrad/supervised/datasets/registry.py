@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.supervised.datasets.folder import SPLITS
 from mtrl_imgrad.validation import checked, look_up
 
 
@@ -49,10 +50,8 @@ class DataFormat:
 
     def load(self) -> Callable[..., Any]:
         """The class behind ``reader``."""
-        if not isinstance(self.reader, str):
-            return self.reader
-        module, _, name = self.reader.partition(":")
-        return getattr(importlib.import_module(module), name)
+        reader: Callable[..., Any] = pkgutil.resolve_name(self.reader) if isinstance(self.reader, str) else self.reader
+        return reader
 
 
 _DENSE = "mtrl_imgrad.supervised.datasets.dense"
@@ -68,14 +67,14 @@ _OURS = (
     DataFormat(
         "celeba",
         "mtrl_imgrad.supervised.datasets.celeba:CelebA",
-        splits=("train", "val", "test"),
+        splits=SPLITS,
         options={"image_size": "size"},
     ),
     *(
         DataFormat(
             name,
             f"mtrl_imgrad.supervised.datasets.office:{reader}",
-            splits=("train", "val", "test"),
+            splits=SPLITS,
             options={"image_size": "size"},
             of_one_task=True,
         )
@@ -87,7 +86,7 @@ _OURS = (
         options={"image_size": "size", "tasks": "tasks"},
         augments=True,
     ),
-    DataFormat("qm9", "mtrl_imgrad.supervised.datasets.qm9:QM9", splits=("train", "val", "test")),
+    DataFormat("qm9", "mtrl_imgrad.supervised.datasets.qm9:QM9", splits=SPLITS),
 )
 _FORMATS = {ours.name: ours for ours in _OURS}
 

@@ -17,9 +17,9 @@ from PIL import Image
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.datasets.celeba import CelebATree
-from mtrl_imgrad.supervised.datasets.celeba_files import CELEBA_SPLITS
 from mtrl_imgrad.supervised.datasets.dense import CITYSCAPES_CLASSES, NYUV2_CLASSES
 from mtrl_imgrad.supervised.datasets.description import write_meta
+from mtrl_imgrad.supervised.datasets.folder import SPLITS
 from mtrl_imgrad.supervised.datasets.layers import DEPTH, DISPARITY, IMAGE, NORMAL, Layer, label_layer
 from mtrl_imgrad.validation import checked
 
@@ -127,8 +127,8 @@ def write_celeba(
         DatasetError: A sample is not as described, or the folder of images exists.
         ArgumentError: A split or an attribute's name is none.
     """
-    if unknown := set(splits) - set(CELEBA_SPLITS):
-        raise ArgumentError(f"splits must be of {', '.join(CELEBA_SPLITS)}, got {sorted(unknown)[0]!r}")
+    if unknown := set(splits) - set(SPLITS):
+        raise ArgumentError(f"splits must be of {', '.join(SPLITS)}, got {sorted(unknown)[0]!r}")
     if not attribute_names:
         raise ArgumentError("attribute_names must hold at least one name, got none")
     if bad := [name for name in attribute_names if len(name.split()) != 1 or name != name.strip()]:
@@ -138,7 +138,7 @@ def write_celeba(
     images = _new_folder(root / layout.images)
     rows: list[str] = []
     parts: list[str] = []
-    for number, split in enumerate(CELEBA_SPLITS):
+    for number, split in enumerate(SPLITS):
         for sample in splits.get(split, ()):
             name = f"{len(rows) + 1:06d}.jpg"
             _save_jpeg(sample, images / name, len(attribute_names))

@@ -6,10 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 from mtrl_imgrad.supervised.metrics.base import Metric
-from mtrl_imgrad.supervised.metrics.counting import check_shapes, int_zeros
+from mtrl_imgrad.supervised.metrics.counting import ClassCount, check_shapes, int_zeros
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.validation import checked
 
@@ -21,16 +20,11 @@ class ClassificationMetric(Metric):
     Args:
         num_classes: C.
         protocol: makes no difference.
-
-    Raises:
-        ArgumentError: for less than two classes.
     """
 
     higher_is_better: ClassVar = {"accuracy": True}
 
-    def __init__(self, num_classes: int, protocol: Protocol = "fixed") -> None:
-        if num_classes < 2:
-            raise ArgumentError(f"num_classes must be 2 or more, got {num_classes}")
+    def __init__(self, num_classes: ClassCount, protocol: Protocol = "fixed") -> None:
         self.num_classes = num_classes
         super().__init__(protocol)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from mtrl_imgrad.errors import ArgumentError
+
+ClassCount = Annotated[int, Ge(2)]
 
 
 def int_zeros(*shape: int) -> Tensor:

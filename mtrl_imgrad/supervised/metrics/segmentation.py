@@ -9,7 +9,7 @@ from torch import Tensor
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 from mtrl_imgrad.supervised.metrics.base import Metric
-from mtrl_imgrad.supervised.metrics.counting import check_shapes, counts_of, int_zeros
+from mtrl_imgrad.supervised.metrics.counting import ClassCount, check_shapes, counts_of, int_zeros
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.validation import checked
 
@@ -27,16 +27,11 @@ class SegmentationMetric(Metric):
     Args:
         num_classes: C.
         protocol: see above.
-
-    Raises:
-        ArgumentError: for less than two classes.
     """
 
     higher_is_better: ClassVar = {"miou": True, "pix_acc": True}
 
-    def __init__(self, num_classes: int, protocol: Protocol = "fixed") -> None:
-        if num_classes < 2:
-            raise ArgumentError(f"num_classes must be 2 or more, got {num_classes}")
+    def __init__(self, num_classes: ClassCount, protocol: Protocol = "fixed") -> None:
         self.num_classes = num_classes
         super().__init__(protocol)
 

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mtrl_imgrad.errors import ArgumentError, UnknownNameError
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.kinds import list_kinds
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import checked, look_up
 
 
 @checked
@@ -69,9 +69,7 @@ class TaskModel(nn.Module, ABC):
         return [self.head(task)]
 
     def _index(self, task: str) -> int:
-        if task not in self.task_names:
-            raise UnknownNameError("task", task, self.task_names)
-        return self.task_names.index(task)
+        return look_up("task", task, {name: k for k, name in enumerate(self.task_names)})
 
     def _predict(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Every head on its own input."""

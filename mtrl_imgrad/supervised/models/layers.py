@@ -9,16 +9,15 @@ import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor, nn
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.models.trunk import Trunk
+from mtrl_imgrad.supervised.models.trunk import Trunk, check_images
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
 SEGNET_CHANNELS = (64, 128, 256, 512, 512)
 """Feature maps of the five stages at width 1 (MTAN, section 4.1.1)."""
 _CONVOLUTIONS = (2, 2, 3, 3, 3)
-_STRIDE = 2 ** len(SEGNET_CHANNELS)
-
-
+_STEP = 2 ** len(SEGNET_CHANNELS)
+"""What five poolings must divide: an unpooling cannot give an odd size back."""
 LARGEST_WIDTH = 1000
 """The published networks have up to 512 feature maps; no machine holds one a thousand times as wide."""
 
@@ -57,18 +56,6 @@ def pool(maps: Tensor) -> tuple[Tensor, Tensor]:
 def unpool(maps: Tensor, indices: Tensor) -> Tensor:
     """Put the values of ``maps`` back to where the maxima were, zeros elsewhere."""
     return F.max_unpool2d(maps, indices, kernel_size=(2, 2), stride=(2, 2))
-
-
-def check_image_size(images: Tensor) -> None:
-    """Five poolings must halve height and width exactly: an unpooling cannot give an odd size back.
-
-    Raises:
-        ArgumentError: if ``images`` is not ``[B, 3, H, W]`` with H and W multiples of 32.
-    """
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % _STRIDE or images.shape[3] % _STRIDE:
-        raise ArgumentError(
-            f"images must be [B, 3, H, W] with H and W multiples of {_STRIDE}, got {list(images.shape)}"
-        )
 
 
 def initialise_xavier(network: nn.Module) -> None:
@@ -129,7 +116,7 @@ class SegNetTrunk(Trunk):
     def stage(self, number: int, maps: Tensor, kept: list[Any]) -> Tensor:
         """See `Trunk.stage`."""
         if number == 0:
-            check_image_size(maps)
+            check_images(maps, _STEP)
         if number < len(self.encoder):
             maps, places = pool(self.encoder[number](maps)[1])
             kept.append(places)
@@ -143,7 +130,7 @@ class SegNetTrunk(Trunk):
 
     def all_maps(self, images: Tensor) -> SegNetMaps:
         """All maps of the way down and up."""
-        check_image_size(images)
+        check_images(images, _STEP)
         collected = SegNetMaps([], [], [], [])
         maps, places = images, []
         for stage in self.encoder:

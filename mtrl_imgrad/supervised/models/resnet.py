@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.supervised.models.trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk
+from mtrl_imgrad.supervised.models.trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk, check_images
 
 _BASIC, _BOTTLENECK = 1, 4
 DILATED_STRIDE = 8
@@ -82,9 +81,7 @@ class ResNetTrunk(Trunk):
         Raises:
             ArgumentError: if ``images`` is not ``[B, 3, H, W]``, of a dilated network with H and W multiples of 8.
         """
-        step = self.stride if self.stride == DILATED_STRIDE else 1
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % step or images.shape[3] % step:
-            raise ArgumentError(f"images must be [B, 3, H, W], H and W multiples of {step}, got {list(images.shape)}")
+        check_images(images, self.stride if self.stride == DILATED_STRIDE else 1)
         return self.maxpool(self.relu(self.bn1(self.conv1((images - self.mean) / self.std))))
 
 

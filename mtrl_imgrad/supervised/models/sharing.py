@@ -41,13 +41,13 @@ def split_parameters(model: TaskModel, rule: SharingRule = "cagrad") -> Paramete
         ArgumentError: if a predicate calls a parameter a task's own that several tasks' losses reach.
     """
     owners = _owners(model, heads_only=rule == "nash")
-    is_shared = _predicate(rule, owners)
     split = ParameterSplit([], {name: [] for name in model.task_names})
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         owner = owners.get(parameter)
-        if is_shared(name, parameter):
+        is_shared = rule(name) if callable(rule) else owner is None
+        if is_shared:
             split.shared.append(parameter)
         elif owner is None:
             raise ArgumentError(f"rule: parameter {name!r} is no task's own, the losses of several tasks reach it")
@@ -63,9 +63,3 @@ def _owners(model: TaskModel, heads_only: bool) -> dict[nn.Parameter, str]:
         for module in ([model.head(task)] if heads_only else model.own_modules(task))
         for parameter in module.parameters()
     }
-
-
-def _predicate(rule: SharingRule, owners: dict[nn.Parameter, str]) -> Callable[[str, nn.Parameter], bool]:
-    if callable(rule):
-        return lambda name, _: bool(rule(name))
-    return lambda _, parameter: parameter not in owners

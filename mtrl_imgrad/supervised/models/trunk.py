@@ -8,8 +8,20 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from mtrl_imgrad.errors import ArgumentError
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels from 0 to 1: what published weights expect."""
+
+
+def check_images(images: Tensor, step: int) -> None:
+    """Whether images are ``[B, 3, H, W]`` with H and W multiples of ``step``.
+
+    Raises:
+        ArgumentError: They are not.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % step or images.shape[3] % step:
+        raise ArgumentError(f"images must be [B, 3, H, W] with H and W multiples of {step}, got {list(images.shape)}")
 
 
 class Trunk(nn.Module, ABC):

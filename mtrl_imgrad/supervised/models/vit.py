@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor, nn
 
-from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.supervised.models.layers import scaled
-from mtrl_imgrad.supervised.models.trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk
+from mtrl_imgrad.supervised.models.trunk import IMAGENET_MEAN, IMAGENET_STD, Trunk, check_images
 from mtrl_imgrad.supervised.models.vit_names import timm_names
 
 PATCH = 16
@@ -84,8 +83,7 @@ class ViTTrunk(Trunk):
 
     def _embed(self, images: Tensor, kept: list[Any]) -> Tensor:
         """The tokens of images from 0 to 1, positions added."""
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % PATCH or images.shape[3] % PATCH:
-            raise ArgumentError(f"images must be [B, 3, H, W], H and W multiples of {PATCH}, got {list(images.shape)}")
+        check_images(images, PATCH)
         patches = self.patch_embed["proj"]((images - _CENTRE) / _SPREAD)
         kept.append(patches.shape[2:])
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)

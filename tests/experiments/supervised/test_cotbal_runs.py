@@ -48,8 +48,16 @@ def test_mini_is_a_share_of_the_images_and_the_same_share_in_every_run():
         assert bool((targets["seg"] == 1).all()) == labeled
         assert bool((targets["seg"] == -1).all()) == (not labeled)
         assert bool(targets["normal"].any()) == labeled
-    with pytest.raises(UnknownNameError, match="depth"):
-        PartlyLabeled(Maps(), Maps.tasks, 0.25, ("dept",), seed=3)
+
+
+def test_a_single_task_has_all_labels_only_where_it_is_a_full_task(small):
+    data = dataclasses.replace(small.data, train_fraction=0.25, full_tasks=("depth",))
+    sizes = {name: len(load_splits(dataclasses.replace(data, tasks=(name,))).train) for name in ("depth", "normal")}
+    assert sizes == {"depth": 8, "normal": 2}
+    for fraction in (0.25, 1.0):
+        wrong = dataclasses.replace(data, train_fraction=fraction, full_tasks=("dept",))
+        with pytest.raises(UnknownNameError, match="depth"):
+            load_splits(wrong)
 
 
 def test_unknown_attributes_have_no_part_in_the_loss():

@@ -135,6 +135,18 @@ def test_the_best_epoch_of_dense_tasks_is_that_of_the_lowest_relative_loss():
     # Relative to the first: 1, (0.5 + 1.1) / 2 = 0.8, (0.9 + 0.6) / 2 = 0.75; the plain sum would choose the second.
     records = [record(0, 10.0, 1.0), record(1, 5.0, 1.1), record(2, 9.0, 0.6)]
     assert best_epoch(records, tasks) == 2
+    # What is not finite is never best, be it the first, to which the others are relative.
+    assert best_epoch([record(0, np.inf, 1.0), record(1, np.nan, 0.1), record(2, 9.0, 0.6)], tasks) == 2
+
+
+def test_a_table_with_a_row_of_another_length_is_refused(tmp_path):
+    path = tmp_path / "epochs.csv"
+    path.write_text("epoch,loss\n0,\n1,0.5\n")
+    assert read_rows(path)[1] == {"epoch": 1, "loss": 0.5}
+    for text in ("epoch,loss\n0\n", "epoch,loss\n0,0.5,2\n"):
+        path.write_text(text)
+        with pytest.raises(CheckpointError, match="cannot be read as a table of numbers"):
+            read_rows(path)
 
 
 @pytest.mark.parametrize("part", ["model", "checkpoint"])

@@ -160,8 +160,8 @@ def broken(root, what):
         ("59 classes", r"wrong value.*59.*expected classes 0 to 20.*another set of classes"),
         ("another size", r"height and width \[12, 21\]; expected \[12, 20\] as in 2008_000002.jpg"),
         ("no annotation", r"2008_000002.mat: cannot be read as an annotation of PASCAL-Part"),
-        ("above", r"train.txt: cannot be read .* it is in .*PASCAL_MT: take that as root"),
-        ("packed", r"unpack PASCAL_MT.tgz first"),
+        ("above", r"train.txt: no such file; it is in .*PASCAL_MT: take that as root"),
+        ("packed", r"unpack PASCAL_MT.tgz there first"),
         ("VOC", r"this is PASCAL VOC alone; the reader takes ASTMT's archive"),
     ],
 )

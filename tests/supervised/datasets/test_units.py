@@ -203,10 +203,10 @@ def test_a_validation_split_of_training_pictures_is_refused(nyuv2, how):
     ("make", "choose", "message"),
     [
         (None, lambda root: root / "train", "this is one split; root must be the folder above"),
-        (None, lambda root: root.parent, r"it is in .*nyuv2; take that as root"),
+        (None, lambda root: root.parent, r"it is in .*nyuv2: take that as root"),
         ("leftImg8bit/train/", lambda root: root.parent / "other", "raw CityScapes download.*write_cityscapes"),
         ("nyu_depth_v2_labeled.mat", lambda root: root.parent / "other", "raw NYUv2 download.*write_nyuv2"),
-        ("nyuv2.zip", lambda root: root.parent / "other", "unpack nyuv2.zip here first"),
+        ("nyuv2.zip", lambda root: root.parent / "other", "unpack nyuv2.zip there first"),
     ],
 )
 def test_layouts_that_are_not_read_are_told_with_the_remedy(nyuv2, make, choose, message):

@@ -19,6 +19,7 @@ HOT_PATH = {
     "supervised.losses.normal_loss": "supervised.objectives.make_loss",
     "supervised.losses.segmentation_loss": "supervised.objectives.make_loss",
     "supervised.splits.length": "supervised.splits.Splits",
+    "supervised.splits.set_epoch": "supervised.splits.Splits",
     "synthetic.problem.evaluate": "synthetic.run.descend",
     "agents.off_policy.buffer.TaskReplayBuffer.add": "agents.off_policy.buffer.TaskReplayBuffer",
     "agents.off_policy.buffer.TaskReplayBuffer.sample": "agents.sac.agent.MTSAC",
