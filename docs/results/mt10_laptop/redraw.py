@@ -9,6 +9,6 @@ FOLDER = Path(__file__).parent
 
 if __name__ == "__main__":
     history = EvaluationHistory.load(FOLDER / "evaluations")
-    titles = {"env": "MT10", "combiner": "imgrad", "seed": 0}
+    titles = {"env": "MT10", "combiner": "imgrad", "seed": 1}
     plot_success_curve(history, FOLDER / "success_curve.png", **titles)
     plot_per_task_bars(history.reports[-1], FOLDER / "success_per_task.png", before=history.reports[0], **titles)
