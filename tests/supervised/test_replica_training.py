@@ -89,7 +89,7 @@ def test_batches_that_cannot_be_shared_are_refused():
 
 def test_an_error_of_the_first_rank_does_not_leave_the_others_waiting(monkeypatch):
     met = []
-    monkeypatch.setattr(Replica, "_meet", met.append)
+    monkeypatch.setattr(Replica, "_meet", lambda self: met.append(self))
     replica = Replica(None)
     with pytest.raises(ArgumentError, match="no data"), replica.first_alone():
         raise ArgumentError("no data")

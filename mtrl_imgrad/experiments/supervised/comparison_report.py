@@ -75,8 +75,10 @@ class ComparisonReport:
     @property
     def baselines(self) -> Results | None:
         """The baselines of Δm."""
-        own = next((method.mean() for method in self.methods if method.label == STL), None)
-        return own if own is not None else self.published.baselines if self.published is not None else None
+        for method in self.methods:
+            if method.label == STL:
+                return method.mean()
+        return None if self.published is None else self.published.baselines
 
     def deltas(self) -> dict[str, list[float]]:
         """Δm in per cent (negative is better), by method and seed; empty where the baseline is missing or holds a 0."""
