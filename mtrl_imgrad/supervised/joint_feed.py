@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import RandomSampler
 
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.seeding import Stream, torch_generator
 from mtrl_imgrad.supervised.parts import Part, load_parts
 from mtrl_imgrad.supervised.replicas import Replica
@@ -26,6 +27,9 @@ class JointFeed:
         seed: of the order.
         device: of the batches.
         num_workers: processes that read.
+
+    Raises:
+        ArgumentError: if no batch has the images that batch norm needs.
     """
 
     def __init__(
@@ -33,6 +37,11 @@ class JointFeed:
     ) -> None:
         self.data, self.batch_size, self.replica, self.seed = data, batch_size, replica, seed
         self._tasks = [task.name for task in data.tasks]
+        if self.steps_per_epoch == 0:
+            raise ArgumentError(
+                f"data: {length(data.train)} training image(s) in batches of {batch_size}: batch norm needs two in a "
+                "batch of each rank"
+            )
         self._reading: dict[str, Any] = {"device": device, "num_workers": num_workers}
 
     @property

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mtrl_imgrad.supervised.misfits import collate
 from mtrl_imgrad.supervised.splits import ItemDataset
 
 
@@ -60,11 +62,15 @@ def load_parts(
         device: to bring them to.
         num_workers: processes that read.
         generator: of the readers' seeds.
+
+    Raises:
+        DatasetError: if an item is not ``(image, {task name: target})``.
     """
     loader = DataLoader(
         split,
         batch_sampler=batches,
         num_workers=num_workers,
+        collate_fn=partial(collate, tasks=tasks),
         generator=generator,
         pin_memory=device.type == "cuda",
     )

@@ -24,7 +24,7 @@ class TaskSpec:
     segmentation   int64     ``[B, H, W]``    class 0 to ``channels - 1``; -1 where unlabelled
     depth          float32   ``[B, 1, H, W]`` metres or inverse depth; 0 where unknown
     normal         float32   ``[B, 3, H, W]`` unit vectors; (0, 0, 0) where unknown
-    attribute      float32   ``[B, 1]``       1 where the image has the attribute, else 0; -1 where unknown (training)
+    attribute      float32   ``[B, 1]``       1 where the image has the attribute, else 0; -1 where unknown
     classification int64     ``[B]``          class 0 to ``channels - 1``; -1 where unknown
     regression     float32   ``[B, 1]``       ``(number - offset) / scale``; NaN where unknown
     ============== ========= ================ ====================================================

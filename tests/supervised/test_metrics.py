@@ -254,6 +254,15 @@ def test_an_attribute_that_never_occurs_has_f1_zero():
     assert metric.compute() == {"f1": 0}
 
 
+def test_an_unknown_attribute_counts_nowhere():
+    metric = make_metric(CELEBA[0])
+    metric.update(torch.tensor([[1.0], [-1.0], [2.0]]), torch.tensor([[1.0], [1.0], [-1.0]]))
+    assert metric.compute()["f1"] == pytest.approx(2 / 3)  # one hit, one miss
+    metric.reset()
+    metric.update(torch.tensor([[2.0]]), torch.tensor([[-1.0]]))
+    assert np.isnan(metric.compute()["f1"])
+
+
 def test_labels_that_are_no_class_are_reported():
     metric = make_metric(FOUR_CLASSES)
     metric.update(torch.zeros(1, 4, 2, 2), torch.tensor([[[0, 4], [-1, 255]]]))

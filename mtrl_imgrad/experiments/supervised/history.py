@@ -113,11 +113,14 @@ def best_epoch(records: Sequence[EpochRecord], tasks: Sequence[TaskSpec]) -> int
 
     def score(i: int) -> float:
         if selecting is not None:
-            return float(np.mean([task[selecting] for task in records[i].results["val"].values()]))
+            values = [task[selecting] for task in records[i].results["val"].values()]
+            known = [value for value in values if not math.isnan(value)]  # of a task without a label in val: NaN
+            return float(np.mean(known)) if known else math.nan
         losses = records[i].losses["val"]
         return -float(np.mean([losses[name] / first[name] if first[name] else 0.0 for name in first]))
 
-    return max(evaluated, key=score)
+    scores = {i: score(i) for i in evaluated}
+    return max(evaluated, key=lambda i: -math.inf if math.isnan(scores[i]) else scores[i])
 
 
 def record_to_state(record: EpochRecord) -> dict[str, Any]:

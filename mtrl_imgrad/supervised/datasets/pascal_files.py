@@ -102,7 +102,9 @@ def check_saliency(paths: Sequence[Path]) -> None:
     chosen = [paths[index] for index in np.unique(np.linspace(0, len(paths) - 1, 8).astype(int))]
     brightest = max(int(_pixels(path, ("L",), "a grey picture of 8 bits").max(initial=0)) for path in chosen)
     if brightest == 1:
-        raise DatasetError(f"{chosen[0]}: 0 and 1 only, as in {len(chosen)} file(s); expected 0 to 255; multiply by 255")
+        raise DatasetError(
+            f"{chosen[0]}: 0 and 1 only, as in {len(chosen)} file(s); expected 0 to 255; multiply by 255"
+        )
 
 
 def _pixels(path: Path, modes: tuple[str, ...], expected: str) -> Array:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtrl_imgrad.supervised.masks import UNKNOWN_ATTRIBUTE
 from mtrl_imgrad.supervised.metrics.base import Metric
 from mtrl_imgrad.supervised.metrics.counting import check_shapes, int_zeros
 from mtrl_imgrad.validation import checked
@@ -25,15 +26,16 @@ class AttributeMetric(Metric):
         return {"both": int_zeros(), "predicted": int_zeros(), "true": int_zeros(), "images": int_zeros()}
 
     def _batch_sums(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """From logits and targets ``[B, 1]``."""
+        """From logits and targets ``[B, 1]``; -1 in the target where it is unknown."""
         fits = prediction.ndim == 2 and prediction.shape[1] == 1 and target.shape == prediction.shape
         check_shapes(prediction, target, "both [B, 1]", fits)
-        predicted, true = prediction > 0, target > 0.5
+        known = target != UNKNOWN_ATTRIBUTE
+        predicted, true = (prediction > 0) & known, target > 0.5
         return {
             "both": (predicted & true).sum(),
             "predicted": predicted.sum(),
             "true": true.sum(),
-            "images": torch.full((), len(true), device=true.device),
+            "images": known.sum(),
         }
 
     def _results(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
