@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from mtrl_imgrad.supervised.batch_norm import frozen_statistics
+from mtrl_imgrad.supervised.misfits import images_named, target_named
 from mtrl_imgrad.supervised.models import FeatureModel, TaskModel
 from mtrl_imgrad.supervised.objectives import Loss, make_loss
 from mtrl_imgrad.supervised.parts import Part
 from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.tasks import TaskSpec
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,12 +35,14 @@ class Forward:
     ) -> None:
         self.model, self.protocol, self.amp, self.keeps_features = model, protocol, amp, keeps_features
         self.by_task = {
-            task.name: _scaled(make_loss(task, protocol), scales.get(task.name, 1.0)) for task in model.tasks
+            task.name: _named(task, _scaled(make_loss(task, protocol), scales.get(task.name, 1.0)))
+            for task in model.tasks
         }
 
     def predict(self, images: Tensor, tasks: Sequence[str] | None = None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Predictions in float32, of some tasks or all, and the representation if gradients are combined there."""
-        with nullcontext() if self.amp == "none" else torch.autocast(images.device.type, _AMP_TYPES[self.amp]):
+        autocast = nullcontext() if self.amp == "none" else torch.autocast(images.device.type, _AMP_TYPES[self.amp])
+        with images_named(images), autocast:
             features = None
             if self.keeps_features and isinstance(self.model, FeatureModel):
                 features = self.model.features(images)
@@ -66,6 +70,14 @@ class Forward:
         """
         with torch.no_grad(), frozen_statistics(self.model) if self.protocol == "fixed" else nullcontext():
             yield
+
+
+def _named(task: TaskSpec, loss: Loss) -> Loss:
+    def named(prediction: Tensor, target: Tensor) -> Tensor:
+        with target_named(task, target):
+            return loss(prediction, target)
+
+    return named
 
 
 def _scaled(loss: Loss, scale: float) -> Loss:

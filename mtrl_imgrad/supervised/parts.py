@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.supervised.misfits import collate
 from mtrl_imgrad.supervised.splits import ItemDataset
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
@@ -87,11 +89,15 @@ def load_parts(
         device: to bring them to.
         num_workers: processes that read.
         generator: of the readers' seeds.
+
+    Raises:
+        DatasetError: if an item is not ``(image, {task name: target})``.
     """
     loader = DataLoader(
         split,
         batch_sampler=batches,
         num_workers=num_workers,
+        collate_fn=partial(collate, tasks=tasks),
         generator=generator,
         pin_memory=device.type == "cuda",
     )

@@ -176,9 +176,9 @@ class MultiTaskTrainer:
         with torch.no_grad():
             for part in self.feed.evaluation(split):
                 predictions, _ = self.forward.predict(part.images, list(part.targets))
-                for name, target in part.targets.items():
-                    metrics.metrics[name].update(predictions[name], target)
+                for name, target in part.targets.items():  # the loss first: it names the task of a wrong target
                     losses.add(name, self.forward.by_task[name](predictions[name], target), len(part.images))
+                    metrics.metrics[name].update(predictions[name], target)
         losses.totals = self.replica.merge(metrics, losses.totals)
         return metrics.compute(), losses.means()
 

@@ -87,3 +87,18 @@ def test_weights_come_from_a_local_file(tmp_path):
         load_backbone(other, tmp_path / "code.pth")
     with pytest.raises(ArgumentError, match="model must be on a ResNet or a ViT .*, got 'segnet'"):
         load_backbone(make_model("segnet", CITYSCAPES, width=1 / 16), tmp_path / "part.pth")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda state: {"state_dict": state, "epoch": 3}, "entries state_dict, epoch; expected tensors by name"),
+        (lambda state: [state], "a list; expected tensors by name"),
+        (lambda state: {f"module.{name}": value for name, value in state.items()}, "all names begin with 'module.'"),
+    ],
+)
+def test_wrapped_weights_are_told_with_the_remedy(tmp_path, wrap, message):
+    model = make_model("resnet18", CITYSCAPES, width=1 / 16)
+    torch.save(wrap({"conv1.weight": torch.zeros(1), "bn1.weight": torch.zeros(1)}), tmp_path / "mine.pth")
+    with pytest.raises(ArgumentError, match=rf"mine.pth does not hold the weights of resnet18 \({message}"):
+        load_backbone(model, tmp_path / "mine.pth")

@@ -165,6 +165,23 @@ def test_accuracy_chooses_an_epoch_and_for_numbers_the_loss_does(kind, name, bes
     assert best_epoch(records, tasks) == best
 
 
+def test_a_task_without_labels_in_validation_does_not_choose_the_epoch():
+    tasks = [TaskSpec("a", "classification", 2), TaskSpec("b", "classification", 2)]
+    records = [
+        EpochRecord(
+            epoch,
+            1,
+            0.1,
+            {},
+            {"val": {"a": 1.0, "b": 0.0}},
+            {"val": {"a": {"accuracy": value}, "b": {"accuracy": math.nan}}},
+            0.0,
+        )
+        for epoch, value in enumerate([50.0, 60.0])
+    ]
+    assert best_epoch(records, tasks) == 1
+
+
 def test_the_panel_lists_what_belongs_to_the_whole_image(tmp_path):
     images = torch.rand(2, 3, 8, 8)
     targets = {"colour": torch.tensor([1, -1]), "size": torch.tensor([[0.5], [math.nan]])}

@@ -112,7 +112,9 @@ def best_epoch(records: Sequence[EpochRecord], tasks: Sequence[TaskSpec]) -> int
 
     def score(i: int) -> float:
         if selecting is not None:
-            mean = float(np.mean([task[selecting] for task in records[i].results["val"].values()]))
+            values = [task[selecting] for task in records[i].results["val"].values()]
+            known = [value for value in values if not math.isnan(value)]  # of a task without a label in val: NaN
+            mean = float(np.mean(known)) if known else math.nan
         else:
             losses = records[i].losses["val"]
             mean = -float(np.mean([losses[name] / first[name] if first[name] else 0.0 for name in first]))

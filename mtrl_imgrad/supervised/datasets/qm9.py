@@ -119,7 +119,8 @@ def _check(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name in ("N", "Z"):
         if arrays[name].ndim != 1:
             raise DatasetError(f"{path}: {name} of shape {list(arrays[name].shape)}; expected one axis")
-        if not ((arrays[name] >= 1) & (arrays[name] == np.rint(arrays[name]))).all():
+        numbers = arrays[name].astype(np.float64)
+        if not ((numbers >= 1) & (numbers == np.rint(numbers))).all():
             raise DatasetError(f"{path}: {name} holds other values than 1, 2, 3 ...; expected whole numbers from 1")
     molecules, atoms = len(arrays["N"]), int(arrays["N"].astype(np.int64).sum())
     expected = {"Z": (atoms,), "R": (atoms, 3), **dict.fromkeys(QM9_TASKS, (molecules,))}

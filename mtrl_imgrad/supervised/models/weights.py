@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +36,22 @@ def load_backbone(model: TaskModel, path: str | os.PathLike[str]) -> None:
         raise ArgumentError(f"model must be on a ResNet or a ViT to take weights of a file, got {model.name!r}")
     try:
         state = _read_state(path)
+        _check_names(state)
         for trunk in trunks:
             trunk.load_published(state)
     except Exception as error:  # torch, pickle and safetensors raise what they like for a damaged file
         cause = textwrap.shorten(str(error), 200)
         raise ArgumentError(f"path: {path} does not hold the weights of {model.name} ({cause})") from error
+
+
+def _check_names(state: Any) -> None:
+    """Whether it is parameters by name, and not a training's checkpoint or a wrapper's."""
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        found = f"entries {', '.join(map(str, state))}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
+        raise ValueError(f"{found}; expected tensors by name: save that entry alone")
+    first = next(iter(state), "").partition(".")[0] + "."
+    if len(state) > 1 and all(name.startswith(first) for name in state):
+        raise ValueError(f"all names begin with {first!r}; save them without")
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
