@@ -96,7 +96,7 @@ def test_a_loader_a_task_names_the_target_that_is_missing():
 def test_batches_of_one_image_are_told_where_batch_norm_needs_two():
     with pytest.raises(ArgumentError, match="batch_size: batch norm needs two images in a batch, got 1"):
         _train(Pictures(), batch_size=1)
-    with pytest.raises(ArgumentError, match=r"data: 1 training image\(s\) in batches of 3: batch norm needs two"):
+    with pytest.raises(ArgumentError, match=r"1 training image\(s\) in batches of 3: batch norm needs two"):
         _train(Pictures(count=1))
 
 
