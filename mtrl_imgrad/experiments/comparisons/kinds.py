@@ -12,7 +12,7 @@ from rich.console import Console
 from mtrl_imgrad.combiners.method_strings import parse_method
 from mtrl_imgrad.experiments.config_files import validated
 from mtrl_imgrad.experiments.rl.clock import read_clock
-from mtrl_imgrad.experiments.rl.config import TrainConfig, train_config_class
+from mtrl_imgrad.experiments.rl.config import TrainConfig, train_config_of
 from mtrl_imgrad.experiments.rl.methods import with_method
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
 from mtrl_imgrad.validation import look_up
@@ -73,7 +73,7 @@ class AgentRuns(RunKind):
 
     def read(self, data: dict[str, Any], path: Path) -> TrainConfig:
         """See `RunKind`."""
-        return validated(path, data, train_config_class(data.get("agent", {}).get("name", "mtsac")))
+        return train_config_of(path, data)
 
     def configs(self, config: TrainConfig, method: str, seed: int) -> dict[str, TrainConfig]:
         """See `RunKind`."""

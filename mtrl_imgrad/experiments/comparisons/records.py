@@ -80,9 +80,12 @@ def load_records(folders: Sequence[Path]) -> list[RunRecord]:
         CheckpointError: if a result cannot be read.
         TaskMismatchError: if they are not all of the same tasks.
     """
+    if not folders:
+        raise ArgumentError("folders must be one folder or more with finished runs, got none")
     by_path: dict[Path, RunRecord] = {}
     for folder in folders:
-        for path in _results(folder.expanduser()):
+        folder = folder.expanduser()
+        for path in _results(folder):
             record = _read(path, _labels(folder))
             if record is not None:
                 by_path[path.resolve()] = record

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.experiments.comparisons.kinds import Progress, RunKind
 from mtrl_imgrad.experiments.comparisons.plan import PlannedRun
 from mtrl_imgrad.experiments.comparisons.processes import POLL_EVERY
@@ -44,18 +44,34 @@ class RunState:
 
 
 def read_state(kind: RunKind, run: PlannedRun) -> RunState:
-    """The state of a run."""
+    """The state of a run.
+
+    Raises:
+        CheckpointError: if its result or its clock cannot be read.
+    """
     folder = run.folder
     progress = kind.progress(run.config, folder)
     if (folder / RESULT).exists():
-        final = json.loads((folder / RESULT).read_text(encoding="utf-8")).get("final", {})
-        return RunState("finished", progress, final.get("success"))
+        return RunState("finished", progress, _final_success(folder / RESULT))
     if _is_locked(folder):
         return RunState("running", progress, progress.success)
     if (folder / ERROR).exists():
-        return RunState("failed", progress, progress.success, (folder / ERROR).read_text(encoding="utf-8").strip())
+        return RunState("failed", progress, progress.success, _error_of(folder))
     begun = (folder / "config.yaml").exists()
     return RunState("stopped" if begun else "waiting", progress, progress.success)
+
+
+def _final_success(path: Path) -> float | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("final", {}).get("success")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as a result ({error}); without that file the run is made again"
+        ) from error
+
+
+def _error_of(folder: Path) -> str:
+    return (folder / ERROR).read_text(encoding="utf-8", errors="replace").strip()
 
 
 def write_error(folder: Path, message: str) -> None:

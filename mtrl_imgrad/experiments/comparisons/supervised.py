@@ -61,7 +61,8 @@ class Compare(Configured):
     def defaults(cls, arguments: list[str]) -> Self | Resume:
         """From a preset or a file, or from the comparison of the folder."""
         given = given_options(_Given, "supervised compare", arguments)
-        if given.data is None and given.config is None and given.out is not None and (given.out / PLAN).exists():
+        out = given.out and given.out.expanduser()
+        if given.data is None and given.config is None and out is not None and (out / PLAN).exists():
             config = load_comparison(given.out).config
             if not isinstance(config, SupervisedConfig):
                 raise ArgumentError(f"{given.out} holds a comparison of mtrl-imgrad compare")
@@ -71,7 +72,7 @@ class Compare(Configured):
     def chosen(self) -> SupervisedConfig:
         """The configuration."""
         goes_on = self.start.data is None and self.start.config is None and self.out is not None
-        return self.config if goes_on and (self.out / PLAN).exists() else super().chosen()  # type: ignore[operator]
+        return self.config if goes_on and (self.out.expanduser() / PLAN).exists() else super().chosen()  # type: ignore[operator]
 
     def __call__(self) -> None:
         """Make the runs that are missing, then compare all."""

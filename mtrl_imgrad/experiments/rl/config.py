@@ -150,7 +150,11 @@ def load_config(path: str | Path) -> TrainConfig:
     Raises:
         ArgumentError: if the file cannot be read, or holds a key or a value that does not exist, naming it.
     """
-    data = read_sections(path)
+    return train_config_of(path, read_sections(path))
+
+
+def train_config_of(path: str | Path, data: dict[str, Any]) -> TrainConfig:
+    """A configuration from the contents of its file; see `load_config`."""
     agent = data.get("agent")
     name = agent.get("name", "mtsac") if isinstance(agent, dict) else "mtsac"
     return validated(path, data, train_config_class(name))
