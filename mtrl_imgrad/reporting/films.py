@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
-from mtrl_imgrad.reporting.atomic_files import TEMPORARY
+from mtrl_imgrad.reporting.atomic_files import TEMPORARY, make_folder
 from mtrl_imgrad.validation import Positive, checked
 
 FORMATS = ("mp4", "gif")
@@ -92,7 +92,7 @@ def save_film(path: str | os.PathLike[str], frames: Sequence[Frame], fps: Positi
         raise ArgumentError("frames must hold at least one frame, got none")
     import imageio.v3 as iio
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder("path", path.parent)
     temporary = path.with_name(f".{secrets.token_hex(4)}{TEMPORARY}{path.name}")  # encoders go by the ending
     try:
         if path.suffix.lower() == ".gif":
