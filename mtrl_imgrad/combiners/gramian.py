@@ -18,9 +18,12 @@ ZERO_NORM = 1e-12
 def check_tensor(argument: str, value: object) -> None:
     """Check that ``value`` is a dense tensor of floating point numbers."""
     if not isinstance(value, Tensor) or value.layout != torch.strided:
-        raise ArgumentError(f"{argument} must be a dense tensor, got {type(value).__name__}")
+        got = value.layout if isinstance(value, Tensor) else type(value).__name__
+        raise ArgumentError(f"{argument} must be a dense tensor, got {got}")
     if not value.is_floating_point():
         raise ArgumentError(f"{argument} must be floating point, got {value.dtype}")
+    if value.is_meta:
+        raise ArgumentError(f"{argument} must hold numbers, it lies on the meta device")
 
 
 def check_gramian(gramian: Tensor, one_step: bool = False) -> None:

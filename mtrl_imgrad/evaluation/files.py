@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtrl_imgrad.errors import CheckpointError
-from mtrl_imgrad.reporting.atomic_files import write_atomically
+from mtrl_imgrad.reporting.atomic_files import write_whole
 
 PathLike = str | os.PathLike[str]
 EPISODES = ("successes", "returns", "lengths")
@@ -23,12 +23,6 @@ def with_suffix(path: PathLike, suffix: str) -> Path:
     path = Path(path)
     stem = path.name.removesuffix(".npz").removesuffix(".json")
     return path.with_name(stem + suffix)
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file atomically; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, write)
 
 
 def save_npz(path: Path, **arrays: Any) -> None:

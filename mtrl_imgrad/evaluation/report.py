@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.evaluation.files import EPISODES, PathLike, load_npz, save_npz, with_suffix, write_whole
+from mtrl_imgrad.evaluation.files import EPISODES, PathLike, load_npz, save_npz, with_suffix
 from mtrl_imgrad.evaluation.protocol import UNKNOWN, EvaluationProtocol, read_protocol
 from mtrl_imgrad.evaluation.report_table import report_html, report_table
 from mtrl_imgrad.evaluation.statistics import Confidence, Interval, as_array, success_interval, wilson_interval
+from mtrl_imgrad.reporting.atomic_files import write_whole
 from mtrl_imgrad.reporting.json_numbers import null_for_nan
 from mtrl_imgrad.reporting.tables import render_text
 from mtrl_imgrad.validation import checked

@@ -32,7 +32,7 @@ def read_sections(path: str | Path) -> dict[str, Any]:
     """
     try:
         data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or a date that does not exist
         raise ArgumentError(f"config {path}: {error}") from error
     if not isinstance(data, dict):
         raise ArgumentError(f"config {path}: expected a mapping of sections, got {data!r}")

@@ -43,15 +43,3 @@ def check_run(run: Path, *files: str) -> None:
     for name in (CONFIG, *files):
         if not (run / name).is_file():
             raise ArgumentError(f"run {run}: there is no {name}; expected a folder that `train` made")
-
-
-def make_run_dir(run_dir: Path) -> None:
-    """Make the folder.
-
-    Raises:
-        ArgumentError: if it cannot be made.
-    """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentError(f"run_dir {run_dir} cannot be made ({error}); take another folder") from error

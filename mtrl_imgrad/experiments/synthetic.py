@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.run_folder import make_run_dir, new_run_dir
+from mtrl_imgrad.experiments.run_folder import new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.reporting.atomic_files import make_folder
 from mtrl_imgrad.reporting.progress import counting_bar
 from mtrl_imgrad.synthetic import (
     DEFAULT_METHODS,
@@ -96,7 +97,7 @@ def run_toy(config: ToyConfig, console: Console | None = None) -> list[Outcome]:
         console.print(table.rich())
         console.print()
     settings = {key: value for key, value in asdict(config).items() if key not in ("run_dir", "progress_bar")}
-    make_run_dir(folder)
+    make_folder("run_dir", folder)
     save_outcomes(results, settings | {"versions": installed_versions()}, folder)
     save_tables(tables, folder)
     for scenario, s in enumerate(shares):

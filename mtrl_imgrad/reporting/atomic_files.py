@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mtrl_imgrad.errors import CheckpointError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.validation import checked
 
 TEMPORARY = ".tmp-"
@@ -51,8 +51,41 @@ def write_text(target: Path, text: str) -> None:
     Raises:
         CheckpointError: if the file cannot be written, naming it.
     """
+    _write(target, lambda file: file.write(text.encode()))
+
+
+@checked
+def write_whole(target: Path, write: Callable[[BinaryIO], object]) -> None:
+    """`write_atomically` to a folder that is made.
+
+    Raises:
+        ArgumentError: if the folder cannot be made.
+        CheckpointError: if the file cannot be written, naming it.
+    """
+    make_folder("path", target.parent)
+    _write(target, write)
+
+
+@checked
+def make_folder(argument: str, folder: Path) -> None:
+    """Make a folder, and those above it, where there is none.
+
+    Args:
+        argument: that names the folder, for the message.
+        folder: to make.
+
+    Raises:
+        ArgumentError: if it cannot be made.
+    """
     try:
-        write_atomically(target, lambda file: file.write(text.encode()))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"{argument} {folder} cannot be made ({error}); take another folder") from error
+
+
+def _write(target: Path, write: Callable[[BinaryIO], object]) -> None:
+    try:
+        write_atomically(target, write)
     except OSError as error:
         raise CheckpointError(f"{target} cannot be written: {error}") from error
 

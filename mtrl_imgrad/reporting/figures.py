@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.reporting.atomic_files import write_atomically
+from mtrl_imgrad.reporting.atomic_files import write_whole
 from mtrl_imgrad.validation import checked
 
 PALETTE = (
@@ -74,12 +74,12 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        ArgumentError: if the suffix is another.
+        ArgumentError: if the suffix is another, or the folder cannot be made.
+        CheckpointError: if the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in _FORMATS:
         raise ArgumentError(f"path must end in .png, .pdf or .svg, got {str(path)!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: figure.savefig(file, format=suffix, facecolor="white"))
+    write_whole(path, lambda file: figure.savefig(file, format=suffix, facecolor="white"))
     return path

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
-from mtrl_imgrad.reporting.atomic_files import write_atomically
+from mtrl_imgrad.reporting.atomic_files import make_folder, write_atomically
 from mtrl_imgrad.validation import Positive, checked
 
 FORMATS = ("mp4", "gif")
@@ -91,7 +91,7 @@ def save_film(path: str | os.PathLike[str], frames: Sequence[Frame], fps: Positi
         raise ArgumentError("frames must hold at least one frame, got none")
     import imageio.v3 as iio
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder("path", path.parent)
     if path.suffix.lower() == ".gif":
         options: dict[str, Any] = {"plugin": "pillow", "duration": 1000 / fps, "loop": 0}
     else:

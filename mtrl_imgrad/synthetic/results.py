@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.reporting.atomic_files import make_folder, write_text
 from mtrl_imgrad.reporting.json_numbers import null_for_nan
 from mtrl_imgrad.reporting.tables import TextTable
 from mtrl_imgrad.synthetic.measures import Outcome
@@ -25,15 +27,16 @@ def save_outcomes(outcomes: Sequence[Outcome], settings: Mapping[str, Any], fold
     if not outcomes:
         raise ArgumentError("outcomes must hold at least one outcome, got none")
     rows = [null_for_nan(dataclasses.asdict(outcome)) for outcome in outcomes]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder("folder", folder)
     as_json, as_csv = folder / "results.json", folder / "results.csv"
     lines = ",\n".join("  " + json.dumps(row, allow_nan=False) for row in rows)
     head = json.dumps(dict(settings), indent=1, allow_nan=False)
-    as_json.write_text(f'{{"settings": {head},\n"outcomes": [\n{lines}\n]}}\n', encoding="utf-8")
-    with as_csv.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(_flat(rows[0])))
-        writer.writeheader()
-        writer.writerows(map(_flat, rows))
+    write_text(as_json, f'{{"settings": {head},\n"outcomes": [\n{lines}\n]}}\n')
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(_flat(rows[0])))
+    writer.writeheader()
+    writer.writerows(map(_flat, rows))
+    write_text(as_csv, table.getvalue())
     return [as_json, as_csv]
 
 
@@ -41,7 +44,7 @@ def save_outcomes(outcomes: Sequence[Outcome], settings: Mapping[str, Any], fold
 def save_tables(tables: Sequence[TextTable], folder: Path) -> Path:
     """Write ``tables.md``."""
     path = folder / "tables.md"
-    path.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
+    write_text(path, "\n".join(table.markdown() for table in tables))
     return path
 
 

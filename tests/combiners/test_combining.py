@@ -98,3 +98,14 @@ def test_a_stateless_combiner_refuses_a_state():
     make_combiner("imgrad").load_state_dict({})
     with pytest.raises(ArgumentError, match="keeps no state"):
         make_combiner("imgrad").load_state_dict({"step": 3})
+
+
+@pytest.mark.parametrize("wrong", ["agent", 3, torch.zeros(3), torch.zeros(2, 7, 3), {}, []])
+def test_a_wrong_part_of_a_state_is_named_and_nothing_is_loaded(wrong):
+    combiner = make_combiner("igb_v2")
+    combiner(rows(), torch.ones(4))
+    before = combiner.state_dict()
+    for state in ({**before, "agent": wrong}, {**before, "agent": {**before["agent"], "networks": wrong}}):
+        with pytest.raises(ArgumentError, match="the state of igb_v2 has a wrong part 'agent'"):
+            combiner.load_state_dict(state)
+    torch.testing.assert_close(combiner.state_dict(), before, rtol=0, atol=0, equal_nan=True)

@@ -28,6 +28,13 @@ def test_one_task(name, c, factor):
     assert found.status == Status.SOLVED
 
 
+def test_a_jacobian_without_numbers_is_refused():
+    with pytest.raises(ArgumentError, match="jacobian block 0 must hold numbers, it lies on the meta device"):
+        make_combiner("imgrad")(torch.ones(2, 3, device="meta"))
+    with pytest.raises(ArgumentError, match=r"jacobian block 0 must be a dense tensor, got torch\.sparse_coo"):
+        make_combiner("imgrad")(torch.eye(2).to_sparse())
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_all_gradients_zero(name):
     found = make_combiner(name)(torch.zeros(4, 3))

@@ -102,7 +102,7 @@ class TestFiles:
             raise OSError("no space left on device")
 
         monkeypatch.setattr(module.np, "savez_compressed", fail)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(CheckpointError, match=r"run\.npz cannot be written: no space"):
             make_report(seed=1).save(tmp_path / "run")
         assert path.read_bytes() == before
         assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "run.npz"]

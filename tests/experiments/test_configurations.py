@@ -73,6 +73,15 @@ def test_files_that_are_no_configuration(kind, load, text, tmp_path):
         load(path)
 
 
+@pytest.mark.parametrize(("kind", "load"), CONFIGURATIONS)
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"seed: 2020-13-45\n"])
+def test_files_that_yaml_does_not_read(kind, load, content, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ArgumentError, match=r"config\.yaml"):
+        load(path)
+
+
 OPTIONS = [
     ["train", "--gamma", "nan"],
     ["train", "--gamma", "2"],
@@ -91,6 +100,9 @@ OPTIONS = [
     ["toy", "--s", "nan"],
     ["toy", "--steps", "-1"],
     ["toy", "--lr", "nan"],
+    ["plot"],
+    ["report"],
+    ["compare", "--methods", "ls", "--seeds", "-1"],
     ["combiners", "no-such-thing"],
     ["supervised", "no-such-command"],
     ["supervised", "--data", "no-such-thing"],

@@ -1,6 +1,6 @@
 import pytest
 
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.reporting.figures import new_figure, save_figure
 
 
@@ -28,10 +28,19 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
         raise OSError("disk full")
 
     monkeypatch.setattr(figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match=r"a\.png cannot be written: disk full"):
         save_figure(figure, path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_place_that_is_none_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match=r"file cannot be made .* take another folder"):
+        save_figure(new_figure(1, 1), tmp_path / "file" / "a.png")
+    (tmp_path / "b.png").mkdir()
+    with pytest.raises(CheckpointError, match=r"b\.png cannot be written"):
+        save_figure(new_figure(1, 1), tmp_path / "b.png")
 
 
 def test_a_notebook_shows_a_figure():

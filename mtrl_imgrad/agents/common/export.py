@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
-from mtrl_imgrad.reporting.atomic_files import write_atomically
+from mtrl_imgrad.reporting.atomic_files import write_whole
 
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
@@ -83,6 +83,5 @@ def export_policy(agent: MultiTaskAlgorithm, path: Path) -> Path:
         model, {"task_names": json.dumps(list(tasks.names)), "agent": type(agent).__name__, "made_by": "mtrl_imgrad"}
     )
     onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(model.SerializeToString()))
+    write_whole(path, lambda file: file.write(model.SerializeToString()))
     return path

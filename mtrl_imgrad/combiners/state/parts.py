@@ -45,7 +45,7 @@ def set_state(owner: object, state: Mapping[str, Any]) -> None:
             value = value.cpu()  # wherever a checkpoint was loaded to
         try:
             part.set_state(value)
-        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
             raise ArgumentError(f"{name!r}: {error}") from error
 
 

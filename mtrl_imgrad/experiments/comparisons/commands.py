@@ -60,7 +60,7 @@ class Compare:
         start = Start(given.preset, given.config)
         if (chosen := start.load()) is not None:
             return cls(start, chosen)
-        if given.out is not None and (given.out / PLAN).exists():
+        if given.out is not None and (given.out.expanduser() / PLAN).exists():
             config = load_comparison(given.out).config
             if not isinstance(config, TrainConfig):
                 raise ArgumentError(f"{given.out} holds a comparison of mtrl-imgrad supervised compare")
@@ -86,7 +86,7 @@ class Status:
 
     def __call__(self) -> None:
         """Print the table."""
-        show(load_comparison(self.folder.expanduser()), Console(highlight=False), self.watch)
+        show(load_comparison(self.folder), Console(highlight=False), self.watch)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Plot(FinishedRuns):
         records = self.records()
         refuse_too_many(records)
         console = Console(highlight=False)
-        for path, what in draw_figures(records, self.out, self.format).items():
+        for path, what in draw_figures(records, self.out.expanduser(), self.format).items():
             console.print(escape(f"{path}  {what}"), soft_wrap=True)
 
 
@@ -148,7 +148,7 @@ class Report(FinishedRuns):
         from mtrl_imgrad.experiments.comparisons.summary import summarize
 
         records = self.records()
-        page = write_report(records, self.out, self.title)
+        page = write_report(records, self.out.expanduser(), self.title)
         summary, console = summarize(records), Console(highlight=False)
         rows = [list(map(escape, row[:ON_SCREEN])) for row in summary.rows()]
         console.print(table_or_list(console, summary.header()[:ON_SCREEN], rows))

@@ -19,7 +19,8 @@ from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.comparisons.kinds import RunKind, kind_named, kind_of
 from mtrl_imgrad.experiments.config_files import differences, plain, read_sections
 from mtrl_imgrad.experiments.versions import installed_versions
-from mtrl_imgrad.reporting.atomic_files import write_text
+from mtrl_imgrad.reporting.atomic_files import make_folder, write_text
+from mtrl_imgrad.validation import Seed, check
 
 PLAN = "comparison.yaml"
 
@@ -108,7 +109,7 @@ class Comparison:
 
     def save(self) -> None:
         """Write ``comparison.yaml``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder("out", self.folder)
         data = {
             "kind": self.kind.name,
             "methods": {method: list(seeds) for method, seeds in self.methods.items()},
@@ -124,12 +125,17 @@ def load_comparison(folder: Path) -> Comparison:
     Raises:
         ArgumentError: if the folder holds none, or its file cannot be read.
     """
+    folder = folder.expanduser()
     path = folder / PLAN
     if not path.exists():
         raise ArgumentError(f"{folder} holds no comparison (no {PLAN})")
     data = read_sections(path)
     if not isinstance(data.get("methods"), dict) or not isinstance(data.get("config"), dict):
         raise ArgumentError(f"{path}: expected the sections kind, methods and config, got {sorted(data)}")
+    for method, seeds in data["methods"].items():
+        if not isinstance(seeds, list):
+            raise ArgumentError(f"{path}: methods.{method} must be a list of seeds, got {seeds!r}")
+        _check_seeds(f"{path}: methods.{method}", seeds)
     config = kind_named(str(data.get("kind"))).read(data["config"], path)
     return Comparison(folder, config, {str(method): tuple(seeds) for method, seeds in data["methods"].items()})
 
@@ -150,6 +156,7 @@ def plan_comparison(config: Any, methods: Sequence[str], seeds: Sequence[int], f
     for name, given in (("methods", methods), ("seeds", seeds)):
         if len(set(given)) != len(given):
             raise ArgumentError(f"{name} must be different ones, got {list(given)}")
+    _check_seeds("seeds", seeds)
     earlier: dict[str, tuple[int, ...]] = {}
     if (folder / PLAN).exists():
         before = load_comparison(folder)
@@ -174,6 +181,11 @@ def plan_comparison(config: Any, methods: Sequence[str], seeds: Sequence[int], f
         if names.setdefault(slug(method), method) != method:
             raise ArgumentError(f"methods {names[slug(method)]!r} and {method!r} would share a folder")
     return Comparison(folder, _base(config), merged)
+
+
+def _check_seeds(name: str, seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        check(name, seed, Seed)
 
 
 def slug(text: str) -> str:

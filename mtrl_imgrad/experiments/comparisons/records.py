@@ -80,6 +80,8 @@ def load_records(folders: Sequence[Path]) -> list[RunRecord]:
         CheckpointError: if a result cannot be read.
         TaskMismatchError: if they are not all of the same tasks.
     """
+    if not folders:
+        raise ArgumentError("folders must be one folder or more with finished runs, got none")
     by_path: dict[Path, RunRecord] = {}
     for folder in folders:
         for path, method in _results(folder.expanduser()):

@@ -16,7 +16,7 @@ from mtrl_imgrad.experiments.comparisons.figures import draw_figures, refuse_too
 from mtrl_imgrad.experiments.comparisons.published import PUBLISHED_MT10
 from mtrl_imgrad.experiments.comparisons.records import RunRecord, tidy_rows
 from mtrl_imgrad.experiments.comparisons.summary import Summary, summarize
-from mtrl_imgrad.reporting.atomic_files import write_text
+from mtrl_imgrad.reporting.atomic_files import make_folder, write_text
 from mtrl_imgrad.reporting.tables import markdown_rows
 
 PUBLISHED_HEADER = ["method", "mean", "IQM", "protocol", "source"]
@@ -70,7 +70,7 @@ def write_report(records: Sequence[RunRecord], folder: Path, title: str = "Compa
         ArgumentError: above twelve methods, or where no task has a notion of success.
     """
     refuse_too_many(records)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder("out", folder)
     summary = summarize(records)
     methods, *others = _tables(records, summary)
     figures = draw_figures(records, folder / "figures")

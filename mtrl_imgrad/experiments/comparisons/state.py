@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.experiments.comparisons.kinds import Progress, RunKind
 from mtrl_imgrad.experiments.comparisons.plan import PlannedRun
 from mtrl_imgrad.experiments.comparisons.processes import POLL_EVERY
@@ -45,12 +45,16 @@ class RunState:
 
 
 def read_state(kind: RunKind, run: PlannedRun) -> RunState:
-    """The state of a run."""
+    """The state of a run.
+
+    Raises:
+        CheckpointError: if its result or its clock cannot be read.
+    """
     folder = run.folder
     progress = kind.progress(run.config, folder)
     is_running = _is_locked(folder)  # looked at first: a run writes its result before it gives its lock back
     if (result := _content(folder / RESULT)) is not None:
-        return RunState("finished", progress, json.loads(result).get("final", {}).get("success"))
+        return RunState("finished", progress, _final_success(folder / RESULT, result))
     if is_running:
         return RunState("running", progress, progress.success)
     if (error := _content(folder / ERROR)) is not None:
@@ -62,8 +66,17 @@ def read_state(kind: RunKind, run: PlannedRun) -> RunState:
 def _content(path: Path) -> str | None:
     """The text of a file; None where there is none, or another process has just removed it."""
     with suppress(FileNotFoundError):
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     return None
+
+
+def _final_success(path: Path, text: str) -> float | None:
+    try:
+        return json.loads(text).get("final", {}).get("success")
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as a result ({error}); without that file the run is made again"
+        ) from error
 
 
 def write_error(folder: Path, message: str) -> None:

@@ -59,8 +59,9 @@ class Compare(Configured):
     def defaults(cls, arguments: list[str]) -> Self | Resume:
         """From a preset or a file, or from the comparison of the folder."""
         given = given_options(_Given, "supervised compare", arguments)
-        if given.data is None and given.config is None and given.out is not None and (given.out / PLAN).exists():
-            config = load_comparison(given.out).config
+        out = given.out and given.out.expanduser()
+        if given.data is None and given.config is None and out is not None and (out / PLAN).exists():
+            config = load_comparison(out).config
             if not isinstance(config, SupervisedConfig):
                 raise ArgumentError(f"{given.out} holds a comparison of mtrl-imgrad compare")
             return cls(config=config)
@@ -68,8 +69,10 @@ class Compare(Configured):
 
     def chosen(self) -> SupervisedConfig:
         """The configuration."""
-        goes_on = self.start.data is None and self.start.config is None and self.out is not None
-        return self.config if goes_on and (self.out / PLAN).exists() else super().chosen()  # type: ignore[operator]
+        goes_on = self.start.data is None and self.start.config is None
+        if goes_on and self.out is not None and (self.out.expanduser() / PLAN).exists():
+            return self.config
+        return super().chosen()
 
     def __call__(self) -> None:
         """Make the runs that are missing, then compare all."""

@@ -15,6 +15,7 @@ from typing import TextIO, cast
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
+from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.reporting.atomic_files import write_text
 
 CLOCK = "clock.csv"
@@ -46,20 +47,27 @@ class ClockRow:
 
 
 def read_clock(folder: Path) -> list[ClockRow]:
-    """The rows of a run folder; none where there is no file. A last line that was cut by a crash is left out."""
+    """The rows of a run folder; none where there is no file. A last line that was cut by a crash is left out.
+
+    Raises:
+        CheckpointError: if the file holds something else.
+    """
     path = folder / CLOCK
     if not path.exists():
         return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [
-        ClockRow(
-            int(row["timesteps"]),
-            float(row["wall_seconds"]),
-            float(row["cpu_seconds"]),
-            float(row["train_success"] or math.nan),
-        )
-        for row in csv.DictReader(whole.splitlines())
-    ]
+    try:
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+        return [
+            ClockRow(
+                int(row["timesteps"]),
+                float(row["wall_seconds"]),
+                float(row["cpu_seconds"]),
+                float(row["train_success"] or math.nan),
+            )
+            for row in csv.DictReader(whole.splitlines())
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read as a table of times ({error})") from error
 
 
 class RunClock(BaseCallback):

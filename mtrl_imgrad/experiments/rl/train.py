@@ -42,8 +42,9 @@ from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
 from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, write_result
 from mtrl_imgrad.experiments.rl.summary import print_end, print_start
 from mtrl_imgrad.experiments.rl.tracking import start_tracker
-from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT, check_run, make_run_dir, new_run_dir
+from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT, check_run, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.reporting.atomic_files import make_folder
 from mtrl_imgrad.validation import checked
 
 LAST_FILES = ("success_curve.png", RESULT)
@@ -182,7 +183,7 @@ def _run(
         if checkpoint is None:
             agent = make_agent(config, env)
             # Nothing is written before everything could be built, so that a mistake leaves no folder behind.
-            make_run_dir(folder)
+            make_folder("run_dir", folder)
             save_config(config, folder / CONFIG, _ran_with(agent, env, eval_env))
         else:
             kind, options = agent_class(config.agent.name), _action_noise(config, env)

@@ -22,6 +22,7 @@ from mtrl_imgrad.combiners.method_strings import format_method
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.supervised.config import load_config
 from mtrl_imgrad.experiments.supervised.history import read_rows
+from mtrl_imgrad.reporting.atomic_files import make_folder
 from mtrl_imgrad.reporting.figures import line_style, new_figure, plain_axes, save_figure
 from mtrl_imgrad.reporting.tables import plain_table
 
@@ -149,7 +150,7 @@ def analyse(folders: Sequence[Path], out: Path, console: Console | None = None) 
     out = out.expanduser()
     logs = [read_run(folder) for folder in find_runs([folder.expanduser() for folder in folders])]
     summaries = {log.label: summarise(log) for log in logs}
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder("out", out)
     _draw(out / "cos_theta.png", len(_MEASURES), lambda axes: _draw_measures(axes, logs))
     _draw(out / "imbalance.png", 1, lambda axes: _draw_imbalance(axes[0], logs))
     _draw(out / "pareto_failures.png", 1, lambda axes: _draw_failures(axes[0], logs))

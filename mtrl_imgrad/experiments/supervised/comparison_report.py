@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mtrl_imgrad.experiments.supervised.comparison import Results, Signs, delta_m, mean_rank
 from mtrl_imgrad.experiments.supervised.published import PublishedTable
-from mtrl_imgrad.reporting.atomic_files import write_text
+from mtrl_imgrad.reporting.atomic_files import make_folder, write_text
 from mtrl_imgrad.reporting.figures import BAND, INK, new_figure, plain_axes, save_figure
 from mtrl_imgrad.reporting.tables import markdown_rows, plain_table
 
@@ -165,7 +165,7 @@ class ComparisonReport:
 
     def save(self, folder: Path) -> None:
         """Write ``comparison.md``, ``comparison.csv`` and, where Δm is defined, ``delta_m.png``."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder("folder", folder)
         write_text(folder / "comparison.md", self.markdown())
         write_text(folder / "comparison.csv", self.csv())
         if deltas := self.deltas():

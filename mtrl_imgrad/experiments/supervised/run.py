@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from mtrl_imgrad.checkpoints.format import is_checkpoint, read_checkpoint, write_checkpoint
 from mtrl_imgrad.errors import ArgumentError, CheckpointError
 from mtrl_imgrad.experiments.config_files import differences, plain, save_config
-from mtrl_imgrad.experiments.run_folder import check_run, make_run_dir, new_run_dir
+from mtrl_imgrad.experiments.run_folder import check_run, new_run_dir
 from mtrl_imgrad.experiments.supervised.config import MethodConfig, SupervisedConfig, load_config
 from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import (
@@ -32,6 +32,7 @@ from mtrl_imgrad.experiments.supervised.history import (
 )
 from mtrl_imgrad.experiments.supervised.panels import draw_run_panel
 from mtrl_imgrad.experiments.versions import installed_versions
+from mtrl_imgrad.reporting.atomic_files import make_folder
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.models import TaskModel, load_backbone, make_model
 from mtrl_imgrad.supervised.replicas import Replica
@@ -240,7 +241,7 @@ class _Run:
         if is_checkpoint(folder / "checkpoint"):
             self._restore()
         elif self.writes and not (folder / "config.yaml").exists():
-            make_run_dir(folder)
+            make_folder("run_dir", folder)
             record = {"device": str(self.trainer.device), "versions": installed_versions()}
             save_config(config, folder / "config.yaml", record)
 

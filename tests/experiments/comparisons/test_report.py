@@ -16,7 +16,7 @@ from scipy import stats
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.experiments.comparisons import figures
-from mtrl_imgrad.experiments.comparisons.plan import plan_comparison
+from mtrl_imgrad.experiments.comparisons.plan import load_comparison, plan_comparison
 from mtrl_imgrad.experiments.comparisons.records import load_records, load_runs, runs_frame
 from mtrl_imgrad.experiments.comparisons.report import write_report
 from mtrl_imgrad.experiments.comparisons.summary import summarize
@@ -190,6 +190,23 @@ def test_what_cannot_be_read_is_named(folder, tmp_path):
     path.write_text(path.read_text()[:-9])
     with pytest.raises(CheckpointError, match=r"result.json: cannot be read"):
         load_records([tmp_path / "damaged"])
+
+
+def test_a_place_for_the_report_that_is_none_is_refused(folder, tmp_path):
+    (tmp_path / "file").touch()
+    for command in ("plot", "report"):
+        assert main([command, str(folder), "-o", str(tmp_path / "file" / "report")]) == 2
+    with pytest.raises(ArgumentError, match="out .* cannot be made"):
+        write_report(load_records([folder]), tmp_path / "file")
+
+
+def test_a_home_folder_keeps_the_names_of_its_comparison(tmp_path, monkeypatch):
+    plan_comparison(train_config_class("mtsac")(), ["ls", "imgrad:c=0.4"], [0], tmp_path / "c").save()
+    for run in load_comparison(tmp_path / "c").runs():
+        run.folder.mkdir(parents=True)
+        (run.folder / "result.json").write_text(json.dumps(result("as the run says", 0, RATES["ls"][0])))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [record.method for record in load_records([Path("~/c")])] == ["ls", "imgrad:c=0.4"]
 
 
 def test_a_second_run_of_a_seed_is_refused(folder, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from mtrl_imgrad.cli import main
+from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.comparisons import state
 from mtrl_imgrad.experiments.comparisons.live import show
 from mtrl_imgrad.experiments.comparisons.plan import plan_comparison
@@ -116,3 +117,46 @@ def test_watching_into_a_file_waits_for_the_last_run_too(comparison):
 def test_a_folder_without_a_comparison_is_named(tmp_path, capsys):
     assert main(["status", str(tmp_path)]) == 2
     assert f"{tmp_path} holds no comparison" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("content", [b"", b'{"final": ', b"[1]", b"3", b"\xff\xfe", b'{"final": 1}'])
+def test_a_result_that_cannot_be_read_is_named(comparison, content, capsys):
+    (comparison.runs()[0].folder / "result.json").write_bytes(content)
+    assert main(["status", str(comparison.folder)]) == 1
+    assert "seed_0/result.json: cannot be read as a result" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"timesteps,wall_seconds\nx,1\n", b"\xff\xfe\n1\n"])
+def test_a_clock_that_cannot_be_read_is_named(comparison, content, capsys):
+    (comparison.runs()[2].folder / "clock.csv").write_bytes(content)
+    assert main(["status", str(comparison.folder)]) == 1
+    assert "seed_0/clock.csv: cannot be read as a table of times" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_error_of_any_bytes_is_shown(comparison, capsys):
+    (comparison.runs()[1].folder / "error.txt").write_bytes(b"RuntimeError: \xff\n")
+    assert main(["status", str(comparison.folder)]) == 0
+    assert "imgrad:c=0.4 seed 0: failed: RuntimeError:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seeds", ["3", "'012'", "[-1]", "[0, x]", "[1.5]", "null"])
+def test_wrong_seeds_in_a_plan_are_named(seeds, tmp_path, capsys):
+    (tmp_path / "comparison.yaml").write_text(f"kind: rl\nmethods: {{ls: {seeds}}}\nconfig: {{}}\n")
+    assert main(["status", str(tmp_path)]) == 2
+    assert "comparison.yaml: methods.ls must be" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_wrong_seed_or_folder_is_refused_before_anything_is_written(tmp_path, capsys):
+    config = train_config_class("mtsac")()
+    with pytest.raises(ArgumentError, match=r"seeds must be an integer in \[0, 2\^63\), got -1"):
+        plan_comparison(config, ["ls"], [0, -1], tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match="out .*file cannot be made"):
+        plan_comparison(config, ["ls"], [0], tmp_path / "file").save()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_agent_section_that_is_none_is_named(tmp_path, capsys):
+    (tmp_path / "comparison.yaml").write_text("kind: rl\nmethods: {ls: [0]}\nconfig: {agent: [1]}\n")
+    assert main(["status", str(tmp_path)]) == 2
+    assert "comparison.yaml: agent:" in " ".join(capsys.readouterr().err.split())

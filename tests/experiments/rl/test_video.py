@@ -99,6 +99,9 @@ def test_tiles_are_rows_of_five():
 def test_no_frames_and_no_encoder_are_said(tmp_path, monkeypatch):
     with pytest.raises(ArgumentError, match="at least one frame"):
         save_film(tmp_path / "a.gif", [], 10)
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match="file cannot be made"):
+        save_film(tmp_path / "file" / "a.gif", [np.zeros((2, 2, 3), np.uint8)], 10)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(MissingDependencyError, match=r"mtrl-imgrad\[video\]"):
         save_film(tmp_path / "a.mp4", [np.zeros((2, 2, 3), np.uint8)], 10)
