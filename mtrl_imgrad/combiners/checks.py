@@ -61,6 +61,8 @@ def check_losses(losses: Tensor, one_step: bool) -> None:
 
 
 def _check_finite(rows: Tensor, what: str) -> None:
+    if rows.is_meta:
+        raise ArgumentError(f"{what} must hold numbers, it lies on the meta device")
     non_finite = ~torch.isfinite(rows).all(dim=1)
     if bool(non_finite.any()):
         raise NonFiniteError(f"{what} is NaN or infinite in the row of task {int(non_finite.nonzero()[0, 0])}")

@@ -22,8 +22,6 @@ def check_tensor(argument: str, value: object) -> None:
         raise ArgumentError(f"{argument} must be a dense tensor, got {got}")
     if not value.is_floating_point():
         raise ArgumentError(f"{argument} must be floating point, got {value.dtype}")
-    if value.is_meta:
-        raise ArgumentError(f"{argument} must hold numbers, it lies on the meta device")
 
 
 def check_gramian(gramian: Tensor, one_step: bool = False) -> None:
