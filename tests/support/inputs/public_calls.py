@@ -185,7 +185,12 @@ CALLS: dict[str, Call] = {
         "settings": StepSettings(),
     },
     "reporting.atomic_files.write_text": lambda folder: {"target": folder / "file", "text": "some"},
+    "reporting.atomic_files.make_folder": lambda folder: {"argument": "path", "folder": folder / "new"},
     "reporting.atomic_files.write_atomically": lambda folder: {
+        "target": folder / "file",
+        "write": lambda file: file.write(b""),
+    },
+    "reporting.atomic_files.write_whole": lambda folder: {
         "target": folder / "file",
         "write": lambda file: file.write(b""),
     },
