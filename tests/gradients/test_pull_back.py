@@ -94,3 +94,21 @@ def test_the_pull_back_of_one_call_is_not_touched_by_the_next():
     before = first.pull_back(weights)[0]["w"]
     traced(*_draw(1)).pull_back(weights)
     assert torch.equal(first.pull_back(weights)[0]["w"], before)
+
+
+def test_bfloat16_products_act_on_losses_and_on_gradients():
+    parameters, rows = torch.utils._pytree.tree_map(torch.Tensor.float, _draw(0))
+    weights = torch.ones(TASKS)
+    exact, rounded = (
+        TracedPullBack(lambda parameters, rows: differentiable_losses(_loss, parameters, rows), execution)(
+            parameters, rows
+        )
+        for execution in (Execution(), Execution(precision="bf16"))
+    )
+    for value, found in (
+        (exact.losses, rounded.losses),
+        (exact.pull_back(weights)[0]["w"], rounded.pull_back(weights)[0]["w"]),
+    ):
+        assert found.dtype == torch.float32
+        assert not torch.equal(found, value)
+        assert (found - value).norm() < 0.1 * value.norm()
