@@ -42,6 +42,17 @@ class Method:
         """
         return make_combiner(self.name, **self.arguments)
 
+    def identity(self) -> tuple[str, dict[str, Any]]:
+        """Name and all arguments, those that are not given at their defaults: equal where the combiners are.
+
+        Raises:
+            ArgumentError: if the combiner does not take the arguments.
+        """
+        self.make()
+        bound = inspect.signature(combiner_class(self.name)).bind(**self.arguments)
+        bound.apply_defaults()
+        return self.name, bound.arguments
+
 
 @checked
 def parse_method(text: str, **defaults: Any) -> Method:

@@ -14,7 +14,11 @@ from mtrl_imgrad.errors import MtrlImgradError
 from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.local import run_here, run_locally
 from mtrl_imgrad.experiments.comparisons.plan import Comparison, plan_comparison
-from mtrl_imgrad.experiments.comparisons.state import ERROR, read_state
+from mtrl_imgrad.experiments.comparisons.state import ERROR, locked, read_state
+from mtrl_imgrad.reporting.atomic_files import make_folder
+
+TO_PLAN = 30.0
+"""Seconds to wait for another call that is adding to the same comparison."""
 
 
 def make_runs(
@@ -47,9 +51,8 @@ def make_runs(
         MissingDependencyError: if the launcher's package or program is not installed.
     """
     console = console or Console(file=sys.stdout, highlight=False)
-    comparison = plan_comparison(config, methods, seeds, folder.expanduser())
-    runs = comparison.runs()  # reads every method before the first hour is spent
-    comparison.save()
+    comparison = _saved_plan(config, methods, seeds, folder.expanduser())
+    runs = comparison.runs()
     missing = [run for run in runs if read_state(comparison.kind, run).status not in ("finished", "running")]
     console.print(
         escape(f"{len(runs)} runs in {comparison.folder}: {len(runs) - len(missing)} need nothing"), soft_wrap=True
@@ -66,6 +69,16 @@ def make_runs(
         run_here(comparison, missing, console)
     elif missing:
         run_locally(comparison, missing, launch.jobs, console, progress_bar)
+    return comparison
+
+
+def _saved_plan(config: Any, methods: Sequence[str], seeds: Sequence[int], folder: Path) -> Comparison:
+    """The plan, written to its folder; two calls at once both find what they asked for in it."""
+    plan_comparison(config, methods, seeds, folder).runs()  # reads every method: nothing is written for a wrong one
+    make_folder("out", folder)
+    with locked(folder, patience=TO_PLAN):
+        comparison = plan_comparison(config, methods, seeds, folder)
+        comparison.save()
     return comparison
 
 

@@ -13,7 +13,7 @@ from mtrl_imgrad.combiners.method_strings import parse_method
 from mtrl_imgrad.experiments.config_files import validated
 from mtrl_imgrad.experiments.rl.clock import read_clock
 from mtrl_imgrad.experiments.rl.config import TrainConfig, read_config
-from mtrl_imgrad.experiments.rl.methods import with_method
+from mtrl_imgrad.experiments.rl.methods import identity, with_method
 from mtrl_imgrad.experiments.run_folder import CONFIG
 from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
 from mtrl_imgrad.validation import look_up
@@ -59,6 +59,14 @@ class RunKind(ABC):
         """
 
     @abstractmethod
+    def identity(self, method: str) -> object:
+        """What a method is, however it is written: equal for two texts of the same runs.
+
+        Raises:
+            ArgumentError: if the method cannot be read, or does not take its arguments.
+        """
+
+    @abstractmethod
     def run(self, config: Any, console: Console) -> None:
         """Train the run of ``config.run_dir``, or go on with it."""
 
@@ -79,6 +87,10 @@ class AgentRuns(RunKind):
     def configs(self, config: TrainConfig, method: str, seed: int) -> dict[str, TrainConfig]:
         """See `RunKind`."""
         return {"": dataclasses.replace(with_method(config, method), seed=seed)}
+
+    def identity(self, method: str) -> object:
+        """See `RunKind`."""
+        return identity(method)
 
     def run(self, config: TrainConfig, console: Console) -> None:
         """See `RunKind`."""
@@ -117,6 +129,10 @@ class SupervisedRuns(RunKind):
         parsed = parse_method(method)
         own = dataclasses.replace(config.method, combiner=parsed.name, combiner_kwargs=dict(parsed.arguments))
         return {"": dataclasses.replace(config, method=own)}
+
+    def identity(self, method: str) -> object:
+        """See `RunKind`."""
+        return method if method == SINGLE_TASK else parse_method(method).identity()
 
     def run(self, config: SupervisedConfig, console: Console) -> None:
         """See `RunKind`."""

@@ -143,6 +143,9 @@ def load_comparison(folder: Path) -> Comparison:
 def plan_comparison(config: Any, methods: Sequence[str], seeds: Sequence[int], folder: Path) -> Comparison:
     """A comparison with what its folder holds already: methods and seeds are added, settings stay.
 
+    A method that the folder has under another text (``ls`` for ``linear_scalarization``, a default said aloud) is that
+    one.
+
     Args:
         config: of every run.
         methods: of this call; none for those of the folder.
@@ -166,6 +169,7 @@ def plan_comparison(config: Any, methods: Sequence[str], seeds: Sequence[int], f
             raise ArgumentError(
                 f"{folder} holds a comparison with other settings ({'; '.join(changes)}); take another folder (--out)"
             )
+    methods = _as_named(kind_of(config), methods, tuple(earlier))
     known = tuple(dict.fromkeys(seed for own in earlier.values() for seed in own))
     if not (methods or earlier) or not (seeds or known):
         raise ArgumentError(f"{folder} holds no comparison yet: --methods and --seeds are needed")
@@ -181,6 +185,21 @@ def plan_comparison(config: Any, methods: Sequence[str], seeds: Sequence[int], f
         if names.setdefault(slug(method), method) != method:
             raise ArgumentError(f"methods {names[slug(method)]!r} and {method!r} would share a folder")
     return Comparison(folder, _base(config), merged)
+
+
+def _as_named(kind: RunKind, methods: Sequence[str], earlier: Sequence[str]) -> list[str]:
+    """Methods of a call by the names that the folder has for the same: ``ls`` may be its ``linear_scalarization``."""
+    known = [(kind.identity(name), name) for name in earlier]
+    names: list[str] = []
+    for method in methods:
+        identity = kind.identity(method)
+        same = next((name for other, name in known if other == identity), method)
+        name = method if method in earlier else same
+        if name in names:
+            raise ArgumentError(f"methods must be different ones: {method!r} is {name!r}")
+        names.append(name)
+        known.append((identity, name))
+    return names
 
 
 def _check_seeds(name: str, seeds: Sequence[int]) -> None:

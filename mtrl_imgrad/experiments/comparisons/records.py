@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mtrl_imgrad.evaluation.history import EvaluationHistory
 from mtrl_imgrad.evaluation.protocol import EvaluationProtocol
 from mtrl_imgrad.evaluation.report import SuccessReport
 from mtrl_imgrad.experiments.comparisons.plan import PLAN, load_comparison
+from mtrl_imgrad.experiments.rl.methods import identity
 from mtrl_imgrad.experiments.run_folder import RESULT
 
 __all__ = ["RunRecord", "by_method", "load_records", "load_runs", "runs_frame", "tidy_rows"]
@@ -89,7 +91,7 @@ def load_records(folders: Sequence[Path]) -> list[RunRecord]:
                 by_path[path.resolve()] = record
     if not by_path:
         raise ArgumentError(f"no finished run of an agent (with a {RESULT}) in {', '.join(map(str, folders))}")
-    records = list(by_path.values())
+    records = _named_alike(list(by_path.values()))
     for record in records:
         if record.tasks != records[0].tasks:
             raise TaskMismatchError(
@@ -175,6 +177,20 @@ def _read(path: Path, method: str | None) -> RunRecord | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: cannot be read as a result ({error})") from error
     return record
+
+
+def _named_alike(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """With one name for the same combiners: the first."""
+    names: dict[str, str] = {}
+    known: list[tuple[object, str]] = []
+    for method in dict.fromkeys(record.method for record in records):
+        try:
+            own = identity(method)
+        except ArgumentError:
+            continue  # of another version: it stands for itself
+        names[method] = next((name for other, name in known if other == own), method)
+        known.append((own, method))
+    return [dataclasses.replace(record, method=names.get(record.method, record.method)) for record in records]
 
 
 def _rates(counts: Sequence[int | None], episodes: int) -> NDArray[np.float64]:

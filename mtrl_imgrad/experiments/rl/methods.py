@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mtrl_imgrad.combiners.method_strings import Method, format_method, parse_method
 from mtrl_imgrad.errors import ArgumentError
@@ -37,6 +37,20 @@ def parse_sides(text: str) -> list[Method]:
     for side in sides:
         side.make()
     return sides
+
+
+def identity(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """`Method.identity` of actor and critic: equal for two texts of the same combiners.
+
+    >>> identity("ls") == identity("linear_scalarization+ls")
+    True
+
+    Raises:
+        UnknownNameError: if there is no such combiner.
+        ArgumentError: if the text cannot be read, or a combiner does not take its arguments.
+    """
+    sides = [side.identity() for side in parse_sides(text)]
+    return sides if len(sides) == 2 else sides * 2
 
 
 def with_method(config: Config, text: str) -> Config:

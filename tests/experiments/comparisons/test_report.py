@@ -17,7 +17,7 @@ from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, TaskMismatchError
 from mtrl_imgrad.experiments.comparisons import figures
 from mtrl_imgrad.experiments.comparisons.plan import load_comparison, plan_comparison
-from mtrl_imgrad.experiments.comparisons.records import load_records, load_runs, runs_frame
+from mtrl_imgrad.experiments.comparisons.records import by_method, load_records, load_runs, runs_frame
 from mtrl_imgrad.experiments.comparisons.report import write_report
 from mtrl_imgrad.experiments.comparisons.summary import summarize
 from mtrl_imgrad.experiments.comparisons.training_figures import training_figures
@@ -207,6 +207,15 @@ def test_a_home_folder_keeps_the_names_of_its_comparison(tmp_path, monkeypatch):
         (run.folder / "result.json").write_text(json.dumps(result("as the run says", 0, RATES["ls"][0])))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert [record.method for record in load_records([Path("~/c")])] == ["ls", "imgrad:c=0.4"]
+
+
+def test_a_method_has_the_name_that_came_first(folder, tmp_path):
+    methods = {"linear_scalarization+ls": 10, "ls:unknown=1": 11}
+    for method, seed in methods.items():
+        write_result(tmp_path / str(seed), result(method, seed, RATES["ls"][0]))
+    seeds = {name: [run.seed for run in runs] for name, runs in by_method(load_records([folder, tmp_path])).items()}
+    assert seeds["ls"][-1] == 10, "with those that the folder calls ls"
+    assert seeds["ls:unknown=1"] == [11], "of another version: it stands for itself"
 
 
 def test_a_second_run_of_a_seed_is_refused(folder, tmp_path):

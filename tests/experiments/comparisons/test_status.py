@@ -6,18 +6,22 @@ import json
 import os
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from rich.console import Console
 
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.comparisons import state
+from mtrl_imgrad.experiments.comparisons import compare, state
+from mtrl_imgrad.experiments.comparisons.compare import make_runs
+from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.live import show
-from mtrl_imgrad.experiments.comparisons.plan import plan_comparison
+from mtrl_imgrad.experiments.comparisons.plan import Comparison, load_comparison, plan_comparison
 from mtrl_imgrad.experiments.comparisons.state import LOCK, locked, read_state, write_error
 from mtrl_imgrad.experiments.rl.config import train_config_class
 from mtrl_imgrad.experiments.run_folder import RESULT
+from mtrl_imgrad.experiments.supervised.config import SupervisedConfig
 
 
 @pytest.fixture
@@ -154,6 +158,47 @@ def test_a_wrong_seed_or_folder_is_refused_before_anything_is_written(tmp_path, 
     with pytest.raises(ArgumentError, match="out .*file cannot be made"):
         plan_comparison(config, ["ls"], [0], tmp_path / "file").save()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_method_is_one_however_it_is_written(tmp_path):
+    config = train_config_class("mtsac")()
+    before = plan_comparison(config, ["linear_scalarization", "imgrad"], [0], tmp_path)
+    before.save()
+    after = plan_comparison(config, ["ls", "imgrad:c=null", "ls+imgrad", "imgrad:c=0.75"], [1], tmp_path)
+    assert after.methods == {
+        "linear_scalarization": (0, 1), "imgrad": (0, 1), "ls+imgrad": (1,), "imgrad:c=0.75": (1,)
+    }  # fmt: skip
+    with pytest.raises(ArgumentError, match="'ls[+]linear_scalarization' is 'ls'"):
+        plan_comparison(config, ["ls", "ls+linear_scalarization"], [0], tmp_path / "new")
+    images = plan_comparison(SupervisedConfig(), ["stl", "linear_scalarization"], [0], tmp_path / "images")
+    images.save()
+    with pytest.raises(ArgumentError, match="'linear_scalarization' is 'ls'"):
+        plan_comparison(SupervisedConfig(), ["ls", "linear_scalarization"], [0], tmp_path / "others")
+    assert list(plan_comparison(SupervisedConfig(), ["ls"], [0], tmp_path / "images").methods) == list(images.methods)
+
+
+def test_two_calls_that_add_methods_at_once_keep_both(tmp_path, monkeypatch):
+    """Each reads the folder's plan, waits for the other where nothing stops it, and writes its own."""
+    config = train_config_class("mtsac")()
+    both_have_read = threading.Barrier(2)
+    save = Comparison.save
+
+    def slow_save(comparison):
+        with suppress(threading.BrokenBarrierError):  # one alone is what a lock leaves
+            both_have_read.wait(timeout=0.5)
+        save(comparison)
+
+    monkeypatch.setattr(Comparison, "save", slow_save)
+    monkeypatch.setattr(compare, "run_here", lambda *_: None)
+    calls = [
+        threading.Thread(target=make_runs, args=(config, [method], [0], tmp_path, Launch(jobs=0)))
+        for method in ("ls", "pcgrad")
+    ]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert set(load_comparison(tmp_path).methods) == {"ls", "pcgrad"}
 
 
 def test_an_agent_section_that_is_none_is_named(tmp_path, capsys):
