@@ -44,6 +44,8 @@ def torchrun_group() -> Iterator[Any]:
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend)
     try:
+        # One process may be through before another has its connections; if it ended now, the other would fail.
+        dist.barrier()
         yield dist.group.WORLD
     finally:
         dist.destroy_process_group()

@@ -14,6 +14,8 @@ from mtrl_imgrad.errors import ArgumentError, DatasetError
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL
 from mtrl_imgrad.supervised.tasks import TaskSpec
 
+_LARGEST = 20.0
+"""Of images: far above any normalization of colours, far below 255."""
 _TYPES_DIFFER = ("should be the same", "same dtype", "expected scalar type")
 """How torch's convolutions and products put it."""
 
@@ -35,6 +37,19 @@ def collate(items: Sequence[Any], tasks: Sequence[str]) -> Any:
         raise DatasetError(
             f"items do not make a batch; expected tensors, of one shape in all: {_outline(items[0])} ... ({error})"
         ) from error
+
+
+def check_values(images: Tensor, targets: Mapping[str, Tensor], tasks: Sequence[TaskSpec]) -> None:
+    """Hold the values of a batch against what its tasks mean by them; waits for a GPU, so for a first batch only.
+
+    Raises:
+        DatasetError: if they are of another unit or another encoding.
+    """
+    if images.is_floating_point() and float(largest := images.abs().max()) > _LARGEST:
+        raise DatasetError(f"images with values up to {float(largest):g}; expected RGB from 0 to 1, normalized or not")
+    for task in tasks:
+        if task.name in targets and (wrong := task.record.misfit(task, targets[task.name])):
+            raise DatasetError(f"task {task.name!r}: {wrong}")
 
 
 @contextmanager
@@ -72,19 +87,16 @@ def target_named(task: TaskSpec, target: Tensor) -> Iterator[None]:
         wanted = _wanted(task, target)
         if wanted is None:
             raise
-        raise DatasetError(f"task {task.name!r}: a target of {target.dtype}; expected {wanted} ({error})") from error
+        raise DatasetError(f"task {task.name!r}: a target of {target.dtype}; {wanted} ({error})") from error
 
 
 def _wanted(task: TaskSpec, target: Tensor) -> str | None:
-    """What the target should have been; None where it is so."""
+    """What was expected of the target; None where it is so."""
     if task.record.unknown != IGNORED_LABEL or task.record.channels is not None:
-        return None if target.is_floating_point() else "float32"
+        return None if target.is_floating_point() else "expected float32"
     if target.dtype != torch.int64:
-        return "int64: target.long()"
-    wrong = target[(target < IGNORED_LABEL) | (target >= task.channels)]
-    if not len(wrong):
-        return None
-    return f"classes 0 to {task.channels - 1}, {IGNORED_LABEL} where unknown, got {int(wrong[0])}"
+        return "expected int64: target.long()"
+    return task.record.misfit(task, target)
 
 
 def _outline(value: Any) -> str:

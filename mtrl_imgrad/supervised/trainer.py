@@ -23,6 +23,7 @@ from mtrl_imgrad.supervised.forward import Forward
 from mtrl_imgrad.supervised.joint_feed import JointFeed
 from mtrl_imgrad.supervised.mean_losses import MeanLosses
 from mtrl_imgrad.supervised.metric_set import MetricSet
+from mtrl_imgrad.supervised.misfits import check_values
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
 from mtrl_imgrad.supervised.optimizer import make_optimizer
 from mtrl_imgrad.supervised.parts import Feed, Part
@@ -174,7 +175,9 @@ class MultiTaskTrainer:
         losses = MeanLosses(self._names, self.device)
         self.model.train(self.evaluation_mode == "train")
         with torch.no_grad():
-            for part in self.feed.evaluation(split):
+            for i, part in enumerate(self.feed.evaluation(split)):
+                if i == 0:
+                    check_values(part.images, part.targets, self.model.tasks)
                 predictions, _ = self.forward.predict(part.images, list(part.targets))
                 for name, target in part.targets.items():  # the loss first: it names the task of a wrong target
                     losses.add(name, self.forward.by_task[name](predictions[name], target), len(part.images))
@@ -243,6 +246,9 @@ class MultiTaskTrainer:
         rows: list[dict[str, float]] = []
         every = self.reporting.log_every
         for parts in self.feed.steps(self.epoch):
+            if self.step == 0:
+                for part in parts:
+                    check_values(part.images, part.targets, self.model.tasks)
             log = bool(every) and self.step % every == 0
             if isinstance(self.data, TaskSplits):
                 losses, row = self.update_by_parts(parts, log)

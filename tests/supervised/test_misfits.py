@@ -1,10 +1,14 @@
 """Data sets of one's own that do not fit are told with the task and the remedy, not by torch."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from mtrl_imgrad.errors import ArgumentError, DatasetError, MtrlImgradError
+from mtrl_imgrad.supervised.misfits import check_values
 from mtrl_imgrad.supervised.models import make_model
 from mtrl_imgrad.supervised.settings import OptimizationConfig
 from mtrl_imgrad.supervised.splits import Splits, TaskSplits
@@ -58,6 +62,8 @@ def _train(train, val=None, batch_size=3):
         (_with("kind", lambda target: target.float()), r"task 'kind': .*float32; expected int64: target.long\(\)"),
         (_with("kind", lambda target: target[None]), r"task 'kind': log_probabilities and classes must be"),
         (_with("red", lambda target: target > 0), "task 'red': a target of torch.bool; expected float32"),
+        (_with("red", lambda target: target + 1), "task 'red': expected 0 to 1, -1 where unknown, got 2"),
+        (lambda item: (item[0] * 255, item[1]), "images with values up to 170; expected RGB from 0 to 1"),
         (_with("red", lambda target: target[0]), "task 'red': logits and target must have the same shape"),
     ],
 )
@@ -66,6 +72,26 @@ def test_an_item_that_does_not_fit_is_told(change, message):
         data = {split: Pictures(change)}
         with pytest.raises(MtrlImgradError, match=message):
             _train(data.get("train", Pictures()), data.get("val"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "right", "wrong", "message"),
+    [
+        ("depth", 1, torch.rand(2, 1, 4, 4), -torch.ones(2, 1, 4, 4), "depths above 0, 0 where unknown, got -1"),
+        ("normal", 3, F.normalize(torch.randn(2, 3, 4, 4)), torch.full((2, 3, 4, 4), 0.3), "lengths of about 0.52"),
+        ("segmentation", 4, torch.randint(-1, 4, (2, 4, 4)), torch.full((2, 4, 4), 255), "classes 0 to 3, .* got 255"),
+        ("attribute", 1, torch.tensor([[0.0], [0.3], [1.0], [-1.0]]), torch.tensor([[-2.0]]), "0 to 1, .* got -2"),
+        ("regression", 1, torch.tensor([[-1e6], [math.nan]]), None, ""),
+    ],
+)
+def test_values_of_another_unit_are_told(kind, channels, right, wrong, message):
+    task, images = TaskSpec("it", kind, channels), torch.randn(2, 3, 4, 4)
+    check_values(images, {"it": right}, [task])
+    unknown = torch.full_like(right, task.record.unknown)
+    check_values(images, {"it": unknown}, [task])
+    if wrong is not None:
+        with pytest.raises(DatasetError, match=f"task 'it': expected .*{message}"):
+            check_values(images, {"it": wrong}, [task])
 
 
 def test_items_of_several_shapes_are_told():

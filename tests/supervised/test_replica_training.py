@@ -122,7 +122,8 @@ def test_torchrun_leaves_one_run_folder(tmp_path):
     assert {"config.yaml", "epochs.csv", "checkpoint", "result.json", "panel.png", "model"} <= names
     assert len([name for name in names if name.startswith("events.")]) == 1
     before = (Path(tmp_path) / "run" / "epochs.csv").read_text()
-    assert torchrun("supervised", "--resume", "run")[0] == 0
+    code, said = torchrun("supervised", "--resume", "run")
+    assert code == 0, said
     assert (Path(tmp_path) / "run" / "epochs.csv").read_text() == before
     code, said = torchrun("train", "--preset", "mt10_demo")
     assert code != 0

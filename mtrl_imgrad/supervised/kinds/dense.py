@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
+from mtrl_imgrad.supervised.kinds.encodings import negative, other_lengths, outside_classes
 from mtrl_imgrad.supervised.kinds.pictures import classes_picture, depth_picture, normals_picture
 from mtrl_imgrad.supervised.kinds.record import TaskKind
 from mtrl_imgrad.supervised.losses import depth_loss, normal_loss, segmentation_loss
@@ -42,6 +43,7 @@ SEGMENTATION = TaskKind(
     as_target=lambda prediction: prediction.argmax(dim=1),
     show=lambda task, labels, truth: classes_picture(labels),
     score="miou",
+    misfit=outside_classes,
 )
 
 DEPTH = TaskKind(
@@ -57,6 +59,7 @@ DEPTH = TaskKind(
     score="abs_err",
     score_is_error=True,
     channels=1,
+    misfit=negative,
 )
 
 NORMAL = TaskKind(
@@ -72,4 +75,5 @@ NORMAL = TaskKind(
     score="ang_mean",
     score_is_error=True,
     channels=3,
+    misfit=other_lengths,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from torch import Tensor
 
+from mtrl_imgrad.supervised.kinds.encodings import outside_classes, outside_probabilities
 from mtrl_imgrad.supervised.kinds.record import TaskKind
 from mtrl_imgrad.supervised.losses import attribute_loss, classification_loss, regression_loss
 from mtrl_imgrad.supervised.masks import IGNORED_LABEL, UNKNOWN_ATTRIBUTE, UNKNOWN_NUMBER
@@ -43,6 +44,7 @@ ATTRIBUTE = TaskKind(
     score="f1",
     selects=True,  # the papers on CelebA
     channels=1,
+    misfit=outside_probabilities,
 )
 
 CLASSIFICATION = TaskKind(
@@ -57,6 +59,7 @@ CLASSIFICATION = TaskKind(
     show=_class_text,
     score="accuracy",
     selects=True,
+    misfit=outside_classes,
 )
 
 REGRESSION = TaskKind(

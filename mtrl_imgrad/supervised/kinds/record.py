@@ -37,6 +37,8 @@ class TaskKind:
         score_is_error: Whether less of it is better.
         selects: Whether ``score`` in validation chooses an epoch; else the loss does.
         channels: Channels of a prediction; None where it is the number of classes.
+        misfit: ``(task, target)`` to what is wrong with the values of a target, such as another unit; None for nothing.
+            Asked of a run's first batch, and of a split's.
     """
 
     name: str
@@ -52,3 +54,4 @@ class TaskKind:
     score_is_error: bool = False
     selects: bool = False
     channels: Count | None = None
+    misfit: Callable[[TaskSpec, Tensor], str | None] = lambda task, target: None
