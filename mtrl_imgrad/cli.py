@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     1 for all others. Any other exception is a bug and keeps its traceback.
     """
     try:
-        arguments = list(sys.argv[1:] if arguments is None else arguments)
+        arguments = [_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
         if arguments[:1] == ["--version"]:
             print(f"mtrl-imgrad {__version__}")
         else:
@@ -200,6 +200,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return 1  # as rich
     return 0
+
+
+def _home(word: str) -> str:
+    """``~`` as a shell expands it, also behind ``--option=``, where a shell does not."""
+    option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + sign + os.path.expanduser(value)
 
 
 def read(arguments: list[str]) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -20,13 +21,16 @@ def new_run_dir(run_dir: Path | None, name: str, contents: str = CONFIG) -> Path
         contents: the file by which a folder is known to hold a run.
 
     Raises:
-        ArgumentError: if the folder holds a run.
+        ArgumentError: if the folder holds a run, or cannot be made.
     """
     if run_dir is None:
         return Path("runs") / f"{name.replace('/', '-')}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     run_dir = run_dir.expanduser()
     if (run_dir / contents).exists():
         raise ArgumentError(f"run_dir {run_dir} holds a run already; give another folder, nothing was changed")
+    there = next(place for place in (run_dir, *run_dir.absolute().parents) if os.path.exists(place))
+    if not (there.is_dir() and os.access(there, os.W_OK)):  # said now, not after the first hour
+        raise ArgumentError(f"run_dir {run_dir} cannot be made: {there} is no folder that can be written")
     return run_dir
 
 

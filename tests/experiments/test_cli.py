@@ -16,6 +16,7 @@ from mtrl_imgrad.agents import MTPPO, MTSAC
 from mtrl_imgrad.cli import COMMANDS, main, read
 from mtrl_imgrad.combiners import list_combiners
 from mtrl_imgrad.envs import list_tasks
+from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.evaluation import EvaluationHistory, EvaluationProtocol, SuccessReport
 from mtrl_imgrad.experiments.presets import list_presets
 from mtrl_imgrad.experiments.rl.config import load_config
@@ -140,6 +141,27 @@ def test_evaluate_prints_a_table_and_keeps_the_report(run, capsys):
     assert SuccessReport.load(run / "evaluation_best_model_toy_seed20000_4").num_episodes == 4
     assert main(["evaluate", str(run), "--episodes", "4", "--seed", "3", "--stochastic", "--no-progress-bar"]) == 0
     assert SuccessReport.load(run / "evaluation_model_toy_seed3_4_stochastic").num_episodes == 4
+
+
+def test_a_home_folder_is_meant_after_an_equals_sign_too(run, monkeypatch, capsys):
+    """A shell expands ``~`` at the start of a word only."""
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert main(["evaluate", f"~/{run.name}", "--episodes=1", "--seed=5", "--no-progress-bar"]) == 0
+    assert "evaluation_model_toy_seed5_1.npz" in capsys.readouterr().out.replace("\n", "")
+    assert main(["train", f"--resume=~/{run.name}"]) == 2
+    assert f"{run} is at its end" in capsys.readouterr().err.replace("\n", " ")
+    assert status_of(["train", "--config=~/none.yaml"]) == 2
+    assert f"{run.parent}/none.yaml" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_an_evaluation_that_cannot_be_kept_is_printed(run, monkeypatch, capsys):
+    def full(*_):
+        raise CheckpointError("no space left")
+
+    monkeypatch.setattr(SuccessReport, "save", full)
+    assert main(["evaluate", str(run), "--episodes", "1", "--no-progress-bar"]) == 1
+    out = capsys.readouterr().out
+    assert all(task in out for task in TASKS)
 
 
 def test_evaluating_no_run_says_what_is_missing(tmp_path, capsys):

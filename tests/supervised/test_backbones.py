@@ -82,6 +82,7 @@ def test_weights_come_from_a_local_file(tmp_path):
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "part.pth")
     with pytest.raises(ArgumentError, match=r"part.pth does not hold the weights of resnet18 .*Missing key"):
         load_backbone(other, tmp_path / "part.pth")
+    assert torch.equal(model.features(images), other.features(images)), "as it was"
     torch.save(nn.Linear(2, 2), tmp_path / "code.pth")
     with pytest.raises(ArgumentError, match=r"code.pth does not hold"):
         load_backbone(other, tmp_path / "code.pth")

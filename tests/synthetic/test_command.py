@@ -67,6 +67,14 @@ def test_c_goes_to_the_methods_that_take_it_and_do_not_say(tmp_path, monkeypatch
     assert given["end"] == same["end"] != other["end"]
 
 
+def test_a_place_that_is_no_folder_is_told_before_the_first_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mtrl_imgrad.experiments.synthetic.descend", None)
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        assert main(["toy", "--run-dir", str(place)]) == 2
+        assert f"{tmp_path / 'file'} is no folder that can be written" in capsys.readouterr().err.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

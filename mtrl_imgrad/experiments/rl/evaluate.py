@@ -66,8 +66,8 @@ def evaluate_run(
         )
         mode = "" if deterministic else "_stochastic"
         name = f"evaluation_{model}_{env.backend}_seed{env.initial_seed}_{episodes}{mode}"
+    print_success(report, console=console)  # first: it is there where the folder cannot be written
     saved = report.save(run / name)
-    print_success(report, console=console)
     console.print(escape(f"saved as {saved} and .json"), soft_wrap=True)
     return report
 

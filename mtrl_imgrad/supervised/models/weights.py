@@ -28,18 +28,22 @@ def load_backbone(model: TaskModel, path: str | os.PathLike[str]) -> None:
         path: a state dictionary, as ``torch.save`` or safetensors writes it; its last dense layer is left out.
 
     Raises:
-        ArgumentError: if the network has no such trunk, or the file cannot be read or is that of another network.
+        ArgumentError: if the network has no such trunk, or the file cannot be read or is that of another network; the
+            network is as it was.
     """
     path = Path(path).expanduser()
     trunks = [trunk for trunk in model.modules() if isinstance(trunk, Trunk) and trunk.has_published_weights]
     if not trunks:
         raise ArgumentError(f"model must be on a ResNet or a ViT to take weights of a file, got {model.name!r}")
+    before = [{name: value.clone() for name, value in trunk.state_dict().items()} for trunk in trunks]
     try:
         state = _read_state(path)
         _check_names(state)
         for trunk in trunks:
             trunk.load_published(state)
     except Exception as error:  # torch, pickle and safetensors raise what they like for a damaged file
+        for trunk, own in zip(trunks, before, strict=True):
+            trunk.load_state_dict(own)
         cause = textwrap.shorten(str(error), 200)
         raise ArgumentError(f"path: {path} does not hold the weights of {model.name} ({cause})") from error
 
