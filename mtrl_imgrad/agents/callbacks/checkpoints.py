@@ -53,7 +53,8 @@ class MTCheckpointCallback(BaseCallback):
         eval_env: the environment of the run's evaluations, so that they go on as well.
 
     Raises:
-        ArgumentError: if an argument is out of range; when learning starts, if the agent has no checkpoints.
+        ArgumentError: if an argument is out of range; when learning starts, if the agent has no checkpoints, or the
+            folder holds later ones than the agent's step.
         CheckpointError: if a checkpoint cannot be written.
     """
 
@@ -80,6 +81,13 @@ class MTCheckpointCallback(BaseCallback):
             raise ArgumentError(f"{type(self.model).__name__} has no save_checkpoint: use one of ours")
 
     def _on_training_start(self) -> None:
+        self.num_timesteps = self.model.num_timesteps
+        later = [kept for kept in list_checkpoints(self.path) if kept.name > self._target().name]
+        if later:  # new ones would be the oldest, and the first to be deleted
+            raise ArgumentError(
+                f"path {self.path} holds {later[-1].name}, but the agent begins at {self.num_timesteps:,} timesteps: "
+                "give another folder, or remove what is later"
+            )
         self._next = self._due_after(self.num_timesteps)
         self._signal = None
         if threading.current_thread() is threading.main_thread():

@@ -55,6 +55,15 @@ def test_a_learning_that_goes_on_keeps_the_rhythm(tmp_path):
     assert _steps(tmp_path) == [40, 80, 100, 120, 140]
 
 
+def test_another_run_does_not_share_the_folder(tmp_path):
+    """Its checkpoints would count as the oldest, and each would be deleted as soon as it was saved."""
+    _sac().learn(40 * 4, MTCheckpointCallback(10, tmp_path, keep=2))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ArgumentError, match="holds step_000000000160, but the agent begins at 0 timesteps"):
+        _sac().learn(20 * 4, MTCheckpointCallback(10, tmp_path, keep=2))
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_a_checkpoint_and_stops(number, tmp_path):
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
