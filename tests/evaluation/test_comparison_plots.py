@@ -44,7 +44,8 @@ def test_of_one_seed_the_band_is_over_its_episodes_and_the_caption_says_so():
     narrower = success_curves({"a": [seed]}, confidence=0.8).axes[0]
     np.testing.assert_allclose(band_at(narrower, 100), success_interval(seed.reports[1].successes, 0.8))
     mixed = success_curves({"a": [seed], "b": two_seeds()}).axes[0]
-    assert "over seeds (of one seed: over episodes)" in mixed.get_title("left")
+    assert "over seeds" in mixed.get_title("left")
+    assert len(mixed.collections) == 1, "no band over episodes beside one over seeds"
 
 
 def test_every_task_has_a_panel_from_the_lowest_to_the_highest_seed():
@@ -55,7 +56,11 @@ def test_every_task_has_a_panel_from_the_lowest_to_the_highest_seed():
     np.testing.assert_allclose(band_at(panels[1], 100), [0.4, 0.8])
     assert line_at(panels[0], [0, 200], [0.1, 0.1])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["imgrad (2 seeds)", "ls (1 seed)"]
-    assert "lowest to highest seed, of one seed the interval over episodes" in figure.get_supxlabel()
+    assert "band: lowest to highest seed" in figure.get_supxlabel()
+    assert all(len(axes.collections) == 1 for axes in panels), "the one of several seeds"
+    alone = task_curves({"ls": [history_of([[0.1, 0.3]] * 2, [0, 200])]})
+    assert "band: the interval over episodes" in alone.get_supxlabel()
+    assert all(len(axes.collections) == 1 for axes in alone.axes)
 
 
 def test_returns_are_drawn_where_no_task_knows_of_success():

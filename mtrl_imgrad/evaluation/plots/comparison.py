@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -29,8 +30,8 @@ def success_curves(runs: Runs, *, title: str = "", confidence: Confidence = 0.95
     The mean goes from the first to the last step that all seeds of the method have; thin lines are the seeds, each to
     its own ends. Between two evaluations values lie on straight lines, so seeds may be evaluated at different steps. Of
     several evaluations at the same step the last is drawn. The band is `stratified_bootstrap` over seeds, as in tables,
-    without width where all seeds agree; of a single seed it is the interval over its episodes, which says nothing of
-    other seeds: the caption tells which.
+    without width where all seeds agree. Where every method has a single seed it is the interval over its episodes, which
+    says nothing of other seeds: the caption tells which.
 
     Args:
         runs: label to the histories of its seeds, 1 to 12 labels; all of the same tasks.
@@ -68,7 +69,8 @@ def success_curves(runs: Runs, *, title: str = "", confidence: Confidence = 0.95
 def task_curves(runs: Runs, *, title: str = "", measure: Literal["success", "return"] = "success") -> Figure:
     """Every task in a panel of its own, named as in the tables: a line for each method, its seeds as a band.
 
-    The band goes from the lowest to the highest seed; of a single seed it is the interval over its episodes.
+    The band goes from the lowest to the highest seed; where every method has a single one, it is the interval over its
+    episodes.
 
     Args:
         runs: label to the histories of its seeds, 1 to 12 labels; all of the same tasks.
@@ -124,7 +126,10 @@ def _draw_all(axes: Axes, series: Sequence[Series], seeds: bool) -> tuple[float,
     """A line for each method; returns the unit of the steps and its name."""
     last = max(float(steps[-1]) for one in series for steps, _ in one.seeds)
     scale, unit = in_unit(last)
+    several = any(len(one.seeds) > 1 for one in series)
     for i, one in enumerate(series):
+        if several and len(one.seeds) == 1:  # beside bands over seeds, that over episodes would be read as one
+            one = replace(one, band=np.full_like(one.band, np.nan))
         draw_series(axes, one, line_style(i), scale, seeds=seeds)
     axes.set_xlim(0, last / scale or 1.0)
     return scale, unit
@@ -137,10 +142,8 @@ def _labels(runs: Runs) -> list[str]:
 
 def _mean_caption(runs: Runs, known: NDArray[np.bool_], confidence: float) -> str:
     count = int(known.sum())
-    many, one = _seeds(runs)
+    many = _has_seeds(runs)
     band = f"{100 * confidence:g} % interval over {'seeds' if many else 'episodes'}"
-    if many and one:
-        band += " (of one seed: over episodes)"
     lines = [
         f"mean of {count} task{'s' if count > 1 else ''}, band: {band}",
         "thin lines: seeds" if many else "",
@@ -151,14 +154,11 @@ def _mean_caption(runs: Runs, known: NDArray[np.bool_], confidence: float) -> st
 
 
 def _task_caption(runs: Runs, returns: bool) -> str:
-    many, one = _seeds(runs)
-    parts = ["lowest to highest seed"] if many else []
-    if one and not returns:
-        parts.append(f"{'of one seed ' if many else ''}the interval over episodes")
-    return f"band: {', '.join(parts)}" if parts else ""
+    if _has_seeds(runs):
+        return "band: lowest to highest seed"
+    return "" if returns else "band: the interval over episodes"
 
 
-def _seeds(runs: Runs) -> tuple[bool, bool]:
-    """Whether a label has several seeds, and whether one has a single one."""
-    counts = [len(seeds) for seeds in runs.values()]
-    return max(counts) > 1, min(counts) == 1
+def _has_seeds(runs: Runs) -> bool:
+    """Whether a label has several."""
+    return any(len(seeds) > 1 for seeds in runs.values())
