@@ -30,8 +30,8 @@ def success_curves(runs: Runs, *, title: str = "", confidence: Confidence = 0.95
     The mean goes from the first to the last step that all seeds of the method have; thin lines are the seeds, each to
     its own ends. Between two evaluations values lie on straight lines, so seeds may be evaluated at different steps. Of
     several evaluations at the same step the last is drawn. The band is `stratified_bootstrap` over seeds, as in tables,
-    without width where all seeds agree. Where every method has a single seed it is the interval over its episodes, which
-    says nothing of other seeds: the caption tells which.
+    without width where all seeds agree. Where every method has a single seed, it is the interval over its episodes,
+    which says nothing of other seeds: the caption tells which.
 
     Args:
         runs: label to the histories of its seeds, 1 to 12 labels; all of the same tasks.
