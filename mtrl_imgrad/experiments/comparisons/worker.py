@@ -42,7 +42,9 @@ def execute(folder: Path, name: str, console: Console | None = None, patience: f
         (run.folder / ERROR).unlink(missing_ok=True)
         try:
             comparison.kind.run(run.config, console or Console(highlight=False, width=120))
-        except Exception as error:  # an interrupt is none: such a run goes on
+        except LearningInterruptedError:
+            raise  # no failure: such a run goes on
+        except Exception as error:
             notes = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
             write_error(run.folder, "\n".join(notes))
             raise

@@ -36,6 +36,8 @@ def folders(tmp_path_factory):
     status, said = interrupted([*SMALL, "--methods", "ls", "--seeds", "0", "--out", str(broken)], broken)
     assert status == 128 + signal.SIGTERM, said
     assert f"to go on: mtrl-imgrad compare --out {broken}" in said
+    left = load_comparison(broken)
+    assert [read_state(left.kind, run).status for run in left.runs()] == ["stopped"], "not failed"
     broken.rename(moved)
     assert main(["compare", "--out", str(moved), "--no-progress-bar"]) == 0
     assert main([*SMALL, *METHODS, "--seeds", "0", "--out", str(whole), "--jobs", "0"]) == 0
