@@ -192,6 +192,21 @@ def test_a_wrong_argument_is_one_line_and_exit_2(tmp_path, capsys):
     assert main(["train", "--preset", "mt01"]) == 2
 
 
+@pytest.mark.parametrize(
+    "option",
+    "--total-timesteps=-1 --max-minutes=-1 --torch-threads=0 --eval-freq=-1 --eval-episodes=0 --final-episodes=0 "
+    "--eval-envs-per-task=0 --checkpoint-every=-1 --checkpoints-kept=0".split(),
+)
+@pytest.mark.parametrize("agent", ["mtsac", "mtppo"])
+def test_numbers_out_of_range_are_refused_before_anything_runs(option, agent, tmp_path, capsys):
+    assert main(["train", "--agent", agent, "--env=toy-reach", f"--run-dir={tmp_path / 'run'}", option]) == 2
+    name, value = option.removeprefix("--").split("=")
+    says = capsys.readouterr().err
+    assert f"{name.replace('-', '_')} must be" in says
+    assert f"got {value}" in says
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
