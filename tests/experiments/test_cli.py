@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mtrl_imgrad.combiners import list_combiners
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.evaluation import EvaluationHistory, EvaluationProtocol, SuccessReport
+from mtrl_imgrad.experiments.comparisons.plan import plan_comparison
 from mtrl_imgrad.experiments.presets import list_presets
 from mtrl_imgrad.experiments.rl.config import load_config
 
@@ -132,6 +134,20 @@ def test_a_run_folder_is_never_overwritten(run, capsys):
     assert main(["train", *SMALL, "--run-dir", str(run)]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert (run / "config.yaml").read_bytes() == before
+
+
+def test_printed_commands_can_be_copied_whatever_the_folder_is_called(tmp_path, capsys):
+    folder = tmp_path / "a run & more"
+    assert main(["train", *SMALL, "--total-timesteps", "0", "--eval-freq", "0", "--run-dir", str(folder)]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    words = [shlex.split(line) for line in lines if line.startswith(("mtrl-imgrad ", "tensorboard "))]
+    assert [[word for word in line if "run" in word] for line in words] == [
+        [str(folder)],
+        [str(folder)],
+        [str(folder / "config.yaml")],
+    ]
+    comparison = plan_comparison(load_config(folder / "config.yaml"), ["ls"], [0], folder)
+    assert shlex.split(comparison.command()) == ["mtrl-imgrad", "compare", "--out", str(folder)]
 
 
 def test_evaluate_prints_a_table_and_keeps_the_report(run, capsys):
