@@ -17,7 +17,8 @@ from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, after_step, check_on_nonfinite
 from mtrl_imgrad.gradients.heads import Heads
-from mtrl_imgrad.seeding import Stream, stream_seed
+from mtrl_imgrad.seeding import Stream
+from mtrl_imgrad.supervised.batch_norm import frozen_statistics
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.forward import Forward
 from mtrl_imgrad.supervised.joint_feed import JointFeed
@@ -28,6 +29,7 @@ from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, 
 from mtrl_imgrad.supervised.optimizer import make_optimizer
 from mtrl_imgrad.supervised.parts import Feed, Part
 from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.random_numbers import seeded_generators
 from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
@@ -170,11 +172,12 @@ class MultiTaskTrainer:
         return self.feed.steps_per_epoch
 
     def evaluate(self, split: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-        """Metrics by task and mean losses by task, over a split of ``data.evaluation``."""
+        """Metrics by task and mean losses by task, over a split of ``data.evaluation``; leaves the model as it is."""
         metrics = MetricSet(self.model.tasks, self.protocol)
         losses = MeanLosses(self._names, self.device)
         self.model.train(self.evaluation_mode == "train")
-        with torch.no_grad():
+        drawn = seeded_generators(self.device, self.seed, Stream.LOOK, self.replica.rank)
+        with torch.no_grad(), frozen_statistics(self.model), drawn:
             for i, part in enumerate(self.feed.evaluation(split)):
                 if i == 0:
                     check_values(part.images, part.targets, self.model.tasks)
@@ -218,7 +221,10 @@ class MultiTaskTrainer:
             group["lr"] = learning_rate
         began = time.perf_counter()
         self._left_out = NonFiniteCounts(self._names)
-        with self._own_random_numbers():
+        # Images come in the same order to all ranks; dropout draws anew on each.
+        rank = self.replica.rank
+        stream, indices = (Stream.RANK, (self.epoch, rank)) if rank else (Stream.TORCH, (self.epoch,))
+        with seeded_generators(self.device, self.seed, stream, *indices):
             train_losses, diagnostics = self._train(advance)
         self.replica.share_buffers(self.model)
         seconds = time.perf_counter() - began
@@ -392,14 +398,3 @@ class MultiTaskTrainer:
         if rows is not None:
             return self.replica.gramian(losses, inputs, features is not None, rows, scale)
         return probe_gramian(losses, inputs, scale)
-
-    @contextmanager
-    def _own_random_numbers(self) -> Iterator[None]:
-        """Torch's global generators follow from seed and epoch inside, and are as they were afterwards."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            # Images come in the same order to all ranks; dropout draws anew on each.
-            rank = self.replica.rank
-            stream, indices = (Stream.RANK, (self.epoch, rank)) if rank else (Stream.TORCH, (self.epoch,))
-            torch.manual_seed(stream_seed(self.seed, stream, *indices))
-            yield
