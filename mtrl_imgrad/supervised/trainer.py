@@ -22,7 +22,7 @@ from mtrl_imgrad.supervised.batch_norm import frozen_statistics
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.forward import Forward
 from mtrl_imgrad.supervised.joint_feed import JointFeed
-from mtrl_imgrad.supervised.mean_losses import MeanLosses
+from mtrl_imgrad.supervised.mean_losses import MeanLosses, known_images
 from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.misfits import check_values
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
@@ -172,7 +172,7 @@ class MultiTaskTrainer:
         return self.feed.steps_per_epoch
 
     def evaluate(self, split: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-        """Metrics by task and mean losses by task, over a split of ``data.evaluation``; leaves the model as it is."""
+        """Metrics and mean losses by task, over a split of ``data.evaluation``, of what is known; else NaN."""
         metrics = MetricSet(self.model.tasks, self.protocol)
         losses = MeanLosses(self._names, self.device)
         self.model.train(self.evaluation_mode == "train")
@@ -182,9 +182,12 @@ class MultiTaskTrainer:
                 if i == 0:
                     check_values(part.images, part.targets, self.model.tasks)
                 predictions, _ = self.forward.predict(part.images, list(part.targets))
-                for name, target in part.targets.items():  # the loss first: it names the task of a wrong target
-                    losses.add(name, self.forward.by_task[name](predictions[name], target), len(part.images))
-                    metrics.metrics[name].update(predictions[name], target)
+                for task in self.model.tasks:
+                    if task.name in part.targets:
+                        prediction, target = predictions[task.name], part.targets[task.name]
+                        loss = self.forward.by_task[task.name](prediction, target)  # first: it names a wrong target
+                        losses.add(task.name, loss, known_images(task, target, self.protocol))
+                        metrics.metrics[task.name].update(prediction, target)
         losses.totals = self.replica.merge(metrics, losses.totals)
         return metrics.compute(), losses.means()
 
@@ -262,10 +265,10 @@ class MultiTaskTrainer:
                 (part,) = parts
                 values, row = self.update(part.images, part.targets, log, part.whole)
                 losses = dict(zip(self._names, values, strict=True))
-            whole = {name: part.whole for part in parts for name in part.targets}
-            for name, loss in losses.items():  # images with a finite loss: all, unless others may be left out
-                finite = loss.isfinite()
-                means.add(name, torch.where(finite, loss, 0.0), whole[name] * finite)
+            for part in parts:
+                known = self.replica.known_images(self.model.tasks, part.targets, self.protocol, part.whole)
+                for name, images in known.items():
+                    means.add_finite(name, losses[name], images)
             if row is not None:
                 rows.append({"epoch": self.epoch, "step": self.step, **row})
             self.step += 1

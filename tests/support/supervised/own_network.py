@@ -39,15 +39,15 @@ class Faces(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 
 class FaceNet(FeatureModel):
-    """One hidden layer."""
+    """One hidden layer; plain: without batch norm and dropout."""
 
     name = "face_net"
 
-    def __init__(self, momentum: float | None = 0.1) -> None:
+    def __init__(self, momentum: float | None = 0.1, plain: bool = False) -> None:
         super().__init__(TASKS, "fixed")
         torch.manual_seed(0)
-        norm = nn.BatchNorm1d(16, momentum=momentum)
-        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), norm, nn.ReLU(), nn.Dropout(0.3))
+        norm = [] if plain else [nn.BatchNorm1d(16, momentum=momentum), nn.Dropout(0.3)]
+        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), *norm, nn.ReLU())
         heads = [nn.Linear(16, 1), nn.Sequential(nn.Linear(16, 4), nn.LogSoftmax(1)), nn.Linear(16, 1)]
         self.task_heads = nn.ModuleList(heads)
 
@@ -62,15 +62,17 @@ def face_trainer(
     val: Faces | None = None,
     *,
     momentum: float | None = 0.1,
+    plain: bool = False,
     batch_size: int = 4,
+    learning_rate: float = 1e-2,
     **options: Any,
 ) -> MultiTaskTrainer:
     """A trainer of three epochs on the CPU."""
     return MultiTaskTrainer(
-        FaceNet(momentum),
+        FaceNet(momentum, plain),
         Splits(train or Faces(11, 0), {"val": val or Faces(7, 1)}, TASKS),
         combiner,
-        optimization=OptimizationConfig(epochs=3, batch_size=batch_size, learning_rate=1e-2),
+        optimization=OptimizationConfig(epochs=3, batch_size=batch_size, learning_rate=learning_rate),
         reporting=ReportConfig(log_every=2),
         device="cpu",
         **options,
