@@ -5,6 +5,7 @@ Losses go to the combiner as a list, one scalar a task, so that a task's backwar
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -206,17 +207,22 @@ class MultiTaskTrainer:
         """Restore `state_dict`.
 
         Raises:
-            CheckpointError: if it is that of another model, optimizer or combiner.
+            CheckpointError: if it is that of another model, optimizer or combiner; all is as it was then.
         """
+        before = copy.deepcopy(self.state_dict())
         try:
-            self.model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
-            self.combiner.load_state_dict(state["combiner"])
-            if self._scaler is not None:
-                self._scaler.load_state_dict(state["scaler"])
-            self.epoch, self.step = int(state["epoch"]), int(state["step"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self._load(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            self._load(before)
             raise CheckpointError(f"the state is not that of this run: {error}") from error
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.combiner.load_state_dict(state["combiner"])
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state["scaler"])
+        self.epoch, self.step = int(state["epoch"]), int(state["step"])
 
     def _run_epoch(self, advance: Callable[[], object]) -> EpochRecord:
         learning_rate = self.optimization.learning_rate_at(self.epoch)
