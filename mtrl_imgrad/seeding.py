@@ -55,6 +55,9 @@ class Stream(Enum):
     MIXING = ("supervised", (6,), 1, 63)
     """Which tasks take part in the steps of an epoch; index: epoch."""
 
+    LOOK = ("supervised", (7,), 1, 63)
+    """`TORCH` in an evaluation, where it is in training mode; index: rank."""
+
     TRAJECTORIES = ("synthetic", (), 1, 63)
     """What a trajectory's combiner draws; index: trajectory."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from datetime import datetime
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def new_run_dir(run_dir: Path | None, name: str, contents: str = CONFIG) -> Path
     if not (there.is_dir() and os.access(there, os.W_OK)):  # said now, not after the first hour
         raise ArgumentError(f"run_dir {run_dir} cannot be made: {there} is no folder that can be written")
     return run_dir
+
+
+def in_shell(path: Path) -> str:
+    """A path as a word of a command that is printed to be copied: in quotes where it has a blank and the like."""
+    return shlex.quote(str(path))
 
 
 def check_run(run: Path, *files: str) -> None:

@@ -13,7 +13,7 @@ class EpochRecord:
         epoch: counted from 0.
         step: updates so far.
         learning_rate: of this epoch.
-        train_losses: mean over the epoch's images, by task.
+        train_losses: mean over the epoch's images that have a target, by task; NaN without any.
         losses: by split, then by task; empty where the epoch was not evaluated.
         results: ``{split: {task: {metric: value}}}``; empty where the epoch was not evaluated.
         seconds: that training took.

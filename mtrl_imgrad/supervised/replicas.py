@@ -20,6 +20,7 @@ from mtrl_imgrad.combiners.replicas.agreement import mean_losses
 from mtrl_imgrad.combiners.replicas.exchange import Exchange
 from mtrl_imgrad.combiners.replicas.ranks import Ranks, check_alone
 from mtrl_imgrad.errors import ArgumentError
+from mtrl_imgrad.supervised.mean_losses import known_images
 from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.protocol import Protocol
 from mtrl_imgrad.supervised.step_diagnostics import probe_gramian
@@ -117,6 +118,23 @@ class Replica:
             return [0.0] * len(tasks)
         counts = torch.stack([task.record.measured(targets[task.name], protocol).sum() for task in tasks]).tolist()
         return [float(count) or _NOTHING for count in counts]
+
+    def known_images(
+        self, tasks: Sequence[TaskSpec], targets: Mapping[str, Tensor], protocol: Protocol, whole: int
+    ) -> dict[str, Tensor]:
+        """By task, the images of the batch, those of all ranks, that have something measured.
+
+        Args:
+            tasks: of the run.
+            targets: of this rank, of some tasks or all.
+            protocol: which pixels count.
+            whole: images of the batch with those of all ranks.
+        """
+        present = [task for task in tasks if task.name in targets]
+        counts = torch.stack([known_images(task, targets[task.name], protocol) for task in present])
+        if self._ranks is not None:
+            counts = self._ranks.total(counts * (whole > self.rank))
+        return dict(zip((task.name for task in present), counts.unbind(), strict=True))
 
     def mean(self, losses: Tensor, rows: list[float] | None) -> Tensor:
         """``[K]`` losses of the whole batch."""

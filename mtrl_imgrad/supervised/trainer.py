@@ -5,6 +5,7 @@ Losses go to the combiner as a list, one scalar a task, so that a task's backwar
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,17 +18,19 @@ from mtrl_imgrad.combiners import Combination, Combiner
 from mtrl_imgrad.errors import ArgumentError, CheckpointError, NonFiniteError, TaskMismatchError
 from mtrl_imgrad.gradients.absent_tasks import NonFiniteCounts, OnNonFinite, after_step, check_on_nonfinite
 from mtrl_imgrad.gradients.heads import Heads
-from mtrl_imgrad.seeding import Stream, stream_seed
+from mtrl_imgrad.seeding import Stream
+from mtrl_imgrad.supervised.batch_norm import frozen_statistics
 from mtrl_imgrad.supervised.epoch_record import EpochRecord
 from mtrl_imgrad.supervised.forward import Forward
 from mtrl_imgrad.supervised.joint_feed import JointFeed
-from mtrl_imgrad.supervised.mean_losses import MeanLosses
+from mtrl_imgrad.supervised.mean_losses import MeanLosses, known_images
 from mtrl_imgrad.supervised.metric_set import MetricSet
 from mtrl_imgrad.supervised.misfits import check_values
 from mtrl_imgrad.supervised.models import FeatureModel, SharingRule, TaskModel, split_parameters
 from mtrl_imgrad.supervised.optimizer import make_optimizer
 from mtrl_imgrad.supervised.parts import Feed, Part
 from mtrl_imgrad.supervised.protocol import Protocol
+from mtrl_imgrad.supervised.random_numbers import seeded_generators
 from mtrl_imgrad.supervised.replicas import Replica
 from mtrl_imgrad.supervised.run_combiner import run_combiner
 from mtrl_imgrad.supervised.settings import OptimizationConfig, ReportConfig
@@ -170,18 +173,22 @@ class MultiTaskTrainer:
         return self.feed.steps_per_epoch
 
     def evaluate(self, split: str) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-        """Metrics by task and mean losses by task, over a split of ``data.evaluation``."""
+        """Metrics and mean losses by task, over a split of ``data.evaluation``, of what is known; else NaN."""
         metrics = MetricSet(self.model.tasks, self.protocol)
         losses = MeanLosses(self._names, self.device)
         self.model.train(self.evaluation_mode == "train")
-        with torch.no_grad():
+        drawn = seeded_generators(self.device, self.seed, Stream.LOOK, self.replica.rank)
+        with torch.no_grad(), frozen_statistics(self.model), drawn:
             for i, part in enumerate(self.feed.evaluation(split)):
                 if i == 0:
                     check_values(part.images, part.targets, self.model.tasks)
                 predictions, _ = self.forward.predict(part.images, list(part.targets))
-                for name, target in part.targets.items():  # the loss first: it names the task of a wrong target
-                    losses.add(name, self.forward.by_task[name](predictions[name], target), len(part.images))
-                    metrics.metrics[name].update(predictions[name], target)
+                for task in self.model.tasks:
+                    if task.name in part.targets:
+                        prediction, target = predictions[task.name], part.targets[task.name]
+                        loss = self.forward.by_task[task.name](prediction, target)  # first: it names a wrong target
+                        losses.add(task.name, loss, known_images(task, target, self.protocol))
+                        metrics.metrics[task.name].update(prediction, target)
         losses.totals = self.replica.merge(metrics, losses.totals)
         return metrics.compute(), losses.means()
 
@@ -200,17 +207,22 @@ class MultiTaskTrainer:
         """Restore `state_dict`.
 
         Raises:
-            CheckpointError: if it is that of another model, optimizer or combiner.
+            CheckpointError: if it is that of another model, optimizer or combiner; all is as it was then.
         """
+        before = copy.deepcopy(self.state_dict())
         try:
-            self.model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
-            self.combiner.load_state_dict(state["combiner"])
-            if self._scaler is not None:
-                self._scaler.load_state_dict(state["scaler"])
-            self.epoch, self.step = int(state["epoch"]), int(state["step"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self._load(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            self._load(before)
             raise CheckpointError(f"the state is not that of this run: {error}") from error
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.combiner.load_state_dict(state["combiner"])
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state["scaler"])
+        self.epoch, self.step = int(state["epoch"]), int(state["step"])
 
     def _run_epoch(self, advance: Callable[[], object]) -> EpochRecord:
         learning_rate = self.optimization.learning_rate_at(self.epoch)
@@ -218,7 +230,10 @@ class MultiTaskTrainer:
             group["lr"] = learning_rate
         began = time.perf_counter()
         self._left_out = NonFiniteCounts(self._names)
-        with self._own_random_numbers():
+        # Images come in the same order to all ranks; dropout draws anew on each.
+        rank = self.replica.rank
+        stream, indices = (Stream.RANK, (self.epoch, rank)) if rank else (Stream.TORCH, (self.epoch,))
+        with seeded_generators(self.device, self.seed, stream, *indices):
             train_losses, diagnostics = self._train(advance)
         self.replica.share_buffers(self.model)
         seconds = time.perf_counter() - began
@@ -256,10 +271,10 @@ class MultiTaskTrainer:
                 (part,) = parts
                 values, row = self.update(part.images, part.targets, log, part.whole)
                 losses = dict(zip(self._names, values, strict=True))
-            whole = {name: part.whole for part in parts for name in part.targets}
-            for name, loss in losses.items():  # images with a finite loss: all, unless others may be left out
-                finite = loss.isfinite()
-                means.add(name, torch.where(finite, loss, 0.0), whole[name] * finite)
+            for part in parts:
+                known = self.replica.known_images(self.model.tasks, part.targets, self.protocol, part.whole)
+                for name, images in known.items():
+                    means.add_finite(name, losses[name], images)
             if row is not None:
                 rows.append({"epoch": self.epoch, "step": self.step, **row})
             self.step += 1
@@ -392,14 +407,3 @@ class MultiTaskTrainer:
         if rows is not None:
             return self.replica.gramian(losses, inputs, features is not None, rows, scale)
         return probe_gramian(losses, inputs, scale)
-
-    @contextmanager
-    def _own_random_numbers(self) -> Iterator[None]:
-        """Torch's global generators follow from seed and epoch inside, and are as they were afterwards."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            # Images come in the same order to all ranks; dropout draws anew on each.
-            rank = self.replica.rank
-            stream, indices = (Stream.RANK, (self.epoch, rank)) if rank else (Stream.TORCH, (self.epoch,))
-            torch.manual_seed(stream_seed(self.seed, stream, *indices))
-            yield

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from mtrl_imgrad.combiners import list_combiners
 from mtrl_imgrad.envs import list_tasks
 from mtrl_imgrad.errors import CheckpointError
 from mtrl_imgrad.evaluation import EvaluationHistory, EvaluationProtocol, SuccessReport
+from mtrl_imgrad.experiments.comparisons.plan import plan_comparison
 from mtrl_imgrad.experiments.presets import list_presets
 from mtrl_imgrad.experiments.rl.config import load_config
 
@@ -134,6 +136,20 @@ def test_a_run_folder_is_never_overwritten(run, capsys):
     assert (run / "config.yaml").read_bytes() == before
 
 
+def test_printed_commands_can_be_copied_whatever_the_folder_is_called(tmp_path, capsys):
+    folder = tmp_path / "a run & more"
+    assert main(["train", *SMALL, "--total-timesteps", "0", "--eval-freq", "0", "--run-dir", str(folder)]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    words = [shlex.split(line) for line in lines if line.startswith(("mtrl-imgrad ", "tensorboard "))]
+    assert [[word for word in line if "run" in word] for line in words] == [
+        [str(folder)],
+        [str(folder)],
+        [str(folder / "config.yaml")],
+    ]
+    comparison = plan_comparison(load_config(folder / "config.yaml"), ["ls"], [0], folder)
+    assert shlex.split(comparison.command()) == ["mtrl-imgrad", "compare", "--out", str(folder)]
+
+
 def test_evaluate_prints_a_table_and_keeps_the_report(run, capsys):
     assert main(["evaluate", str(run), "--episodes", "4", "--model", "best_model"]) == 0
     out = capsys.readouterr().out
@@ -190,6 +206,21 @@ def test_a_wrong_argument_is_one_line_and_exit_2(tmp_path, capsys):
     assert "Did you mean 'imgrad'" in captured.err.replace("\n", " ")
     assert "Traceback" not in captured.err
     assert main(["train", "--preset", "mt01"]) == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    "--total-timesteps=-1 --max-minutes=-1 --torch-threads=0 --eval-freq=-1 --eval-episodes=0 --final-episodes=0 "
+    "--eval-envs-per-task=0 --checkpoint-every=-1 --checkpoints-kept=0".split(),
+)
+@pytest.mark.parametrize("agent", ["mtsac", "mtppo"])
+def test_numbers_out_of_range_are_refused_before_anything_runs(option, agent, tmp_path, capsys):
+    assert main(["train", "--agent", agent, "--env=toy-reach", f"--run-dir={tmp_path / 'run'}", option]) == 2
+    name, value = option.removeprefix("--").split("=")
+    says = capsys.readouterr().err
+    assert f"{name.replace('-', '_')} must be" in says
+    assert f"got {value}" in says
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -275,6 +275,26 @@ def test_wrong_arguments_are_named(root):
         load_splits(DataConfig(root=root / "new", simulate="mt10", simulate_counts=(1, 1, 1)))
 
 
+@pytest.mark.parametrize("wrong", ["a head", "optimizer", "combiner", "epoch"])
+def test_a_state_that_is_refused_changes_nothing(root, wrong):
+    """Torch copies the parameters that fit before it says which do not."""
+    other, trainer = (trainer_for(root, combiner="famo") for _ in range(2))
+    next(other.epochs())
+    state = {**other.state_dict()}
+    if wrong == "a head":
+        last = list(state["model"])[-1]
+        state["model"] = {**state["model"], last: torch.zeros(7)}
+    else:
+        state[wrong] = None if wrong == "epoch" else {}
+    before = copy.deepcopy(trainer.state_dict())
+    with pytest.raises(CheckpointError, match="not that of this run"):
+        trainer.load_state_dict(state)
+    after = trainer.state_dict()
+    torch.testing.assert_close(after.pop("model"), before.pop("model"), rtol=0, atol=0)
+    torch.testing.assert_close(after.pop("combiner"), before.pop("combiner"), rtol=0, atol=0)
+    assert after == before
+
+
 def test_a_checkpoint_of_another_network_is_refused(root):
     trainer = trainer_for(root)
     other = trainer_for(root, combiner="gradvac").state_dict()

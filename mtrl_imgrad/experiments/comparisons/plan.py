@@ -18,6 +18,7 @@ import yaml
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.comparisons.kinds import RunKind, kind_named, kind_of
 from mtrl_imgrad.experiments.config_files import differences, plain, read_sections
+from mtrl_imgrad.experiments.run_folder import in_shell
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.atomic_files import make_folder, write_text
 from mtrl_imgrad.validation import Seed, check
@@ -105,7 +106,7 @@ class Comparison:
 
     def command(self) -> str:
         """That goes on with it."""
-        return f"mtrl-imgrad {self.kind.command} --out {self.folder}"
+        return f"mtrl-imgrad {self.kind.command} --out {in_shell(self.folder)}"
 
     def save(self) -> None:
         """Write ``comparison.yaml``."""

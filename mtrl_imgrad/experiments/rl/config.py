@@ -21,7 +21,7 @@ from mtrl_imgrad.experiments.options import Flat
 from mtrl_imgrad.experiments.rl.agent_config import AgentConfig, PolicyConfig, agent_config, policy_config
 from mtrl_imgrad.experiments.rl.backend_option import BackendName
 from mtrl_imgrad.experiments.rl.tracking import TrackerName
-from mtrl_imgrad.validation import checked
+from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, checked
 
 __all__ = [
     "CheckpointConfig",
@@ -63,40 +63,43 @@ class EnvConfig:
     """How often worker processes are started anew after one failed, with the episodes as they were."""
 
 
+@checked
 @dataclass(frozen=True)
 class CheckpointConfig:
     """Checkpoints while learning, from which ``train --resume`` goes on."""
 
     __pydantic_config__: ClassVar = STRICT
 
-    checkpoint_every: int = 1_000_000
+    checkpoint_every: NonNegativeInt = 1_000_000
     """Environment steps between checkpoints; 0 keeps none."""
-    checkpoints_kept: int = 2
+    checkpoints_kept: Count = 2
     """How many of the latest to keep."""
     checkpoint_replay: bool = True
     """Whether they hold the replay, their largest part."""
 
 
+@checked
 @dataclass(frozen=True)
 class EvaluationConfig:
     """How the run is evaluated, on environments of its own."""
 
     __pydantic_config__: ClassVar = STRICT
 
-    eval_freq: int = 100_000
+    eval_freq: NonNegativeInt = 100_000
     """Environment steps between evaluations; 0 evaluates before and after training only."""
-    eval_episodes: int = 10
+    eval_episodes: Count = 10
     """Episodes a task of the evaluations before and while training."""
-    final_episodes: int = 50
+    final_episodes: Count = 50
     """Episodes a task of the evaluation after training."""
     eval_backend: BackendName = "metaworld"
     """Simulator back-end of evaluations (Meta-World's reference by default); auto where it does not have the tasks."""
-    eval_envs_per_task: int = 1
+    eval_envs_per_task: Count = 1
     """Copies of each task's environment in evaluations."""
     eval_goals: Literal["unseen", "training"] = "unseen"
     """Evaluate on other goals than those of training, or on the same ones (metaworld back-end)."""
 
 
+@checked
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that determines a run; `train_config_class` says for which agent."""
@@ -108,13 +111,13 @@ class TrainConfig:
     policy: Annotated[PolicyConfig, Flat] = field(default_factory=PolicyConfig)
     evaluation: Annotated[EvaluationConfig, Flat] = field(default_factory=EvaluationConfig)
     checkpoint: Annotated[CheckpointConfig, Flat] = field(default_factory=CheckpointConfig)
-    total_timesteps: int = 20_000_000
+    total_timesteps: NonNegativeInt = 20_000_000
     """Environment steps over all tasks."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Determines the run on one machine."""
-    max_minutes: float | None = None
+    max_minutes: NonNegative | None = None
     """Stop learning early after this long; the run says so."""
-    torch_threads: int | None = None
+    torch_threads: Count | None = None
     """Threads of PyTorch on the CPU; None leaves its own choice."""
     track: TrackerName | None = None
     """Also log to an experiment tracker, whose package must be installed."""
@@ -140,7 +143,7 @@ def _train_config_class(agent: str) -> type[TrainConfig]:
     ]
     name = f"{agent_class(agent).__name__}TrainConfig"
     namespace = {"__doc__": f"A run of `{agent_class(agent).__name__}`.", "__module__": __name__}
-    return dataclasses.make_dataclass(name, sections, bases=(TrainConfig,), namespace=namespace, frozen=True)
+    return checked(dataclasses.make_dataclass(name, sections, bases=(TrainConfig,), namespace=namespace, frozen=True))
 
 
 @checked

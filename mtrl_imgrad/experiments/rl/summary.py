@@ -12,7 +12,7 @@ from mtrl_imgrad.envs.vec_env import MultiTaskVecEnv
 from mtrl_imgrad.experiments.rl.config import TrainConfig
 from mtrl_imgrad.experiments.rl.csv_table import PROGRESS
 from mtrl_imgrad.experiments.rl.result import CHECKPOINTS
-from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT
+from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT, in_shell
 
 
 def print_start(
@@ -56,9 +56,9 @@ def print_end(console: Console, folder: Path, agent: Agent) -> None:
         if (folder / name).exists():
             console.print(f"  {name:<22}{what}")
     commands = (
-        f"mtrl-imgrad evaluate {folder} --episodes 50",
-        f"tensorboard --logdir {folder}",
-        f"mtrl-imgrad train --config {folder / CONFIG} --seed 1",
+        f"mtrl-imgrad evaluate {in_shell(folder)} --episodes 50",
+        f"tensorboard --logdir {in_shell(folder)}",
+        f"mtrl-imgrad train --config {in_shell(folder / CONFIG)} --seed 1",
     )
     console.print("What next:", style="bold")
     for command in commands:

@@ -42,7 +42,7 @@ from mtrl_imgrad.experiments.rl.own_tasks import find_tasks
 from mtrl_imgrad.experiments.rl.result import CHECKPOINTS, write_result
 from mtrl_imgrad.experiments.rl.summary import print_end, print_start
 from mtrl_imgrad.experiments.rl.tracking import start_tracker
-from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT, check_run, new_run_dir
+from mtrl_imgrad.experiments.run_folder import CONFIG, RESULT, check_run, in_shell, new_run_dir
 from mtrl_imgrad.experiments.versions import installed_versions
 from mtrl_imgrad.reporting.atomic_files import make_folder
 from mtrl_imgrad.validation import checked
@@ -239,11 +239,11 @@ def _resume_command_noted(folder: Path, console: Console) -> Iterator[None]:
     except LearningInterruptedError:  # which says so itself
         raise
     except KeyboardInterrupt:
-        console.print(escape(f"interrupted; to go on: mtrl-imgrad train --resume {folder}"), soft_wrap=True)
+        console.print(escape(f"interrupted; to go on: mtrl-imgrad train --resume {in_shell(folder)}"), soft_wrap=True)
         raise
     except Exception as error:
         for latest in list_checkpoints(folder / CHECKPOINTS)[-1:]:
-            error.add_note(f"To go on from {latest.name}: mtrl-imgrad train --resume {folder}")
+            error.add_note(f"To go on from {latest.name}: mtrl-imgrad train --resume {in_shell(folder)}")
         raise
 
 

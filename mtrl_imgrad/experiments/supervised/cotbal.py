@@ -26,6 +26,7 @@ from rich.markup import escape
 from mtrl_imgrad.combiners.methods.cotbal import cotbal_weights
 from mtrl_imgrad.errors import ArgumentError
 from mtrl_imgrad.experiments.config_files import save_config
+from mtrl_imgrad.experiments.run_folder import in_shell
 from mtrl_imgrad.experiments.supervised.config import MethodConfig, SupervisedConfig
 from mtrl_imgrad.experiments.supervised.data import load_splits
 from mtrl_imgrad.experiments.supervised.history import RunResult, read_rows
@@ -165,4 +166,5 @@ def _print(tables: CoTBalTables, folder: Path, console: Console) -> None:
     console.print(table)
     if len(tables.tasks) > len(shown):
         console.print(f"The first {len(shown)} of {len(tables.tasks)} tasks; all are in cotbal.json.")
-    console.print(escape(f"Train with them: mtrl-imgrad supervised --config {folder / 'config.yaml'}"), soft_wrap=True)
+    command = f"mtrl-imgrad supervised --config {in_shell(folder / 'config.yaml')}"
+    console.print(escape(f"Train with them: {command}"), soft_wrap=True)

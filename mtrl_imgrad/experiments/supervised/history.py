@@ -108,16 +108,18 @@ def best_epoch(records: Sequence[EpochRecord], tasks: Sequence[TaskSpec]) -> int
     """
     evaluated = [i for i, record in enumerate(records) if "val" in record.results]
     first = records[evaluated[0]].losses["val"]
+    known = [name for name in first if any(not math.isnan(records[i].losses["val"][name]) for i in evaluated)]
     selecting = _selecting(tasks)
 
     def score(i: int) -> float:
         if selecting is not None:
             values = [task[selecting] for task in records[i].results["val"].values()]
-            known = [value for value in values if not math.isnan(value)]  # of a task without a label in val: NaN
-            mean = float(np.mean(known)) if known else math.nan
+            labelled = [value for value in values if not math.isnan(value)]  # of a task without a label in val: NaN
+            mean = float(np.mean(labelled)) if labelled else math.nan
         else:
             losses = records[i].losses["val"]
-            mean = -float(np.mean([losses[name] / first[name] if first[name] else 0.0 for name in first]))
+            relative = [losses[name] / first[name] if first[name] else 0.0 for name in known]
+            mean = -float(np.mean(relative)) if relative else math.nan
         return mean if math.isfinite(mean) else -math.inf
 
     return max(evaluated, key=score)
