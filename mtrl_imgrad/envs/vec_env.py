@@ -37,6 +37,7 @@ from mtrl_imgrad.envs.episodes import BoolArray, Episodes, FloatArray, IntArray
 from mtrl_imgrad.envs.restoring import RestorableEpisodes, to_float32
 from mtrl_imgrad.errors import ArgumentError, EnvironmentFaultError, NonFiniteError
 from mtrl_imgrad.seeding import fresh_seed
+from mtrl_imgrad.validation import Seed, check
 
 
 class MultiTaskVecEnv(RestorableEpisodes):
@@ -248,15 +249,28 @@ class MultiTaskVecEnv(RestorableEpisodes):
 
         Returns:
             The seed, once for each environment (their own streams are spawned from it).
+
+        Raises:
+            ArgumentError: if it is no integer in [0, 2^63).
         """
-        if seed is None:
-            seed = fresh_seed()
-        if seed < 0:
-            raise ArgumentError(f"seed must be a non-negative integer, not {seed}")
+        seed = fresh_seed() if seed is None else check("seed", seed, Seed)
         if self._used or seed != self.initial_seed:
-            self._pending_seed = int(seed)
-        self.action_space.seed(int(seed))
-        return [int(seed)] * self.num_envs
+            self._pending_seed = seed
+        self.action_space.seed(seed)
+        return [seed] * self.num_envs
+
+    def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
+        """There are no options of a reset: an episode follows from its seed, so that checkpoints can repeat it.
+
+        Raises:
+            ArgumentError: if ``options`` holds one.
+        """
+        given = options if isinstance(options, (list, tuple)) else [options]
+        if any(one is not None and one != {} for one in given):
+            raise ArgumentError(
+                f"options must be empty, got {options!r}: an episode follows from its seed alone; what is to vary goes "
+                "into the functions that build the environments"
+            )
 
     def close(self) -> None:
         """Let go of the simulators; a second call does nothing."""

@@ -230,8 +230,20 @@ def test_seed_takes_effect_at_the_next_reset_and_only_where_needed() -> None:
     assert env.seeds == [4, 9]
     drawn = env.seed(None)[0]
     assert isinstance(drawn, int)
-    with pytest.raises(ArgumentError, match="seed"):
-        env.seed(-1)
+    for wrong in (-1, 2**63, 1.5, True, "3", [1]):
+        with pytest.raises(ArgumentError, match="seed must be an integer in"):
+            env.seed(wrong)
+    assert env.seed(np.int64(7)) == [7, 7, 7]
+
+
+def test_there_are_no_options_of_a_reset() -> None:
+    """They would be dropped: an episode follows from its seed, which is all that a checkpoint holds of it."""
+    env = Scripted()
+    for empty in (None, {}, [{}, {}, {}]):
+        env.set_options(empty)
+    for options in ({"goal": 1}, [{}, {"goal": 1}, {}], "goal"):
+        with pytest.raises(ArgumentError, match="options must be empty, got .*goal"):
+            env.set_options(options)
 
 
 def test_single_environments_where_there_are_none() -> None:
@@ -246,6 +258,29 @@ def test_single_environments_where_there_are_none() -> None:
         env.set_attr("x", 1)
     with pytest.raises(ArgumentError, match="scripted"):
         env.env_method("x")
+
+
+def test_environments_are_named_by_their_indices() -> None:
+    env = Scripted()
+    for indices, ids in ((-1, [2]), (np.int64(1), [1]), (np.array([2, 0]), [2, 0]), ([], []), (range(2), [0, 1])):
+        assert env.get_attr("task_id", indices) == ids
+    for wrong in (3, -4, [0, 3], "0", 1.5, [1.0], [True, False, True]):
+        with pytest.raises(ArgumentError, match="indices must be of the 3 environments"):
+            env.get_attr("task_id", wrong)
+
+
+def test_attributes_have_names_and_ours_are_fixed() -> None:
+    env = Scripted()
+    for argument, call in {
+        "attr_name must be a string": lambda: env.get_attr(3),
+        "attr_name must be a string, got 4": lambda: env.set_attr(4, 0),
+        "method_name must be a string": lambda: env.env_method(None),
+        "wrapper_class must be": lambda: env.env_is_wrapped("Monitor"),
+        "attr_name must not be 'task_name'": lambda: env.set_attr("task_name", "x"),
+        "attr_name must not be 'render_mode'": lambda: env.set_attr("render_mode", "human"),
+    }.items():
+        with pytest.raises(ArgumentError, match=argument):
+            call()
 
 
 def test_sb3_takes_the_episode_statistics_for_monitors() -> None:

@@ -34,6 +34,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.types import Task
 
 from mtrl_imgrad.envs.seeding import goal_generator, row_generator
+from mtrl_imgrad.envs.workers.processes import MissingMethodError
 from mtrl_imgrad.envs.workers.rows_config import RowsConfig
 from mtrl_imgrad.errors import EnvironmentFaultError
 
@@ -123,8 +124,12 @@ class MetaWorldRows:
             setattr(self.envs[row], name, value)
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Sequence[int]) -> list[Any]:
-        """Call method ``name`` of the environments in ``rows``."""
-        return [getattr(self.envs[row], name)(*args, **kwargs) for row in rows]
+        """Call method ``name`` of the environments in ``rows``; of none of them, if one lacks it."""
+        try:
+            methods = self.get(name, rows)
+        except AttributeError as error:
+            raise MissingMethodError(str(error)) from error
+        return [method(*args, **kwargs) for method in methods]
 
     def close(self) -> None:
         """Close the environments and their renderers."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 import traceback
@@ -26,10 +27,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from mtrl_imgrad.errors import WorkerError
+from mtrl_imgrad.errors import ArgumentError, WorkerError
 
 _STOP = "stop"
 _START_TIMEOUT = 120.0  # seconds, at least, for a worker to import its simulator and build its environments
+_UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError)  # what pickle raises, by the kind of object
 _GRACE = 2.0  # seconds that a worker is given to end by itself
 
 
@@ -41,10 +43,14 @@ class _Worker:
 
 
 @dataclass
-class _Missing:
-    """A worker's answer that its object has no such attribute."""
+class _Refused:
+    """A worker's answer that it has none; nothing was changed, or nothing more than was asked for."""
 
-    message: str
+    error: Exception
+
+
+class MissingMethodError(AttributeError):
+    """Raised by a worker's object that is to call a method of what it holds, and finds none of that name."""
 
 
 class Pool(ABC):
@@ -157,6 +163,7 @@ class WorkerPool(Pool):
 
         Raises:
             WorkerError: A worker is gone, or the pool has failed before.
+            ArgumentError: An argument cannot be pickled; no worker was asked.
         """
         if self._failure is not None:
             raise WorkerError(self._failure)
@@ -167,20 +174,27 @@ class WorkerPool(Pool):
                 self._workers[number].pipe.send((self._ticket, method, args))
             except OSError:
                 self._fail(number, self._exit_in_words(number))
+            except _UNPICKLABLE as error:  # before anything is sent; the arguments of the first worker are the others'
+                raise ArgumentError(
+                    f"what is sent to worker processes must be picklable, got an argument that is not: {error}. "
+                    "vector_strategy='sync' has the environments in this process"
+                ) from error
 
     def receive(self, only: Sequence[int] | None = None) -> list[Any]:
         """As `Pool.receive`.
 
         Raises:
             WorkerError: A worker raised, died or was too late; all workers are then stopped.
+            AttributeError: What was asked for is missing.
+            ArgumentError: An answer cannot be pickled.
         """
         deadline = time.monotonic() + self._timeout
         asked = range(len(self._workers)) if only is None else only
         answers = [self._answer(number, deadline) for number in asked]
         # Only now, with every answer read: one left in its pipe would be taken for the next request's.
         for answer in answers:
-            if isinstance(answer, _Missing):
-                raise AttributeError(answer.message)
+            if isinstance(answer, _Refused):
+                raise answer.error
         return answers
 
     def close(self) -> None:
@@ -202,7 +216,16 @@ class WorkerPool(Pool):
             self._fail(number, self._exit_in_words(number))
         if kind == "raised":
             self._fail(number, f"raised\n{value}")
-        return _Missing(value) if kind == "missing" else value
+        if kind == "missing":
+            return _Refused(AttributeError(value))
+        if kind == "unpicklable":
+            return _Refused(
+                ArgumentError(
+                    f"what worker processes answer must be picklable, got an answer that is not: {value}. "
+                    "vector_strategy='sync' has the environments in this process"
+                )
+            )
+        return value
 
     def _exit_in_words(self, number: int) -> str:
         process = self._workers[number].process
@@ -254,7 +277,11 @@ def _work(pipe: Connection, factory: Callable[[Any], Any], config: Any) -> None:
             if method == _STOP:
                 target.close()
                 return
-            pipe.send((ticket, *_reply(target, method, args)))
+            reply = _reply(target, method, args)
+            try:
+                pipe.send((ticket, *reply))
+            except _UNPICKLABLE as error:
+                pipe.send((ticket, "unpicklable", str(error)))
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
     except BaseException:
@@ -266,7 +293,7 @@ def _reply(target: Any, method: str, args: tuple[Any, ...]) -> tuple[str, Any]:
     try:
         return "done", getattr(target, method)(*args)
     except AttributeError as error:
-        if method != "get":
+        if method != "get" and not isinstance(error, MissingMethodError):
             raise
         return "missing", str(error)  # an honest answer to "has it this attribute?"
 

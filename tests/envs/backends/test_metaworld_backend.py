@@ -17,6 +17,7 @@ from mtrl_imgrad.envs import MultiTaskVecEnv, list_tasks, make_vec_env
 from mtrl_imgrad.envs.backends import metaworld_rows
 from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
 from mtrl_imgrad.envs.backends.metaworld_rows import draw_task_vector
+from mtrl_imgrad.envs.workers.processes import MissingMethodError
 from mtrl_imgrad.errors import EnvironmentFaultError
 
 GOAL = slice(36, 39)
@@ -269,6 +270,9 @@ def test_single_environments_are_within_reach() -> None:
     assert not env.has_attr("nothing_like_it")
     env.set_attr("marker", 5, indices=[1])
     assert env.get_attr("marker", [1]) == [5]
+    env.set_attr("no_method_of_reach", lambda: None, indices=[1])
+    with pytest.raises(MissingMethodError, match="no_method_of_reach"):  # before any is called
+        env.env_method("no_method_of_reach")
     positions = env.env_method("get_endeff_pos", indices=[1, 0])
     np.testing.assert_allclose(positions[0], env.reset()[1, :3], atol=1e-2)
     env.close()

@@ -16,7 +16,7 @@ import pytest
 
 from mtrl_imgrad.envs import make_vec_env
 from mtrl_imgrad.envs.backends.metaworld import MetaWorldVecEnv
-from mtrl_imgrad.errors import WorkerError
+from mtrl_imgrad.errors import ArgumentError, WorkerError
 from tests.support.envs.fake_rows import FakeRows, UnbuildableRows
 from tests.support.paths import ROOT
 
@@ -89,6 +89,24 @@ def test_workers_step_their_share_and_close_twice(env: FakeVecEnv) -> None:
     env.close()
     env.close()
     assert gone(running)
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_call_that_cannot_be_made_costs_no_worker(restarts: int) -> None:
+    env = FakeVecEnv(worker_restarts=restarts)
+    env.reset()
+    running = pids(env)
+    with pytest.raises(AttributeError, match="no_method"):
+        env.env_method("no_method")
+    for call in (lambda: env.set_attr("marker", lambda: 1), lambda: env.env_method("work", lambda: 1)):
+        with pytest.raises(ArgumentError, match="sent to worker processes must be picklable.*lambda"):
+            call()
+    with pytest.raises(ArgumentError, match="worker processes answer must be picklable.*lambda"):
+        env.get_attr("unpicklable", 2)
+    assert env.get_attr("counts", [0])[0].tolist() == [0]  # the answer to this request, and to no other
+    assert env.step(actions())[0][:, 0].tolist() == [1, 1, 1]
+    assert pids(env) == running
+    env.close()
 
 
 def test_the_answer_to_an_interrupted_request_is_not_taken_for_the_next(env: FakeVecEnv) -> None:

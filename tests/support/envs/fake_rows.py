@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mtrl_imgrad.envs.workers.processes import MissingMethodError
+
 WIDTH = 39
 
 
@@ -21,6 +23,7 @@ class FakeRows:
     def __init__(self, config: Any) -> None:
         self.config = config
         self.counts = np.zeros(len(config.rows))
+        self.unpicklable = lambda: None
 
     def seed(self, seed: int) -> None:
         self.counts[:] = 0
@@ -48,6 +51,8 @@ class FakeRows:
         setattr(self, name, value)
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], rows: list[int]) -> list[Any]:
+        if name == "no_method":
+            raise MissingMethodError("there is no 'no_method'")
         return [(self.config.rows[row], name, args, kwargs) for row in rows]
 
     def close(self) -> None:
