@@ -31,7 +31,7 @@ def new_run_dir(run_dir: Path | None, name: str, contents: str = CONFIG) -> Path
         raise ArgumentError(f"run_dir {run_dir} holds a run already; give another folder, nothing was changed")
     there = next(place for place in (run_dir, *run_dir.absolute().parents) if os.path.exists(place))
     if not (there.is_dir() and os.access(there, os.W_OK)):  # said now, not after the first hour
-        raise ArgumentError(f"run_dir {run_dir} cannot be made: {there} is no folder that can be written")
+        raise ArgumentError(f"run_dir {run_dir} cannot be made ({there} is no folder to write to); take another folder")
     return run_dir
 
 

@@ -72,7 +72,7 @@ def test_a_place_that_is_no_folder_is_told_before_the_first_step(tmp_path, monke
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
         assert main(["toy", "--run-dir", str(place)]) == 2
-        assert f"{tmp_path / 'file'} is no folder that can be written" in capsys.readouterr().err.replace("\n", " ")
+        assert f"{tmp_path / 'file'} is no folder to write to" in capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from mtrl_imgrad.agents.common.unsupported import refuse, refuse_policy, support
 from mtrl_imgrad.combiners import Combiner, make_combiner
 from mtrl_imgrad.errors import ArgumentError, UnknownNameError, UnsupportedError
 from mtrl_imgrad.seeding import Stream, stream_seed
+from mtrl_imgrad.validation import check
 
 if TYPE_CHECKING:
     from mtrl_imgrad.agents.common.multi_task import MultiTaskAlgorithm
@@ -116,6 +117,30 @@ def check_arguments(agent: type[MultiTaskAlgorithm], values: Mapping[str, Any]) 
         raise UnsupportedError(owner, f"policy={policy.__name__}", f"its networks are those of {base.__name__}")
     check_env(values["env"])
     check_device(values["device"])
+
+
+def check_loaded(agent: type[MultiTaskAlgorithm], values: Mapping[str, Any], custom_objects: Any) -> None:
+    """Check what ``load`` is given in place of what was saved; SB3 takes it as it is.
+
+    Args:
+        agent: its class.
+        values: arguments of its constructor, by name.
+        custom_objects: SB3's, for what cannot be read from the file.
+
+    Raises:
+        ArgumentError: if one is wrong, is no argument of the constructor, or belongs to the saved parameters.
+    """
+    if unknown := sorted(set(values) - set(inspect.signature(agent).parameters)):
+        raise ArgumentError(f"load takes arguments of {agent.__name__}, of which {unknown[0]!r} is none")
+    if fixed := sorted(set(values) & agent.fixed_by_save):
+        raise ArgumentError(
+            f"load cannot change {fixed[0]}, which the saved parameters were learned with: make a new {agent.__name__} "
+            "with it, whose set_parameters reads them"
+        )
+    objects = check("custom_objects", custom_objects, dict[str, Any] | None) or {}
+    annotations = inspect.get_annotations(agent.__init__, eval_str=True)
+    for name, value in {**objects, **values}.items():
+        check(name, value, annotations.get(name, Any))
 
 
 def policy_arguments(agent: type[MultiTaskAlgorithm], policy: Any, policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:

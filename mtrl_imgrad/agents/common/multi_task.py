@@ -24,6 +24,7 @@ from mtrl_imgrad.agents.common.arguments import (
     check_arguments,
     check_combiners,
     check_device,
+    check_loaded,
     policy_arguments,
     seed_combiners,
     two_combiners,
@@ -74,6 +75,8 @@ class MultiTaskAlgorithm(Sharing, Saving, Scheduled, TrainingEpisodes):
 
     set_by_agent: ClassVar[dict[str, set[str]]] = {"policy_kwargs": POLICY_ARGUMENTS}
     """By constructor argument that is a dict: the keys that the agent itself adds."""
+    fixed_by_save: ClassVar[frozenset[str]] = frozenset({"combiner", "combiner_kwargs"})
+    """Arguments of the constructor that ``load`` cannot change."""
     refusals: ClassVar[dict[str, Refusal]]
     """Of SB3's constructor arguments, see `mtrl_imgrad.agents.common.unsupported`."""
     tasks: TaskLayout
@@ -193,12 +196,12 @@ class MultiTaskAlgorithm(Sharing, Saving, Scheduled, TrainingEpisodes):
         """As in SB3: what ``save`` wrote, with ``kwargs`` in place of the arguments that it was made with.
 
         Raises:
-            ArgumentError: if the agent has no such argument, ``device`` is none, or ``save`` did not write the file.
+            ArgumentError: if the agent has no such argument, its value is wrong or one that the saved parameters were
+                learned with, ``device`` is none, or ``save`` did not write the file.
             TaskMismatchError: if ``env`` has other tasks.
         """
         check_device(device)
-        if unknown := sorted(set(kwargs) - set(inspect.signature(cls).parameters)):
-            raise ArgumentError(f"load takes arguments of {cls.__name__}, of which {unknown[0]!r} is none")
+        check_loaded(cls, kwargs, custom_objects)
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:

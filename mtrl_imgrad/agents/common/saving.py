@@ -50,6 +50,8 @@ class Saving(BaseAlgorithm):
         try:
             return super().load(path, *arguments, **kwargs)
         except (AssertionError, ValueError) as error:
+            if "policy kwargs do not equal" in str(error):
+                raise ArgumentError(f"policy_kwargs must be those of the saved agent: {error}") from error
             if "in the saved file" not in str(error) and "wasn't a zip-file" not in str(error):
                 raise
             raise ArgumentError(f"path must be of what {cls.__name__}.save wrote, got {path}: {error}") from error

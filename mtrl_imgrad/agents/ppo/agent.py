@@ -96,6 +96,7 @@ class MTPPO(MultiTaskAlgorithm, OnPolicyAlgorithm):
     set_by_agent: ClassVar[dict[str, set[str]]] = {
         "policy_kwargs": POLICY_ARGUMENTS | {"value_normalization", "value_normalization_kwargs"},
     }
+    fixed_by_save = MultiTaskAlgorithm.fixed_by_save | {"value_normalization", "value_normalization_kwargs"}
     refusals = unsupported.PPO_ARGUMENTS
     policy: MTPPOPolicy  # type: ignore[assignment]
     last_report: PPOReport | None

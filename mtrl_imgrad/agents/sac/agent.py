@@ -97,6 +97,7 @@ class MTSAC(TaskReplayAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MTSACPolicy}
+    fixed_by_save = TaskReplayAlgorithm.fixed_by_save | {"ent_coef"}
     policy: MTSACPolicy
 
     def __init__(

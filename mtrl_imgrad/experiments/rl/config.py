@@ -21,7 +21,7 @@ from mtrl_imgrad.experiments.options import Flat
 from mtrl_imgrad.experiments.rl.agent_config import AgentConfig, PolicyConfig, agent_config, policy_config
 from mtrl_imgrad.experiments.rl.backend_option import BackendName
 from mtrl_imgrad.experiments.rl.tracking import TrackerName
-from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, checked
+from mtrl_imgrad.validation import Count, NonNegative, NonNegativeInt, Seed, checked
 
 __all__ = [
     "CheckpointConfig",
@@ -113,7 +113,7 @@ class TrainConfig:
     checkpoint: Annotated[CheckpointConfig, Flat] = field(default_factory=CheckpointConfig)
     total_timesteps: NonNegativeInt = 20_000_000
     """Environment steps over all tasks."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Determines the run on one machine."""
     max_minutes: NonNegative | None = None
     """Stop learning early after this long; the run says so."""

@@ -338,6 +338,28 @@ def test_wrong_arguments_of_calls_are_errors_of_this_library(agent, tmp_path):
             call()
 
 
+@AGENTS
+def test_load_checks_what_it_is_given_in_place_of_what_was_saved(agent, tmp_path):
+    """SB3 takes it as it is: a combiner was ignored, a wrong number failed somewhere in the update."""
+    _agent(agent, combiner="imgrad").save(tmp_path / "agent")
+    wrong = {
+        "combiner": "cagrad", "combiner_kwargs": {"c": 0.7}, "heads": "x", "max_grad_norm": -1, "gamma": 3,
+        "learning_rate": math.nan, "policy_kwargs": {"net_arch": [7]}, "custom_objects": 3,
+    }  # fmt: skip
+    if agent is MTPPO:
+        wrong |= {"n_epochs": 0, "value_normalization": "popart", "clip_range": "x"}
+    elif agent is MTSAC:
+        wrong |= {"ent_coef": 0.3, "target_update_interval": 0, "action_noise": 3}
+    for name, value in wrong.items():
+        with pytest.raises(ArgumentError, match=name):
+            agent.load(tmp_path / "agent", **{name: value})
+    with pytest.raises(ArgumentError, match="gamma"):
+        agent.load(tmp_path / "agent", custom_objects={"gamma": "x"})
+    other = {"gamma": 0.5, "max_grad_norm": 2.0, "learning_rate": 1e-5}
+    loaded = agent.load(tmp_path / "agent", **other, custom_objects={"_last_obs": None})
+    assert {name: getattr(loaded, name) for name in other} == other
+
+
 class TestSchedules:
     @AGENTS
     def test_a_rate_that_is_no_number_never_reaches_the_optimizers(self, agent):
