@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
-from mtrl_imgrad.reporting.atomic_files import make_folder, write_atomically
+from mtrl_imgrad.reporting.atomic_files import make_folder, write_whole
 from mtrl_imgrad.validation import Positive, checked
 
 FORMATS = ("mp4", "gif")
@@ -82,7 +82,8 @@ def save_film(path: str | os.PathLike[str], frames: Sequence[Frame], fps: Positi
         The path.
 
     Raises:
-        ArgumentError: if there is no frame, or the path ends otherwise.
+        ArgumentError: if there is no frame, or the path ends otherwise or in a folder that cannot be made.
+        CheckpointError: if the file cannot be written.
         MissingDependencyError: if the encoder is not installed.
     """
     path = Path(path)
@@ -97,5 +98,5 @@ def save_film(path: str | os.PathLike[str], frames: Sequence[Frame], fps: Positi
     else:
         options = {"plugin": "FFMPEG", "fps": fps, "codec": "libx264", "macro_block_size": 2}
     film: Any = iio.imwrite("<bytes>", frames, extension=path.suffix.lower(), **options)
-    write_atomically(path, lambda file: file.write(film))
+    write_whole(path, lambda file: file.write(film))
     return path

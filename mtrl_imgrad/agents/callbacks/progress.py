@@ -141,8 +141,9 @@ def task_progress(callback: MaybeCallback, show: bool) -> Iterator[MaybeCallback
     In place of SB3's own bar, which knows of no tasks. Closed here: SB3 tells callbacks nothing of an exception.
     """
     given = callback if isinstance(callback, list) else [] if callback is None else [callback]
-    if not all(isinstance(one, BaseCallback) or callable(one) for one in given):
-        raise ArgumentError(f"callback must be a callback, a function or a list of them, got {callback!r}")
+    for one in given:
+        if isinstance(one, type) or not (isinstance(one, BaseCallback) or callable(one)):
+            raise ArgumentError(f"callback must be a callback, a function or a list of them, got {one!r}")
     if not show:
         yield callback
         return

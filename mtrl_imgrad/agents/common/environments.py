@@ -54,11 +54,11 @@ def check_spaces(owner: str, env: VecEnv) -> None:
         UnsupportedError: naming the space and the remedy.
     """
     observations, actions = env.observation_space, env.action_space
-    if not isinstance(observations, spaces.Box) or len(observations.shape) != 1:
+    if not isinstance(observations, spaces.Box) or len(observations.shape) != 1 or not observations.shape[0]:
         raise UnsupportedError(
             owner,
             f"observation_space={_shown(observations)}",
-            "encoders take flat Boxes, of shape (n,); gymnasium.wrappers.FlattenObservation makes one of any space",
+            "encoders take flat Boxes, of shape (n,), not (0,); gymnasium.wrappers.FlattenObservation makes one",
         )
     if not isinstance(actions, spaces.Box):
         raise UnsupportedError(owner, f"action_space={_shown(actions)}", "actions are continuous, a bounded Box")
@@ -67,6 +67,16 @@ def check_spaces(owner: str, env: VecEnv) -> None:
             owner,
             f"action_space={_shown(actions)}",
             "exploration needs finite bounds: give the environment's Box a finite low and high",
+        )
+    if not np.issubdtype(actions.dtype, np.floating):
+        raise UnsupportedError(
+            owner,
+            f"action_space={_shown(actions)}",
+            f"actions are real numbers, not {actions.dtype}: round them in step",
+        )
+    if not (actions.low < actions.high).all():  # they are rescaled by the distance, to NaN
+        raise UnsupportedError(
+            owner, f"action_space={_shown(actions)}", "low must be below high: leave out what the agent cannot choose"
         )
 
 

@@ -114,7 +114,7 @@ def locked(folder: Path, patience: float = A_LOOK) -> Iterator[None]:
 
 def _is_locked(folder: Path) -> bool:
     with suppress(FileNotFoundError):
-        descriptor = os.open(folder / LOCK, os.O_RDWR)
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)  # which another user's folder allows, too
         try:
             return not _lock(descriptor, fcntl.LOCK_SH)  # which two that look may have at once
         finally:

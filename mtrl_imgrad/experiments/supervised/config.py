@@ -169,6 +169,10 @@ class SupervisedConfig:
             combiner_class(combiner)
             if unknown := sorted(set(settings) - set(METHOD_KEYS)):
                 raise ArgumentError(f"methods[{combiner!r}] may have {', '.join(METHOD_KEYS)}, got {unknown[0]!r}")
+            try:
+                MethodConfig(combiner, **settings)
+            except ArgumentError as error:
+                raise ArgumentError(f"methods[{combiner!r}]: {error}") from error
 
     def resolved_method(self) -> MethodConfig:
         """The method with everything that was left open taken from ``methods``, then from the library's defaults."""

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common import base_class, off_policy_algorithm
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import EveryNTimesteps
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -138,6 +139,8 @@ def test_the_page_names_every_refusal():
         (3, "got 3"),
         (Dummy(observations=(2, 2)), r"does not support observation_space=Box\(.*\(2, 2\)"),
         (Dummy(actions=spaces.Discrete(3)), "does not support action_space=Discrete"),
+        (Dummy(actions=spaces.Box(-1, 1, (2,), np.int8)), "real numbers, not int8"),
+        (Dummy(actions=spaces.Box(np.float32([-1, 2]), np.float32([1, 2]))), "low must be below high"),
         (Dummy(actions=spaces.Box(-np.inf, np.inf, (2,))), "finite"),
     ],
 )
@@ -328,6 +331,7 @@ def test_wrong_arguments_of_calls_are_errors_of_this_library(agent, tmp_path):
         "log_interval": lambda: model.learn(8, log_interval=0),
         "total_timesteps": lambda: model.learn(-1),
         "callback": lambda: model.learn(8, callback=5),
+        "callback must be .*got <class": lambda: model.learn(8, callback=[EveryNTimesteps]),
         "env must be given to learn in": lambda: agent.load(tmp_path / "agent").learn(8),
         "env": lambda: model.set_env(None),
         "seed": lambda: model.set_random_seed("a"),

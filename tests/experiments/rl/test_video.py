@@ -7,7 +7,7 @@ import pytest
 
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.envs import make_vec_env
-from mtrl_imgrad.errors import ArgumentError, MissingDependencyError
+from mtrl_imgrad.errors import ArgumentError, CheckpointError, MissingDependencyError
 from mtrl_imgrad.experiments.rl import views
 from mtrl_imgrad.experiments.rl.video import film
 from mtrl_imgrad.reporting.films import GREEN, caption, save_film, tile
@@ -102,6 +102,9 @@ def test_no_frames_and_no_encoder_are_said(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(ArgumentError, match="file cannot be made"):
         save_film(tmp_path / "file" / "a.gif", [np.zeros((2, 2, 3), np.uint8)], 10)
+    (tmp_path / "b.gif").mkdir()
+    with pytest.raises(CheckpointError, match="b.gif cannot be written"):
+        save_film(tmp_path / "b.gif", [np.zeros((2, 2, 3), np.uint8)], 10)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(MissingDependencyError, match=r"mtrl-imgrad\[video\]"):
         save_film(tmp_path / "a.mp4", [np.zeros((2, 2, 3), np.uint8)], 10)

@@ -24,6 +24,20 @@ def preset(name, combiner=None):
     return dataclasses.replace(config, method=dataclasses.replace(config.method, combiner=combiner))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"combiner_kwargs": None}, "combiner_kwargs must be"),
+        ({"combiner_kwargs": 3}, "combiner_kwargs must be"),
+        ({"heads": "x"}, "heads must be"),
+        ({"max_grad_norm": -1}, "max_grad_norm must be"),
+    ],
+)
+def test_settings_of_a_method_are_checked_with_its_name(settings, message):
+    with pytest.raises(ArgumentError, match=rf"methods\['imgrad'\]: {message}"):
+        SupervisedConfig(methods={"imgrad": settings})
+
+
 @pytest.mark.parametrize("name", list_presets("supervised"))
 def test_a_preset_says_of_every_combiner_what_it_runs_with(name):
     methods = preset(name).methods
