@@ -181,7 +181,7 @@ def test_a_failed_run_is_named_and_does_not_stop_the_others(tmp_path, capsys):
         (["--methods", "ls+ls+ls", "--seeds", "0"], "ACTOR+CRITIC"),
         (["--methods", "ls", "--seeds", "0", "0"], "seeds must be different ones"),
         (["--methods", "ls"], "--methods and --seeds are needed"),
-        (["--methods", "imgrad:c=1", "imgrad-c=1", "--seeds", "0"], "would share a folder"),
+        (["--methods", "imgrad:c=1", "imgrad:c=1.0", "--seeds", "0"], "'imgrad:c=1.0' is 'imgrad:c=1'"),
     ],
 )
 def test_mistakes_are_said_before_anything_runs(arguments, says, tmp_path, capsys):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mtrl_imgrad.cli import main
 from mtrl_imgrad.errors import ArgumentError
-from mtrl_imgrad.experiments.comparisons import compare, state
+from mtrl_imgrad.experiments.comparisons import compare, plan, state
 from mtrl_imgrad.experiments.comparisons.compare import make_runs
 from mtrl_imgrad.experiments.comparisons.launch import Launch
 from mtrl_imgrad.experiments.comparisons.live import show
@@ -175,6 +175,12 @@ def test_a_method_is_one_however_it_is_written(tmp_path):
     with pytest.raises(ArgumentError, match="'linear_scalarization' is 'ls'"):
         plan_comparison(SupervisedConfig(), ["ls", "linear_scalarization"], [0], tmp_path / "others")
     assert list(plan_comparison(SupervisedConfig(), ["ls"], [0], tmp_path / "images").methods) == list(images.methods)
+
+
+def test_two_methods_do_not_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "slug", lambda text: text.partition(":")[0])
+    with pytest.raises(ArgumentError, match="'imgrad:c=1' and 'imgrad:c=2' would share a folder"):
+        plan_comparison(train_config_class("mtsac")(), ["imgrad:c=1", "imgrad:c=2"], [0], tmp_path)
 
 
 def test_two_calls_that_add_methods_at_once_keep_both(tmp_path, monkeypatch):
